@@ -1,0 +1,81 @@
+"""Small real things that tests share: a tiny Qwen2 classifier with its own tokenizer, a data set, a config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
+
+from utils.config_loader import Config, load_config
+
+LABELS = ("books", "games", "music")
+TEXTS = tuple(f"{word} number {i} " * (1 + i % 7) for i in range(20) for word in LABELS)
+MAX_POSITIONS = 512
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of 300 entries."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<pad>", "<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", model_max_length=MAX_POSITIONS)
+
+
+def build_model_config(labels: tuple[str, ...] = LABELS, **changes: Any) -> Qwen2Config:
+    """Two layers of width 32; ``changes`` are passed on."""
+    settings: dict[str, Any] = {
+        "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": MAX_POSITIONS,
+        "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "tie_word_embeddings": True,
+        "id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)},
+    }
+    return Qwen2Config(**{**settings, **changes})
+
+
+def build_tiny_model(folder: Path, labels: tuple[str, ...] = LABELS, **changes: Any) -> Path:
+    """Save a tiny classifier (seeded random weights, safetensors) with its tokenizer into ``folder``."""
+    torch.manual_seed(0)
+    Qwen2ForSequenceClassification(build_model_config(labels, **changes)).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_dataset(folder: Path, texts: tuple[str, ...] = TEXTS, labels: tuple[str, ...] = LABELS) -> Path:
+    """Write ``val_df.csv`` and ``label_mappings.json`` as step 01 does; return the CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = [i % len(labels) for i in range(len(texts))]
+    frame = pd.DataFrame({"text": texts, "labels": [labels[i] for i in ids], "label_id": ids})
+    frame.to_csv(folder / "val_df.csv", index=False)
+    mapping = {
+        "label2id": {name: i for i, name in enumerate(labels)},
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "num_labels": len(labels),
+    }
+    (folder / "label_mappings.json").write_text(json.dumps(mapping))
+    return folder / "val_df.csv"
+
+
+def small_overrides(folder: Path, model: Path) -> list[str]:
+    """Settings that run any step on the tiny model in seconds, everything below ``folder``."""
+    return [
+        f"model.name={model}", "model.device=cpu", f"dataset.local_path={folder / 'data' / 'val_df.csv'}",
+        "dataset.sample_sizes=[8]", "profiling.batch_sizes=[1, 4]", "profiling.num_warmup_runs=1",
+        "profiling.num_measurement_runs=3", "profiling.max_length=64", "evaluation.chunk_rows=25",
+        f"output.results_dir={folder / 'results'}", f"embedded.dir={folder / 'demo'}",
+    ]
+
+
+def small_config(folder: Path, model: Path, *more: str) -> Config:
+    """A config on the tiny model with its data set written."""
+    write_dataset(folder / "data")
+    return load_config("configs/config.yaml", [*small_overrides(folder, model), *more])

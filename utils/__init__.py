@@ -1,0 +1,1 @@
+"""The pipeline's library: everything that the numbered scripts share."""

@@ -1,0 +1,1 @@
+"""From a profiled run to the verdict: operators, modules, ceilings, bottlenecks."""

@@ -1,0 +1,1 @@
+"""What every room needs: errors, console, files, command line, the machine's record."""

@@ -1,0 +1,197 @@
+"""The names of all files, and how they are written so that none is ever half there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from utils.core.errors import UserError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+METRICS_SCHEMA = PROJECT_ROOT / "configs" / "baseline_metrics.schema.json"
+SCHEMA_VERSION = 1
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultFiles:
+    """Where every result of one run lies."""
+
+    results_dir: Path
+    metrics: Path
+    detailed_metrics: Path
+
+    @property
+    def summary_report(self) -> Path:
+        return self.results_dir / "baseline_summary_report.txt"
+
+    @property
+    def html_report(self) -> Path:
+        return self.results_dir / "report.html"
+
+    @property
+    def predictions_dir(self) -> Path:
+        return self.results_dir / "predictions"
+
+    @property
+    def plots_dir(self) -> Path:
+        return self.results_dir / "plots"
+
+    @property
+    def comparison_plot(self) -> Path:
+        return self.plots_dir / "batch_size_comparison.png"
+
+    @property
+    def heatmap_plot(self) -> Path:
+        return self.plots_dir / "metrics_heatmap.png"
+
+    @property
+    def traces_dir(self) -> Path:
+        return self.results_dir / "profiler_traces"
+
+    @property
+    def trace(self) -> Path:
+        return self.traces_dir / "trace.json"
+
+    @property
+    def stacks(self) -> Path:
+        return self.traces_dir / "stacks.txt"
+
+    @property
+    def operators(self) -> Path:
+        return self.traces_dir / "operators.csv"
+
+    @property
+    def layers(self) -> Path:
+        return self.traces_dir / "layers.csv"
+
+    @property
+    def bottlenecks(self) -> Path:
+        return self.results_dir / "bottlenecks.json"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.results_dir / "logs"
+
+    @property
+    def state_dir(self) -> Path:
+        """What the steps remember between runs: finished steps, the sweep's rows."""
+        return self.results_dir / ".state"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; move it into place when the block ends without an error.
+
+    Source: POSIX rename(2) replaces atomically within a file system.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; results are for every reader that the user's umask allows.
+        temporary.chmod(0o666 & ~_umask())
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The error for a file or folder that cannot be written."""
+    return UserError(
+        f"Cannot write {path.name}: {error.strerror or error}.",
+        where=path,
+        fix="free disk space, make the folder writable, or choose another with --set output.results_dir=PATH",
+    )
+
+
+@cache
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, payload: dict[str, Any], *, schema: Path | None = None) -> None:
+    """Write JSON atomically, after checking it against ``schema``. NaN and infinity are refused."""
+    if schema is not None:
+        jsonschema.validate(payload, json.loads(schema.read_text(encoding="utf-8")))
+    write_text(path, json.dumps(payload, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> dict[str, Any]:
+    """Read a JSON file and check it against ``schema``.
+
+    Args:
+        made_by: the command that makes the file, named when it is missing.
+
+    Raises:
+        UserError: missing, no JSON, or not what the schema says.
+    """
+    try:
+        payload = json.loads(path.read_text(encoding="utf-8"))
+        if schema is not None:
+            jsonschema.validate(payload, json.loads(schema.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"{path.name} is not there.", where=path, fix=f"make it with: {made_by}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name} is not valid JSON: {error}.", where=path, fix=f"make it anew: {made_by}") from error
+    except jsonschema.ValidationError as error:
+        raise UserError(
+            f"{path.name} does not fit its schema at {error.json_path}: {error.message[:200]}.",
+            where=path,
+            fix=f"make it anew: {made_by}",
+        ) from error
+    return dict(payload)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as source:
+        while chunk := source.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_tree(path: Path) -> str | None:
+    """Hex SHA-256 of a file, or of a folder's names and contents; None where there is nothing."""
+    if path.is_file():
+        return sha256_file(path)
+    if not path.is_dir():
+        return None
+    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    return fingerprint({name: sha256_file(path / name) for name in names})
+
+
+def fingerprint(payload: Any) -> str:
+    """Hex SHA-256 of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,121 @@
+"""What all command lines share: flags, exit codes, signals, logs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from utils.config_loader import Config, load_config
+from utils.core import console
+from utils.core.artifacts import cannot_write
+from utils.core.errors import Interrupted, UserError
+
+logger = logging.getLogger(__name__)
+
+Body = Callable[[Config, argparse.Namespace], None]
+DEFAULT_CONFIG = "configs/config.yaml"
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def make_parser(description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with the flags that every script takes."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", default=DEFAULT_CONFIG, metavar="PATH", help="settings file (default: %(default)s)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, for example --set model.device=cpu; may be given often",
+    )
+    parser.add_argument("--log-level", default="WARNING", choices=LEVELS, type=str.upper, help="what the terminal shows")
+    return parser
+
+
+def common_arguments(args: argparse.Namespace) -> list[str]:
+    """The shared flags of ``args`` as words, to hand them on to another script."""
+    words = ["--config", args.config, "--log-level", args.log_level]
+    for override in args.overrides:
+        words += ["--set", override]
+    return words
+
+
+def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] | None = None) -> int:
+    """Parse, load the config, run ``body``, and turn how it ended into an exit code.
+
+    Returns:
+        0 done; 1 failed inside; 2 the user must change something; 130 or 143 interrupted.
+    """
+    args = parser.parse_args(argv)
+    name = Path(parser.prog).stem
+    _listen_for_signals()
+    started = time.perf_counter()
+    try:
+        console.start_logging(args.log_level, None)
+        config = load_config(args.config, args.overrides)
+        console.start_logging(args.log_level, _log_file(config, name))
+        logger.info("%s started: %s", name, " ".join(sys.argv))
+        body(config, args)
+    except UserError as error:
+        console.complain(f"Error: {error}")
+        return error.exit_code
+    except (Interrupted, KeyboardInterrupt) as error:
+        code = error.exit_code if isinstance(error, Interrupted) else 130
+        console.complain(f"Interrupted; everything finished so far is kept. Go on with: {resume_command()}")
+        return code
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: everything unforeseen becomes exit code 1
+        logger.debug("failed", exc_info=True)
+        log_file = _open_log_file()
+        console.complain(f"{name} failed: {type(error).__name__}: {error}")
+        console.complain(f"  the traceback is in {log_file}" if log_file else "  use --log-level DEBUG to see the traceback")
+        return 1
+    finally:
+        logger.info("%s took %.2f s", name, time.perf_counter() - started)
+    return 0
+
+
+def resume_command() -> str:
+    """The command line that goes on where this one stopped: a step by itself, the runner with --resume."""
+    words = ["python", *sys.argv]
+    if Path(sys.argv[0]).name == "run_week1.py" and "--resume" not in words:
+        words.append("--resume")
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _listen_for_signals() -> None:
+    """Turn SIGINT and SIGTERM into an exception, so that ``with`` and ``finally`` blocks clean up."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
+def _log_file(config: Config, name: str) -> Path:
+    folder = config.files.logs_dir
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    file = folder / f"{stamp}-{name}-{os.getpid()}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        raise cannot_write(file, error) from error
+    return file
+
+
+def _open_log_file() -> str | None:
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    return handlers[0].baseFilename if handlers else None

@@ -1,0 +1,85 @@
+"""The one place that writes to the terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
+
+RULE = "=" * 70
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# Libraries that report every connection or file; they speak only when something is wrong.
+QUIET_LOGGERS = ("httpx", "httpcore", "urllib3", "filelock", "matplotlib", "PIL", "fsspec", "datasets", "asyncio")
+
+
+def say(text: str = "") -> None:
+    """Write one line, at once, so that a piped run can be followed."""
+    print(text, flush=True)
+    logging.getLogger("console").debug("%s", text)
+
+
+def title(text: str) -> None:
+    """The run's title between two rules."""
+    say(RULE)
+    say(text)
+    say(RULE)
+
+
+def block(name: str, lines: Iterable[str]) -> None:
+    """A named block: empty line, name, rule, lines, rule."""
+    section(name)
+    for line in lines:
+        say(line)
+    say(RULE)
+
+
+def section(name: str) -> None:
+    """The head of a block whose lines follow one by one."""
+    say()
+    say(name)
+    say(RULE)
+
+
+def complain(text: str) -> None:
+    """Write an error or a warning to standard error."""
+    print(text, file=sys.stderr, flush=True)
+    logging.getLogger("console").error("%s", text)
+
+
+def warn(text: str) -> None:
+    """A warning that the user should see beside the figures."""
+    print(f"Warning: {text}", file=sys.stderr, flush=True)
+    logging.getLogger("console").warning("%s", text)
+
+
+def progress(items: Iterable[T] | None = None, *, total: float | None = None, what: str, unit: str = "it") -> Any:
+    """A progress bar on standard error; none where that is no terminal, or under two seconds."""
+    return tqdm(items, total=total, desc=what, unit=unit, delay=2, leave=False, disable=None, dynamic_ncols=True)
+
+
+def start_logging(level: str, log_file: Path | None) -> None:
+    """Send log records of ``level`` and above to the terminal's standard error, and all to ``log_file``."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.DEBUG)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(level)
+    # What the console module says is on the terminal already.
+    terminal.addFilter(lambda record: record.name != "console")
+    terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    root.addHandler(terminal)
+    if log_file is not None:
+        to_file = logging.FileHandler(log_file, encoding="utf-8")
+        to_file.setFormatter(logging.Formatter(LOG_FORMAT))
+        root.addHandler(to_file)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)

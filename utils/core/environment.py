@@ -1,0 +1,107 @@
+"""The machine's record: what another week needs to hold its figures against ours, or to refuse to."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+import psutil
+
+from utils.core.artifacts import PROJECT_ROOT
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pyarrow", "nvidia-ml-py", "peft")
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE")
+
+
+def environment_record(device: str) -> dict[str, Any]:
+    """Hardware, libraries, precision flags and thread counts, as JSON values. Imports torch.
+
+    Args:
+        device: the device that the model is on, for example ``cuda:0``.
+    """
+    import torch
+
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "libraries": {name: library_version(name) for name in LIBRARIES},
+        "cpu": {
+            "name": _cpu_name(),
+            "physical_cores": psutil.cpu_count(logical=False),
+            "logical_cores": psutil.cpu_count(),
+            "usable_cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else None,
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+        "gpu": _gpu_record(device),
+        "torch": {
+            "num_threads": torch.get_num_threads(),
+            "num_interop_threads": torch.get_num_interop_threads(),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cuda_build": torch.version.cuda,
+        },
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
+        "git": git_record(),
+    }
+
+
+def library_version(name: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_record() -> dict[str, Any]:
+    """Commit of this project and whether files differ from it; both None outside a checkout."""
+    commit = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit or None, "dirty": None if status is None else bool(status)}
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(("git", *words), cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as source:
+            names = [line.split(":", 1)[1].strip() for line in source if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _gpu_record(device: str) -> dict[str, Any] | None:
+    import torch
+
+    if not device.startswith("cuda"):
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "name": properties.name,
+        "uuid": f"GPU-{properties.uuid}" if hasattr(properties, "uuid") else None,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_bytes": properties.total_memory,
+        "driver": _driver_version(),
+    }
+
+
+def _driver_version() -> str | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None

@@ -1,0 +1,60 @@
+"""The errors that a user can act on."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something that the user must change: config, data, model, flags. Exit code 2.
+
+    Args:
+        what: what is wrong, one sentence, with the value that was found.
+        where: the file, setting or address that it is about, or None.
+        fix: what to do about it, if possible as a command or a setting to paste.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.fix = fix
+        super().__init__(what, self.where, fix)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  fix:   {self.fix}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default pickling of exceptions.
+        return (_rebuild, (type(self), self.what, self.where, self.fix))
+
+
+def _rebuild(kind: type[UserError], what: str, where: str | None, fix: str | None) -> UserError:
+    return kind(what, where=where, fix=fix)
+
+
+class ConfigError(UserError):
+    """A setting that cannot be used."""
+
+
+class DataError(UserError):
+    """A data set that cannot be used."""
+
+
+class ModelError(UserError):
+    """A model that cannot be used."""
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived; carries the exit code (130 or 143).
+
+    Derives from BaseException so that no handler of ordinary errors swallows it.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        self.exit_code = 128 + signal_number
+        super().__init__(signal_number)

@@ -1,0 +1,1 @@
+"""Predictions and quality figures over a whole data set."""

@@ -1,0 +1,1 @@
+"""Results files in; text, pictures and the page out. Never imports torch."""
