@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
 from utils.config_loader import Config, load_config
+from utils.core.artifacts import PROJECT_ROOT
 
 LABELS = ("books", "games", "music")
 TEXTS = tuple(f"{word} number {i} " * (1 + i % 7) for i in range(20) for word in LABELS)
@@ -79,3 +83,16 @@ def small_config(folder: Path, model: Path, *more: str) -> Config:
     """A config on the tiny model with its data set written."""
     write_dataset(folder / "data")
     return load_config("configs/config.yaml", [*small_overrides(folder, model), *more])
+
+
+def run_script(script: str, *arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of the project in a process of its own, as a user would."""
+    return subprocess.run(
+        [sys.executable, str(PROJECT_ROOT / script), *arguments], capture_output=True, text=True, timeout=timeout,
+        env={**os.environ, **environment},
+    )
+
+
+def set_flags(overrides: list[str]) -> list[str]:
+    """``--set`` before each override."""
+    return [word for override in overrides for word in ("--set", override)]

@@ -1,0 +1,17 @@
+"""The guided run on few samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests import support
+from tests.scripts.test_run_week1 import flags
+
+
+def test_it_runs_every_step_and_explains_each(tmp_path: Path, tiny_model: Path) -> None:
+    done = support.run_script("example_interactive.py", *flags(tmp_path, tiny_model), "--set", "evaluation.max_samples=30")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for number in ("01", "02", "03", "04"):
+        assert f"WHAT STEP {number} FOUND" in done.stdout
+    assert "Accuracy on 30 rows" in done.stdout
+    assert (tmp_path / "results" / "report.html").exists(), "the user's own --set wins over the small sizes"

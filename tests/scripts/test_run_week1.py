@@ -1,0 +1,134 @@
+"""The runner, run for real on a tiny model: the whole road, resuming, failing, being interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import support
+from utils.core.artifacts import PROJECT_ROOT
+
+LISTED = (
+    "baseline_metrics.json", "detailed_metrics.csv", "baseline_summary_report.txt", "report.html", "bottlenecks.json",
+    "plots/batch_size_comparison.png", "plots/metrics_heatmap.png", "profiler_traces/trace.json",
+    "profiler_traces/stacks.txt", "profiler_traces/operators.csv", "profiler_traces/layers.csv",
+)
+
+
+def flags(folder: Path, model: Path) -> list[str]:
+    """A run from a local CSV with texts and label names."""
+    source = folder / "source.csv"
+    if not source.exists():
+        rows = [(text, support.LABELS[i % 3]) for i, text in enumerate(support.TEXTS)]
+        pd.DataFrame(rows, columns=["query", "label"]).to_csv(source, index=False)
+    return support.set_flags([*support.small_overrides(folder, model), f"dataset.hf_name={source}"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, support.run_script("run_week1.py", *flags(folder, tiny_model))
+
+
+def test_the_whole_road_ends_with_the_six_answers(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, done = finished
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in (
+        "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS", "MODEL SUMMARY", "PROFILING MULTIPLE BATCH SIZES", "Warmup complete!",
+        "Batch Size 1:", "Latency/sample:", "FULL DATASET EVALUATION", "Samples: 60", "WEEK 1 COMPLETE!",
+    ):
+        assert words in done.stdout
+    end = done.stdout.split("WEEK 1 COMPLETE!")[1].lower()
+    for words in ("latency", "optimal batch size", "throughput", "memory", "bottleneck", "accuracy"):
+        assert words in end
+
+
+def test_every_listed_file_is_there_and_not_empty(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = finished
+    sizes = {name: (folder / "results" / name).stat().st_size for name in LISTED}
+    assert min(sizes.values()) > 0, sizes
+    assert list((folder / "results" / "logs").glob("*.log"))
+    predictions = pd.concat(pd.read_parquet(file) for file in sorted((folder / "results" / "predictions").glob("*.parquet")))
+    assert list(predictions["row_id"]) == list(range(60))
+    assert list(predictions.columns) == ["row_id", "label_id", "predicted_id", "predicted_probability", "num_tokens"]
+
+
+def test_accuracy_is_that_of_the_predictions(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = finished
+    metrics = json.loads((folder / "results" / "baseline_metrics.json").read_text())
+    rows = pd.concat(pd.read_parquet(file) for file in (folder / "results" / "predictions").glob("*.parquet"))
+    assert metrics["full_dataset_metrics"]["accuracy"] == pytest.approx((rows.label_id == rows.predicted_id).mean())
+    assert metrics["model_info"]["weights"] == "pretrained"
+    assert [row["batch_size"] for row in metrics["batch_size_profiling"]] == [1, 4]
+
+
+def test_resume_runs_nothing_until_something_changes(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tiny_model: Path
+) -> None:
+    folder, _ = finished
+    again = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("skip (unchanged since it last finished)") == 4
+    assert "WEEK 1 COMPLETE!" in again.stdout
+    (folder / "results" / "report.html").unlink()
+    dry = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume", "--dry-run")
+    assert dry.stdout.count("skip (unchanged") == 3
+    assert "run (changed: output" in dry.stdout
+    assert not (folder / "results" / "report.html").exists()
+    mended = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume")
+    assert mended.returncode == 0
+    assert (folder / "results" / "report.html").exists()
+
+
+def test_a_changed_setting_says_which_steps_it_touches(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tiny_model: Path
+) -> None:
+    folder, _ = finished
+    words = [*flags(folder, tiny_model), "--set", "evaluation.chunk_rows=30", "--resume", "--dry-run"]
+    dry = support.run_script("run_week1.py", *words)
+    assert "[01] Download and check the data set: skip" in dry.stdout
+    assert "run (changed: setting evaluation" in dry.stdout
+    assert dry.stdout.count("if an earlier step changes what it reads") == 2
+
+
+def test_a_failing_step_stops_the_run_with_its_code(tmp_path: Path, tiny_model: Path) -> None:
+    done = support.run_script("run_week1.py", *flags(tmp_path, tiny_model), "--skip-download")
+    assert done.returncode == 2
+    assert "01_download_data.py" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "COMPLETE" not in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_keeps_what_is_finished_and_says_how_to_go_on(
+    tmp_path: Path, tiny_model: Path, number: signal.Signals, code: int
+) -> None:
+    words = [sys.executable, str(PROJECT_ROOT / "run_week1.py"), *flags(tmp_path, tiny_model)]
+    words += ["--set", "profiling.num_measurement_runs=100000"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "results" / ".state" / "step_01.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "data" / "val_df.csv").exists()
+    assert not (tmp_path / "results" / "baseline_metrics.json").exists()
+
+
+def test_no_script_is_left_without_a_test() -> None:
+    tests = "".join(file.read_text() for file in (PROJECT_ROOT / "tests").rglob("test_*.py"))
+    scripts = [*(PROJECT_ROOT / "scripts").glob("*.py"), *PROJECT_ROOT.glob("*.py")]
+    missing = [file.name for file in scripts if file.name != "setup.py" and f'"{file.relative_to(PROJECT_ROOT)}"' not in tests]
+    assert missing == [], "each script is run for real by a test: support.run_script(\"path\")"

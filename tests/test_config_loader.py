@@ -1,0 +1,105 @@
+"""Settings: what is accepted, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from utils.config_loader import Config, all_keys, load_config
+from utils.core.artifacts import PROJECT_ROOT
+from utils.core.errors import ConfigError
+
+SOURCES = [*PROJECT_ROOT.glob("utils/**/*.py"), *PROJECT_ROOT.glob("scripts/*.py")]
+
+
+def test_default_config_is_the_contract() -> None:
+    config = load_config()
+    assert config.model.name == "codefactory4791/intent-classification-qwen"
+    assert config.dataset.hf_name == "codefactory4791/amazon_test"
+    assert config.get("profiling.batch_sizes") == [1, 4, 8, 16, 32, 64]
+    assert (config.get("profiling.num_warmup_runs"), config.get("profiling.num_measurement_runs")) == (3, 10)
+    assert config.get("evaluation.batching") == "token_budget"
+    assert config.get("no.such.key", 7) == 7
+
+
+def test_the_file_says_what_the_defaults_say() -> None:
+    """A config file that leaves a key out means the same as one that gives the default."""
+    assert load_config("configs/config.yaml") == Config()
+
+
+def test_overrides_are_yaml_and_the_last_one_wins() -> None:
+    config = load_config("configs/demo.yaml", ["profiling.batch_sizes=[1, 2]", "model.dtype=float16", "model.dtype=bfloat16"])
+    assert config.profiling.batch_sizes == (1, 2)
+    assert config.model.dtype == "bfloat16"
+
+
+def test_config_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config().model.dtype = "float16"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("profiling.batch_size=[1]", ["profiling.batch_size", "did you mean profiling.batch_sizes?"]),
+        ("batch_sizes=[1]", ["batch_sizes", "profiling.batch_sizes"]),
+        ("model.dtype=fp16", ["model.dtype", "'fp16'", "float32", "bfloat16"]),
+        ("model.device=gpu", ["model.device", "'gpu'", "cuda"]),
+        ("profiling.batch_sizes=[0]", ["profiling.batch_sizes", "0", "greater than 0"]),
+        ("profiling.batch_sizes=[]", ["profiling.batch_sizes", "at least 1"]),
+        ("profiling.batch_sizes=[4, 4]", ["profiling.batch_sizes", "repeated: [4]"]),
+        ("profiling.max_length=long", ["profiling.max_length", "'long'", "integer"]),
+        ("evaluation.max_tokens_per_batch=-5", ["evaluation.max_tokens_per_batch", "-5", "auto"]),
+        ("dataset.local_path=data.txt", ["dataset.local_path", ".csv or .parquet"]),
+        ("model=qwen", ["model", "qwen"]),
+        ("nonsense", ["nonsense", "--set section.key=VALUE"]),
+        ("model.name.x=1", ["model.name"]),
+    ],
+)
+def test_refusals_name_path_value_and_what_is_allowed(override: str, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("configs/config.yaml", [override])
+    for words in said:
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["- 1\n- 2\n", "model: [\n", "model: {name: \xe9}".encode("latin-1"), b"\xff\xfe"])
+def test_unreadable_files_are_refused_with_their_path(tmp_path: Path, content: str | bytes) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(file) in str(caught.value)
+
+
+def test_missing_file_names_the_ones_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"configs/demo\.yaml"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_paths_start_at_the_project_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config("configs/config.yaml").files.metrics == PROJECT_ROOT / "results" / "baseline_metrics.json"
+
+
+@pytest.mark.parametrize("key", all_keys())
+def test_every_setting_is_read_somewhere(key: str) -> None:
+    section, name = key.split(".")
+    read = re.compile(rf"\b{section}\.{name}\b|\b(settings|section|options|embedded|profiling|evaluation|dataset)\.{name}\b")
+    code = [file.read_text() for file in SOURCES if file.name not in ("config_loader.py", "steps.py")]
+    own = (PROJECT_ROOT / "utils/config_loader.py").read_text().split("class Config(Section)")[1]
+    assert any(read.search(text) for text in [*code, own]), f"{key} is never read"
+
+
+@pytest.mark.parametrize("key", all_keys())
+def test_every_setting_is_documented_in_the_guide(key: str) -> None:
+    assert f"`{key}`" in (PROJECT_ROOT / "docs" / "week1_instructions.md").read_text(encoding="utf-8")
+
+
+def test_config_files_hold_no_unknown_keys() -> None:
+    for file in (PROJECT_ROOT / "configs").glob("*.yaml"):
+        assert set(yaml.safe_load(file.read_text())) <= set(Config.model_fields)
+        load_config(file)

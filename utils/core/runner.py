@@ -1,0 +1,60 @@
+"""Steps as processes: start one, wait for it, say how it ended."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from utils.core.artifacts import PROJECT_ROOT
+from utils.core.errors import Interrupted, UserError
+from utils.core.steps import Step
+
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_FINISH = 60.0
+"""How long an interrupted step may take to put away what it has finished."""
+
+
+class StepFailed(UserError):
+    """A step ended with another code than 0; the step itself has said why."""
+
+    def __init__(self, item: Step, exit_code: int) -> None:
+        super().__init__(f"Step {item.number} ({item.script}) ended with exit code {exit_code}; the run stops here.")
+        self.exit_code = exit_code
+
+
+def run_step(item: Step, arguments: Sequence[str]) -> float:
+    """Run one step in a process of its own and wait, asleep, until it ends.
+
+    The step gets a process group of its own, so that Ctrl-C reaches it once, through us.
+
+    Returns:
+        Wall-clock seconds.
+
+    Raises:
+        StepFailed: the step ended with another code than 0.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, str(item.path), *arguments], cwd=PROJECT_ROOT, start_new_session=True)
+    try:
+        code = process.wait()
+    except (Interrupted, KeyboardInterrupt) as error:
+        process.send_signal(error.args[0] if isinstance(error, Interrupted) else 2)
+        _wait_or_kill(process)
+        raise
+    seconds = time.perf_counter() - started
+    logger.info("step %s took %.2f s, exit code %d", item.number, seconds, code)
+    if code:
+        raise StepFailed(item, 128 - code if code < 0 else code)
+    return seconds
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=SECONDS_TO_FINISH)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
