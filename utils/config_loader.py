@@ -250,7 +250,7 @@ def _lists_to_tuples(value: Any) -> Any:
 
 def _refusal(error: ValidationError, file: Path) -> ConfigError:
     """One message for all that is wrong, the first problem first."""
-    problems = {}
+    problems: dict[str, list[Any]] = {}
     for detail in error.errors():
         keys = [str(part) for part in detail["loc"]]
         while keys and not keys[-1].isdigit() and not _known(keys) and detail["type"] != "extra_forbidden":

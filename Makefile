@@ -1,0 +1,35 @@
+.DEFAULT_GOAL := help
+PYTHON_IN_VENV := .venv/bin/python
+ARGS ?=
+
+.PHONY: help setup setup-dev demo run test lint bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## make the environment (seconds once it is there)
+	@./setup_environment.sh
+
+setup-dev:
+	@./setup_environment.sh --dev
+
+demo: setup ## the whole pipeline on a model and data made here: no GPU, no hub
+	$(PYTHON_IN_VENV) run_week1.py --config configs/demo.yaml $(ARGS)
+
+run: setup ## the real model and data on a CUDA GPU; settings with ARGS="--set model.dtype=bfloat16"
+	$(PYTHON_IN_VENV) run_week1.py $(ARGS)
+
+test: setup-dev ## the whole test suite
+	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -q -n 2 --dist loadfile $(ARGS)
+
+lint: setup-dev ## linters and types
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m mypy
+
+bench: setup ## every benchmark in benchmarks/, in turn
+	@set -e; found=; for file in $$(ls benchmarks/*.py 2>/dev/null); do found=yes; echo "== $$file"; $(PYTHON_IN_VENV) $$file $(ARGS); done; \
+	if [ -z "$$found" ]; then echo "benchmarks/ holds no benchmark yet."; fi
+
+clean: ## remove caches and build leftovers; never data/, results/ or .venv
+	find . \( -path ./.venv -o -path ./data -o -path ./results -o -path ./.git \) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

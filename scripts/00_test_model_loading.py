@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Load the model, show what it is, and check that texts alone and in a batch get the same labels."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.config_loader import Config
+from utils.core import cli, console
+from utils.model_utils import check_batching, check_max_length, load_model, model_summary_lines
+
+# Of very different lengths, so that a batch of them holds padding.
+TEXTS = [
+    "wireless headphones",
+    "a book about the history of bread",
+    "where is the parcel that I ordered last week, it was to be here on Monday",
+    "return",
+    "red running shoes for children, size 32, that are light, washable and good on wet ground " * 3,
+]
+
+
+def body(config: Config, args: argparse.Namespace) -> None:
+    console.title("MODEL LOADING CHECK")
+    loaded = load_model(config)
+    check_max_length(config, loaded)
+    info, times = loaded.info, loaded.info.load_times
+    console.block("MODEL SUMMARY", model_summary_lines(info))
+    console.say(f"Weights: {info.weights}, {info.dtype} on {info.device}, {info.num_labels} labels")
+    console.say(f"Revision: {info.revision or 'none, a local folder'}")
+    console.say(
+        f"Load time: {times.total_s:.2f} s (tokenizer {times.tokenizer_s:.2f} s, weights {times.weights_s:.2f} s, "
+        f"to the device {times.to_device_s:.2f} s)"
+    )
+    labels, difference = check_batching(loaded, TEXTS, config.profiling.max_length)
+    console.block("CLASSIFICATION", [f"{label}: {text[:50]}" for label, text in zip(labels, TEXTS, strict=True)])
+    console.say(f"One by one and as a batch agree (largest difference of a logit: {difference:.2g}).")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.make_parser(__doc__ or "", "python scripts/00_test_model_loading.py --config configs/demo.yaml")
+    return cli.run_script(parser, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,54 @@
+"""Step 02: the batch-size sweep, and accuracy and speed on the whole data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils import baseline  # noqa: E402
+from utils.config_loader import Config  # noqa: E402
+from utils.core import cli, console, steps  # noqa: E402
+from utils.core.artifacts import sha256_file  # noqa: E402
+from utils.data.reader import count_rows, read_label_mapping  # noqa: E402
+from utils.evaluation.runner import check_workers, evaluate_dataset  # noqa: E402
+from utils.model_utils import check_max_length, load_model, model_summary_lines  # noqa: E402
+
+
+def body(config: Config, args: argparse.Namespace) -> None:
+    """What can be refused early is; what earlier runs wrote stays until the new figures are complete."""
+    started = time.time()
+    check_workers(config)
+    labels = read_label_mapping(config.label_mappings_file)
+    count_rows(config.data_file)
+    data_sha256 = sha256_file(config.data_file)
+    loaded = load_model(config)
+    baseline.check_labels(loaded, labels)
+    check_max_length(config, loaded)
+    console.block("MODEL SUMMARY", model_summary_lines(loaded.info))
+    console.section("PROFILING MULTIPLE BATCH SIZES")
+    sweep = baseline.measure_sweep(loaded, config, data_sha256)
+    evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
+    console.block("FULL DATASET EVALUATION", baseline.evaluation_lines(evaluation))
+    payload = baseline.assemble(config, loaded, labels, sweep, evaluation, started=started, data_sha256=data_sha256)
+    for warning in payload["run"]["warnings"]:
+        console.warn(warning)
+    baseline.write_results(config, payload)
+    baseline.forget_sweep(config)
+    steps.record_finished(steps.step("02"), config)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.make_parser(
+        "Measure every batch size, then predict the whole data set. A run that was cut goes on where it stopped.",
+        "python scripts/02_baseline_inference.py --config configs/demo.yaml --set evaluation.max_samples=1000",
+    )
+    return cli.run_script(parser, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,27 @@
+"""Package installation: ``pip install -e .`` in an environment of your own; ``./setup_environment.sh`` makes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def requirements(name: str) -> list[str]:
+    """The requirements in a file of setup/, without comments."""
+    lines = (HERE / "setup" / name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+setup(
+    name="week1-inference-baseline",
+    version="1.0.0",
+    description="Latency, throughput, memory, accuracy and the bottleneck of a transformer text classifier",
+    license="MIT",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["utils", "utils.*"]),
+    install_requires=requirements("requirements.txt"),
+    extras_require={"dev": requirements("requirements-dev.txt"), "ray": ["ray[data]>=2.9,<3"]},
+)

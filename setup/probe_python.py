@@ -1,0 +1,37 @@
+"""Print what setup_environment.sh decides by, on one line: Python's version, PyTorch's version, the CUDA version
+that PyTorch was built for ("-" where there is none) and the interpreter, which last may hold spaces.
+
+Asked inside a virtual environment, it answers for the Python that the environment was made from. PyTorch is not
+imported: its version file is read, which takes no time. Runs on any Python 3, so that an old one is refused by name.
+"""
+
+import os
+import runpy
+import sys
+
+
+def torch_build():
+    """(version, CUDA version) of the PyTorch that this interpreter sees; "-" for what is absent."""
+    from importlib.util import find_spec
+
+    spec = find_spec("torch")
+    if spec is None or not spec.origin:
+        return "-", "-"
+    try:
+        found = runpy.run_path(os.path.join(os.path.dirname(spec.origin), "version.py"))
+    except OSError:
+        return "-", "-"
+    return str(found.get("__version__") or "-"), found.get("cuda") or "-"
+
+
+def main():
+    """Answer, or let the base interpreter answer."""
+    base = getattr(sys, "_base_executable", None) or sys.executable
+    if sys.prefix != sys.base_prefix and base != sys.executable:
+        os.execv(base, [base, os.path.abspath(__file__)])
+    version, cuda = torch_build()
+    print(" ".join([".".join(map(str, sys.version_info[:3])), version, cuda, os.path.realpath(sys.executable)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# Checks Python and CUDA, makes .venv, installs, makes the folders, verifies. Run again, it changes nothing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage="Usage: ./setup_environment.sh [--dev] [--plan]
+  --dev    also install what tests, linters and type checks need
+  --plan   say what would be done, and do nothing
+PYTHON=python3.12 ./setup_environment.sh takes that interpreter (3.10 to 3.13)."
+
+venv=.venv
+workspace=/workspace # a pod's persistent volume; utils/core/pod.py puts the hub's cache there
+
+say() { printf '%s\n' "$*"; }
+
+refuse() { # what, how to fix it
+  printf 'Error: %s\n  fix:   %s\n' "$1" "$2" >&2
+  exit 2
+}
+
+at_least() { # VERSION MAJOR MINOR
+  local major minor rest
+  IFS=. read -r major minor rest <<<"${1/[!0-9.]*/}"
+  ((major > $2 || (major == $2 && ${minor:-0} >= $3)))
+}
+
+# Sets python, python_version, torch_version, torch_cuda: the first interpreter that is new enough, but not too new.
+choose_python() {
+  local candidate seen="" candidates=(python3 python python3.13 python3.12 python3.11 python3.10)
+  [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
+    command -v "$candidate" >/dev/null 2>&1 || continue
+    read -r python_version torch_version torch_cuda python < <("$candidate" setup/probe_python.py 2>/dev/null) || continue
+    if at_least "$python_version" 3 10 && ! at_least "$python_version" 3 14; then return; fi
+    seen+=" $candidate is $python_version;"
+  done
+  refuse "Python 3.10 to 3.13 is needed:${seen:- ${PYTHON:-python3} is not there or does not run;}" \
+    "install one, or name it: PYTHON=/path/to/python3.12 ./setup_environment.sh"
+}
+
+# Sets gpu: the names of the GPUs, or empty; and gpu_line, for the user.
+look_for_gpu() {
+  gpu="" gpu_line="none (nvidia-smi is not here)"
+  command -v nvidia-smi >/dev/null 2>&1 || return 0
+  if gpu=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null) && [ -n "$gpu" ]; then
+    gpu_line=$(printf '%s' "$gpu" | paste -sd ';' -)
+  else
+    gpu="" gpu_line="none (nvidia-smi is here but shows no GPU; is the driver running?)"
+  fi
+}
+
+# Sets torch: machine (the machine's own build is kept), cuda (pip takes a build for the GPU), pinned (no GPU).
+choose_torch() {
+  if [ "$torch_cuda" != - ] && at_least "$torch_version" 2 6; then
+    torch=machine torch_line="kept: $torch_version with CUDA $torch_cuda of $python; nothing of PyTorch is downloaded"
+  elif [ -n "$gpu" ]; then
+    torch=cuda torch_line="installed: 2.6 or later, not pinned, since a GPU is here"
+  else
+    torch=pinned torch_line="installed: the version in setup/constraints.txt, since no GPU is here"
+  fi
+}
+
+hub_cache_line() {
+  if [ -n "${HF_HOME:-}${HF_HUB_CACHE:-}${HUGGINGFACE_HUB_CACHE:-}${XDG_CACHE_HOME:-}" ]; then
+    say "as your environment sets it"
+  elif [ -d "$workspace" ] && [ -w "$workspace" ]; then
+    say "$workspace/.cache/huggingface (persistent)"
+  else
+    say "the library's default, in your home folder"
+  fi
+}
+
+# What the environment hangs on; a change of the first line means a new .venv, of any other an installation.
+stamp() { # WITH_DEV
+  say "$torch $python_version $python"
+  [ "$torch" != machine ] || say "$torch_version"
+  cat setup/requirements.txt setup/constraints.txt setup_environment.sh setup/probe_python.py | cksum
+  [ "$1" = no ] || cksum <setup/requirements-dev.txt
+}
+
+installed() { # whether .venv already holds what is wanted; one with the development tools serves without them too
+  "$venv/bin/python" -c '' >/dev/null 2>&1 || return 1
+  [ "$(cat "$venv/.stamp-dev" 2>/dev/null)" = "$(stamp yes)" ] && return
+  [ "$dev" = no ] && [ "$(cat "$venv/.stamp" 2>/dev/null)" = "$(stamp no)" ]
+}
+
+usable() { # whether pip can go on in .venv as it is
+  local system=false line
+  [ "$torch" != machine ] || system=true
+  "$venv/bin/python" -c '' >/dev/null 2>&1 || return 1
+  grep -q "^version *= *$python_version" "$venv/pyvenv.cfg" || return 1
+  grep -q "^include-system-site-packages *= *$system" "$venv/pyvenv.cfg" || return 1
+  line=$(cat "$venv/.stamp-dev" "$venv/.stamp" 2>/dev/null | head -n 1) || true
+  # Unfinished, with PyTorch for a GPU wanted: what lies there may be one for the CPU, which pip would keep.
+  [ -n "$line" ] || [ "$torch" != cuda ] || return 1
+  [ -z "$line" ] || [ "$line" = "$(stamp no | head -n 1)" ]
+}
+
+make_venv() {
+  usable && return
+  if [ -d "$venv" ] && [ ! -f "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; then
+    refuse "$venv is there but is no virtual environment." "move it away, then run this again"
+  fi
+  say "Making $venv"
+  local flags=(--clear)
+  [ "$torch" != machine ] || flags+=(--system-site-packages)
+  "$python" -m venv "${flags[@]}" "$venv" || refuse "$python cannot make a virtual environment." \
+    "install its venv module (on Debian and Ubuntu: apt-get install python3-venv), then run this again"
+}
+
+install() {
+  rm -f "$venv/.stamp" "$venv/.stamp-dev"
+  cp setup/requirements.txt "$venv/requirements.txt"
+  cp setup/constraints.txt "$venv/constraints.txt"
+  if [ "$torch" = machine ]; then
+    # The pins may not suit what that build asks for, so only the build itself is pinned.
+    grep -v '^torch[>=<]' setup/requirements.txt >"$venv/requirements.txt"
+    say "torch==$torch_version" >"$venv/constraints.txt"
+  elif [ "$torch" = cuda ]; then
+    grep -v '^torch==' setup/constraints.txt >"$venv/constraints.txt"
+  fi
+  local files=(-r "$venv/requirements.txt")
+  [ "$dev" = no ] || files+=(-r setup/requirements-dev.txt)
+  say "Installing (a few minutes the first time)"
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check "${files[@]}" -c "$venv/constraints.txt" || {
+    printf 'Error: the installation failed; pip says why above.\n' >&2
+    printf '  fix:   mend that (network, disk space), then run ./setup_environment.sh again; it goes on where it stopped\n' >&2
+    exit 1
+  }
+}
+
+verify() {
+  local config=configs/demo.yaml
+  [ -z "$gpu" ] || config=configs/config.yaml
+  "$venv/bin/python" test_setup.py --config "$config"
+}
+
+dev=no plan=no
+for word in "$@"; do
+  case $word in
+    --dev) dev=yes ;;
+    --plan) plan=yes ;;
+    -h | --help) say "$usage" && exit 0 ;;
+    *) refuse "Unknown option: $word" "$usage" ;;
+  esac
+done
+
+choose_python
+look_for_gpu
+choose_torch
+if [ "$plan" = no ] && installed; then
+  mkdir -p data results
+  say "The environment is up to date ($venv, Python $python_version)."
+  exit 0
+fi
+say "Python:    $python_version ($python)"
+say "GPU:       $gpu_line"
+say "PyTorch:   $torch_line"
+say "Hub cache: $(hub_cache_line)"
+[ "$plan" = no ] || exit 0
+make_venv
+install
+mkdir -p data results
+verify
+if [ "$dev" = yes ]; then stamp yes >"$venv/.stamp-dev"; else stamp no >"$venv/.stamp"; fi
+say "Ready. Activate it with: source $venv/bin/activate"

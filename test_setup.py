@@ -1,0 +1,259 @@
+#!/usr/bin/env python
+"""Level 1 check: imports, versions, CUDA, NVML, folders, config, disk space, write access; what to do if one fails."""
+
+# Only the standard library up here: this script has to speak where nothing is installed yet.
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent
+PYTHON_RANGE = ((3, 10), (3, 14))  # from, below
+INSTALL = "./setup_environment.sh, then: source .venv/bin/activate"
+# Where a distribution's import name is not its own name.
+IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "nvidia-ml-py": "pynvml"}
+PROJECT_MODULES = ("utils.config_loader", "utils.model_utils", "utils.profiler", "utils.metrics")
+# What a broken or half installed library raises when it is imported.
+IMPORT_ERRORS = (ImportError, OSError, AttributeError, RuntimeError, TypeError, ValueError)
+# The default model (2 GB in float32), the data set twice (hub cache and val_df), predictions and traces.
+DISK_NEEDED_HUB_BYTES = 5 * 10**9
+DISK_NEEDED_LOCAL_BYTES = 10**9
+OK, WARNING, FAILED = "ok", "warning", "FAILED"
+
+
+class Check(NamedTuple):
+    """One thing looked at: what it is, how it is, what was found, and what to do unless it is ok."""
+
+    name: str
+    state: str
+    found: str
+    fix: str = ""
+
+
+def check_python() -> Iterator[Check]:
+    """Whether this Python is one that the project supports."""
+    found = ".".join(map(str, sys.version_info[:3])) + f" ({sys.executable})"
+    if PYTHON_RANGE[0] <= sys.version_info[:2] < PYTHON_RANGE[1]:
+        yield Check("Python", OK, found)
+    else:
+        yield Check("Python", FAILED, f"{found}; 3.10 to 3.13 is needed", "PYTHON=python3.12 " + INSTALL)
+
+
+def check_packages(file: Path = ROOT / "setup" / "requirements.txt") -> Iterator[Check]:
+    """Whether each requirement is installed, in its range, and can be imported."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    problems = [problem for line in wanted if (problem := _package_problem(line))]
+    yield from problems
+    if not problems:
+        yield Check("Packages", OK, f"{len(wanted)} of setup/requirements.txt installed, in range, importable")
+
+
+def _package_problem(requirement: str) -> Check | None:
+    name = re.split(r"[<>=!~;\[ ]", requirement, maxsplit=1)[0]
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Check(name, FAILED, "not installed", INSTALL)
+    if not in_range(version, requirement[len(name) :]):
+        return Check(name, FAILED, f"{version} is installed, {requirement} is needed", INSTALL)
+    try:
+        importlib.import_module(IMPORT_NAMES.get(name, name))
+    except IMPORT_ERRORS as error:
+        found = f"{version} is installed but cannot be imported: {type(error).__name__}: {error}"
+        return Check(name, FAILED, found, f"pip install --force-reinstall --no-deps {name}=={version}")
+    return None
+
+
+def in_range(version: str, limits: str) -> bool:
+    """Whether a version fulfils limits like ``>=1.2,<3``; only ``>=`` and ``<`` are known here."""
+
+    def key(text: str) -> tuple[int, ...]:
+        numbers = [int(number) for number in re.findall(r"\d+", re.split(r"[+a-z]", text, maxsplit=1)[0])]
+        while numbers and numbers[-1] == 0:
+            numbers.pop()  # 2.0 and 2 are the same
+        return tuple(numbers)
+
+    bounds = re.findall(r"(>=|<)\s*([\w.]+)", limits)
+    return all((key(version) >= key(bound)) == (operator == ">=") for operator, bound in bounds)
+
+
+def check_project() -> Iterator[Check]:
+    """Whether the project's own modules can be imported."""
+    for name in PROJECT_MODULES:
+        try:
+            importlib.import_module(name)
+        except IMPORT_ERRORS as error:
+            fix = f"mend what is named above, or {INSTALL}"
+            yield Check("Project", FAILED, f"{name} cannot be imported: {type(error).__name__}: {error}", fix)
+            return
+    yield Check("Project", OK, ", ".join(PROJECT_MODULES))
+
+
+def check_cuda(device: str) -> Iterator[Check]:
+    """Whether PyTorch can compute on a CUDA device. Its absence fails only where ``device`` asks for one."""
+    try:
+        import torch
+    except IMPORT_ERRORS:
+        return  # said by check_packages
+    needed = device.startswith("cuda")
+    state = FAILED if needed else WARNING
+    fix = "on this machine use --set model.device=cpu or configs/demo.yaml; on a GPU machine: " + INSTALL
+    if torch.version.cuda is None:
+        yield Check("CUDA", state, f"torch {torch.__version__} is built without CUDA", fix)
+    elif not torch.cuda.is_available():
+        found = f"torch {torch.__version__} is built for CUDA {torch.version.cuda} but sees no device"
+        yield Check("CUDA", state, found, "look at nvidia-smi (driver, CUDA_VISIBLE_DEVICES); or " + fix)
+    else:
+        yield _try_cuda(torch, device if needed else "cuda", fix)
+
+
+def _try_cuda(torch: Any, device: str, fix: str) -> Check:
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if device.startswith("cuda:") and int(device[5:]) >= len(names):
+        found = f"model.device is {device}, but there are {len(names)} devices: {', '.join(names)}"
+        return Check("CUDA", FAILED, found, "--set model.device=cuda:0")
+    try:
+        # A build without kernels for this device's architecture, or a full one, shows only when it computes.
+        torch.ones(8, device=device).sum().item()
+    except RuntimeError as error:
+        return Check("CUDA", FAILED, f"{', '.join(names)}, but computing fails: {str(error).splitlines()[0]}", fix)
+    return Check("CUDA", OK, f"{', '.join(names)}; torch {torch.__version__}, CUDA {torch.version.cuda}")
+
+
+def check_nvml() -> Iterator[Check]:
+    """Whether utilisation, power and energy can be read. Without NVML they stay empty, and all else is measured."""
+    try:
+        import pynvml
+    except IMPORT_ERRORS:
+        return  # said by check_packages
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        found = f"not readable ({error}): utilisation, power and energy stay empty"
+        yield Check("NVML", WARNING, found, "nothing without an NVIDIA GPU; with one, look at nvidia-smi")
+    else:
+        yield Check("NVML", OK, f"{count} devices, driver {driver}")
+
+
+def check_config(args: argparse.Namespace) -> tuple[Check, Any]:
+    """Whether the config loads; the config itself, or None."""
+    try:
+        from utils.config_loader import load_config
+        from utils.core.errors import UserError
+    except IMPORT_ERRORS:
+        return Check("Config", FAILED, f"{args.config} cannot be checked without the packages above", INSTALL), None
+    try:
+        config = load_config(args.config, args.overrides)
+    except UserError as error:
+        found = error.what + (f" (in {error.where})" if error.where else "")
+        return Check("Config", FAILED, found, error.fix or "see configs/config.yaml"), None
+    return Check("Config", OK, args.config), config
+
+
+def check_folders(config: Any) -> Iterator[Check]:
+    """Whether the folders of data and results are there or can be made, and can be written."""
+    folders = {"output.results_dir": config.files.results_dir, "dataset.local_path": config.data_file.parent}
+    for setting, folder in folders.items():
+        base = existing(folder)
+        made = "" if base == folder else ", will be made when needed"
+        try:
+            with tempfile.TemporaryFile(dir=base):
+                pass
+        except OSError as error:
+            fix = f"make {base} a folder that you can write, or choose another with --set {setting}=PATH"
+            yield Check("Folder", FAILED, f"{folder} cannot be written: {error.strerror}", fix)
+        else:
+            yield Check("Folder", OK, f"{folder} (writable{made})")
+
+
+def check_disk(config: Any) -> Iterator[Check]:
+    """Whether there is room for downloads and results."""
+    local = all(name == "embedded" or Path(name).exists() for name in (config.model.name, config.dataset.hf_name))
+    places = {config.files.results_dir: DISK_NEEDED_LOCAL_BYTES, config.data_file.parent: DISK_NEEDED_LOCAL_BYTES}
+    if not local:
+        from huggingface_hub import constants
+
+        places[Path(constants.HF_HUB_CACHE)] = DISK_NEEDED_HUB_BYTES
+    for folder, needed in places.items():
+        free = shutil.disk_usage(existing(folder)).free
+        found = f"{free / 1e9:,.1f} GB free at {folder} ({needed / 1e9:,.0f} GB wanted)"
+        fix = "free some, or move the cache (HF_HOME) and the results (--set output.results_dir=PATH) to a larger disk"
+        yield Check("Disk", OK, found) if free >= needed else Check("Disk", FAILED, found, fix)
+
+
+def existing(path: Path) -> Path:
+    """The path itself, or its nearest ancestor that is there."""
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
+
+
+def all_checks(args: argparse.Namespace) -> Iterator[Check]:
+    """Every check, in an order in which each explains those after it."""
+    yield from check_python()
+    yield from check_packages()
+    yield from check_project()
+    verdict, config = check_config(args)
+    yield verdict
+    yield from check_cuda(config.model.device if config else "auto")
+    yield from check_nvml()
+    if config:
+        yield from check_folders(config)
+        yield from check_disk(config)
+
+
+def show(check: Check) -> None:
+    """One check on the terminal, with what to do below it."""
+    print(f"[{check.state:^7}] {check.name}: {check.found}", flush=True)
+    if check.state != OK:
+        print(f"          fix: {check.fix}", flush=True)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags that every script of the project takes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example:\n  python test_setup.py --config configs/demo.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", default="configs/config.yaml", metavar="PATH", help="settings file (default: %(default)s)")
+    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    add("--log-level", default="WARNING", choices=levels, type=str.upper, help="with ERROR, only what failed is shown")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Look at everything, say what was found.
+
+    Returns:
+        0 nothing failed; 2 something has to be mended.
+    """
+    args = make_parser().parse_args(argv)
+    failed = warned = 0
+    for check in all_checks(args):
+        failed += check.state == FAILED
+        warned += check.state == WARNING
+        if args.log_level != "ERROR" or check.state == FAILED:
+            show(check)
+    if failed:
+        print(f"\n{failed} of the checks failed; each says above what to do.")
+        return 2
+    warnings = f" ({warned} of the checks warn)" if warned else ""
+    print(f"\nThe set-up is fine{warnings}. Next: python run_week1.py --config {args.config}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

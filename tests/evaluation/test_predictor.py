@@ -1,0 +1,154 @@
+"""Predictions equal a plain loop's, whatever the texts, the batches and the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tests import support
+from utils.core.errors import ModelError
+from utils.evaluation.batching import Batching
+from utils.evaluation.predictor import Predictor, tokenize
+
+CPU = torch.device("cpu")
+ODD = ("<pad>", "ends in padding <pad><pad>", "<pad> begins", "a\x00b", " \n\t ", "é漢字🎲", "long " * 5000, "<eos>")
+TEXTS = (*support.TEXTS, *ODD)
+MAX_LENGTH = 64
+BATCHINGS = (
+    *(Batching(kind="token_budget", limit=limit) for limit in (256, 1, 10**6)), Batching(kind="dataset_order", limit=7),
+)
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model: Path) -> tuple[Any, Any]:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    model.config.use_cache = False
+    return model, AutoTokenizer.from_pretrained(tiny_model)
+
+
+def plain_loop(model: Any, tokenizer: Any, texts: tuple[str, ...], size: int) -> torch.Tensor:
+    """Logits the way that every tutorial gets them: fixed batches in file order, padded, masked."""
+    logits = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), size):
+            batch = list(texts[start : start + size])
+            encoded = tokenizer(batch, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+            logits.append(model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits)
+    return torch.cat(logits)
+
+
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+@pytest.mark.parametrize("size", [1, 16])
+def test_predictions_equal_the_plain_loop(loaded: tuple[Any, Any], batching: Batching, size: int) -> None:
+    model, tokenizer = loaded
+    expected = plain_loop(model, tokenizer, TEXTS, size).softmax(-1).max(-1)
+    got = Predictor(model, tokenizer.pad_token_id, CPU, batching).predict(tokenize(tokenizer, TEXTS, MAX_LENGTH))
+    assert got.predicted_ids.tolist() == expected.indices.tolist()
+    assert got.probabilities == pytest.approx(expected.values.numpy(), abs=1e-5)
+
+
+def test_an_empty_text_is_predicted_as_in_a_padded_batch(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    texts = ("", "books number 1", "")
+    expected = plain_loop(model, tokenizer, texts, 3).softmax(-1).max(-1)
+    for batching in BATCHINGS:
+        chunk = tokenize(tokenizer, texts, MAX_LENGTH)
+        got = Predictor(model, tokenizer.pad_token_id, CPU, batching).predict(chunk)
+        assert got.predicted_ids.tolist() == expected.indices.tolist()
+        assert got.probabilities == pytest.approx(expected.values.numpy(), abs=1e-5)
+    assert chunk.num_tokens[[0, 2]].tolist() == [0, 0]
+
+
+def test_tokens_and_cut_texts_are_counted(loaded: tuple[Any, Any]) -> None:
+    _, tokenizer = loaded
+    chunk = tokenize(tokenizer, ("a", "long " * 5000, "lone \ud800 surrogate"), MAX_LENGTH)
+    assert chunk.num_tokens[1] == MAX_LENGTH
+    assert chunk.num_truncated == 1
+    assert chunk.ids[0].tolist() == tokenizer("a")["input_ids"]
+
+
+def test_a_mask_is_given_only_where_there_is_padding(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    masks = []
+
+    def spy(**inputs: Any) -> Any:
+        masks.append(inputs["attention_mask"])
+        return model(**inputs)
+
+    predictor = Predictor(spy, tokenizer.pad_token_id, CPU, Batching(kind="dataset_order", limit=2))
+    predictor.predict(tokenize(tokenizer, ("aaa", "aaa", "a", "aaa b c d"), MAX_LENGTH))
+    assert masks[0] is None
+    assert masks[1].tolist()[0].count(0) > 0
+
+
+class SmallMemory:
+    """A model that runs out of memory above so many padded tokens."""
+
+    def __init__(self, model: Any, tokens: int) -> None:
+        self.model, self.tokens, self.failures = model, tokens, 0
+
+    def __call__(self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
+        if input_ids.numel() > self.tokens:
+            self.failures += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.model(input_ids=input_ids, attention_mask=attention_mask)
+
+
+@pytest.mark.parametrize(
+    "batching", [Batching(kind="token_budget", limit=10**6), Batching(kind="dataset_order", limit=50)], ids=str
+)
+def test_running_out_of_memory_loses_no_row(loaded: tuple[Any, Any], batching: Batching) -> None:
+    model, tokenizer = loaded
+    chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH)
+    expected = Predictor(model, tokenizer.pad_token_id, CPU, batching).predict(chunk)
+    small = SmallMemory(model, 400)
+    predictor = Predictor(small, tokenizer.pad_token_id, CPU, batching)
+    got = predictor.predict(chunk)
+    assert got.predicted_ids.tolist() == expected.predicted_ids.tolist()
+    assert small.failures > 0
+    assert predictor.batching.limit < batching.limit
+    before = small.failures
+    predictor.predict(chunk)
+    assert small.failures == before or batching.kind == "dataset_order", "the smaller limit stays"
+
+
+def test_a_text_too_long_for_the_memory_is_one_clear_message(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    predictor = Predictor(SmallMemory(model, 10), tokenizer.pad_token_id, CPU, Batching(kind="token_budget", limit=100))
+    with pytest.raises(ModelError, match="A single text of 64 tokens") as caught:
+        predictor.predict(tokenize(tokenizer, ("a", "long " * 500), MAX_LENGTH))
+    assert "profiling.max_length" in str(caught.value)
+
+
+def test_other_errors_are_not_taken_for_memory(loaded: tuple[Any, Any]) -> None:
+    def broken(**_: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    predictor = Predictor(broken, 0, CPU, Batching(kind="token_budget", limit=100))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        predictor.predict(tokenize(loaded[1], ("a",), MAX_LENGTH))
+
+
+def test_the_budget_is_the_one_that_ran_fastest(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in clock: 1 s a batch up to 4,096 tokens, so that larger is faster, and ten times as long beyond."""
+    _, tokenizer = loaded
+    now = [0.0]
+
+    def model(*, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
+        now[0] += 0.1 if input_ids.numel() <= 4096 else 1.0
+        return SimpleNamespace(logits=torch.zeros(len(input_ids), 3))
+
+    monkeypatch.setattr("utils.evaluation.predictor.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    chunk = tokenize(tokenizer, tuple(f"text {i}" * (i % 20) for i in range(3000)), MAX_LENGTH)
+    predictor = Predictor(model, 0, CPU, Batching(kind="token_budget", limit=1))
+    assert predictor.fastest_budget(chunk) == 4096
+    assert predictor.fastest_budget(tokenize(tokenizer, ("one",), MAX_LENGTH)) == 1024
+    out_of_memory = Predictor(SmallMemory(model, 2048), 0, CPU, Batching(kind="token_budget", limit=1))
+    assert out_of_memory.fastest_budget(chunk) == 2048
+    assert np.all(predictor.predict(chunk).predicted_ids == 0)

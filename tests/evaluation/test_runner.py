@@ -1,0 +1,255 @@
+"""The whole data set: right, resumable after being killed, never mixed with other settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests import support
+from tests.evaluation.test_predictor import SmallMemory, plain_loop
+from utils.config_loader import load_config
+from utils.core.artifacts import PROJECT_ROOT
+from utils.core.errors import ConfigError
+from utils.evaluation import predictor, runner
+from utils.model_utils import LoadedModel, load_model
+
+Evaluate = Callable[..., dict[str, Any]]
+EXACT = "evaluation.max_tokens_per_batch=256"
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(support.small_config(tmp_path_factory.mktemp("config"), tiny_model))
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, tiny_model: Path, loaded: LoadedModel) -> Evaluate:
+    """Evaluate the small data set in a folder (default: the test's own) with more settings."""
+
+    def run(*more: str, folder: Path = tmp_path, model: LoadedModel = loaded) -> dict[str, Any]:
+        if not (folder / "data").exists():
+            support.write_dataset(folder / "data")
+        config = load_config(overrides=[*support.small_overrides(folder, tiny_model), *more])
+        return runner.evaluate_dataset(model, config)
+
+    return run
+
+
+def chunk_bytes(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((folder / "results" / "predictions").iterdir())}
+
+
+def predictions(folder: Path) -> pd.DataFrame:
+    files = sorted((folder / "results" / "predictions").glob("*.parquet"))
+    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+
+
+def count_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of every chunk that is really computed from here on."""
+    seen: list[int] = []
+    real = predictor.Predictor.predict
+
+    def spy(self: predictor.Predictor, chunk: predictor.TokenChunk) -> predictor.Predictions:
+        seen.append(len(chunk.ids))
+        return real(self, chunk)
+
+    monkeypatch.setattr(predictor.Predictor, "predict", spy)
+    return seen
+
+
+@pytest.mark.parametrize("batching", ["token_budget", "dataset_order"])
+def test_figures_and_predictions_are_the_plain_loops(
+    evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path, batching: str
+) -> None:
+    metrics = evaluate(f"evaluation.batching={batching}")
+    expected = plain_loop(loaded.model, loaded.tokenizer, support.TEXTS, 16).softmax(-1).max(-1)
+    rows = predictions(tmp_path)
+    assert rows.predicted_id.tolist() == expected.indices.tolist()
+    assert rows.predicted_probability.to_numpy() == pytest.approx(expected.values.numpy(), abs=1e-5)
+    assert rows.row_id.tolist() == list(range(60))
+    assert metrics["accuracy"] == pytest.approx((rows.label_id == rows.predicted_id).mean())
+    assert metrics["num_tokens"] == rows.num_tokens.sum()
+    assert metrics["throughput_samples_per_sec"] == pytest.approx(60 / metrics["inference_time_s"])
+    assert metrics["accuracy_ci95_low"] < metrics["accuracy"] < metrics["accuracy_ci95_high"]
+    assert metrics["gpu_util"] is None
+    assert runner.NO_CUDA in metrics["warnings"]
+    assert (metrics["max_tokens_per_batch"] is None) == (batching == "dataset_order")
+
+
+KILLED = """
+import os, signal, sys
+from utils.config_loader import load_config
+from utils.evaluation import chunks, runner
+from utils.model_utils import load_model
+saves, where = int(sys.argv[1]), sys.argv[2]
+count, write = 0, getattr(chunks, where)
+def dying(*args, **kwargs):
+    global count
+    if where == "write_json" and args[0].name == "run.json":
+        return write(*args, **kwargs)
+    count += 1
+    if count > saves:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(*args, **kwargs)
+setattr(chunks, where, dying)
+config = load_config(overrides=sys.argv[3:])
+runner.evaluate_dataset(load_model(config), config)
+"""
+
+
+@pytest.mark.parametrize(("saves", "where", "kept"), [(2, "atomic_path", 2), (1, "write_json", 1)])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    evaluate: Evaluate, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch,
+    saves: int, where: str, kept: int,
+) -> None:
+    """Killed before a chunk is written, and between a chunk and its figures."""
+    more = ["evaluation.chunk_rows=13"]
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    support.write_dataset(cut / "data")
+    words = [str(saves), where, *support.small_overrides(cut, tiny_model), *more]
+    done = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    budget = json.loads(next((cut / "results").rglob("run.json")).read_text())["limit"]
+    seen = count_runs(monkeypatch)
+    metrics = evaluate(*more, folder=cut)
+    assert seen == [13, 13, 13, 13, 8][kept:]
+    assert metrics["resumed_rows"] == 13 * kept
+    assert metrics["max_tokens_per_batch"] == budget, "what auto came to is kept"
+    monkeypatch.setattr(predictor.Predictor, "fastest_budget", lambda *_: budget)
+    uncut = evaluate(*more, folder=whole)
+    assert chunk_bytes(cut) == chunk_bytes(whole)
+    assert {key: metrics[key] for key in ("accuracy", "f1_macro", "num_tokens")} == {
+        key: uncut[key] for key in ("accuracy", "f1_macro", "num_tokens")
+    }
+
+
+def test_a_finished_run_computes_nothing_again(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluate()
+    seen = count_runs(monkeypatch)
+    second = evaluate()
+    assert seen == []
+    assert second["resumed_rows"] == 60
+    assert second["inference_time_s"] == first["inference_time_s"]
+    assert any("by an earlier run" in warning for warning in second["warnings"])
+
+
+def damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [damage, Path.unlink, lambda file: file.write_bytes(b"")])
+def test_a_corrupt_chunk_is_computed_again(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], Any]
+) -> None:
+    evaluate(EXACT)
+    before = chunk_bytes(tmp_path)
+    harm(sorted((tmp_path / "results" / "predictions").iterdir())[1])
+    seen = count_runs(monkeypatch)
+    metrics = evaluate(EXACT)
+    assert (seen, metrics["resumed_rows"]) == ([25], 35)
+    assert chunk_bytes(tmp_path) == before
+
+
+def test_chunks_of_other_settings_are_never_mixed_in(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate()
+    old = set(chunk_bytes(tmp_path))
+    rubbish = tmp_path / "results" / "predictions" / f".{min(old)}.abc.tmp"
+    rubbish.write_bytes(b"half")
+    (tmp_path / "results" / "predictions" / "notes.txt").write_text("mine")
+    seen = count_runs(monkeypatch)
+    metrics = evaluate("profiling.max_length=4")
+    assert seen == [25, 25, 10]
+    assert "profiling.max_length: 64 -> 4" in capsys.readouterr().out
+    now = set(chunk_bytes(tmp_path))
+    assert not now & (old | {rubbish.name})
+    assert "notes.txt" in now
+    assert (len(predictions(tmp_path)), predictions(tmp_path).num_tokens.max()) == (60, 4)
+    assert metrics["num_truncated"] > 0
+    assert len(list((tmp_path / "results" / ".state" / "evaluation").iterdir())) == 1
+
+
+def test_old_predictions_stay_until_the_new_run_is_complete(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate()
+    old = chunk_bytes(tmp_path)
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(predictor.Predictor, "predict", fail)
+        evaluate("profiling.max_length=4")
+    assert chunk_bytes(tmp_path) == old
+
+
+def test_changed_data_or_model_is_other_settings(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate()
+    support.write_dataset(tmp_path / "data", (*support.TEXTS, "one more"))
+    seen = count_runs(monkeypatch)
+    assert evaluate()["num_samples"] == sum(seen) == 61
+    assert evaluate("evaluation.max_samples=30")["resumed_rows"] == 25, "fewer rows of the same data may be reused"
+
+
+def test_running_out_of_memory_is_told_and_kept(evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path) -> None:
+    small = dataclasses.replace(loaded, model=SmallMemory(loaded.model, 300))
+    metrics = evaluate("evaluation.max_tokens_per_batch=100000", model=small)
+    assert metrics["num_samples"] == len(predictions(tmp_path)) == 60
+    assert metrics["max_tokens_per_batch"] < 100000
+    assert any("memory ran out with batches of 100000" in warning for warning in metrics["warnings"])
+
+
+def test_odd_texts_and_missing_labels(evaluate: Evaluate, tmp_path: Path) -> None:
+    texts = ("plain", "quoted\n\"newline\"", "a\x00b", " \t ", "long " * 200_000, "<pad>", "é漢字🎲", "last")
+    label_ids = pd.array([0, 1, 2, 0, 1, 2, None, 0], dtype="Int64")
+    frame = pd.DataFrame({"text": texts, "labels": "books", "label_id": label_ids})
+    support.write_dataset(tmp_path / "data")
+    frame.to_parquet(tmp_path / "data" / "val_df.parquet", index=False)
+    metrics = evaluate(f"dataset.local_path={tmp_path / 'data' / 'val_df.parquet'}", "evaluation.chunk_rows=3")
+    rows = predictions(tmp_path)
+    assert rows.row_id.tolist() == list(range(8))
+    assert rows.label_id.isna().tolist() == [False] * 6 + [True, False]
+    assert (metrics["num_missing_labels"], metrics["num_labelled"], metrics["num_truncated"]) == (1, 7, 1)
+    assert metrics["accuracy"] == np.mean([rows.label_id[i] == rows.predicted_id[i] for i in range(8) if i != 6])
+
+
+def test_dummy_weights_have_no_accuracy(tmp_path: Path, tiny_model: Path) -> None:
+    config = support.small_config(tmp_path, tiny_model, "model.load_format=dummy")
+    metrics = runner.evaluate_dataset(load_model(config), config)
+    names = ("accuracy", "f1_macro", "f1_weighted", "accuracy_ci95_low", "num_correct", "per_class")
+    assert [metrics[name] for name in names] == [None] * len(names)
+    assert any("random" in warning for warning in metrics["warnings"])
+
+
+def test_more_workers_are_refused(evaluate: Evaluate) -> None:
+    with pytest.raises(ConfigError, match="only 1 is supported in this version"):
+        evaluate("evaluation.num_workers=2")
+
+
+def test_an_error_in_the_background_comes_to_the_front() -> None:
+    def items() -> Any:
+        yield 1
+        raise ValueError("cut")
+
+    ahead = runner._ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="cut"):
+        next(ahead)
+    assert os.getpid()  # and the thread has ended: the pool joins it

@@ -1,0 +1,107 @@
+"""Step 00 for real: on a folder, and on the hub with the default config."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig, TaskType, get_peft_model
+from transformers import AutoModelForSequenceClassification
+
+from tests import support
+from tests.hub_server import HubServer, closed_port, hub_env
+
+SCRIPT = "scripts/00_test_model_loading.py"
+MODEL = "codefactory4791/intent-classification-qwen"
+
+
+def flags(folder: Path) -> list[str]:
+    """The default config with nothing changed but the device and the sizes, and where results go."""
+    results = f"output.results_dir={folder / 'results'}"
+    return support.set_flags(["model.device=cpu", "profiling.max_length=64", results])
+
+
+def run(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return support.run_script(SCRIPT, *words, timeout=300, **environment)
+
+
+@pytest.fixture
+def hub(tiny_model: Path) -> Iterator[HubServer]:
+    with HubServer() as server:
+        server.add_model(MODEL, tiny_model)
+        yield server
+
+
+def test_on_a_folder(tmp_path: Path, tiny_model: Path) -> None:
+    done = support.run_script(SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model)))
+    assert done.returncode == 0, done.stderr
+    rule = "=" * 70
+    assert f"MODEL SUMMARY\n{rule}\nModel Type: qwen2\nTotal Parameters: " in done.stdout
+    assert "One by one and as a batch agree" in done.stdout
+    assert done.stderr == ""
+
+
+def test_from_the_hub_then_without_it(tmp_path: Path, hub: HubServer) -> None:
+    first = run(flags(tmp_path), hub.env(tmp_path / "cache"))
+    assert first.returncode == 0, first.stderr
+    assert f"Revision: {hub.repos['models', MODEL].commit}" in first.stdout
+    assert any(path.endswith("model.safetensors") for _, path, _ in hub.requests)
+    assert not any(path.endswith(".bin") for _, path, _ in hub.requests)
+    with closed_port() as nobody:
+        again = run(flags(tmp_path), hub_env(nobody, tmp_path / "cache"))
+    assert again.returncode == 0, again.stderr
+
+
+def test_adapter_from_the_hub(tmp_path: Path, hub: HubServer, tiny_model: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    adapted = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"]))
+    adapted.peft_config["default"].base_model_name_or_path = MODEL
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    hub.add_model("someone/adapter", tmp_path / "adapter")
+    words = [*flags(tmp_path), "--set", "model.name=someone/adapter"]
+    done = run(words, hub.env(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert f"Revision: {hub.repos['models', MODEL].commit}" in done.stdout
+    assert any(path.endswith("adapter_model.safetensors") for _, path, _ in hub.requests)
+
+
+def test_no_hub(tmp_path: Path, hub: HubServer) -> None:
+    cached = run(flags(tmp_path), hub.env(tmp_path / "cache"))
+    assert cached.returncode == 0, cached.stderr
+    with closed_port() as nobody:
+        words = [*flags(tmp_path), "--set", "model.name=someone/else"]
+        done = run(words, hub_env(nobody, tmp_path / "cache"))
+    assert done.returncode == 2
+    assert "cannot be reached" in done.stderr
+    assert f"cached and usable, with --set model.name=NAME: {MODEL}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("status", "message"), [(401, "hf auth login"), (403, "HF_TOKEN"), (404, "no such model")])
+def test_refused_by_the_hub(tmp_path: Path, hub: HubServer, status: int, message: str) -> None:
+    hub.fail(MODEL, status)
+    done = run(flags(tmp_path), hub.env(tmp_path / "cache"))
+    assert done.returncode == 2, done.stderr
+    assert f"HTTP {status}" in done.stderr and message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_cut_once_resumes_by_itself(tmp_path: Path, hub: HubServer) -> None:
+    # The hub's library keeps whole pieces of 10 MiB, so the file has to be larger than one.
+    hub.add_model(MODEL, support.build_tiny_model(tmp_path / "larger", hidden_size=128, intermediate_size=20_000))
+    hub.cut(after_bytes=15 << 20, times=1)
+    done = run(flags(tmp_path), hub.env(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert any(asked == f"bytes={10 << 20}-" for _, _, asked in hub.requests), hub.requests
+
+
+def test_cut_for_good_then_run_again(tmp_path: Path, hub: HubServer) -> None:
+    hub.cut(after_bytes=50_000, times=10**6)
+    done = run(flags(tmp_path), hub.env(tmp_path / "cache"))
+    assert done.returncode == 2, done.stderr
+    assert "was cut off" in done.stderr and "run the same command again" in done.stderr
+    hub.cut(after_bytes=0, times=0)
+    again = run(flags(tmp_path), hub.env(tmp_path / "cache"))
+    assert again.returncode == 0, again.stderr

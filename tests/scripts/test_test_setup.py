@@ -1,0 +1,178 @@
+"""test_setup.py: what it says where something is missing, and with which exit code."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import types
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+import test_setup as script
+from tests import support
+from utils.config_loader import Config, load_config
+from utils.core.artifacts import PROJECT_ROOT
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    overrides = [f"output.results_dir={tmp_path / 'results'}", f"dataset.local_path={tmp_path / 'data' / 'val_df.csv'}"]
+    return load_config("configs/demo.yaml", overrides)
+
+
+def test_the_demo_set_up_is_fine_here(tmp_path: Path) -> None:
+    done = support.run_script("test_setup.py", "--config", "configs/demo.yaml", "--set", f"output.results_dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("Python", "Packages", "Project", "Config", "CUDA", "NVML", "Folder", "Disk"):
+        assert f"] {name}: " in done.stdout
+    assert "The set-up is fine" in done.stdout
+
+
+def test_a_bad_setting_is_refused(tmp_path: Path) -> None:
+    done = support.run_script("test_setup.py", "--log-level", "ERROR", "--config", "configs/demo.yaml", "--set", "model.dtpe=float16")
+    assert done.returncode == 2
+    assert "model.dtpe" in done.stdout and "model.dtype" in done.stdout
+    assert "[  ok   ]" not in done.stdout
+
+
+def test_help_has_an_example() -> None:
+    done = support.run_script("test_setup.py", "--help")
+    assert done.returncode == 0
+    assert "python test_setup.py" in done.stdout
+
+
+def test_it_speaks_where_nothing_is_installed(tmp_path: Path) -> None:
+    # -S leaves out site-packages: only the standard library is there.
+    base = getattr(sys, "_base_executable", sys.executable)
+    done = subprocess.run(
+        [base, "-S", str(PROJECT_ROOT / "test_setup.py")], capture_output=True, text=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "torch: not installed" in done.stdout
+    assert "./setup_environment.sh" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18, "final", 0))
+    (check,) = script.check_python()
+    assert check.state == script.FAILED and "3.9.18" in check.found
+
+
+@pytest.mark.parametrize(
+    ("version", "limits", "expected"),
+    [
+        ("2.13.0+cpu", ">=2.6", True),
+        ("2.5.1", ">=2.6", False),
+        ("2.6", ">=2.6.0", True),
+        ("2.6.0a0+nv25.1", ">=2.6", True),
+        ("6.0.0", ">=5,<6", False),
+        ("5.23.0", ">=5,<6", True),
+        ("1.10", ">=1.9", True),
+        ("3.0", "", True),
+    ],
+)
+def test_ranges(version: str, limits: str, expected: bool) -> None:
+    assert script.in_range(version, limits) is expected
+
+
+def test_packages_missing_or_out_of_range_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "requirements.txt"
+    file.write_text("# a comment\nno-such-package>=1\npyyaml>=99\nnumpy>=1\n")
+    missing, old = script.check_packages(file)
+    assert missing.name == "no-such-package" and missing.state == script.FAILED and missing.fix
+    assert old.name == "pyyaml" and ">=99" in old.found
+
+
+def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise OSError("libcudart.so.12: cannot open shared object file")
+
+    file = tmp_path / "requirements.txt"
+    file.write_text("numpy>=1\n")
+    monkeypatch.setattr(script.importlib, "import_module", broken)
+    (check,) = script.check_packages(file)
+    assert "libcudart.so.12" in check.found and "pip install" in check.fix
+    (check,) = script.check_project()
+    assert check.state == script.FAILED
+
+
+def stand_in_torch(monkeypatch: pytest.MonkeyPatch, *, build: str | None, devices: int, error: str | None = None) -> None:
+    def ones(size: int, device: str) -> object:
+        if error:
+            raise RuntimeError(error)
+        return types.SimpleNamespace(sum=lambda: types.SimpleNamespace(item=lambda: size))
+
+    cuda = types.SimpleNamespace(
+        is_available=lambda: devices > 0, device_count=lambda: devices, get_device_name=lambda index: f"GPU {index}"
+    )
+    fake = types.SimpleNamespace(__version__="2.8.0", version=types.SimpleNamespace(cuda=build), cuda=cuda, ones=ones)
+    monkeypatch.setitem(sys.modules, "torch", fake)
+
+
+@pytest.mark.parametrize(
+    ("build", "devices", "error", "device", "state", "found"),
+    [
+        (None, 0, None, "cuda", script.FAILED, "built without CUDA"),
+        (None, 0, None, "cpu", script.WARNING, "built without CUDA"),
+        ("12.8", 0, None, "cuda:0", script.FAILED, "sees no device"),
+        ("12.8", 0, None, "auto", script.WARNING, "sees no device"),
+        ("12.8", 2, None, "cuda", script.OK, "GPU 0, GPU 1"),
+        ("12.8", 2, None, "cuda:2", script.FAILED, "2 devices"),
+        ("12.8", 1, "CUDA error: no kernel image is available\nmore", "cuda", script.FAILED, "no kernel image"),
+    ],
+)
+def test_cuda(
+    monkeypatch: pytest.MonkeyPatch, build: str | None, devices: int, error: str | None, device: str, state: str, found: str
+) -> None:
+    stand_in_torch(monkeypatch, build=build, devices=devices, error=error)
+    (check,) = script.check_cuda(device)
+    assert check.state == state
+    assert found in check.found
+    assert state == script.OK or "--set model.device=" in check.fix
+
+
+def test_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    def absent() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", absent)
+    (check,) = script.check_nvml()
+    assert check.state == script.WARNING and check.fix
+    for name, answer in (("nvmlInit", None), ("nvmlShutdown", None), ("nvmlDeviceGetCount", 1), ("nvmlSystemGetDriverVersion", "570")):
+        monkeypatch.setattr(pynvml, name, lambda answer=answer: answer)
+    (check,) = script.check_nvml()
+    assert check.state == script.OK and "570" in check.found
+
+
+def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    config = load_config("configs/demo.yaml", [f"output.results_dir={tmp_path / 'file' / 'results'}"])
+    results = next(iter(script.check_folders(config)))
+    assert results.state == script.FAILED
+    assert "output.results_dir" in results.fix
+
+
+def test_folders_are_not_made_by_looking(config: Config, tmp_path: Path) -> None:
+    assert [check.state for check in script.check_folders(config)] == [script.OK, script.OK]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_fails(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 10**12, 10**6))
+    checks = list(script.check_disk(config))
+    assert {check.state for check in checks} == {script.FAILED}
+    assert all("free some" in check.fix for check in checks)
+
+
+def test_the_hub_needs_more_disk_than_local_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, 2 * 10**9))
+    assert script.FAILED in [check.state for check in script.check_disk(load_config("configs/config.yaml"))]
+    assert script.FAILED not in [check.state for check in script.check_disk(load_config("configs/demo.yaml"))]

@@ -1,0 +1,374 @@
+"""setup_environment.sh, with stand-ins for Python and nvidia-smi: what it decides, what it installs, what it repeats."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.core.artifacts import PROJECT_ROOT
+
+FILES = (
+    "setup_environment.sh", "setup/requirements.txt", "setup/constraints.txt", "setup/requirements-dev.txt",
+    "setup/probe_python.py",
+)
+
+# Answers the probe as it is told, records every other call, and "makes" an environment that holds itself.
+STAND_IN = r"""#!/usr/bin/env bash
+case "$1" in
+  */probe_python.py) echo "$STAND_IN_PROBE $0"; exit 0 ;;
+  -c) exit 0 ;;
+esac
+echo "${0##*/} $*" >>"$STAND_IN_LOG"
+if [ "$1 $2" = "-m venv" ]; then
+  for folder; do :; done
+  mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python"
+  system=false; case "$*" in *--system-site-packages*) system=true ;; esac
+  printf 'version = %s\ninclude-system-site-packages = %s\n' "${STAND_IN_PROBE%% *}" "$system" >"$folder/pyvenv.cfg"
+fi
+if [ "$1 $2" = "-m pip" ]; then exit "${STAND_IN_PIP:-0}"; fi
+"""
+
+NO_CUDA = "3.11.7 - -"
+POD = "3.11.10 2.8.0+cu128 12.8"
+
+
+class Machine:
+    """A copy of the set-up files with a PATH on which Python and nvidia-smi are stand-ins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder / "project", folder / "calls.log"
+        for name in FILES:
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT_ROOT / name, self.folder / name)
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.add("python3", STAND_IN)
+        self.add("nvidia-smi", "#!/bin/sh\nexit 9\n")
+
+    def add(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(text)
+        (self.bin / name).chmod(0o755)
+
+    def add_gpu(self) -> None:
+        self.add("nvidia-smi", "#!/bin/sh\necho 'NVIDIA H100, 570.86'\n")
+
+    def run(self, *words: str, probe: str = NO_CUDA, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = {
+            "PATH": f"{self.bin}:/usr/bin:/bin", "STAND_IN_PROBE": probe, "STAND_IN_LOG": str(self.log),
+            "HOME": str(self.folder), **environment,
+        }
+        return subprocess.run(
+            [str(self.folder / "setup_environment.sh"), *words], env=variables, capture_output=True, text=True, timeout=60
+        )
+
+    @property
+    def calls(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def handed_to_pip(self, name: str) -> list[str]:
+        return (self.folder / ".venv" / name).read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def torch_line(plan: subprocess.CompletedProcess[str]) -> str:
+    assert plan.returncode == 0, plan.stderr
+    return next(line for line in plan.stdout.splitlines() if line.startswith("PyTorch:"))
+
+
+@pytest.mark.parametrize(
+    ("probe", "gpu", "expected"),
+    [
+        (POD, True, "kept: 2.8.0+cu128 with CUDA 12.8"),
+        (POD, False, "kept: 2.8.0+cu128"),
+        ("3.12.3 2.6.0a0+ecf3bae.nv25.1 12.8", True, "kept: 2.6.0a0+ecf3bae.nv25.1"),
+        ("3.11.7 2.6.0 12.4", True, "kept: 2.6.0"),
+        ("3.11.7 2.5.1+cu124 12.4", True, "not pinned, since a GPU is here"),
+        ("3.11.7 2.13.0+cpu -", True, "not pinned, since a GPU is here"),
+        (NO_CUDA, True, "not pinned, since a GPU is here"),
+        ("3.11.7 2.13.0+cpu -", False, "since no GPU is here"),
+        (NO_CUDA, False, "since no GPU is here"),
+    ],
+)
+def test_which_pytorch(machine: Machine, probe: str, gpu: bool, expected: str) -> None:
+    if gpu:
+        machine.add_gpu()
+    assert expected in torch_line(machine.run("--plan", probe=probe))
+
+
+def test_a_plan_does_nothing(machine: Machine) -> None:
+    before = sorted(machine.folder.rglob("*"))
+    done = machine.run("--plan", probe=POD)
+    assert done.returncode == 0
+    assert machine.calls == []
+    assert sorted(machine.folder.rglob("*")) == before
+
+
+def test_the_gpu_is_named(machine: Machine) -> None:
+    assert "shows no GPU" in machine.run("--plan").stdout
+    machine.add_gpu()
+    assert "NVIDIA H100, 570.86" in machine.run("--plan").stdout
+
+
+def test_on_a_pod_nothing_of_pytorch_is_installed(machine: Machine) -> None:
+    machine.add_gpu()
+    done = machine.run(probe=POD)
+    assert done.returncode == 0, done.stderr
+    assert "python3 -m venv --clear --system-site-packages .venv" in machine.calls
+    wanted = machine.handed_to_pip("requirements.txt")
+    assert not [line for line in wanted if line.startswith("torch")]
+    assert any(line.startswith("transformers") for line in wanted)
+    assert machine.handed_to_pip("constraints.txt") == ["torch==2.8.0+cu128"]
+    assert machine.calls[-1] == "python test_setup.py --config configs/config.yaml"
+
+
+def test_without_a_gpu_the_pins_are_used(machine: Machine) -> None:
+    done = machine.run()
+    assert done.returncode == 0, done.stderr
+    assert "python3 -m venv --clear .venv" in machine.calls
+    pip = next(call for call in machine.calls if " pip " in call)
+    assert pip.endswith("-r .venv/requirements.txt -c .venv/constraints.txt")
+    assert machine.handed_to_pip("constraints.txt") == (PROJECT_ROOT / "setup/constraints.txt").read_text().splitlines()
+    assert any(line.startswith("torch>=2.6") for line in machine.handed_to_pip("requirements.txt"))
+    assert machine.calls[-1] == "python test_setup.py --config configs/demo.yaml"
+    assert (machine.folder / "data").is_dir() and (machine.folder / "results").is_dir()
+
+
+def test_with_a_gpu_and_no_pytorch_it_is_not_pinned(machine: Machine) -> None:
+    machine.add_gpu()
+    assert machine.run().returncode == 0
+    pins = machine.handed_to_pip("constraints.txt")
+    assert not [line for line in pins if line.startswith("torch==")]
+    assert [line for line in pins if line.startswith("transformers==")]
+
+
+def test_the_second_run_changes_nothing(machine: Machine) -> None:
+    assert machine.run().returncode == 0
+    calls = machine.calls
+    done = machine.run()
+    assert done.returncode == 0
+    assert done.stdout.startswith("The environment is up to date")
+    assert machine.calls == calls
+
+
+def test_development_tools_serve_both(machine: Machine) -> None:
+    assert machine.run("--dev").returncode == 0
+    calls = machine.calls
+    assert "-r setup/requirements-dev.txt" in next(call for call in calls if " pip " in call)
+    for words in ((), ("--dev",)):
+        machine.run(*words)
+    assert machine.calls == calls
+
+
+def test_development_tools_are_added_later(machine: Machine) -> None:
+    machine.run()
+    machine.run("--dev")
+    assert sum(" venv " in call for call in machine.calls) == 1
+    assert sum(" pip " in call for call in machine.calls) == 2
+
+
+def test_changed_requirements_are_installed_into_the_same_environment(machine: Machine) -> None:
+    machine.run()
+    with (machine.folder / "setup" / "requirements.txt").open("a") as file:
+        file.write("tabulate>=0.9\n")
+    machine.run()
+    assert sum(" venv " in call for call in machine.calls) == 1
+    assert sum(" pip " in call for call in machine.calls) == 2
+
+
+@pytest.mark.parametrize("probe", ["3.12.1 - -", POD])
+def test_another_python_or_pytorch_means_a_new_environment(machine: Machine, probe: str) -> None:
+    machine.run()
+    machine.run(probe=probe)
+    assert sum(" venv " in call for call in machine.calls) == 2
+
+
+def test_a_gpu_that_came_later_means_a_new_environment(machine: Machine) -> None:
+    machine.run()
+    machine.add_gpu()
+    machine.run()
+    assert sum(" venv " in call for call in machine.calls) == 2
+
+
+def test_a_failed_installation_is_said_and_taken_up_again(machine: Machine) -> None:
+    done = machine.run(STAND_IN_PIP="1")
+    assert done.returncode == 1
+    assert "run ./setup_environment.sh again" in done.stderr
+    assert "Ready" not in done.stdout
+    assert machine.run().returncode == 0
+    assert sum(" venv " in call for call in machine.calls) == 1
+    assert sum(" pip " in call for call in machine.calls) == 2
+
+
+def test_a_folder_that_is_no_environment_is_not_emptied(machine: Machine) -> None:
+    kept = machine.folder / ".venv" / "precious"
+    kept.parent.mkdir()
+    kept.touch()
+    done = machine.run()
+    assert done.returncode == 2
+    assert "no virtual environment" in done.stderr
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("probe", ["3.9.18 - -", "3.14.0 - -", "2.7.18 - -"])
+def test_an_unsupported_python_is_refused_by_name(machine: Machine, probe: str) -> None:
+    done = machine.run(probe=probe, PYTHON="python3")
+    assert done.returncode == 2
+    assert f"python3 is {probe.split()[0]}" in done.stderr
+    assert "fix:" in done.stderr
+    assert machine.calls == []
+
+
+def test_the_variable_names_the_interpreter(machine: Machine) -> None:
+    machine.add("mine", STAND_IN)
+    assert f"({machine.bin / 'mine'})" in machine.run("--plan", PYTHON="mine").stdout
+    done = machine.run("--plan", PYTHON="nonesuch")
+    assert done.returncode == 2
+    assert "nonesuch is not there" in done.stderr
+
+
+def test_a_users_own_cache_is_left_alone(machine: Machine) -> None:
+    assert "as your environment sets it" in machine.run("--plan", HF_HOME="/somewhere").stdout
+
+
+def test_an_unknown_option_is_refused(machine: Machine) -> None:
+    assert machine.run("--help").returncode == 0
+    done = machine.run("--nonesuch")
+    assert done.returncode == 2
+    assert "--dev" in done.stderr
+
+
+# The probe itself, run by the real interpreter.
+
+
+def probe(*, pythonpath: Path | None = None) -> list[str]:
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if pythonpath:
+        variables["PYTHONPATH"] = str(pythonpath)
+    done = subprocess.run(
+        [sys.executable, str(PROJECT_ROOT / "setup" / "probe_python.py")], env=variables, capture_output=True, text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def fake_torch(folder: Path, text: str) -> Path:
+    (folder / "torch").mkdir()
+    (folder / "torch" / "__init__.py").write_text("raise SystemExit('the probe must not import torch')")
+    (folder / "torch" / "version.py").write_text(text)
+    return folder
+
+
+def test_the_probe_answers_for_the_base_interpreter() -> None:
+    version, _, _, path = probe()
+    assert version == ".".join(map(str, sys.version_info[:3]))
+    assert Path(path).resolve() == Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("__version__ = '2.8.0+cu128'\ncuda = '12.8'\n", ["2.8.0+cu128", "12.8"]),
+        ("__version__ = '2.13.0+cpu'\ncuda = None\n", ["2.13.0+cpu", "-"]),
+        ("__version__ = '2.7.0+rocm6'\ncuda = None\nhip = '6.3'\n", ["2.7.0+rocm6", "-"]),
+    ],
+)
+def test_the_probe_reads_pytorch_without_importing_it(tmp_path: Path, text: str, expected: list[str]) -> None:
+    assert probe(pythonpath=fake_torch(tmp_path, text))[1:3] == expected
+
+
+def test_the_probe_survives_a_broken_pytorch(tmp_path: Path) -> None:
+    fake_torch(tmp_path, "")
+    (tmp_path / "torch" / "version.py").unlink()
+    assert probe(pythonpath=tmp_path)[1:3] == ["-", "-"]
+
+
+# The files that pip is handed.
+
+
+def lines(name: str) -> list[str]:
+    text = (PROJECT_ROOT / "setup" / name).read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[<>=;\[ ]", name, maxsplit=1)[0]).lower()
+
+
+def test_every_requirement_is_pinned_in_its_range() -> None:
+    from packaging.requirements import Requirement
+
+    pins = [Requirement(line) for line in lines("constraints.txt")]
+    for line in lines("requirements.txt") + lines("requirements-dev.txt"):
+        wanted = Requirement(line)
+        own = [pin for pin in pins if plain(pin.name) == plain(wanted.name)]
+        assert own, f"{line} has no pin"
+        for pin in own:
+            assert wanted.specifier.contains(str(pin.specifier).removeprefix("==")), f"{pin} is not in {line}"
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_no_package_is_pinned_twice_for_one_python(python: str) -> None:
+    from packaging.requirements import Requirement
+
+    pins = [Requirement(line) for line in lines("constraints.txt")]
+    names = [plain(pin.name) for pin in pins if pin.marker is None or pin.marker.evaluate({"python_version": python})]
+    assert len(names) == len(set(names))
+    assert "torch" in names
+
+
+def test_no_registry_is_named() -> None:
+    for name in (*FILES, "Makefile", "setup.py", "pyproject.toml", ".ci/run"):
+        text = (PROJECT_ROOT / name).read_text()
+        assert "index-url" not in text and "://" not in text, name
+
+
+def test_setup_py_hands_over_the_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    handed: dict[str, object] = {}
+    stand_in = types.SimpleNamespace(setup=handed.update, find_packages=lambda include: include)
+    stand_in.setup = lambda **settings: handed.update(settings)
+    monkeypatch.setitem(sys.modules, "setuptools", stand_in)  # newer Pythons' environments have none
+    runpy.run_path(str(PROJECT_ROOT / "setup.py"))
+    assert handed["install_requires"] == lines("requirements.txt")
+    assert handed["python_requires"] == ">=3.10,<3.14"
+    assert set(handed["extras_require"]) == {"dev", "ray"}  # type: ignore[call-overload]
+
+
+def test_make_offers_every_target() -> None:
+    done = subprocess.run(["make"], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for target in ("demo", "test", "run", "lint", "bench", "clean"):
+        assert re.search(rf"^{target} ", done.stdout, re.MULTILINE), target
+
+
+def test_make_clean_keeps_what_was_measured(tmp_path: Path) -> None:
+    shutil.copy(PROJECT_ROOT / "Makefile", tmp_path)
+    kept = [tmp_path / name / "__pycache__" / "kept" for name in ("data", "results", ".venv")]
+    for file in kept:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    cache = tmp_path / "utils" / "__pycache__"
+    cache.mkdir(parents=True)
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert all(file.exists() for file in kept)
+    assert not cache.exists()
+
+
+def test_make_bench_without_benchmarks_says_so(tmp_path: Path) -> None:
+    shutil.copy(PROJECT_ROOT / "Makefile", tmp_path)
+    (tmp_path / "setup_environment.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "setup_environment.sh").chmod(0o755)
+    done = subprocess.run(["make", "bench"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "no benchmark yet" in done.stdout

@@ -1,0 +1,242 @@
+"""What every operator call has to do at least: floating-point operations and bytes moved, counted from shapes.
+
+FLOPs of matrix products, convolutions and attention are torch.utils.flop_counter's formulas; attention on the CPU, which
+it leaves at 0, has its own. Element-wise operators, reductions and normalisations count one FLOP for each addition,
+multiplication, comparison or elementary function of their textbook formula. Padding counts as work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+Shapes = tuple[tuple[int, ...], ...]
+
+PER_OUTPUT_ELEMENT = {
+    **dict.fromkeys(("add", "sub", "rsub", "mul", "div", "neg", "abs", "reciprocal", "sqrt", "rsqrt", "pow", "exp", "log",
+                     "sin", "cos", "tanh", "erf", "relu", "maximum", "minimum", "clamp", "clamp_min"), 1),
+    "addcmul": 2,
+    "lerp": 3,  # subtract, multiply, add
+    "sigmoid": 4,  # negate, exponential, add, reciprocal
+    "silu": 4,  # negate, exponential, add, divide
+    "gelu": 5,  # scale, error function, add, multiply, halve
+}
+"""FLOPs for each element of the output."""
+
+PER_INPUT_ELEMENT = {
+    **dict.fromkeys(("sum", "mean", "prod", "max", "min", "amax", "amin", "argmax", "argmin", "cumsum"), 1),
+    "var": 4,  # sum, subtract, square, sum
+    "linalg_vector_norm": 2,  # square, sum
+    "_softmax": 5,  # maximum, subtract, exponential, sum, divide
+    "_log_softmax": 5,
+    "_safe_softmax": 5,
+    "native_layer_norm": 7,  # sum, subtract, square, sum, scale, weight, bias
+    "_fused_rms_norm": 4,  # square, sum, scale, weight
+}
+"""FLOPs for each element of the first input."""
+
+NO_FLOPS = frozenset(
+    "copy_ clone _to_copy cat stack embedding index index_select gather slice_scatter select_scatter masked_fill where "
+    "fill zero zeros zeros_like ones ones_like full full_like new_zeros new_ones new_full new_empty new_empty_strided "
+    "empty empty_like empty_strided arange scalar_tensor lift_fresh eq ne lt le gt ge logical_and logical_or logical_not "
+    "logical_xor bitwise_and bitwise_or bitwise_not bitwise_xor any all isin isnan isinf constant_pad_nd repeat tril triu "
+    "_local_scalar_dense resize_ flip roll detach repeat_interleave nonzero scatter index_put".split()
+)
+"""Operators that move, compare or make values but compute none."""
+
+LOOKUPS = frozenset(("embedding", "index", "index_select", "gather"))
+"""Operators that read no more of their first input than they put out."""
+
+ALLOCATIONS = frozenset(("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_"))
+WRITE_ONLY = frozenset(("copy_", "fill_", "zero_"))
+"""In-place operators that do not read what they overwrite."""
+
+CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
+OVERRIDEABLE_ATTENTION = "_scaled_dot_product_fused_attention_overrideable"
+
+CATEGORIES = (
+    ("matrix product", ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "convolution", "_convolution", "linear", "matmul")),
+    ("normalisation", ("native_layer_norm", "_fused_rms_norm", "layer_norm", "rms_norm", "rsqrt")),
+    ("reduction", tuple(PER_INPUT_ELEMENT) + ("any", "all")),
+    ("copy", ("copy_", "clone", "_to_copy", "cat", "stack", "fill_", "zero_", "fill", *LOOKUPS)),
+    ("element-wise", (*PER_OUTPUT_ELEMENT, "where", "masked_fill")),
+)
+OTHER = "other"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatorCost:
+    """The calls of one operator on one set of tensor shapes. ``flops`` is None where no formula is known."""
+
+    name: str
+    input_shapes: Shapes
+    calls: int
+    flops: int | None
+    bytes_moved: int
+
+
+class CostCounter(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
+    """Counts while it is entered; composite operators are counted by their parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._totals: dict[tuple[str, Shapes], list[Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._overloadpacket not in flop_registry:
+            # Under inference mode composite operators arrive whole; the profiler sees their parts.
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        out = func(*args, **kwargs)
+        name, shapes = func._schema.name, tensor_shapes((*args, *kwargs.values()))
+        total = self._totals.setdefault((name, shapes), [0, 0, 0])
+        flops = count_flops(func, args, kwargs, out)
+        total[0] += 1
+        total[1] = None if flops is None or total[1] is None else total[1] + flops
+        total[2] += count_bytes(func, args, kwargs, out)
+        return out
+
+    @property
+    def costs(self) -> tuple[OperatorCost, ...]:
+        """One record for each operator and set of shapes, in order of first call."""
+        return tuple(
+            OperatorCost(name=name, input_shapes=shapes, calls=calls, flops=flops, bytes_moved=moved)
+            for (name, shapes), (calls, flops, moved) in self._totals.items()
+        )
+
+
+def count(run: Callable[[], object]) -> tuple[OperatorCost, ...]:
+    """The costs of one call of ``run``."""
+    with torch.inference_mode(), CostCounter() as counter:
+        run()
+    return counter.costs
+
+
+def merge(parts: Iterable[OperatorCost]) -> tuple[OperatorCost, ...]:
+    """Add up costs of the same operator on the same shapes."""
+    merged: dict[tuple[str, Shapes], OperatorCost] = {}
+    for part in parts:
+        key = (part.name, part.input_shapes)
+        before = merged.get(key)
+        merged[key] = part if before is None else OperatorCost(
+            name=part.name, input_shapes=part.input_shapes, calls=before.calls + part.calls,
+            flops=None if before.flops is None or part.flops is None else before.flops + part.flops,
+            bytes_moved=before.bytes_moved + part.bytes_moved,
+        )
+    return tuple(merged.values())
+
+
+def plain_name(name: str) -> str:
+    """``aten::add_`` is ``add``; operators that exist only in place keep their underscore."""
+    bare = name.rpartition("::")[2]
+    in_place = bare.endswith("_") and not bare.endswith("__") and bare not in NO_FLOPS
+    return bare[:-1] if in_place else bare
+
+
+def category(name: str) -> str:
+    """What kind of work an operator does."""
+    bare = plain_name(name)
+    if "attention" in bare or "flash_attn" in name:
+        return "attention"
+    return next((kind for kind, names in CATEGORIES if bare in names), OTHER)
+
+
+def tensor_shapes(values: Iterable[Any]) -> Shapes:
+    """Shapes of the tensors with at least one dimension that are arguments themselves, as the profiler records them."""
+    return tuple(tuple(value.shape) for value in values if isinstance(value, torch.Tensor) and value.dim())
+
+
+def count_flops(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
+    """FLOPs of one call; None where no formula is known."""
+    packet = func._overloadpacket
+    bare = plain_name(func._schema.name)
+    if packet in flop_registry:
+        return int(flop_registry[packet](*args, **kwargs, out_val=out))
+    if bare in (CPU_ATTENTION, OVERRIDEABLE_ATTENTION):
+        return int(sdpa_flop_count(*_grouped(*(tuple(tensor.shape) for tensor in args[:3]))))
+    if bare in NO_FLOPS or _is_view(func, args, kwargs, out):
+        return 0
+    outputs = list(_tensors((out,)))
+    if bare in PER_OUTPUT_ELEMENT:
+        return sum(PER_OUTPUT_ELEMENT[bare] * tensor.numel() for tensor in outputs if tensor.is_floating_point())
+    if bare in PER_INPUT_ELEMENT and args and isinstance(args[0], torch.Tensor):
+        return PER_INPUT_ELEMENT[bare] * args[0].numel() if args[0].is_floating_point() else 0
+    return None
+
+
+def _grouped(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Shapes with the key-value heads repeated to the query's: older formulas refuse grouped heads."""
+    return query, (key[0], query[1], *key[2:]), (value[0], query[1], *value[2:])
+
+
+def count_bytes(func: Any, args: Any, kwargs: Any, out: Any) -> int:
+    """Bytes that one call must read and write at least: every distinct tensor once, views nothing, real elements only."""
+    bare = func._schema.name.rpartition("::")[2]
+    if bare in ALLOCATIONS or _is_view(func, args, kwargs, out):
+        return 0
+    outputs = list(_tensors((out,)))
+    written = sum(stored_bytes(tensor) for tensor in outputs)
+    inputs = list(_tensors((*_read_arguments(func, args), *_read_arguments(func, kwargs))))
+    if plain_name(bare) in LOOKUPS and inputs:
+        looked_up, *others = inputs
+        return min(stored_bytes(looked_up), written) + _distinct_bytes(others) + written
+    return _distinct_bytes(inputs) + written
+
+
+def stored_bytes(tensor: torch.Tensor) -> int:
+    """Bytes of the elements that are really there: an expanded dimension counts once.
+
+    Other layouts than strided count their dense size.
+    """
+    if tensor.layout != torch.strided:
+        return tensor.numel() * tensor.element_size()
+    if tensor.numel() == 0:
+        return 0
+    sizes = (size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride != 0)
+    return math.prod(sizes) * tensor.element_size()
+
+
+def _distinct_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    distinct = {(_storage(t), t.storage_offset(), tuple(t.shape), t.stride()): t for t in tensors}
+    return sum(stored_bytes(tensor) for tensor in distinct.values())
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """Identity of what a tensor looks at; its data pointer will not do, for that is 0 for every empty tensor."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _is_view(func: Any, args: Any, kwargs: Any, out: Any) -> bool:
+    """Whether a call only gave a new look at its inputs (also ``to`` and ``contiguous`` with nothing to do)."""
+    outputs = list(_tensors((out,)))
+    if func._schema.is_mutable or not outputs:
+        return False
+    sources = {_storage(tensor) for tensor in _tensors((*args, *kwargs.values()))}
+    return all(_storage(tensor) in sources for tensor in outputs)
+
+
+def _read_arguments(func: Any, given: Any) -> Iterator[Any]:
+    """The arguments that a call reads: not ``out=``, and not what ``copy_`` or ``fill_`` overwrites."""
+    if isinstance(given, dict):
+        outs = {argument.name for argument in func._schema.arguments if argument.is_out}
+        yield from (value for name, value in given.items() if name not in outs)
+    else:
+        skip = 1 if func._schema.name.rpartition("::")[2] in WRITE_ONLY else 0
+        yield from given[skip:]
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)

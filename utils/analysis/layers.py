@@ -1,0 +1,206 @@
+"""Time by module of the model, measured with hooks around every forward call."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import record_function
+
+from utils.analysis.roofline import synchronize
+
+PROJECTIONS = frozenset(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
+HEADS = frozenset(("score", "classifier"))
+CLASS_KINDS = (("attention", r"Attention$"), ("mlp", r"MLP$"), ("rotary", r"RotaryEmbedding$"), ("norm", r"Norm\d?d?$"))
+NAMED_IN_TRACE = frozenset(("layer", "attention", "mlp", "embedding", "score"))
+CALIBRATION_CALLS = 2000
+ROOT = "(model)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerTime:
+    """Mean milliseconds of one module per forward; ``self_time_ms`` is without the modules that it calls."""
+
+    module: str
+    kind: str
+    layer_index: int | None
+    calls: float
+    time_ms: float
+    self_time_ms: float
+    share_pct: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HookCost:
+    """Seconds that hooks add to one call: inside the module's own clock, and outside of it, in the caller's."""
+
+    inside_s: float
+    outside_s: float
+
+
+@dataclass(slots=True)
+class _Call:
+    name: str
+    begin: Any
+    end: Any = None
+    parent: _Call | None = None
+
+
+def module_kind(model: nn.Module, name: str, module: nn.Module) -> str:
+    """What a module is for, by its name in the model and its class; else the class's name."""
+    last = name.rpartition(".")[2]
+    class_name = type(module).__name__
+    if last in PROJECTIONS:
+        return last
+    if last in HEADS:
+        return "score"
+    if module is model or module is getattr(model, "base_model", None):
+        return "model"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if last.isdigit() and isinstance(model.get_submodule(name.rpartition(".")[0]), nn.ModuleList):
+        return "layer"
+    return next((kind for kind, pattern in CLASS_KINDS if re.search(pattern, class_name)), class_name)
+
+
+def layer_index(name: str) -> int | None:
+    """The first number in a module's dotted name."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def measure_layers(
+    model: nn.Module, run: Callable[[], object], forwards: int, device: torch.device
+) -> tuple[tuple[LayerTime, ...], HookCost]:
+    """Call ``run`` (which calls the model ``forwards`` times) with hooks on every module, and add up the calls.
+
+    On the CPU the clock is ``perf_counter`` and what the hooks cost, measured apart, is taken out. On CUDA it is events
+    on the stream: hooks lengthen the host's work there and are stated, not taken out.
+    """
+    cost = HookCost(inside_s=0.0, outside_s=0.0) if device.type == "cuda" else hook_cost()
+    calls: list[_Call] = []
+    with _timing_hooks(model, calls, device):
+        run()
+        synchronize(device)
+    return _add_up(model, calls, forwards, cost), cost
+
+
+def hook_cost() -> HookCost:
+    """What timing hooks cost on the CPU, from thousands of calls of a module that does nothing."""
+    child = nn.Identity()
+    plain = _seconds_of_calls(child)
+    calls: list[_Call] = []
+    with _timing_hooks(child, calls, torch.device("cpu")):
+        hooked = _seconds_of_calls(child)
+    nothing = _seconds_of_calls(lambda value: value)
+    inside = max(0.0, sum(call.end - call.begin for call in calls) / len(calls) - nothing)
+    return HookCost(inside_s=inside, outside_s=max(0.0, hooked - plain - inside))
+
+
+def _seconds_of_calls(function: Callable[[Any], object]) -> float:
+    begin = time.perf_counter()
+    for _ in range(CALIBRATION_CALLS):
+        function(None)
+    return (time.perf_counter() - begin) / CALIBRATION_CALLS
+
+
+@contextmanager
+def _timing_hooks(model: nn.Module, calls: list[_Call], device: torch.device) -> Iterator[None]:
+    """While open, every call of a module is put into ``calls`` with its begin, its end and its caller."""
+    open_calls: list[_Call] = []
+
+    def now() -> Any:
+        if device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(device))
+        return event
+
+    def enter(name: str) -> None:
+        call = _Call(name, None, None, open_calls[-1] if open_calls else None)
+        open_calls.append(call)
+        calls.append(call)
+        call.begin = now()
+
+    def leave() -> None:
+        end = now()
+        open_calls.pop().end = end
+
+    with _around_modules(model, list(model.named_modules()), enter, leave):
+        yield
+
+
+@contextmanager
+def named_in_trace(model: nn.Module) -> Iterator[None]:
+    """While open, layers, their attention and MLP, embedding and head stand in a trace under their names."""
+    chosen = [(name, module) for name, module in model.named_modules() if module_kind(model, name, module) in NAMED_IN_TRACE]
+    ranges: list[record_function] = []
+
+    def enter(name: str) -> None:
+        ranges.append(record_function(name))
+        ranges[-1].__enter__()
+
+    def leave() -> None:
+        ranges.pop().__exit__(None, None, None)
+
+    with _around_modules(model, chosen, enter, leave):
+        yield
+
+
+@contextmanager
+def _around_modules(
+    model: nn.Module, modules: list[tuple[str, nn.Module]], enter: Callable[[str], None], leave: Callable[[], None]
+) -> Iterator[None]:
+    with ExitStack() as handles:
+        for name, module in modules:
+            before = module.register_forward_pre_hook(lambda *_, name=name: enter(name))
+            handles.callback(before.remove)
+            # always_call: a forward that raises must not leave its range open.
+            after = module.register_forward_hook(lambda *_: leave(), always_call=True)
+            handles.callback(after.remove)
+        yield
+
+
+def _add_up(model: nn.Module, calls: list[_Call], forwards: int, cost: HookCost) -> tuple[LayerTime, ...]:
+    names = list(dict.fromkeys(call.name for call in calls))
+    total_s, own_s, counts = (dict.fromkeys(names, 0.0) for _ in range(3))
+    whole_s = 0.0
+    taken_out = _hook_seconds_within(calls, cost)
+    for call in calls:
+        seconds = _seconds(call) - taken_out[id(call)]
+        total_s[call.name] += seconds
+        own_s[call.name] += seconds
+        counts[call.name] += 1
+        if call.parent is None:
+            whole_s += seconds
+        else:
+            own_s[call.parent.name] -= seconds
+    modules = dict(model.named_modules())
+    return tuple(
+        LayerTime(
+            module=name or ROOT, kind=module_kind(model, name, modules[name]), layer_index=layer_index(name),
+            calls=counts[name] / forwards, time_ms=total_s[name] / forwards * 1e3,
+            self_time_ms=own_s[name] / forwards * 1e3, share_pct=100 * own_s[name] / whole_s if whole_s else 0.0,
+        )
+        for name in names
+    )
+
+
+def _hook_seconds_within(calls: list[_Call], cost: HookCost) -> dict[int, float]:
+    """For each call, what its own hooks and those of all modules below it added to its time."""
+    within = {id(call): cost.inside_s for call in calls}
+    for call in reversed(calls):  # children come after their callers
+        if call.parent is not None:
+            within[id(call.parent)] += within[id(call)] + cost.outside_s
+    return within
+
+
+def _seconds(call: _Call) -> float:
+    if isinstance(call.begin, float):
+        return float(call.end - call.begin)
+    return float(call.begin.elapsed_time(call.end)) / 1e3

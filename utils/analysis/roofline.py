@@ -1,0 +1,148 @@
+"""This device's ceilings, measured: the best matrix product, the best copy, the price of starting an operator.
+
+Source of the model: Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+MATMUL_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
+"""Square products; large enough that the fastest is limited by arithmetic, small enough for seconds in all."""
+
+COPY_BYTES = {"cpu": (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26), "cuda": (1 << 22, 1 << 25, 1 << 28, 1 << 30)}
+"""Sizes of the buffer that is copied: from one that stays in a cache to one that no cache holds."""
+
+REPEATS = 5
+REPEAT_AT_LEAST_S = 0.002
+"""A timed block repeats its work until about this long, so that the clock's grain and one interrupt matter little."""
+
+SLOWEST_PRODUCT_S = 0.25
+"""No larger product is tried once one takes this long: some precisions have no fast path on a CPU."""
+
+DISPATCHED_ADDITIONS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ceilings:
+    """What the device reaches at best.
+
+    Args:
+        matmul_flops_per_s: in the model's precision.
+        copy_bytes_per_s: read plus written, of the largest buffer.
+        copy_points: (bytes read plus written, bytes/s) by size, smallest first: small ones stay in a cache.
+        dispatch_s: host seconds to run one operator on one element.
+        matmul_spread_pct, copy_spread_pct: slowest less fastest repeat, in percent of the fastest.
+        bfloat16_matmul_flops_per_s: None where it is not a precision to change to.
+    """
+
+    dtype: str
+    matmul_flops_per_s: float
+    matmul_size: int
+    matmul_spread_pct: float
+    copy_bytes_per_s: float
+    copy_points: tuple[tuple[int, float], ...]
+    copy_spread_pct: float
+    dispatch_s: float
+    bfloat16_matmul_flops_per_s: float | None
+    method: str = "best of 5 warm repeats of square matrix products and of copies of several sizes; median of 3 for dispatch"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def attainable_s(self, flops: int | None, moved: float) -> tuple[float, str]:
+        """Seconds at the ceilings, and which of them decides: ``matmul`` or ``copy``."""
+        computing = (flops or 0) / self.matmul_flops_per_s
+        copying = moved / self._copy_rate(moved)
+        return (computing, "matmul") if computing > copying else (copying, "copy")
+
+    def _copy_rate(self, moved: float) -> float:
+        """The best rate for that many bytes or more: what fits in a cache is not held against main memory's rate."""
+        return max(rate for size, rate in self.copy_points if size >= min(moved, self.copy_points[-1][0]))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device; nothing to do on the CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Wall-clock seconds of one call, from an idle device to an idle device."""
+    synchronize(device)
+    begin = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - begin
+
+
+def measure(device: torch.device, dtype: torch.dtype) -> Ceilings:
+    """Measure the ceilings: under two seconds on a CPU, some more on CUDA."""
+    with torch.inference_mode():
+        matmul, size, matmul_spread = _best_matmul(device, dtype)
+        points, copy_spread = _copies(device)
+        other = device.type == "cuda" and dtype == torch.float32 and torch.cuda.is_bf16_supported()
+        return Ceilings(
+            dtype=str(dtype).removeprefix("torch."), matmul_flops_per_s=matmul, matmul_size=size,
+            matmul_spread_pct=matmul_spread, copy_bytes_per_s=points[-1][1], copy_points=points,
+            copy_spread_pct=copy_spread, dispatch_s=dispatch_s(device),
+            bfloat16_matmul_flops_per_s=_best_matmul(device, torch.bfloat16)[0] if other else None,
+        )
+
+
+def dispatch_s(device: torch.device) -> float:
+    """Seconds per operator when 10,000 additions of one element follow each other: next to no work, all overhead."""
+    one = torch.ones(1, device=device)
+
+    def additions() -> None:
+        for _ in range(DISPATCHED_ADDITIONS):
+            torch.add(one, one)
+
+    with torch.inference_mode():
+        return statistics.median(timed(additions, device) for _ in range(3)) / DISPATCHED_ADDITIONS
+
+
+def _best_matmul(device: torch.device, dtype: torch.dtype) -> tuple[float, int, float]:
+    """FLOP/s, size and spread of the fastest square product."""
+    results = []
+    for size in MATMUL_SIZES[device.type]:
+        left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+        out = torch.empty_like(left)
+        best, spread = _best(lambda a=left, b=right, o=out: torch.mm(a, b, out=o), device)
+        results.append((2 * size**3 / best, size, spread))
+        if best > SLOWEST_PRODUCT_S:
+            break
+    return max(results)
+
+
+def _copies(device: torch.device) -> tuple[tuple[tuple[int, float], ...], float]:
+    points, spread = [], 0.0
+    for size in COPY_BYTES[device.type]:
+        # Half of the free memory is left to others; the smallest sizes always run.
+        if points and device.type == "cuda" and 4 * size > torch.cuda.mem_get_info(device)[0]:
+            break
+        source = torch.ones(size, device=device, dtype=torch.uint8)
+        target = torch.ones_like(source)
+        best, spread = _best(lambda s=source, t=target: t.copy_(s), device)
+        points.append((2 * size, 2 * size / best))
+    return tuple(points), spread
+
+
+def _best(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Seconds of the fastest repeat and the spread in percent, after a warm-up."""
+    timed(run, device)
+    once = timed(run, device)
+    inner = max(1, int(REPEAT_AT_LEAST_S / once))
+
+    def block() -> None:
+        for _ in range(inner):
+            run()
+
+    times = [timed(block, device) / inner for _ in range(REPEATS)]
+    return min(times), (max(times) / min(times) - 1) * 100

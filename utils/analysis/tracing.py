@@ -1,0 +1,225 @@
+"""One traced run: the Chrome trace, the collapsed stacks and the operators' times."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from utils.analysis.costs import Shapes
+from utils.analysis.roofline import synchronize
+from utils.core.artifacts import atomic_path
+
+ATTEMPTS = 3
+"""Now and then an event's name comes out garbled and the whole trace cannot be read; the next one can."""
+
+OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
+WAIT_STEPS = WARMUP_STEPS = 1
+NO_KERNELS = (
+    "The profiler saw no CUDA kernels (CUPTI is missing or not permitted here): device times of operators and the "
+    "device's busy time are not measured; latencies come from the host's clock and CUDA events."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatorTime:
+    """One operator on one set of tensor shapes, per traced step. Device times are None where no kernel was seen."""
+
+    name: str
+    input_shapes: Shapes
+    calls: float
+    self_device_ms: float | None
+    total_device_ms: float | None
+    self_host_ms: float
+    total_host_ms: float
+    memory_allocated_bytes: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """What a traced run says; ``busy_ms`` is None on the CPU and where no kernel was seen."""
+
+    operators: tuple[OperatorTime, ...]
+    stacks: tuple[str, ...]
+    step_ms: float
+    busy_ms: float | None
+    warnings: tuple[str, ...]
+
+
+def trace(step: Callable[[int], object], *, steps: int, device: torch.device, trace_file: Path) -> Trace:
+    """Trace ``steps`` calls of ``step(index)`` after one to wait and one to warm up; write ``trace_file``.
+
+    Raises:
+        RuntimeError: three traces in a row could not be read.
+    """
+    warnings: list[str] = []
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            result = _trace_once(step, steps, device, trace_file)
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            warnings.append(f"Trace {attempt} of at most {ATTEMPTS} could not be read ({error}); traced again.")
+            continue
+        return replace(result, warnings=(*warnings, *result.warnings))
+    raise RuntimeError(f"{ATTEMPTS} traces in a row could not be read: {warnings[-1]}")
+
+
+def device_busy_ms(step: Callable[[int], object], *, steps: int, device: torch.device) -> float | None:
+    """Milliseconds per step in which a kernel or copy ran; None on the CPU and where no kernel was seen."""
+    if device.type != "cuda":
+        return None
+    with profile(activities=_activities(device), schedule=_schedule(steps)) as profiler:
+        for index in _step_indices(steps):
+            step(index)
+            synchronize(device)
+            profiler.step()
+    return _busy_ms(profiler.events() or (), steps)
+
+
+def _trace_once(step: Callable[[int], object], steps: int, device: torch.device, trace_file: Path) -> Trace:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the tracing library reports its start and stop to the terminal
+    seconds = []
+    with profile(
+        activities=_activities(device), schedule=_schedule(steps), record_shapes=True, profile_memory=True, with_stack=True,
+        # Without it there are no Python frames (pytorch issue 100253).
+        experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True),
+    ) as profiler:
+        for index in _step_indices(steps):
+            begin = time.perf_counter()
+            step(index)
+            synchronize(device)
+            seconds.append(time.perf_counter() - begin)
+            profiler.step()
+    events: Any = profiler.events()
+    busy = _busy_ms(events, steps) if device.type == "cuda" else None
+    no_kernels = device.type == "cuda" and busy is None
+    stacks = collapse(events, on_device=device.type == "cuda" and not no_kernels)
+    if not stacks:
+        raise RuntimeError("the profiler recorded no events, so there are no call stacks")
+    operators = _operator_times(profiler.key_averages(group_by_input_shape=True), steps, device, not no_kernels)
+    _export(profiler, trace_file)
+    return Trace(
+        operators=operators, stacks=stacks, step_ms=sum(seconds[-steps:]) / steps * 1e3, busy_ms=busy,
+        warnings=(NO_KERNELS,) if no_kernels else (),
+    )
+
+
+def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
+    """``frame;frame;… microseconds``, outermost first, longest first: self time by the whole chain of callers.
+
+    Phases, modules, Python functions and operators are all frames. Source of the format: Brendan Gregg's FlameGraph.
+    """
+    totals: Counter[str] = Counter()
+    for event in events:
+        if event.device_type != DeviceType.CPU:
+            continue
+        own_us = event.self_device_time_total if on_device else event.self_cpu_time_total
+        if own_us > 0:
+            totals[_stack(event)] += own_us
+    # A stack that is there is never 0: renderers drop such lines.
+    return tuple(f"{stack} {max(1, round(own_us))}" for stack, own_us in totals.most_common())
+
+
+def _stack(event: Any) -> str:
+    frames = []
+    while event is not None:
+        frames.append(clean_frame(event.name))
+        event = event.cpu_parent
+    return ";".join(reversed(frames))
+
+
+def clean_frame(name: str) -> str:
+    """A frame without what the format gives a meaning, and without addresses, which would keep equal stacks apart."""
+    return re.sub(r"[;\s]+", "_", re.sub(r" at 0x[0-9a-f]+", "", name)) or "unnamed"
+
+
+def _activities(device: torch.device) -> list[ProfilerActivity]:
+    return [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+
+
+def _schedule(steps: int) -> Callable[[int], Any]:
+    return schedule(wait=WAIT_STEPS, warmup=WARMUP_STEPS, active=steps, repeat=1)
+
+
+def _step_indices(steps: int) -> list[int]:
+    return [0] * (WAIT_STEPS + WARMUP_STEPS) + list(range(steps))
+
+
+def _operator_times(rows: Iterable[Any], steps: int, device: torch.device, seen: bool) -> tuple[OperatorTime, ...]:
+    """Operators only: Python functions, phases and kernels have rows of their own. On the CPU its time is the device's."""
+    on_cpu = device.type == "cpu"
+    times: dict[tuple[str, Shapes], OperatorTime] = {}
+    for row in rows:
+        if not OPERATOR.match(row.key):
+            continue
+        self_device = row.self_cpu_time_total if on_cpu else row.self_device_time_total
+        total_device = row.cpu_time_total if on_cpu else row.device_time_total
+        memory = row.self_cpu_memory_usage if on_cpu else row.self_device_memory_usage
+        item = OperatorTime(
+            name=row.key, input_shapes=_shapes(row.input_shapes), calls=row.count / steps,
+            self_device_ms=self_device / steps / 1e3 if seen else None,
+            total_device_ms=total_device / steps / 1e3 if seen else None,
+            self_host_ms=row.self_cpu_time_total / steps / 1e3, total_host_ms=row.cpu_time_total / steps / 1e3,
+            memory_allocated_bytes=memory / steps,
+        )
+        key = (item.name, item.input_shapes)
+        times[key] = item if key not in times else _sum(times[key], item)
+    return tuple(times.values())
+
+
+def _shapes(recorded: Any) -> Shapes:
+    """Shapes of plain tensor arguments; numbers and lists of tensors are recorded as empty or nested."""
+    return tuple(tuple(shape) for shape in recorded or () if shape and all(isinstance(size, int) for size in shape))
+
+
+def _sum(one: OperatorTime, other: OperatorTime) -> OperatorTime:
+    def add(first: float | None, second: float | None) -> float | None:
+        return None if first is None or second is None else first + second
+
+    return OperatorTime(
+        name=one.name, input_shapes=one.input_shapes, calls=one.calls + other.calls,
+        self_device_ms=add(one.self_device_ms, other.self_device_ms),
+        total_device_ms=add(one.total_device_ms, other.total_device_ms),
+        self_host_ms=one.self_host_ms + other.self_host_ms, total_host_ms=one.total_host_ms + other.total_host_ms,
+        memory_allocated_bytes=one.memory_allocated_bytes + other.memory_allocated_bytes,
+    )
+
+
+def _busy_ms(events: Iterable[Any], steps: int) -> float | None:
+    """Merged time of all kernels and copies on the device, per step."""
+    intervals = [
+        (event.time_range.start, event.time_range.end)
+        for event in events
+        if event.device_type == DeviceType.CUDA and not _is_annotation(event)
+    ]
+    return merged_length(intervals) / steps / 1e3 if intervals else None
+
+
+def _is_annotation(event: Any) -> bool:
+    """Ranges that we named ourselves are mirrored onto the device's timeline; they are no work."""
+    return bool(getattr(event, "is_user_annotation", False)) or event.name.startswith("ProfilerStep")
+
+
+def merged_length(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _export(profiler: profile, trace_file: Path) -> None:
+    with atomic_path(trace_file) as temporary:
+        profiler.export_chrome_trace(str(temporary))
+        if not json.loads(temporary.read_text(encoding="utf-8")).get("traceEvents"):
+            raise RuntimeError("the profiler wrote a trace without events")

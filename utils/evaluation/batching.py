@@ -1,0 +1,75 @@
+"""Which rows go into which batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+FULL_ENOUGH = 0.25
+"""Share of the budget from which a batch rather ends than takes shorter rows in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batching:
+    """How the rows of a chunk are made into batches.
+
+    Args:
+        kind: ``token_budget`` groups rows of like length; ``dataset_order`` takes them as they come.
+        limit: what one batch may hold: padded tokens for ``token_budget``, rows for ``dataset_order``.
+    """
+
+    kind: Literal["token_budget", "dataset_order"]
+    limit: int
+
+    def __post_init__(self) -> None:
+        assert self.limit >= 1, "a batch holds something"
+
+    def plan(self, lengths: Indices) -> list[Indices]:
+        """Batches as positions into ``lengths`` (tokens a row); every position stands in exactly one."""
+        return _by_length(lengths, self.limit) if self.kind == "token_budget" else _in_order(lengths, self.limit)
+
+    def cost(self, lengths: Indices) -> int:
+        """What one batch of these rows takes of the limit."""
+        return padded_tokens(lengths) if self.kind == "token_budget" else len(lengths)
+
+    def backed_off(self, lengths: Indices) -> Batching:
+        """Half of what a batch of these rows took, because that was too much for the memory."""
+        return replace(self, limit=max(1, min(self.limit, self.cost(lengths)) // 2))
+
+
+def padded_tokens(lengths: Indices) -> int:
+    """Tokens that a batch computes: its rows times its longest row."""
+    return len(lengths) * int(lengths.max())
+
+
+def _by_length(lengths: Indices, budget: int) -> list[Indices]:
+    """Longest rows first, so that the batches that need most memory come before any work can be lost.
+
+    A row longer than the budget gets a batch of its own. A batch that is full enough ends where the length
+    next changes: less padding, often none and so no mask. Equal lengths keep file order, so the plan is repeatable.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    falling = -lengths[order]
+    batches = []
+    start = 0
+    while start < len(order):
+        # The first row of a batch is its longest, so its length fixes the number of rows.
+        longest = -int(falling[start])
+        stop = min(len(order), start + max(1, budget // longest))
+        enough = start + math.ceil(FULL_ENOUGH * budget / longest)
+        if enough < stop:
+            stop = min(stop, int(np.searchsorted(falling, falling[enough - 1], side="right")))
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
+def _in_order(lengths: Indices, rows: int) -> list[Indices]:
+    order = np.arange(len(lengths), dtype=np.int64)
+    return [order[start : start + rows] for start in range(0, len(order), rows)]

@@ -1,0 +1,141 @@
+"""Finished chunks on disk: written whole, found again, never mixed with those of other settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from utils.core.artifacts import atomic_path, fingerprint, read_json, sha256_file, write_json
+from utils.core.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+FINGERPRINT_DIGITS = 12
+OURS = re.compile(r"^\.?rows-\d{12}-\d{12}-[0-9a-f]{12}\.(parquet|json)")
+"""Chunks, their figures, and what a killed run left of one that it was writing."""
+COLUMNS = {
+    "row_id": pa.int64(), "label_id": pa.int32(), "predicted_id": pa.int32(), "predicted_probability": pa.float32(),
+    "num_tokens": pa.int32(),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkFigures:
+    """What one chunk cost. Kept beside its predictions, so that these are the same bytes on every run.
+
+    ``padded_tokens`` were computed, padding included; ``seconds`` are explained at ``evaluate_dataset``.
+    """
+
+    num_rows: int
+    num_tokens: int
+    padded_tokens: int
+    num_truncated: int | None
+    seconds: float
+    gpu_mem_used_bytes: int | None
+    peak_gpu_mem_bytes: int | None
+    cpu_mem_used_bytes: int
+    gpu_util_pct: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredChunk:
+    """A finished chunk as it was found on disk; a missing label has id -1."""
+
+    figures: ChunkFigures
+    label_ids: NDArray[np.int64]
+    predicted_ids: NDArray[np.int64]
+
+
+class ChunkStore:
+    """The chunks of one run: predictions in ``folder``; figures, checksums and resolved settings in ``state_folder``.
+
+    ``identity`` is everything that the predictions depend on, by setting; its fingerprint is in every name.
+    """
+
+    def __init__(self, folder: Path, state_folder: Path, identity: dict[str, Any]) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.fingerprint = fingerprint(identity)[:FINGERPRINT_DIGITS]
+        self.all_states = state_folder
+        self.state = state_folder / self.fingerprint
+
+    def file(self, start: int, stop: int) -> Path:
+        """The chunk of rows ``start`` up to, not including, ``stop``; names sort in file order."""
+        return self.folder / f"rows-{start:012d}-{stop:012d}-{self.fingerprint}.parquet"
+
+    def save(
+        self, start: int, label_ids: NDArray[np.int64], predicted_ids: NDArray[np.int64],
+        probabilities: NDArray[np.float32], num_tokens: NDArray[np.int64], figures: ChunkFigures,
+    ) -> None:
+        """Write a chunk. It counts as finished once its figures are there too, which come last."""
+        stop = start + len(label_ids)
+        file = self.file(start, stop)
+        labels = pa.array(label_ids, type=pa.int64(), mask=label_ids < 0)
+        values = (np.arange(start, stop), labels, predicted_ids, probabilities, num_tokens)
+        columns = {name: pa.array(column).cast(COLUMNS[name]) for name, column in zip(COLUMNS, values, strict=True)}
+        with atomic_path(file) as temporary:
+            pq.write_table(pa.table(columns), temporary)
+        write_json(self._record(file), {"sha256": sha256_file(file), **dataclasses.asdict(figures)})
+
+    def load(self, start: int, stop: int) -> StoredChunk | None:
+        """A finished chunk; None where it is missing or damaged, and so must be computed."""
+        file = self.file(start, stop)
+        record = self._read(self._record(file))
+        if record is None or not file.is_file():
+            return None
+        if sha256_file(file) != record.pop("sha256", None):
+            logger.warning("%s is damaged (its checksum differs); it is computed again", file.name)
+            return None
+        table = pq.read_table(file, columns=["label_id", "predicted_id"])
+        labels, predicted = (table[name].cast(pa.int64()).fill_null(-1).to_numpy() for name in table.column_names)
+        return StoredChunk(figures=ChunkFigures(**record), label_ids=labels, predicted_ids=predicted)
+
+    def resolved_limit(self) -> int | None:
+        """The batch limit that an earlier part of this run settled on."""
+        settled = self._read(self.state / "run.json")
+        return None if settled is None else int(settled["limit"])
+
+    def settle_limit(self, limit: int) -> None:
+        """Remember the batch limit, so that a resumed run makes the same batches."""
+        write_json(self.state / "run.json", {"limit": limit, "identity": self.identity})
+
+    def changed_settings(self) -> list[str]:
+        """Where only runs of other settings left chunks: what differs from the latest, as ``name: old -> new``."""
+        if (self.state / "run.json").exists():
+            return []
+        others = sorted(self.all_states.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
+        before = self._read(others[-1]) if others else None
+        if before is None:
+            return []
+        old, new = before["identity"], self.identity
+        return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
+
+    def drop_all_but(self, kept: Collection[Path]) -> None:
+        """Once a run is complete: remove every other chunk of ours and what is remembered of other runs."""
+        names = {file.name for file in kept} | {self._record(file).name for file in kept}
+        for file in [*self.folder.iterdir(), *self.state.iterdir()]:
+            if OURS.match(file.name) and file.name not in names:
+                file.unlink()
+        for state in set(self.all_states.iterdir()) - {self.state}:
+            shutil.rmtree(state)
+
+    def _record(self, file: Path) -> Path:
+        return self.state / f"{file.stem}.json"
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any] | None:
+        try:
+            return read_json(path, made_by="python scripts/02_baseline_inference.py")
+        except UserError:  # missing or damaged: what it told is computed again
+            return None

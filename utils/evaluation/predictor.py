@@ -1,0 +1,202 @@
+"""Predictions for one chunk of texts: tokenised, batched, run, brought back to file order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from utils.core.errors import ModelError
+from utils.evaluation.batching import Batching, Indices, padded_tokens
+
+logger = logging.getLogger(__name__)
+
+CPU_BUDGETS = (1024, 2048, 4096, 8192, 16384)
+CUDA_BUDGETS = (4096, 8192, 16384, 32768, 65536, 131072)
+TRIAL_SECONDS = 20.0
+"""Measuring stops going up to larger budgets when this has been spent."""
+TRIAL_SPOTS = (0.15, 0.5, 0.85)
+"""Where in the tokens, sorted by length, the trial batches are taken."""
+WORTH_CHANGING = 1.02
+"""A larger budget must be this much faster: it takes more memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenChunk:
+    """Token ids of some texts, in file order. One without any gets a padding token; ``num_tokens`` still says 0."""
+
+    ids: tuple[NDArray[np.int64], ...]
+    num_tokens: Indices
+    num_truncated: int | None  # None where the tokenizer does not tell
+
+    @property
+    def lengths(self) -> Indices:
+        """Tokens that each row computes, at least 1."""
+        return np.maximum(self.num_tokens, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predictions:
+    """For each row of a chunk its most probable label and that label's softmax probability."""
+
+    predicted_ids: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    padded_tokens: int
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenChunk:
+    """Token ids of the texts, cut at ``max_length``, not padded."""
+    encoded = tokenizer(
+        [_encodable(text) for text in texts], truncation=True, max_length=max_length, padding=False,
+        return_attention_mask=False, return_token_type_ids=False,
+    )
+    ids = [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
+    nothing = np.array([tokenizer.pad_token_id], dtype=np.int64)
+    return TokenChunk(
+        ids=tuple(row if row.size else nothing for row in ids),
+        num_tokens=np.array([row.size for row in ids], dtype=np.int64),
+        num_truncated=sum(bool(item.overflowing) for item in encoded.encodings) if encoded.encodings else None,
+    )
+
+
+def _encodable(text: str) -> str:
+    """The text; lone surrogates, which no tokenizer takes, become question marks."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+class Predictor:
+    """Runs a classifier (as ``load_model`` gives it) over chunks; remembers the batch limit that the memory allows."""
+
+    def __init__(self, model: Any, pad_token_id: int, device: torch.device, batching: Batching) -> None:
+        self.model = model
+        self.pad_token_id = pad_token_id
+        self.device = device
+        self.batching = batching
+
+    @torch.inference_mode()
+    def predict(self, chunk: TokenChunk) -> Predictions:
+        """Predict every row; results come back in the chunk's order, in one copy from the device.
+
+        A batch that does not fit into memory is planned again at half its size, with all that had not run yet;
+        the smaller limit stays for later chunks.
+
+        Raises:
+            ModelError: a single row does not fit.
+        """
+        lengths = chunk.lengths
+        pending = deque(self.batching.plan(lengths))
+        done: list[tuple[Indices, torch.Tensor, torch.Tensor]] = []
+        while pending:
+            rows = pending.popleft()
+            output = self._run_or_none(chunk, rows)
+            if output is None:
+                pending = self._planned_smaller(lengths, rows, pending)
+            else:
+                done.append((rows, *output))
+        return _in_file_order(lengths, done)
+
+    def _run_or_none(self, chunk: TokenChunk, rows: Indices) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Label ids and probabilities, still on the device; None where memory ran out."""
+        try:
+            ids, mask = self._batch(chunk, rows)
+            logits = self.model(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
+            best = logits.softmax(dim=-1).max(dim=-1)
+            return best.indices, best.values
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _planned_smaller(self, lengths: Indices, failed: Indices, pending: deque[Indices]) -> deque[Indices]:
+        # Outside the handler: the traceback no longer holds the tensors that filled the memory.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(failed) == 1:
+            raise ModelError(
+                f"A single text of {int(lengths[failed[0]])} tokens does not fit into the memory of {self.device}.",
+                where="evaluation", fix="lower profiling.max_length, or use --set model.dtype=bfloat16",
+            )
+        self.batching = self.batching.backed_off(lengths[failed])
+        logger.warning("memory ran out at %d rows; batches now hold at most %d", len(failed), self.batching.limit)
+        left = np.sort(np.concatenate([failed, *pending]))
+        return deque(left[rows] for rows in self.batching.plan(lengths[left]))
+
+    def _batch(self, chunk: TokenChunk, rows: Indices) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Input ids (rows, longest) padded on the right, and their mask; both on the device.
+
+        Rows of one length have no mask, which opens the faster attention kernels and changes no result: nothing is
+        masked. Where the model reads its answer (the last token that is not the padding token) depends on
+        a row's own tokens, never on how far it is padded, so a padding token within a text is harmless too.
+        """
+        lengths = chunk.lengths[rows]
+        real = np.arange(int(lengths.max())) < lengths[:, None]
+        ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
+        ids[real] = np.concatenate([chunk.ids[row] for row in rows])
+        return self._on_device(ids), None if real.all() else self._on_device(real.astype(np.int64))
+
+    def _on_device(self, values: NDArray[np.int64]) -> torch.Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    @torch.inference_mode()
+    def fastest_budget(self, chunk: TokenChunk) -> int:
+        """The token budget that runs this chunk's texts fastest here, by real tokens a second.
+
+        Each budget runs batches of short, middling and long texts twice; the faster time counts. Going up
+        stops at the memory's end, at the chunk's end or when ``TRIAL_SECONDS`` are spent.
+        """
+        budgets = CUDA_BUDGETS if self.device.type == "cuda" else CPU_BUDGETS
+        best, best_speed = budgets[0], 0.0
+        self._trial_speed(chunk, budgets[0])  # warm-up, not counted
+        started = time.perf_counter()
+        for budget in budgets:
+            speed = max(self._trial_speed(chunk, budget) for _ in range(2))
+            logger.info("budget of %d tokens: %.0f tokens/s", budget, speed)
+            if speed > best_speed * WORTH_CHANGING:
+                best, best_speed = budget, speed
+            # The next budget is twice as large: it would cost about as much as all before it.
+            spent = 2 * (time.perf_counter() - started)
+            if not speed or budget >= chunk.lengths.sum() or spent > TRIAL_SECONDS:
+                break
+        return best
+
+    def _trial_speed(self, chunk: TokenChunk, budget: int) -> float:
+        """Real tokens a second over one batch from each of ``TRIAL_SPOTS``; 0 where memory ran out."""
+        lengths = chunk.lengths
+        order = np.argsort(lengths, kind="stable")
+        reached = np.cumsum(lengths[order])
+        stops = [int(np.searchsorted(reached, spot * reached[-1])) + 1 for spot in TRIAL_SPOTS]
+        batches = [order[max(0, stop - max(1, budget // int(lengths[order[stop - 1]]))) : stop] for stop in stops]
+        self._synchronize()
+        started = time.perf_counter()
+        for rows in batches:
+            if self._run_or_none(chunk, rows) is None:
+                return 0.0
+        self._synchronize()
+        return sum(int(lengths[rows].sum()) for rows in batches) / (time.perf_counter() - started)
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _in_file_order(lengths: Indices, done: list[tuple[Indices, torch.Tensor, torch.Tensor]]) -> Predictions:
+    rows = np.concatenate([rows for rows, _, _ in done])
+    assert len(rows) == len(lengths), "every row was predicted once"
+    predicted, probabilities = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.float32)
+    predicted[rows] = torch.cat([ids for _, ids, _ in done]).cpu().numpy()
+    probabilities[rows] = torch.cat([values for _, _, values in done]).cpu().numpy()
+    padded = sum(padded_tokens(lengths[rows]) for rows, _, _ in done)
+    return Predictions(predicted_ids=predicted, probabilities=probabilities, padded_tokens=padded)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch ran out of device or host memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

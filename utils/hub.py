@@ -1,0 +1,200 @@
+"""The Hugging Face hub: what a name resolves to, what is cached, and its failures as errors that a user can act on."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, scan_cache_dir, try_to_load_from_cache
+from huggingface_hub.errors import (
+    CacheNotFound,
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import repo_folder_name
+
+from utils.core.errors import UserError
+
+# The HTTP library's own base error; huggingface_hub derives from it, whichever library and version it uses.
+HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
+
+CUT_ERRORS = {"RemoteProtocolError", "ReadError", "ReadTimeout", "WriteError", "ChunkedEncodingError", "IncompleteRead"}
+OFFLINE_ERRORS = {"TransportError", "ConnectionError", "TimeoutError"}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+SPARE_BYTES = 100 * 10**6  # disk that a download leaves free: the results and the system need some too
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CachedRepo:
+    """A repository in the local cache, usable without the hub."""
+
+    kind: str
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """A commit, and whether the cache alone vouches for it because the hub does not answer."""
+
+    commit: str
+    from_cache: bool
+
+
+@contextmanager
+def hub_errors(what: str, name: str, kind: type[UserError] = UserError) -> Iterator[None]:
+    """Turn what the hub's libraries raise into ``kind``; other errors pass unchanged.
+
+    transformers and datasets wrap the hub's error in one of their own, so the chain of causes decides.
+
+    Args:
+        what: ``model``, ``data set``, ``adapter`` or ``tokenizer``, as the message calls it.
+        name: the hub's id.
+
+    Raises:
+        UserError: unreachable, refused (401, 403), not there (404), cut off, or no room on the disk.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:
+        message = explain(error, what, name)
+        if message is None:
+            raise
+        raise kind(message[0], where=f"{name} at {constants.ENDPOINT}", fix=message[1]) from error
+
+
+def explain(error: BaseException, what: str, name: str) -> tuple[str, str] | None:
+    """What is wrong and what to do, or None where ``error`` does not come from the hub."""
+    chain = _chain(error)
+    codes = {e.errno for e in chain if isinstance(e, OSError)}
+    types = {t.__name__ for e in chain for t in type(e).__mro__}
+    cache = constants.HF_HUB_CACHE
+    if codes & DISK_FULL:
+        return f"The disk is full: no room for the {what}.", f"free some space, or move {cache} with HF_HOME=PATH"
+    if any(isinstance(e, OSError) and e.errno in NOT_WRITABLE and str(cache) in str(e) for e in chain):
+        return f"The hub's cache cannot be written: {cache}.", "make it writable, or move the cache with HF_HOME=PATH"
+    if "HFValidationError" in types:
+        return f"{name!r} is no local path that exists and no name on the hub.", "mend the path, or write owner/name"
+    statuses = [e.response.status_code for e in chain if isinstance(e, HfHubHTTPError) and e.response is not None]
+    if statuses or "DatasetNotFoundError" in types and not types & (CUT_ERRORS | OFFLINE_ERRORS):
+        return _refusal(chain, statuses[-1] if statuses else 404, what, name)
+    if types & CUT_ERRORS or any(_is_cut(e) for e in chain):
+        fix = "run the same command again: files that are complete are kept, it goes on with the rest"
+        return f"The download of the {what} was cut off.", fix
+    if types & OFFLINE_ERRORS or any(isinstance(e, LocalEntryNotFoundError) for e in chain):
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "check the network and HF_ENDPOINT"
+        return f"The hub cannot be reached, and the {what} is not in the local cache.", f"{why}; {usable(what)}"
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what it was raised from, outermost first."""
+    chain: list[BaseException] = []
+    step: BaseException | None = error
+    while step is not None and step not in chain:
+        chain.append(step)
+        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
+    return chain
+
+
+def _refusal(chain: list[BaseException], status: int, what: str, name: str) -> tuple[str, str]:
+    """The hub answered, with an HTTP status that is an error."""
+    if status in (401, 403):
+        fix = f"log in with `hf auth login` or set HF_TOKEN; ask for access at {constants.ENDPOINT}/{name}"
+        return f"The hub refuses access to the {what} (HTTP {status}): private, gated, or of another name.", fix
+    if any(isinstance(e, RevisionNotFoundError) for e in chain):
+        return f"The {what} has no such revision (HTTP 404).", "name a commit, tag or branch that exists, or null"
+    if status == 404 and any(isinstance(e, EntryNotFoundError) for e in chain):
+        return f"The {what}'s repository lacks a file (HTTP 404).", "check on the hub which files it has"
+    if status == 404:
+        return f"There is no such {what} on the hub (HTTP 404), and no such local folder.", "check the name's spelling"
+    return f"The hub answered with an error (HTTP {status}).", "try again later, see https://status.huggingface.co"
+
+
+def _is_cut(error: BaseException) -> bool:
+    """Whether an error without a type of its own is a broken transfer: ``http_get``'s size check, or hf_xet's."""
+    return any(words in str(error) for words in ("Consistency check failed", "Data processing error"))
+
+
+def cached_repos() -> tuple[CachedRepo, ...]:
+    """What the cache holds whole enough to be used without the hub: models with weights, data sets."""
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return ()
+    whole = []
+    for repo in repos:
+        names = {file.file_name for revision in repo.revisions for file in revision.files}
+        if names and (repo.repo_type != "model" or any(name.endswith(".safetensors") for name in names)):
+            whole.append(CachedRepo(kind=repo.repo_type, name=repo.repo_id, size_bytes=repo.size_on_disk))
+    return tuple(sorted(whole, key=lambda repo: (repo.kind, repo.name)))
+
+
+def usable(what: str) -> str:
+    """What can be used without the hub, as part of a message."""
+    kind = "dataset" if what == "data set" else "model"
+    key = "dataset.hf_name" if kind == "dataset" else "model.name"
+    names = [f"{repo.name} ({repo.size_bytes / 1e6:,.1f} MB)" for repo in cached_repos() if repo.kind == kind]
+    listed = f"cached and usable, with --set {key}=NAME: {', '.join(names)}" if names else f"no {kind} is cached"
+    return f"{listed} (in {constants.HF_HUB_CACHE}); or run without a hub: --config configs/demo.yaml"
+
+
+def resolved_revision(name: str, revision: str | None = None, kind: str = "model") -> str | None:
+    """The commit that a revision stands for; None for a local folder. As ``resolve``, with the same errors."""
+    return None if Path(name).is_dir() else resolve(name, revision, kind).commit
+
+
+def resolve(name: str, revision: str | None = None, kind: str = "model", suffixes: tuple[str, ...] = ()) -> Resolved:
+    """Ask the hub, or where it does not answer the cache, what a revision stands for; check that it fits on the disk.
+
+    Args:
+        kind: ``model`` or ``dataset``.
+        suffixes: endings of the files that will be downloaded; none given means all.
+
+    Raises:
+        UserError: no such repository or revision, no access, no hub and nothing cached, too little disk.
+    """
+    what = "data set" if kind == "dataset" else kind
+    with hub_errors(what, name):
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
+        reference = folder / "refs" / (revision or "main")
+        try:
+            info: Any = HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True, timeout=30.0)
+        except (OSError, HTTPError) as error:
+            known = reference.read_text(encoding="utf-8") if reference.is_file() else revision or ""
+            answered = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
+            if answered or not known or not (folder / "snapshots" / known).is_dir():
+                raise
+            return Resolved(commit=known, from_cache=True)
+        commit = str(info.sha)
+        sizes = {f.rfilename: f.size or 0 for f in info.siblings or ()}
+        files = {file: size for file, size in sizes.items() if not suffixes or file.endswith(suffixes)}
+        cached = {f for f in files if isinstance(try_to_load_from_cache(name, f, revision=commit, repo_type=kind), str)}
+        missing = sum(size for file, size in files.items() if file not in cached)
+        check_disk_space(missing, what, name)
+        if commit != revision:  # what is fetched by commit leaves no trace of the branch, and offline we look for it
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(commit, encoding="utf-8")
+    return Resolved(commit=commit, from_cache=False)
+
+
+def check_disk_space(needed_bytes: int, what: str, name: str) -> None:
+    """Refuse a download that would fill the disk of the hub's cache."""
+    folder = Path(constants.HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed_bytes and needed_bytes + SPARE_BYTES > free:
+        raise UserError(
+            f"Too little disk: the {what} {name} needs {needed_bytes / 1e6:,.1f} MB and "
+            f"{SPARE_BYTES / 1e6:,.0f} MB to spare, {free / 1e6:,.1f} MB are free.",
+            where=folder, fix="free some space, or move the hub's cache to a larger disk with HF_HOME=PATH",
+        )

@@ -1,0 +1,331 @@
+"""A model and tokenizer ready to run, and what they are and weigh."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from utils.config_loader import Config, ModelConfig
+from utils.core.errors import ConfigError, ModelError
+from utils.model_source import Place, Source, adapter_head, embedded_folder, loading, locate, place_of
+
+logger = logging.getLogger(__name__)
+
+LOGIT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+"""How far two logits may lie apart, relative to the largest: rounding of 10, 10 and 7 bits of mantissa (float32
+may run in TF32), grown over the layers. Padding and batching change the order of sums, nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadTimes:
+    """Seconds that loading took, by part; the total includes what lies between the parts."""
+
+    tokenizer_s: float
+    weights_s: float
+    to_device_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """What a loaded model is. ``total_size_mb`` is the parameters alone, tied ones once; MB is 10^6 bytes."""
+
+    model_type: str
+    name: str
+    revision: str | None
+    adapter: str | None
+    total_params: int
+    trainable_params: int
+    non_trainable_params: int
+    total_size_mb: float
+    weights: str
+    dtype: str
+    device: str
+    attn_implementation: str
+    num_labels: int
+    max_position_embeddings: int | None
+    load_times: LoadTimes
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values under the names of the contract."""
+        return {**asdict(self), "load_time_s": self.load_times.total_s}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A classifier in evaluation mode on its device, with a tokenizer that pads on the right."""
+
+    model: Any
+    tokenizer: Any
+    info: ModelInfo
+    device: torch.device
+
+
+def load_model(config: Config) -> LoadedModel:
+    """Load what the config names, ready to classify.
+
+    Raises:
+        ModelError: not there, no sequence classifier, not loadable, or the device is absent.
+        UserError: the hub's failures.
+    """
+    settings = config.model
+    started = time.perf_counter()
+    torch.set_float32_matmul_precision(settings.matmul_precision)
+    device = resolve_device(settings.device)
+    _check_attention(settings)
+    source = locate(config)
+    with _quiet():
+        begin = time.perf_counter()
+        tokenizer = _load_tokenizer(config, source)
+        tokenizer_s = time.perf_counter() - begin
+        begin = time.perf_counter()
+        dummy = settings.load_format == "dummy"
+        model = _build_dummy(settings, source, device) if dummy else _load_weights(settings, source)
+        weights_s = time.perf_counter() - begin
+    begin = time.perf_counter()
+    with loading("model", source.base):
+        model = model.to(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    to_device_s = time.perf_counter() - begin
+    _make_ready(model, tokenizer, source.base)
+    times = LoadTimes(
+        tokenizer_s=tokenizer_s, weights_s=weights_s, to_device_s=to_device_s, total_s=time.perf_counter() - started
+    )
+    logger.info("loaded %s: %s", source.base, times)
+    info = _describe(model, settings, source, device, times)
+    return LoadedModel(model=model, tokenizer=tokenizer, info=info, device=device)
+
+
+def load_model_and_tokenizer(
+    model_name: str, device: str = "cuda", dtype: str | torch.dtype = "float32", **model_settings: Any
+) -> tuple[Any, Any]:
+    """The model and tokenizer alone; ``model_settings`` are further settings of the config's ``model`` section."""
+    settings = {"name": model_name, "device": str(device), "dtype": str(dtype).removeprefix("torch."), **model_settings}
+    try:
+        checked = ModelConfig.model_validate(settings)
+    except ValidationError as error:
+        wrong = "; ".join(f"{e['loc'][0]} cannot be {e['input']!r}: {e['msg']}" for e in error.errors())
+        known = ", ".join(ModelConfig.model_fields)
+        raise ConfigError(wrong, where="load_model_and_tokenizer", fix=f"settings are: {known}") from error
+    loaded = load_model(Config(model=checked))
+    return loaded.model, loaded.tokenizer
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``cuda``, ``cuda:N``, ``cpu`` or ``auto`` means; CUDA always with its index."""
+    if name == "cpu" or name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    index = int(name.partition(":")[2] or 0)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        fix = "run on the CPU with --set model.device=cpu" + (f", or use cuda:0 to cuda:{count - 1}" if count else "")
+        raise ModelError(f"{name} was asked for, but PyTorch sees {count} CUDA devices.", where="model.device", fix=fix)
+    return torch.device("cuda", index)
+
+
+def model_label2id(config: Config) -> dict[str, int] | None:
+    """Label names and ids from the model's configuration alone, no weights; None where they are LABEL_0 and so on."""
+    source = locate(config)
+    architecture = _read_architecture(config.model, source.base)
+    names = {str(label): int(number) for label, number in (architecture.label2id or {}).items()}
+    return None if all(re.fullmatch(r"LABEL_\d+", label) for label in names) else names
+
+
+def model_summary_lines(info: ModelInfo) -> list[str]:
+    """The lines of the MODEL SUMMARY block."""
+    return [
+        f"Model Type: {info.model_type}",
+        f"Total Parameters: {info.total_params:,} ({info.total_params / 1e6:.2f}M)",
+        f"Model Size: {info.total_size_mb:,.2f} MB",
+    ]
+
+
+def check_max_length(config: Config, loaded: LoadedModel) -> None:
+    """Refuse texts longer than the model has positions for."""
+    limit = loaded.info.max_position_embeddings
+    if limit is not None and config.profiling.max_length > limit:
+        raise ModelError(
+            f"profiling.max_length is {config.profiling.max_length}, but {loaded.info.name} has {limit} positions.",
+            where="profiling.max_length", fix=f"--set profiling.max_length={limit}",
+        )
+
+
+def classify(loaded: LoadedModel, texts: list[str], max_length: int) -> torch.Tensor:
+    """Logits of the texts as one batch, float32 on the CPU, shape (texts, labels)."""
+    batch = loaded.tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    with torch.inference_mode():
+        logits: torch.Tensor = loaded.model(**_inputs(batch, loaded.device)).logits
+    return logits.float().cpu()
+
+
+def check_batching(loaded: LoadedModel, texts: list[str], max_length: int) -> tuple[list[str], float]:
+    """Classify the texts one by one and as a batch; both must agree within the precision's rounding.
+
+    Labels must be equal too, except where the two best lie closer together than that rounding.
+
+    Returns:
+        The labels, and the largest difference of a logit.
+
+    Raises:
+        RuntimeError: they differ, so padding or the attention mask is not honoured.
+    """
+    alone = torch.cat([classify(loaded, [text], max_length) for text in texts])
+    together = classify(loaded, texts, max_length)
+    difference = float((alone - together).abs().max())
+    allowed = LOGIT_TOLERANCE[loaded.info.dtype] * max(1.0, float(alone.abs().max()))
+    best_two = alone.topk(min(2, alone.shape[1])).values
+    clear = best_two[:, 0] - best_two[:, -1] > 2 * allowed
+    if not difference <= allowed or bool((clear & (alone.argmax(1) != together.argmax(1))).any()):
+        raise RuntimeError(f"one by one and as a batch differ: logits by {difference:.3g}, allowed are {allowed:.3g}")
+    return [loaded.model.config.id2label[int(i)] for i in alone.argmax(1)], difference
+
+
+def _inputs(batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
+    return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+
+
+def _check_attention(settings: ModelConfig) -> None:
+    if settings.attn_implementation != "flash_attention_2":
+        return
+    where, fix = "model.attn_implementation", "--set model.attn_implementation=sdpa"
+    if not is_flash_attn_2_available():
+        needs = "flash_attention_2 needs the package flash-attn and a CUDA GPU."
+        raise ModelError(needs, where=where, fix=f"pip install flash-attn, or {fix}")
+    if settings.dtype == "float32":
+        raise ModelError("flash_attention_2 has no float32.", where=where, fix=f"--set model.dtype=bfloat16, or {fix}")
+
+
+def _load_tokenizer(config: Config, source: Source) -> Any:
+    wanted = config.model.tokenizer
+    folder = Path(source.base.name)
+    bare = folder.is_dir() and not any(folder.glob("tokenizer*"))
+    if wanted:
+        place = place_of(config, wanted, None, "tokenizer")
+    elif source.adapter is not None and (source.adapter / "tokenizer_config.json").is_file():
+        place = Place(name=str(source.adapter))
+    elif folder.is_file() or bare and config.model.load_format == "dummy":
+        place = Place(name=str(embedded_folder(config)))
+    else:
+        place = source.base
+    with loading("tokenizer", place):
+        return AutoTokenizer.from_pretrained(**place.arguments, trust_remote_code=config.model.trust_remote_code)
+
+
+def _read_architecture(settings: ModelConfig, base: Place) -> Any:
+    with loading("model", base):
+        return AutoConfig.from_pretrained(**base.arguments, trust_remote_code=settings.trust_remote_code)
+
+
+def _load_weights(settings: ModelConfig, source: Source) -> Any:
+    """Real weights on the CPU in the wanted precision; an adapter is merged."""
+    architecture = _read_architecture(settings, source.base)
+    head = adapter_head(source.adapter)
+    names = architecture.architectures or []
+    if head is None and not any(name.endswith("ForSequenceClassification") for name in names):
+        raise _no_classifier(source.base, f"its architecture is {', '.join(names) or 'not named'}")
+    labels: dict[str, Any] = {"num_labels": head[1]} if head and head[1] != architecture.num_labels else {}
+    with loading("model", source.base):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            **source.base.arguments, **labels, dtype=getattr(torch, settings.dtype), use_safetensors=True,
+            attn_implementation=settings.attn_implementation, trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
+        )
+    missing = sorted(set(report["missing_keys"]) - (head[0] if head else set()))
+    if missing:
+        raise _no_classifier(source.base, f"its checkpoint lacks {', '.join(missing[:5])}")
+    return model if source.adapter is None else _merge(model, source.adapter)
+
+
+def _no_classifier(base: Place, why: str) -> ModelError:
+    fix = "name a model fine-tuned for classification, or measure speed alone with --set model.load_format=dummy"
+    return ModelError(f"The model is no sequence classifier: {why}.", where=base, fix=fix)
+
+
+def _merge(model: Any, folder: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ModelError("The model is a PEFT adapter, and the package peft is not installed.", where=folder,
+                         fix="pip install peft") from error
+    with loading("adapter", Place(name=str(folder))):
+        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+
+
+def _build_dummy(settings: ModelConfig, source: Source, device: torch.device) -> Any:
+    """The architecture with seeded random weights, made where they stay: no copy on the CPU, no second precision."""
+    architecture = _read_architecture(settings, source.base)
+    dtype = getattr(torch, settings.dtype)
+    auto: Any = AutoModelForSequenceClassification  # from_config has no types
+    with loading("model", source.base), torch.random.fork_rng([device] if device.type == "cuda" else []), device:
+        torch.manual_seed(settings.seed)
+        return auto.from_config(
+            architecture, dtype=dtype, attn_implementation=settings.attn_implementation,
+            trust_remote_code=settings.trust_remote_code,
+        )
+
+
+def _make_ready(model: Any, tokenizer: Any, base: Place) -> None:
+    """Padding on the right with a token that both sides know, no key-value cache, evaluation mode."""
+    if tokenizer.pad_token_id is None:
+        known = model.config.pad_token_id
+        token = tokenizer.convert_ids_to_tokens(known) if known is not None else tokenizer.eos_token
+        if token is None:
+            fix = "set pad_token in its tokenizer_config.json"
+            raise ModelError("The tokenizer has no token to pad with.", where=base, fix=fix)
+        tokenizer.pad_token = token
+    tokenizer.padding_side = "right"
+    rows, highest = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ModelError(
+            f"The tokenizer's ids go up to {highest:,}, the model knows {rows:,} tokens.", where=base,
+            fix="name the model's own tokenizer with --set model.tokenizer=NAME",
+        )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = False
+    model.eval()
+
+
+def _describe(model: Any, settings: ModelConfig, source: Source, device: torch.device, times: LoadTimes) -> ModelInfo:
+    parameters = list(model.parameters())
+    total = sum(p.numel() for p in parameters)
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    text_config = model.config.get_text_config()
+    return ModelInfo(
+        model_type=model.config.model_type, name=settings.name if source.adapter is None else source.base.name,
+        revision=source.base.revision, adapter=source.adapter_name,
+        total_params=total, trainable_params=trainable, non_trainable_params=total - trainable,
+        total_size_mb=sum(p.numel() * p.element_size() for p in parameters) / 1e6,
+        weights="dummy" if settings.load_format == "dummy" else "pretrained", dtype=settings.dtype, device=str(device),
+        attn_implementation=model.config._attn_implementation, num_labels=model.config.num_labels,
+        max_position_embeddings=getattr(text_config, "max_position_embeddings", None), load_times=times,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars where nobody watches, no transformers' report of keys: we check those and say so ourselves."""
+    log: Any = transformers_logging  # its functions have no types
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    if not sys.stderr.isatty():
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()

@@ -1,0 +1,163 @@
+"""The results files, read and checked: metrics always, the diagnosis of step 03 where it has run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from utils.core.artifacts import METRICS_SCHEMA, ResultFiles, read_json
+from utils.core.errors import UserError
+
+STEP_02 = "python scripts/02_baseline_inference.py"
+STEP_03 = "python scripts/03_detailed_profiling.py"
+STEP_03_MISSING = f"step 03 has not run; run it with the same --config: {STEP_03}"
+DIAGNOSIS_KEYS = {"batch_sizes", "wins", "main_bottleneck"}
+OPERATOR_NUMBERS = ("self_device_ms", "self_host_ms", "share_pct", "attainable_ms", "calls")
+LAYER_NUMBERS = ("calls", "time_ms", "self_time_ms", "share_pct", "layer_index")
+
+Row = Mapping[str, Any]
+"""One row of ``batch_size_profiling``, under the contract's column names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """The rows of one sample, by batch size."""
+
+    sample_size: int
+    rows: tuple[Row, ...]
+
+    @property
+    def measured(self) -> tuple[Row, ...]:
+        """The rows that did not run out of memory."""
+        return tuple(row for row in self.rows if row["status"] == "ok")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All rows' warnings."""
+        return tuple(warning for row in self.rows for warning in row["warnings"])
+
+    def best(self, name: str, pick: Callable[..., Any] = max) -> Row | None:
+        """The row with the largest figure (or by ``pick``); None where no row has it."""
+        return pick((row for row in self.measured if row[name] is not None), key=lambda row: row[name], default=None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """All that a report is drawn from. Step 03's parts are None where it has not run."""
+
+    files: ResultFiles
+    metrics: Mapping[str, Any]
+    """``baseline_metrics.json``."""
+    sweeps: tuple[Sweep, ...]
+    diagnosis: Mapping[str, Any] | None
+    """``bottlenecks.json``."""
+    operators: pd.DataFrame | None
+    layers: pd.DataFrame | None
+    notes: tuple[str, ...]
+    """What is missing or does not belong together."""
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep over the largest sample; the optimal batch size is its."""
+        return max(self.sweeps, key=lambda sweep: sweep.sample_size)
+
+    @property
+    def evaluation(self) -> Mapping[str, Any]:
+        """``full_dataset_metrics``."""
+        return dict(self.metrics["full_dataset_metrics"])
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model ran on a CUDA device."""
+        return str(self.metrics["model_info"]["device"]).startswith("cuda")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Every warning once; those of several batch sizes say which."""
+        per_row: dict[str, list[str]] = {}
+        for row in self.sweep.rows:
+            for warning in row["warnings"]:
+                per_row.setdefault(warning, []).append(str(row["batch_size"]))
+        rows = [
+            f"batch size{'s' if len(sizes) > 1 else ''} {', '.join(sizes)}: {warning}" for warning, sizes in per_row.items()
+        ]
+        found = self.diagnosis.get("warnings", ()) if self.diagnosis else ()
+        return tuple(dict.fromkeys([*self.notes, *self.metrics["run"]["warnings"], *self.evaluation["warnings"], *rows, *found]))
+
+
+def read_results(files: ResultFiles) -> Results:
+    """Read what steps 02 and 03 wrote.
+
+    Raises:
+        UserError: the metrics are missing, or a file is not what its step writes.
+    """
+    metrics = read_json(files.metrics, made_by=STEP_02, schema=METRICS_SCHEMA)
+    diagnosis = _read_diagnosis(files.bottlenecks) if files.bottlenecks.exists() else None
+    operators = _read_table(files.operators, ("operator", "input_shapes"), OPERATOR_NUMBERS)
+    layers = _read_table(files.layers, ("module", "kind"), LAYER_NUMBERS)
+    return Results(
+        files=files, metrics=metrics, sweeps=_split(metrics["batch_size_profiling"]), diagnosis=diagnosis,
+        operators=operators, layers=layers, notes=tuple(_notes(files, metrics, diagnosis)),
+    )
+
+
+def reason(name: str, warnings: Iterable[str]) -> str | None:
+    """Why the figure ``name`` is null: what the first warning that names it says, or None."""
+    stem = re.sub(r"(_(mean|median|pct|w|j))+$", "", name)
+    warning = next((warning for warning in warnings if re.search(rf"\b{re.escape(stem)}", warning)), None)
+    return warning.split(": ", 1)[-1] if warning else None
+
+
+def _split(rows: Sequence[Row]) -> tuple[Sweep, ...]:
+    """One sweep for each sample; samples of one size stay apart."""
+    groups: list[list[Row]] = []
+    for row in rows:
+        same = groups and groups[-1][0]["sample_size"] == row["sample_size"]
+        if not same or row["batch_size"] in {earlier["batch_size"] for earlier in groups[-1]}:
+            groups.append([])
+        groups[-1].append(row)
+    return tuple(
+        Sweep(sample_size=group[0]["sample_size"], rows=tuple(sorted(group, key=lambda row: row["batch_size"])))
+        for group in groups
+    )
+
+
+def _read_diagnosis(file: Path) -> Mapping[str, Any]:
+    payload = read_json(file, made_by=STEP_03)
+    missing = DIAGNOSIS_KEYS - payload.keys()
+    if missing:
+        raise UserError(f"{file.name} has no {', '.join(sorted(missing))}.", where=file, fix=f"make it anew: {STEP_03}")
+    return payload
+
+
+def _read_table(file: Path, words: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame | None:
+    if not file.exists():
+        return None
+    try:
+        # Only an empty cell is absent: a label or module may be called "null" or "NA".
+        frame = pd.read_csv(file, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values={name: [""] for name in numbers})
+        missing = [name for name in (*words, *numbers) if name not in frame.columns]
+        if missing:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        return frame.assign(**{name: pd.to_numeric(frame[name]) for name in numbers})
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{file.name} cannot be read: {error}.", where=file, fix=f"make it anew: {STEP_03}") from error
+
+
+def _notes(files: ResultFiles, metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None) -> Iterable[str]:
+    missing = [file.name for file in (files.bottlenecks, files.operators, files.layers) if not file.exists()]
+    if missing:
+        yield f"{', '.join(missing)} not there: {STEP_03_MISSING}"
+    if diagnosis is None:
+        return
+    for name in ("device", "dtype"):
+        here, there = metrics["model_info"][name], diagnosis.get(name, metrics["model_info"][name])
+        if here != there:
+            yield f"{files.bottlenecks.name} was measured with {name} {there}, {files.metrics.name} with {here}: run step 03 again"
+    if files.bottlenecks.stat().st_mtime < files.metrics.stat().st_mtime:
+        yield f"{files.bottlenecks.name} is older than {files.metrics.name}: run step 03 again, {STEP_03}"
