@@ -1,4 +1,4 @@
-"""setup_environment.sh, with stand-ins for Python and nvidia-smi: what it decides, what it installs, what it repeats."""
+"""setup_environment.sh with stand-ins for Python and nvidia-smi: what it decides, installs and repeats."""
 
 from __future__ import annotations
 
@@ -64,9 +64,8 @@ class Machine:
             "PATH": f"{self.bin}:/usr/bin:/bin", "STAND_IN_PROBE": probe, "STAND_IN_LOG": str(self.log),
             "HOME": str(self.folder), **environment,
         }
-        return subprocess.run(
-            [str(self.folder / "setup_environment.sh"), *words], env=variables, capture_output=True, text=True, timeout=60
-        )
+        command = [str(self.folder / "setup_environment.sh"), *words]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
 
     @property
     def calls(self) -> list[str]:
@@ -255,10 +254,8 @@ def probe(*, pythonpath: Path | None = None) -> list[str]:
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if pythonpath:
         variables["PYTHONPATH"] = str(pythonpath)
-    done = subprocess.run(
-        [sys.executable, str(PROJECT_ROOT / "setup" / "probe_python.py")], env=variables, capture_output=True, text=True,
-        check=True,
-    )
+    command = [sys.executable, str(PROJECT_ROOT / "setup" / "probe_python.py")]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 

@@ -51,11 +51,7 @@ class Sweep:
 
 
 def check_labels(loaded: LoadedModel, labels: LabelMapping) -> None:
-    """Refuse a model that answers with another number of labels than the data set has.
-
-    Raises:
-        ModelError: the counts differ.
-    """
+    """Refuse a model that answers with another number of labels than the data set has."""
     if loaded.info.num_labels != len(labels.names):
         raise ModelError(
             f"The model has {loaded.info.num_labels} labels, the data set {len(labels.names)}.",
@@ -197,6 +193,6 @@ def _cell(value: Any) -> Any:
 
 
 def _mapping_source(loaded: LoadedModel, labels: LabelMapping) -> str:
-    """``model`` where the ids are the model's own, else ``sorted names``."""
+    """``model`` where the ids are the model's own, else ``sorted``: by name."""
     own = {str(name): int(number) for name, number in (loaded.model.config.label2id or {}).items()}
-    return "model" if own == {name: i for i, name in enumerate(labels.names)} else "sorted names"
+    return "model" if own == {name: i for i, name in enumerate(labels.names)} else "sorted"

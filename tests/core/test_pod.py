@@ -69,5 +69,6 @@ def test_the_hub_library_takes_it(tmp_path: Path) -> None:
         "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
     )
     kept = {name: value for name, value in os.environ.items() if name not in OWN_CACHE_VARIABLES}
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=PROJECT_ROOT, env=kept, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=kept, capture_output=True, text=True)
     assert done.stdout.strip() == str(tmp_path / ".cache" / "huggingface" / "hub"), done.stderr

@@ -24,15 +24,17 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_the_demo_set_up_is_fine_here(tmp_path: Path) -> None:
-    done = support.run_script("test_setup.py", "--config", "configs/demo.yaml", "--set", f"output.results_dir={tmp_path}")
+    flags = ("--config", "configs/demo.yaml", "--set", f"output.results_dir={tmp_path}")
+    done = support.run_script("test_setup.py", *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("Python", "Packages", "Project", "Config", "CUDA", "NVML", "Folder", "Disk"):
         assert f"] {name}: " in done.stdout
     assert "The set-up is fine" in done.stdout
 
 
-def test_a_bad_setting_is_refused(tmp_path: Path) -> None:
-    done = support.run_script("test_setup.py", "--log-level", "ERROR", "--config", "configs/demo.yaml", "--set", "model.dtpe=float16")
+def test_a_bad_setting_is_refused() -> None:
+    flags = ("--log-level", "ERROR", "--config", "configs/demo.yaml", "--set", "model.dtpe=float16")
+    done = support.run_script("test_setup.py", *flags)
     assert done.returncode == 2
     assert "model.dtpe" in done.stdout and "model.dtype" in done.stdout
     assert "[  ok   ]" not in done.stdout
@@ -47,9 +49,8 @@ def test_help_has_an_example() -> None:
 def test_it_speaks_where_nothing_is_installed(tmp_path: Path) -> None:
     # -S leaves out site-packages: only the standard library is there.
     base = getattr(sys, "_base_executable", sys.executable)
-    done = subprocess.run(
-        [base, "-S", str(PROJECT_ROOT / "test_setup.py")], capture_output=True, text=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}
-    )
+    command = [base, "-S", str(PROJECT_ROOT / "test_setup.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 2, done.stdout + done.stderr
     assert "torch: not installed" in done.stdout
     assert "./setup_environment.sh" in done.stdout
@@ -100,7 +101,7 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch:
     assert check.state == script.FAILED
 
 
-def stand_in_torch(monkeypatch: pytest.MonkeyPatch, *, build: str | None, devices: int, error: str | None = None) -> None:
+def stand_in_torch(monkeypatch: pytest.MonkeyPatch, build: str | None, devices: int, error: str | None) -> None:
     def ones(size: int, device: str) -> object:
         if error:
             raise RuntimeError(error)
@@ -126,9 +127,15 @@ def stand_in_torch(monkeypatch: pytest.MonkeyPatch, *, build: str | None, device
     ],
 )
 def test_cuda(
-    monkeypatch: pytest.MonkeyPatch, build: str | None, devices: int, error: str | None, device: str, state: str, found: str
+    monkeypatch: pytest.MonkeyPatch,
+    build: str | None,
+    devices: int,
+    error: str | None,
+    device: str,
+    state: str,
+    found: str,
 ) -> None:
-    stand_in_torch(monkeypatch, build=build, devices=devices, error=error)
+    stand_in_torch(monkeypatch, build, devices, error)
     (check,) = script.check_cuda(device)
     assert check.state == state
     assert found in check.found
@@ -144,7 +151,8 @@ def test_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", absent)
     (check,) = script.check_nvml()
     assert check.state == script.WARNING and check.fix
-    for name, answer in (("nvmlInit", None), ("nvmlShutdown", None), ("nvmlDeviceGetCount", 1), ("nvmlSystemGetDriverVersion", "570")):
+    answers = {"nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetCount": 1, "nvmlSystemGetDriverVersion": "570"}
+    for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, lambda answer=answer: answer)
     (check,) = script.check_nvml()
     assert check.state == script.OK and "570" in check.found

@@ -41,19 +41,27 @@ PER_INPUT_ELEMENT = {
 }
 """FLOPs for each element of the first input."""
 
-NO_FLOPS = frozenset(
-    "copy_ clone _to_copy cat stack embedding index index_select gather slice_scatter select_scatter masked_fill where "
-    "fill zero zeros zeros_like ones ones_like full full_like new_zeros new_ones new_full new_empty new_empty_strided "
-    "empty empty_like empty_strided arange scalar_tensor lift_fresh eq ne lt le gt ge logical_and logical_or logical_not "
-    "logical_xor bitwise_and bitwise_or bitwise_not bitwise_xor any all isin isnan isinf constant_pad_nd repeat tril triu "
-    "_local_scalar_dense resize_ flip roll detach repeat_interleave nonzero scatter index_put".split()
-)
+NO_FLOPS = frozenset((
+    "copy_", "clone", "_to_copy", "cat", "stack", "embedding", "index", "index_select", "gather",
+    "slice_scatter", "select_scatter", "masked_fill", "where", "fill", "zero", "zeros", "zeros_like", "ones",
+    "ones_like", "full", "full_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided",
+    "empty", "empty_like", "empty_strided", "arange", "scalar_tensor", "lift_fresh", "eq", "ne", "lt", "le",
+    "gt", "ge", "logical_and", "logical_or", "logical_not", "logical_xor", "bitwise_and", "bitwise_or",
+    "bitwise_not", "bitwise_xor", "any", "all", "isin", "isnan", "isinf", "constant_pad_nd", "repeat", "tril",
+    "triu", "_local_scalar_dense", "resize_", "flip", "roll", "detach", "squeeze", "unsqueeze", "transpose",
+    "t", "as_strided", "repeat_interleave", "nonzero", "scatter", "index_put",
+))
 """Operators that move, compare or make values but compute none."""
 
 LOOKUPS = frozenset(("embedding", "index", "index_select", "gather"))
 """Operators that read no more of their first input than they put out."""
 
-ALLOCATIONS = frozenset(("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_"))
+NO_BYTES = frozenset((
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "detach_", "squeeze_",
+    "unsqueeze_", "transpose_", "t_", "as_strided_",
+))
+"""Operators that only allocate, or that change how a tensor is looked at in place."""
+
 WRITE_ONLY = frozenset(("copy_", "fill_", "zero_"))
 """In-place operators that do not read what they overwrite."""
 
@@ -181,7 +189,7 @@ def _grouped(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...
 def count_bytes(func: Any, args: Any, kwargs: Any, out: Any) -> int:
     """Bytes that one call must read and write at least: every distinct tensor once, views nothing, real elements only."""
     bare = func._schema.name.rpartition("::")[2]
-    if bare in ALLOCATIONS or _is_view(func, args, kwargs, out):
+    if bare in NO_BYTES or _is_view(func, args, kwargs, out):
         return 0
     outputs = list(_tensors((out,)))
     written = sum(stored_bytes(tensor) for tensor in outputs)

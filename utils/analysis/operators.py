@@ -68,10 +68,10 @@ def _row(
     return OperatorRow(
         operator=source.name, calls=time.calls if time is not None else source.calls / batches,
         input_shapes=show_shapes(source.input_shapes),
-        self_device_ms=time and time.self_device_ms, total_device_ms=total_ms,
-        self_host_ms=time and time.self_host_ms, total_host_ms=time and time.total_host_ms,
+        self_device_ms=None if time is None else time.self_device_ms, total_device_ms=total_ms,
+        self_host_ms=None if time is None else time.self_host_ms, total_host_ms=None if time is None else time.total_host_ms,
         flops=flops, bytes_moved=moved, arithmetic_intensity=flops / moved if flops is not None and moved else None,
-        memory_allocated_mb=time and time.memory_allocated_bytes / 1e6,
+        memory_allocated_mb=None if time is None else time.memory_allocated_bytes / 1e6,
         achieved_gflops_per_s=_rate(flops, total_ms), achieved_gbytes_per_s=_rate(moved, total_ms),
         share_pct=100 * _own(time) / whole_ms if time is not None and whole_ms else None,
         attainable_ms=None if cost is None else attainable_s(cost, ceilings)[0] / batches * 1e3,

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -114,7 +115,7 @@ def _best_matmul(device: torch.device, dtype: torch.dtype) -> tuple[float, int, 
     for size in MATMUL_SIZES[device.type]:
         left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
         out = torch.empty_like(left)
-        best, spread = _best(lambda a=left, b=right, o=out: torch.mm(a, b, out=o), device)
+        best, spread = _best(partial(torch.mm, left, right, out=out), device)
         results.append((2 * size**3 / best, size, spread))
         if best > SLOWEST_PRODUCT_S:
             break
@@ -122,14 +123,15 @@ def _best_matmul(device: torch.device, dtype: torch.dtype) -> tuple[float, int, 
 
 
 def _copies(device: torch.device) -> tuple[tuple[tuple[int, float], ...], float]:
-    points, spread = [], 0.0
+    points: list[tuple[int, float]] = []
+    spread = 0.0
     for size in COPY_BYTES[device.type]:
         # Half of the free memory is left to others; the smallest sizes always run.
         if points and device.type == "cuda" and 4 * size > torch.cuda.mem_get_info(device)[0]:
             break
         source = torch.ones(size, device=device, dtype=torch.uint8)
         target = torch.ones_like(source)
-        best, spread = _best(lambda s=source, t=target: t.copy_(s), device)
+        best, spread = _best(partial(target.copy_, source), device)
         points.append((2 * size, 2 * size / best))
     return tuple(points), spread
 

@@ -157,41 +157,30 @@ def _step_indices(steps: int) -> list[int]:
 def _operator_times(rows: Iterable[Any], steps: int, device: torch.device, seen: bool) -> tuple[OperatorTime, ...]:
     """Operators only: Python functions, phases and kernels have rows of their own. On the CPU its time is the device's."""
     on_cpu = device.type == "cpu"
-    times: dict[tuple[str, Shapes], OperatorTime] = {}
+    sums: dict[tuple[str, Shapes], list[float]] = {}
     for row in rows:
         if not OPERATOR.match(row.key):
             continue
-        self_device = row.self_cpu_time_total if on_cpu else row.self_device_time_total
-        total_device = row.cpu_time_total if on_cpu else row.device_time_total
-        memory = row.self_cpu_memory_usage if on_cpu else row.self_device_memory_usage
-        item = OperatorTime(
-            name=row.key, input_shapes=_shapes(row.input_shapes), calls=row.count / steps,
-            self_device_ms=self_device / steps / 1e3 if seen else None,
-            total_device_ms=total_device / steps / 1e3 if seen else None,
-            self_host_ms=row.self_cpu_time_total / steps / 1e3, total_host_ms=row.cpu_time_total / steps / 1e3,
-            memory_allocated_bytes=memory / steps,
+        own, total = (
+            (row.self_cpu_time_total, row.cpu_time_total) if on_cpu else (row.self_device_time_total, row.device_time_total)
         )
-        key = (item.name, item.input_shapes)
-        times[key] = item if key not in times else _sum(times[key], item)
-    return tuple(times.values())
+        memory = row.self_cpu_memory_usage if on_cpu else row.self_device_memory_usage
+        values = (row.count, own / 1e3, total / 1e3, row.self_cpu_time_total / 1e3, row.cpu_time_total / 1e3, memory)
+        before = sums.setdefault((row.key, _shapes(row.input_shapes)), [0.0] * len(values))
+        before[:] = [one + other / steps for one, other in zip(before, values, strict=True)]
+    return tuple(
+        OperatorTime(
+            name=name, input_shapes=shapes, calls=calls, self_device_ms=own if seen else None,
+            total_device_ms=total if seen else None, self_host_ms=self_host, total_host_ms=total_host,
+            memory_allocated_bytes=memory,
+        )
+        for (name, shapes), (calls, own, total, self_host, total_host, memory) in sums.items()
+    )
 
 
 def _shapes(recorded: Any) -> Shapes:
     """Shapes of plain tensor arguments; numbers and lists of tensors are recorded as empty or nested."""
     return tuple(tuple(shape) for shape in recorded or () if shape and all(isinstance(size, int) for size in shape))
-
-
-def _sum(one: OperatorTime, other: OperatorTime) -> OperatorTime:
-    def add(first: float | None, second: float | None) -> float | None:
-        return None if first is None or second is None else first + second
-
-    return OperatorTime(
-        name=one.name, input_shapes=one.input_shapes, calls=one.calls + other.calls,
-        self_device_ms=add(one.self_device_ms, other.self_device_ms),
-        total_device_ms=add(one.total_device_ms, other.total_device_ms),
-        self_host_ms=one.self_host_ms + other.self_host_ms, total_host_ms=one.total_host_ms + other.total_host_ms,
-        memory_allocated_bytes=one.memory_allocated_bytes + other.memory_allocated_bytes,
-    )
 
 
 def _busy_ms(events: Iterable[Any], steps: int) -> float | None:

@@ -27,9 +27,6 @@ class Batching:
     kind: Literal["token_budget", "dataset_order"]
     limit: int
 
-    def __post_init__(self) -> None:
-        assert self.limit >= 1, "a batch holds something"
-
     def plan(self, lengths: Indices) -> list[Indices]:
         """Batches as positions into ``lengths`` (tokens a row); every position stands in exactly one."""
         return _by_length(lengths, self.limit) if self.kind == "token_budget" else _in_order(lengths, self.limit)

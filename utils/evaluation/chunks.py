@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from utils.core.artifacts import atomic_path, fingerprint, read_json, sha256_file, write_json
 from utils.core.errors import UserError
+from utils.evaluation.batching import Indices
+from utils.evaluation.predictor import Predictions
 
 logger = logging.getLogger(__name__)
 
-FINGERPRINT_DIGITS = 12
 OURS = re.compile(r"^\.?rows-\d{12}-\d{12}-[0-9a-f]{12}\.(parquet|json)")
 """Chunks, their figures, and what a killed run left of one that it was writing."""
 COLUMNS = {
@@ -53,8 +53,8 @@ class StoredChunk:
     """A finished chunk as it was found on disk; a missing label has id -1."""
 
     figures: ChunkFigures
-    label_ids: NDArray[np.int64]
-    predicted_ids: NDArray[np.int64]
+    label_ids: Indices
+    predicted_ids: Indices
 
 
 class ChunkStore:
@@ -66,7 +66,7 @@ class ChunkStore:
     def __init__(self, folder: Path, state_folder: Path, identity: dict[str, Any]) -> None:
         self.folder = folder
         self.identity = identity
-        self.fingerprint = fingerprint(identity)[:FINGERPRINT_DIGITS]
+        self.fingerprint = fingerprint(identity)[:12]
         self.all_states = state_folder
         self.state = state_folder / self.fingerprint
 
@@ -75,14 +75,12 @@ class ChunkStore:
         return self.folder / f"rows-{start:012d}-{stop:012d}-{self.fingerprint}.parquet"
 
     def save(
-        self, start: int, label_ids: NDArray[np.int64], predicted_ids: NDArray[np.int64],
-        probabilities: NDArray[np.float32], num_tokens: NDArray[np.int64], figures: ChunkFigures,
+        self, start: int, label_ids: Indices, predictions: Predictions, num_tokens: Indices, figures: ChunkFigures
     ) -> None:
         """Write a chunk. It counts as finished once its figures are there too, which come last."""
-        stop = start + len(label_ids)
-        file = self.file(start, stop)
+        file = self.file(start, stop := start + len(label_ids))
         labels = pa.array(label_ids, type=pa.int64(), mask=label_ids < 0)
-        values = (np.arange(start, stop), labels, predicted_ids, probabilities, num_tokens)
+        values = (np.arange(start, stop), labels, predictions.predicted_ids, predictions.probabilities, num_tokens)
         columns = {name: pa.array(column).cast(COLUMNS[name]) for name, column in zip(COLUMNS, values, strict=True)}
         with atomic_path(file) as temporary:
             pq.write_table(pa.table(columns), temporary)
@@ -91,8 +89,7 @@ class ChunkStore:
     def load(self, start: int, stop: int) -> StoredChunk | None:
         """A finished chunk; None where it is missing or damaged, and so must be computed."""
         file = self.file(start, stop)
-        record = self._read(self._record(file))
-        if record is None or not file.is_file():
+        if (record := self._read(self._record(file))) is None or not file.is_file():
             return None
         if sha256_file(file) != record.pop("sha256", None):
             logger.warning("%s is damaged (its checksum differs); it is computed again", file.name)
@@ -115,9 +112,7 @@ class ChunkStore:
         if (self.state / "run.json").exists():
             return []
         others = sorted(self.all_states.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
-        before = self._read(others[-1]) if others else None
-        if before is None:
-            return []
+        before = (self._read(others[-1]) if others else None) or {"identity": self.identity}
         old, new = before["identity"], self.identity
         return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
 

@@ -21,11 +21,8 @@ logger = logging.getLogger(__name__)
 CPU_BUDGETS = (1024, 2048, 4096, 8192, 16384)
 CUDA_BUDGETS = (4096, 8192, 16384, 32768, 65536, 131072)
 TRIAL_SECONDS = 20.0
-"""Measuring stops going up to larger budgets when this has been spent."""
-TRIAL_SPOTS = (0.15, 0.5, 0.85)
-"""Where in the tokens, sorted by length, the trial batches are taken."""
-WORTH_CHANGING = 1.02
-"""A larger budget must be this much faster: it takes more memory."""
+TRIAL_SPOTS = (0.15, 0.5, 0.85)  # of all tokens, sorted by length
+WORTH_CHANGING = 1.02  # a larger budget must be this much faster: it takes more memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +35,12 @@ class TokenChunk:
 
     @property
     def lengths(self) -> Indices:
-        """Tokens that each row computes, at least 1."""
         return np.maximum(self.num_tokens, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
-    """For each row of a chunk its most probable label and that label's softmax probability."""
+    """For each row its most probable label and that label's softmax probability."""
 
     predicted_ids: NDArray[np.int64]
     probabilities: NDArray[np.float32]
@@ -110,14 +106,14 @@ class Predictor:
             best = logits.softmax(dim=-1).max(dim=-1)
             return best.indices, best.values
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            # The host's allocator has no class of its own for it.
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
         return None
 
     def _planned_smaller(self, lengths: Indices, failed: Indices, pending: deque[Indices]) -> deque[Indices]:
         # Outside the handler: the traceback no longer holds the tensors that filled the memory.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         if len(failed) == 1:
             raise ModelError(
                 f"A single text of {int(lengths[failed[0]])} tokens does not fit into the memory of {self.device}.",
@@ -195,8 +191,3 @@ def _in_file_order(lengths: Indices, done: list[tuple[Indices, torch.Tensor, tor
     probabilities[rows] = torch.cat([values for _, _, values in done]).cpu().numpy()
     padded = sum(padded_tokens(lengths[rows]) for rows, _, _ in done)
     return Predictions(predicted_ids=predicted, probabilities=probabilities, padded_tokens=padded)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch ran out of device or host memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

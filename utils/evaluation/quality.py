@@ -61,7 +61,7 @@ class Quality:
             "f1_macro": float(f1[support + said > 0].mean()) if total else None,
             "f1_weighted": float((f1 * support).sum() / total) if total else None,
             "per_class": [
-                {"label_id": i, "label": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+                dict(label_id=i, label=name, precision=float(p), recall=float(r), f1=float(f), support=int(n))
                 for i, (name, p, r, f, n) in enumerate(columns)
             ],
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,19 +25,9 @@ from utils.model_utils import LoadedModel
 
 T = TypeVar("T")
 
-IDENTITY_VERSION = 1
-"""Raise it when the same settings would give other bytes."""
+IDENTITY_VERSION = 1  # raise it when the same settings would give other bytes
 MB = 10**6
 NO_CUDA = "gpu_mem_used, peak_gpu_mem and gpu_util are not measured: the model is not on a CUDA device"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """One chunk of rows: finished before, or with the token ids that are still to be run."""
-
-    rows: Rows
-    stored: StoredChunk | None
-    tokens: TokenChunk | None
 
 
 class Totals:
@@ -49,7 +39,7 @@ class Totals:
         self.files: list[Path] = []
         self.resumed_rows = 0
 
-    def add(self, file: Path, chunk: StoredChunk, resumed: bool) -> None:
+    def add(self, file: Path, chunk: StoredChunk, *, resumed: bool) -> None:
         self.quality.add(chunk.label_ids, chunk.predicted_ids)
         self.figures.append(chunk.figures)
         self.files.append(file)
@@ -80,22 +70,21 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     total = count_rows(config.data_file)
     store = ChunkStore(files.predictions_dir, files.state_dir / "evaluation", _identity(loaded, config, data_sha256))
     if changed := store.changed_settings():
-        console.say("The predictions in place are of other settings; they stay until this run is complete. Changed:")
-        for line in changed:
-            console.say(f"  {line}")
+        said = "The predictions in place are of other settings; they stay until this run is complete. Changed:"
+        console.say("\n  ".join([said, *changed]))
     totals = Totals(read_label_mapping(config.label_mappings_file).names)
     predictor: Predictor | None = None
     marked = time.perf_counter()
     with console.progress(total=min(total, most or total), what="Evaluating", unit="row") as bar:
-        for work in _ahead(_work(loaded, config, store)):
+        for rows, work in _ahead(_work(loaded, config, store)):
             waited_s = time.perf_counter() - marked
-            done = work.stored
-            if work.tokens is not None:
-                predictor = predictor or _predictor(loaded, config, store, work.tokens)
-                done = _compute(predictor, work.rows, work.tokens, waited_s, store)
-            assert done is not None
-            totals.add(store.file(work.rows.start, work.rows.start + len(work.rows.texts)), done, work.tokens is None)
-            bar.update(len(work.rows.texts))
+            if isinstance(work, TokenChunk):
+                predictor = predictor or _predictor(loaded, config, store, work)
+                done = _compute(predictor, rows, work, waited_s, store)
+            else:
+                done = work
+            totals.add(store.file(rows.start, rows.start + len(rows.texts)), done, resumed=done is work)
+            bar.update(len(rows.texts))
             marked = time.perf_counter()
     assert totals.figures, "the reader refuses a data set without rows"
     store.drop_all_but(totals.files)
@@ -104,20 +93,13 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
 
 def _identity(loaded: LoadedModel, config: Config, data_sha256: str | None) -> dict[str, Any]:
     """What the predictions depend on. A local model counts by its contents, a hub's by its commit."""
-    model, info = config.model, loaded.info
-    local = config.path("embedded.dir") / "model" if model.name == EMBEDDED else project_path(model.name)
+    name = config.model.name
+    local = config.path("embedded.dir") / "model" if name == EMBEDDED else project_path(name)
     return {
         "version": IDENTITY_VERSION,
-        "model.name": model.name,
-        "model.revision": info.revision,
-        "model files": sha256_tree(local),
-        "model adapter": info.adapter,
-        "model weights": info.weights,
-        "model.seed": model.seed,
-        "model.tokenizer": model.tokenizer,
-        "model.dtype": model.dtype,
-        "model.attn_implementation": info.attn_implementation,
-        "model.matmul_precision": model.matmul_precision,
+        **{f"model.{key}": value for key, value in config.to_dict()["model"].items() if key != "device"},
+        "model's commit": loaded.info.revision,
+        "model's files": sha256_tree(local),
         "device": torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else "cpu",
         "data set": data_sha256 or sha256_file(config.data_file),
         "dataset.text_column": config.dataset.text_column,
@@ -128,12 +110,11 @@ def _identity(loaded: LoadedModel, config: Config, data_sha256: str | None) -> d
     }
 
 
-def _work(loaded: LoadedModel, config: Config, store: ChunkStore) -> Iterator[Work]:
-    """Chunks in file order, tokenised unless they are finished."""
+def _work(loaded: LoadedModel, config: Config, store: ChunkStore) -> Iterator[tuple[Rows, StoredChunk | TokenChunk]]:
+    """Chunks in file order: as found on disk, else tokenised."""
     for rows in iter_rows(config.data_file, config.evaluation.chunk_rows, config.evaluation.max_samples):
         stored = store.load(rows.start, rows.start + len(rows.texts))
-        tokens = None if stored else tokenize(loaded.tokenizer, rows.texts, config.profiling.max_length)
-        yield Work(rows=rows, stored=stored, tokens=tokens)
+        yield rows, stored or tokenize(loaded.tokenizer, rows.texts, config.profiling.max_length)
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
@@ -153,7 +134,6 @@ def _predictor(loaded: LoadedModel, config: Config, store: ChunkStore, first: To
     predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching)
     if wanted == "auto" and settled is None:
         predictor.batching = replace(batching, limit=predictor.fastest_budget(first))
-    store.settle_limit(predictor.batching.limit)
     return predictor
 
 
@@ -166,7 +146,6 @@ def _compute(predictor: Predictor, rows: Rows, tokens: TokenChunk, waited_s: flo
     cuda = predictor.device if predictor.device.type == "cuda" else None
     if cuda:
         torch.cuda.reset_peak_memory_stats(cuda)
-    limit = predictor.batching.limit
     started = time.perf_counter()
     predictions = predictor.predict(tokens)
     figures = ChunkFigures(
@@ -180,16 +159,13 @@ def _compute(predictor: Predictor, rows: Rows, tokens: TokenChunk, waited_s: flo
         cpu_mem_used_bytes=psutil.Process().memory_info().rss,
         gpu_util_pct=None,
     )
-    if predictor.batching.limit != limit:
-        store.settle_limit(predictor.batching.limit)
-    store.save(
-        rows.start, rows.label_ids, predictions.predicted_ids, predictions.probabilities, tokens.num_tokens, figures
-    )
+    store.settle_limit(predictor.batching.limit)  # memory may have lowered it
+    store.save(rows.start, rows.label_ids, predictions, tokens.num_tokens, figures)
     return StoredChunk(figures=figures, label_ids=rows.label_ids, predicted_ids=predictions.predicted_ids)
 
 
 def _metrics(totals: Totals, loaded: LoadedModel, config: Config, limit: int | None) -> dict[str, Any]:
-    figures, by_length = totals.figures, config.evaluation.batching == "token_budget"
+    figures, batching = totals.figures, config.evaluation.batching
     num_samples, seconds = sum(item.num_rows for item in figures), sum(item.seconds for item in figures)
     tokens, padded = sum(item.num_tokens for item in figures), sum(item.padded_tokens for item in figures)
     cut = [item.num_truncated for item in figures if item.num_truncated is not None]
@@ -197,8 +173,8 @@ def _metrics(totals: Totals, loaded: LoadedModel, config: Config, limit: int | N
     busy = [(item.gpu_util_pct, item.seconds) for item in figures if item.gpu_util_pct is not None]
     return {
         "num_samples": num_samples,
-        "batching": config.evaluation.batching,
-        "max_tokens_per_batch": limit if by_length else None,
+        "batching": batching,
+        "max_tokens_per_batch": limit if batching == "token_budget" else None,
         **(dict.fromkeys(quality) if loaded.info.weights == "dummy" else quality),
         "num_missing_labels": totals.quality.num_missing,
         "inference_time_s": seconds,
@@ -213,7 +189,7 @@ def _metrics(totals: Totals, loaded: LoadedModel, config: Config, limit: int | N
         "cpu_mem_used": _largest_mb(item.cpu_mem_used_bytes for item in figures),
         "gpu_util": sum(pct * s for pct, s in busy) / sum(s for _, s in busy) if busy else None,
         "resumed_rows": totals.resumed_rows,
-        "warnings": _warnings(totals, loaded, config, limit, uncounted_cuts=len(cut) < len(figures)),
+        "warnings": _warnings(totals, loaded, config, limit),
     }
 
 
@@ -221,9 +197,7 @@ def _largest_mb(values: Iterable[int | None]) -> float | None:
     return max((value / MB for value in values if value is not None), default=None)
 
 
-def _warnings(
-    totals: Totals, loaded: LoadedModel, config: Config, limit: int | None, *, uncounted_cuts: bool
-) -> list[str]:
+def _warnings(totals: Totals, loaded: LoadedModel, config: Config, limit: int | None) -> list[str]:
     wanted, missing = _wanted_limit(config), totals.quality.num_missing
     lowered = wanted != "auto" and limit is not None and limit < wanted
     said = {
@@ -231,7 +205,8 @@ def _warnings(
         NO_CUDA: loaded.device.type != "cuda",
         "accuracy and F1 are not measured: the weights are random": loaded.info.weights == "dummy",
         f"{missing} rows have no label: predicted, left out of accuracy and F1": missing,
-        "num_truncated is not measured: this tokenizer does not tell which texts it cut": uncounted_cuts,
+        "num_truncated is not measured: this tokenizer does not tell which texts it cut":
+            any(item.num_truncated is None for item in totals.figures),
         f"{totals.resumed_rows} rows were predicted by an earlier run and timed then; remove the folder "
         f"{config.files.predictions_dir.name}/ to measure all anew": totals.resumed_rows,
     }

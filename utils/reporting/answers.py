@@ -19,13 +19,13 @@ def six_answers(results: Results) -> list[Answer]:
     """The answers to the questions of the project's success criteria, in their order."""
     files = results.files
     report, metrics = files.summary_report.name, files.metrics.name
-    bottleneck_file = files.bottlenecks.name if results.diagnosis else f"{files.traces_dir.name}/{files.trace.name}"
+    diagnosis = f"{files.bottlenecks.name}; the timeline: {files.traces_dir.name}/{files.trace.name}"
     return [
         ("Baseline latency?", _latency(results), f"{report}: Full Dataset Performance"),
         ("Optimal batch size?", _optimal(results), f"{report}: Batch Size Analysis"),
         ("Maximum throughput?", _throughput(results), f"{files.detailed_metrics.name}: max(throughput_samples_per_sec_mean)"),
         _memory_question(results),
-        ("Main bottleneck?", _bottleneck(results), f"{bottleneck_file}; the timeline: {files.traces_dir.name}/{files.trace.name}"),
+        ("Main bottleneck?", _bottleneck(results), diagnosis),
         ("Model accuracy?", accuracy(results), f"{metrics}: full_dataset_metrics.accuracy"),
     ]
 
@@ -63,7 +63,7 @@ def _optimal(results: Results) -> str:
 
 def _throughput(results: Results) -> str:
     name = "throughput_samples_per_sec"
-    best = results.sweep.best(f"{name}_mean")
+    best = max(results.sweep.having(f"{name}_mean"), key=lambda row: row[f"{name}_mean"], default=None)
     if best is None:
         return "not measured: no batch size of the sweep finished"
     said = f"{number(best[f'{name}_mean'])} samples/s at batch size {best['batch_size']}"

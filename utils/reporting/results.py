@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,9 @@ class Sweep:
         """All rows' warnings."""
         return tuple(warning for row in self.rows for warning in row["warnings"])
 
-    def best(self, name: str, pick: Callable[..., Any] = max) -> Row | None:
-        """The row with the largest figure (or by ``pick``); None where no row has it."""
-        return pick((row for row in self.measured if row[name] is not None), key=lambda row: row[name], default=None)
+    def having(self, *names: str) -> tuple[Row, ...]:
+        """The measured rows that have all these figures."""
+        return tuple(row for row in self.measured if all(row[name] is not None for name in names))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +140,8 @@ def _read_table(file: Path, words: tuple[str, ...], numbers: tuple[str, ...]) ->
         return None
     try:
         # Only an empty cell is absent: a label or module may be called "null" or "NA".
-        frame = pd.read_csv(file, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values={name: [""] for name in numbers})
+        empty = {name: [""] for name in numbers}
+        frame = pd.read_csv(file, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=empty)
         missing = [name for name in (*words, *numbers) if name not in frame.columns]
         if missing:
             raise ValueError(f"it has no column {', '.join(missing)}")

@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+"""Step 01: fetch the data set, map its labels to the model's ids, write it for the later steps."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.config_loader import EMBEDDED, Config  # noqa: E402
+from utils.core import cli, console, steps  # noqa: E402
+from utils.data.demo_assets import ensure_demo_assets  # noqa: E402
+from utils.data.labels import decide_mapping  # noqa: E402
+from utils.data.sources import read_source, write_dataset  # noqa: E402
+from utils.model_utils import model_label2id  # noqa: E402
+
+
+def body(config: Config, args: argparse.Namespace) -> None:
+    if EMBEDDED in (config.dataset.hf_name, config.model.name, config.model.tokenizer):
+        ensure_demo_assets(config)
+    step = steps.step("01")
+    if EMBEDDED == config.dataset.hf_name and steps.reason_to_run(step, config) is None:
+        console.say("The embedded data set is there already and unchanged.")
+        return
+    source = read_source(config)
+    mapping, origin, warnings = decide_mapping({name for name in source.labels if name}, model_label2id(config))
+    for warning in (*source.warnings, *warnings):
+        console.warn(warning)
+    write_dataset(config, source, mapping, origin, warnings)
+    console.say(f"Wrote {len(source.texts):,} rows with {len(mapping.names)} labels to {config.data_file}")
+    console.say(f"Label ids are {'sorted names' if origin == 'sorted' else 'those of the model'}: {config.label_mappings_file}")
+    steps.record_finished(step, config)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.make_parser(
+        "Fetch the data set, map its labels to the model's ids, and write it for the later steps.",
+        "python scripts/01_download_data.py --config configs/demo.yaml",
+    )
+    return cli.run_script(parser, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,132 @@
+"""Counts held against values worked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests import support
+from utils.analysis import costs
+
+F32 = 4
+
+
+def total(run: Callable[[], object]) -> tuple[int | None, int, int]:
+    """FLOPs, bytes and calls of all operators."""
+    counted = costs.count(run)
+    flops = [cost.flops for cost in counted]
+    known = None if None in flops else sum(flop or 0 for flop in flops)
+    return known, sum(cost.bytes_moved for cost in counted), sum(cost.calls for cost in counted)
+
+
+x = torch.randn(8, 16)
+scale = torch.randn(16)
+table = torch.randn(1000, 16)
+ids = torch.tensor([[1, 2, 3], [3, 2, 1]])
+
+CASES = {
+    "matrix product": (lambda: x @ torch.empty(16, 32), 2 * 8 * 16 * 32, F32 * (8 * 16 + 16 * 32 + 8 * 32)),
+    "linear with bias": (
+        lambda: functional.linear(x, torch.empty(32, 16), torch.empty(32)),
+        2 * 8 * 16 * 32, F32 * (8 * 16 + 16 * 32 + 32 + 8 * 32),
+    ),
+    "addition": (lambda: x + x.neg(), 2 * 128, F32 * (2 * 128 + 3 * 128)),
+    "the same tensor twice is read once": (lambda: x * x, 128, F32 * 256),
+    "broadcast reads what is there": (lambda: x * scale, 128, F32 * (128 + 16 + 128)),
+    "expanded reads what is there": (lambda: x * scale.expand(8, 16), 128, F32 * (128 + 16 + 128)),
+    "in place reads and writes": (lambda: torch.empty(128).add_(1.0), 128, F32 * 256),
+    "out= is not read": (lambda: torch.add(x, 1.0, out=torch.empty(8, 16)), 128, F32 * 256),
+    "copy_ does not read its target": (lambda: torch.empty(8, 16).copy_(x), 0, F32 * 256),
+    "fill_ only writes": (lambda: torch.empty(128).fill_(1.0), 0, F32 * 128),
+    "clone": (lambda: x.clone(), 0, F32 * 256),
+    "to another precision": (lambda: x.to(torch.bfloat16), 0, 128 * (4 + 2)),
+    "to the same precision": (lambda: x.to(torch.float32), 0, 0),
+    "views": (lambda: x.t().unsqueeze(0).expand(3, 16, 8)[:, :4].view(3, 4, 8), 0, 0),
+    "contiguous already": (lambda: x.contiguous(), 0, 0),
+    "contiguous of a transpose": (lambda: x.t().contiguous(), 0, F32 * 256),
+    "embedding reads the rows that it looks up": (lambda: functional.embedding(ids, table), 0, F32 * 2 * 6 * 16 + 8 * 6),
+    "SiLU": (lambda: functional.silu(x), 4 * 128, F32 * 256),
+    "softmax": (lambda: x.softmax(-1), 5 * 128, F32 * 256),
+    "mean": (lambda: x.mean(-1), 128, F32 * (128 + 8)),
+    "layer norm": (
+        lambda: functional.layer_norm(x, (16,), scale, scale.clone()), 7 * 128,
+        # its bias is a copy; the kernel puts out mean and reciprocal deviation of each row too
+        F32 * (2 * 16) + F32 * (128 + 16 + 16 + 128 + 8 + 8),
+    ),
+    "concatenation": (lambda: torch.cat((x, x.neg())), 128, F32 * 256 + F32 * 512),
+    "integers are no FLOPs": (lambda: ids + 1, 0, 8 * 12),
+    "empty tensors": (lambda: torch.empty(0, 4) + 1, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_worked_by_hand(name: str) -> None:
+    run, flops, moved = CASES[name]
+    assert total(run)[:2] == (flops, moved)
+
+
+@pytest.mark.parametrize("query_heads", [2, 4])
+def test_fused_attention(query_heads: int) -> None:
+    """Two products of 2 FLOPs a multiply-add; grouped heads count as often as they are used."""
+    q = torch.randn(3, query_heads, 10, 8)
+    k, v = (torch.randn(3, 2, 12, 8) for _ in range(2))
+    grouped = query_heads != 2
+    counted = costs.count(lambda: functional.scaled_dot_product_attention(q, k, v, enable_gqa=grouped))
+    flops = sum(cost.flops or 0 for cost in counted if costs.category(cost.name) == "attention")
+    matmuls = sum(cost.flops or 0 for cost in counted if costs.category(cost.name) == "matrix product")
+    assert flops + matmuls == 2 * 2 * 3 * query_heads * 10 * 12 * 8
+    if not grouped:
+        [attention] = [cost for cost in counted if "flash_attention_for_cpu" in cost.name]
+        assert attention.bytes_moved == F32 * (2 * q.numel() + k.numel() + v.numel() + 3 * query_heads * 10)
+
+
+def test_eager_attention() -> None:
+    q, k, v = (torch.randn(3, 2, 10, 8) for _ in range(3))
+    flops, moved, _ = total(lambda: (q @ k.transpose(-1, -2) * 0.5).softmax(-1) @ v)
+    scores, heads = 3 * 2 * 10 * 10, 3 * 2 * 10 * 8
+    assert flops == 2 * (2 * scores * 8) + scores + 5 * scores
+    assert moved == F32 * ((2 * heads + scores) + 2 * scores + 2 * scores + (scores + 2 * heads))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_whole_model_is_two_flops_a_parameter_and_token(attention: str) -> None:
+    """The rule of thumb for matrix products, plus attention; embeddings are looked up, not multiplied."""
+    config = support.build_model_config(hidden_size=64, intermediate_size=256)
+    model = support.Qwen2ForSequenceClassification(config).eval()
+    model.set_attn_implementation(attention)
+    tokens = torch.ones(2, 16, dtype=torch.long)
+    counted = costs.count(lambda: model(input_ids=tokens, use_cache=False))
+    assert all(cost.flops is not None for cost in counted), "no operator of the model is unknown"
+    products = sum(cost.flops or 0 for cost in counted if costs.category(cost.name) in ("matrix product", "attention"))
+    weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name)
+    attention_flops = 2 * (2 * 2 * 2 * 4 * 16 * 16 * 16)  # layers x (two products, multiply-add, batch, heads, 16², width)
+    assert products == pytest.approx(2 * weights * 2 * 16 + attention_flops, rel=0.003)
+
+
+def test_an_operator_without_a_formula_is_unknown() -> None:
+    [cost] = costs.count(lambda: torch.erfinv(x))
+    assert cost.name == "aten::erfinv" and cost.flops is None
+    assert cost.bytes_moved == F32 * 256
+    merged = costs.merge((cost, cost))
+    assert merged[0].flops is None and merged[0].calls == 2
+
+
+def test_calls_and_shapes() -> None:
+    linear = nn.Linear(16, 32, bias=False)
+    counted = {cost.name: cost for cost in costs.count(lambda: [linear(x) for _ in range(3)])}
+    assert counted["aten::mm"].calls == 3
+    assert counted["aten::mm"].input_shapes == ((8, 16), (16, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("aten::addmm", "matrix product"), ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
+     ("aten::native_layer_norm", "normalisation"), ("aten::mul_", "element-wise"), ("aten::mean", "reduction"),
+     ("aten::copy_", "copy"), ("aten::index_select", "copy"), ("aten::view", "other")],
+)
+def test_category(name: str, kind: str) -> None:
+    assert costs.category(name) == kind

@@ -1,0 +1,122 @@
+"""Time by module: parts add up, and a layer made slow on purpose is found."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
+
+from tests import support
+from utils.analysis.layers import LayerTime, layer_index, measure_layers, named_in_trace
+
+CPU = torch.device("cpu")
+TOKENS = torch.ones(2, 16, dtype=torch.long)
+BUSY_S = 0.02
+
+
+def busy(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def measure(model: Any, forwards: int = 3) -> dict[str, LayerTime]:
+    model.eval()
+    with torch.inference_mode():
+        model(input_ids=TOKENS)
+        rows, _ = measure_layers(model, lambda: [model(input_ids=TOKENS) for _ in range(forwards)], forwards, CPU)
+    return {row.module: row for row in rows}
+
+
+def qwen() -> Any:
+    return support.Qwen2ForSequenceClassification(support.build_model_config(num_hidden_layers=4))
+
+
+def test_kinds_and_indices() -> None:
+    rows = measure(qwen())
+    kinds = {name: (row.kind, row.layer_index) for name, row in rows.items()}
+    assert kinds["(model)"] == kinds["model"] == ("model", None)
+    assert kinds["model.embed_tokens"] == ("embedding", None)
+    assert kinds["model.layers.2"] == ("layer", 2)
+    assert kinds["model.layers.2.self_attn"] == ("attention", 2)
+    assert kinds["model.layers.3.self_attn.q_proj"] == ("q_proj", 3)
+    assert kinds["model.layers.3.mlp"] == ("mlp", 3)
+    assert kinds["model.layers.3.mlp.act_fn"] == ("SiLUActivation", 3)
+    assert kinds["model.layers.0.input_layernorm"] == kinds["model.layers.0.post_attention_layernorm"] == ("norm", 0)
+    assert kinds["model.rotary_emb"] == ("rotary", None)
+    assert kinds["score"] == ("score", None)
+    assert layer_index("score") is None
+
+
+@pytest.mark.parametrize("model", [
+    BertForSequenceClassification(BertConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                                             intermediate_size=64)),
+    DistilBertForSequenceClassification(DistilBertConfig(vocab_size=320, dim=32, n_layers=2, n_heads=4, hidden_dim=64)),
+], ids=["bert", "distilbert"])
+def test_other_architectures(model: Any) -> None:
+    kinds = {row.kind for row in measure(model).values()}
+    assert {"model", "layer", "norm", "embedding", "score", "Linear"} <= kinds
+
+
+def test_parts_add_up() -> None:
+    rows = measure(qwen(), forwards=20)
+    parts = sum(row.self_time_ms for row in rows.values())
+    assert parts == pytest.approx(rows["(model)"].time_ms, rel=1e-6)
+    assert sum(row.share_pct for row in rows.values()) == pytest.approx(100)
+    assert all(row.calls == 1 for row in rows.values())
+
+
+def test_a_slow_layer_is_found() -> None:
+    model = qwen()
+    slow = model.model.layers[2].mlp.down_proj
+    forward = slow.forward
+
+    def dragged(*args: Any) -> Any:
+        busy(BUSY_S)
+        return forward(*args)
+
+    slow.forward = dragged
+    rows = measure(model)
+    worst = max(rows.values(), key=lambda row: row.self_time_ms)
+    assert (worst.module, worst.kind, worst.layer_index) == ("model.layers.2.mlp.down_proj", "down_proj", 2)
+    assert worst.self_time_ms >= BUSY_S * 1e3 * 0.999
+    assert rows["model.layers.2"].time_ms >= worst.self_time_ms
+
+
+def test_hooks_are_taken_out() -> None:
+    """Thousands of calls that do nothing would otherwise be charged to the caller."""
+
+    class Caller(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nothing = torch.nn.Identity()
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            for _ in range(5000):
+                self.nothing(input_ids)
+            return input_ids
+
+    model = Caller()
+    with torch.inference_mode():
+        rows, cost = measure_layers(model, lambda: model(TOKENS), 1, CPU)
+    hooks_ms = 5000 * (cost.inside_s + cost.outside_s) * 1e3
+    whole = next(row for row in rows if row.module == "(model)")
+    assert cost.outside_s > 0
+    assert whole.time_ms < hooks_ms, "what remains is less than what the hooks took"
+
+
+def test_hooks_are_removed_and_survive_errors() -> None:
+    model = qwen()
+    with pytest.raises(IndexError), torch.inference_mode():
+        measure_layers(model, lambda: model(input_ids=torch.full((1, 4), 10**6)), 1, CPU)
+    with named_in_trace(model):
+        assert model.model.layers[0]._forward_pre_hooks
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())

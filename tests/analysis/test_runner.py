@@ -1,0 +1,124 @@
+"""The whole analysis on the tiny model."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import support
+from utils.analysis import roofline, runner, verdict
+from utils.analysis.tracing import OperatorTime
+from utils.config_loader import Config
+from utils.core.errors import UserError
+from utils.model_utils import LoadedModel, load_model
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(support.small_config(tmp_path_factory.mktemp("load"), tiny_model))
+
+
+@pytest.fixture(scope="module")
+def ceilings() -> roofline.Ceilings:
+    return roofline.measure(torch.device("cpu"), torch.float32)
+
+
+def write_metrics(config: Config, /, **changes: Any) -> None:
+    rows = [{"batch_size": 1, "status": "ok"}, {"batch_size": 2, "status": "ok"}, {"batch_size": 4, "status": "ok"},
+            {"batch_size": 64, "status": "oom"}]
+    payload = {"config": config.to_dict(), "batch_size_profiling": rows, "optimal_batch_size": {"batch_size": 2}, **changes}
+    config.files.metrics.parent.mkdir(parents=True, exist_ok=True)
+    config.files.metrics.write_text(json.dumps(payload))
+
+
+def test_sizes_from_the_sweep(tmp_path: Path, tiny_model: Path) -> None:
+    config = support.small_config(tmp_path, tiny_model)
+    warnings: list[str] = []
+    write_metrics(config)
+    assert runner.sizes_to_profile(config, warnings) == ((1, 2, 4), 2)
+    write_metrics(config, optimal_batch_size=None)
+    assert runner.sizes_to_profile(config, warnings) == ((1, 4), 4)
+    assert warnings == []
+    write_metrics(config, config={"model": {"name": "another"}})
+    runner.sizes_to_profile(config, warnings)
+    assert "other model settings" in warnings[0]
+
+
+def test_sizes_without_a_sweep(tmp_path: Path, tiny_model: Path) -> None:
+    warnings: list[str] = []
+    config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[2, 4, 8]")
+    assert runner.sizes_to_profile(config, warnings) == ((2, 8), 8)
+    assert "02_baseline_inference.py" in warnings[0]
+
+
+def test_a_broken_metrics_file_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    config = support.small_config(tmp_path, tiny_model)
+    config.files.metrics.parent.mkdir(parents=True)
+    config.files.metrics.write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        runner.sizes_to_profile(config, [])
+
+
+def test_batches() -> None:
+    warnings: list[str] = []
+    assert runner.make_batches(list("abcde"), 2, warnings) == (["a", "b"], ["c", "d"])
+    assert len(runner.make_batches(list("a" * 50), 1, warnings)) == runner.MOST_BATCHES
+    assert warnings == []
+    assert runner.make_batches(list("abc"), 8, warnings) == (["a", "b", "c"],)
+    assert "profiled on 3 texts" in warnings[0]
+
+
+def test_a_tokenizer_that_sleeps(loaded: LoadedModel, ceilings: roofline.Ceilings) -> None:
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.05)  # the workload itself
+        return loaded.tokenizer(*args, **kwargs)
+
+    sleepy = replace(loaded, tokenizer=slow)
+    with torch.inference_mode():
+        _, evidence = runner.measure_size(sleepy, support.TEXTS[:2], 2, 64, ceilings, [])
+    assert evidence.tokenize_ms >= 50
+    assert verdict.decide(evidence).verdict == "input-bound"
+
+
+def test_padding_is_counted(loaded: LoadedModel, ceilings: roofline.Ceilings) -> None:
+    texts = ["books", "books number 1 " * 20]
+    lengths = [len(ids) for ids in loaded.tokenizer(texts, truncation=True, max_length=64)["input_ids"]]
+    with torch.inference_mode():
+        _, evidence = runner.measure_size(loaded, texts, 2, 64, ceilings, [])
+    assert evidence.padding_fraction == pytest.approx((lengths[1] - lengths[0]) / (2 * lengths[1]))
+
+
+def test_a_size_that_does_not_fit_is_left_out(
+    tmp_path: Path, tiny_model: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = support.small_config(tmp_path, tiny_model, "profiling.trace_steps=1")
+    sound = runner.measure_size
+
+    def short_of_memory(*args: Any) -> Any:
+        if args[2] == 4:
+            raise torch.OutOfMemoryError("planted")
+        return sound(*args)
+
+    monkeypatch.setattr(runner, "measure_size", short_of_memory)
+    found = runner.analyse(loaded, config)
+    assert [row["batch_size"] for row in found.batch_sizes] == [1] and found.detail_batch_size == 1
+    assert any("Batch size 4 does not fit" in warning for warning in found.warnings)
+    config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[4]")
+    with pytest.raises(UserError, match="No batch size fits"):
+        runner.analyse(loaded, config)
+
+
+def test_operators_are_scaled_to_the_untraced_forward(ceilings: roofline.Ceilings) -> None:
+    def took(name: str, ms: float | None) -> OperatorTime:
+        return OperatorTime(name=name, input_shapes=(), calls=1, self_device_ms=ms, total_device_ms=ms, self_host_ms=1.0,
+                            total_host_ms=1.0, memory_allocated_bytes=0.0)
+
+    groups = runner.group_operators((took("aten::mm", 3.0), took("aten::copy_", 1.0)), (), 1, ceilings, 2.0)
+    assert {group.kind: group.measured_ms for group in groups} == {"matrix product": 1.5, "copy": 0.5}
+    assert runner.group_operators((took("aten::mm", None),), (), 1, ceilings, 2.0) == ()

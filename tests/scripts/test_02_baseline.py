@@ -1,0 +1,168 @@
+"""Step 02, run for real on the tiny model: figures, files, refusals, going on after a cut."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import runpy
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests import support
+from utils.core.artifacts import METRICS_SCHEMA, PROJECT_ROOT, read_json, sha256_tree
+from utils.core.errors import Interrupted
+from utils.core.steps import reason_to_run, step
+from utils.evaluation import runner
+from utils.profiler import InferenceProfiler
+
+SCRIPT = "scripts/02_baseline_inference.py"
+Main = Callable[..., int]
+Finished = tuple[Path, subprocess.CompletedProcess[str]]
+NOTHING_LEFT = (".tmp", "sweep.json")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Finished:
+    folder = tmp_path_factory.mktemp("step_02")
+    support.write_dataset(folder / "data")
+    return folder, support.run_script(SCRIPT, *support.set_flags(support.small_overrides(folder, tiny_model)))
+
+
+@pytest.fixture
+def main(tmp_path: Path, tiny_model: Path) -> Iterator[Main]:
+    """The script's main in this process, on a data set of the test's own; more settings as words."""
+    support.write_dataset(tmp_path / "data")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logged = list(logging.getLogger().handlers)
+
+    def run(*more: str, model: Path = tiny_model) -> int:
+        words = support.set_flags([*support.small_overrides(tmp_path, model), *more])
+        return runpy.run_path(str(PROJECT_ROOT / SCRIPT), run_name="step_02")["main"](words)
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    logging.getLogger().handlers[:] = logged
+
+
+def test_it_shows_the_blocks_of_the_contract(finished: Finished) -> None:
+    _, done = finished
+    assert done.returncode == 0, done.stdout + done.stderr
+    places = [
+        done.stdout.index(words)
+        for words in (
+            "MODEL SUMMARY\n" + "=" * 70, "PROFILING MULTIPLE BATCH SIZES\n" + "=" * 70, "Batch Size 1:",
+            "Latency/sample:", "Throughput:", "Batch Size 4:", "FULL DATASET EVALUATION\n" + "=" * 70, "Samples: 60\n", "Accuracy: 0.",
+            "F1-Score (Macro): 0.", "F1-Score (Weighted): 0.", "Inference time: ", " samples/sec",
+        )
+    ]
+    assert places[:-1] == sorted(places[:-1])
+
+
+def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -> None:
+    folder, _ = finished
+    results = folder / "results"
+    payload = read_json(results / "baseline_metrics.json", made_by=SCRIPT, schema=METRICS_SCHEMA)
+    with (results / "detailed_metrics.csv").open(newline="") as source:
+        table = list(csv.DictReader(source))
+    assert [int(row["batch_size"]) for row in table] == [1, 4]
+    for row, figures in zip(table, payload["batch_size_profiling"], strict=True):
+        assert figures["batch_size"] == int(row["batch_size"])
+        assert set(figures) - set(row) == {"sample_size"}
+        assert float(row["latency_per_sample_ms_mean"]) == figures["latency_per_sample_ms_mean"]
+        assert (row["gpu_power_w_mean"] == "") == (figures["gpu_power_w_mean"] is None)
+    rows = pd.concat(pd.read_parquet(file) for file in sorted((results / "predictions").glob("*.parquet")))
+    assert payload["full_dataset_metrics"]["accuracy"] == pytest.approx((rows.label_id == rows.predicted_id).mean())
+    assert payload["optimal_batch_size"]["batch_size"] in (1, 4)
+    assert payload["dataset_info"]["num_rows"] == 60
+    assert payload["dataset_info"]["label_mapping_source"] == "model"
+    assert set(payload["full_dataset_metrics"]) - set(payload["units"]) == {"batching", "per_class", "warnings"}
+    assert not [file for file in results.rglob("*") if file.name.endswith(NOTHING_LEFT)]
+    assert reason_to_run(step("02"), support.load_config(overrides=support.small_overrides(folder, tiny_model))) is None
+
+
+def test_a_run_cut_in_the_evaluation_does_not_measure_the_sweep_again(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeps: list[int] = []
+    real = InferenceProfiler.profile_multiple_batch_sizes
+
+    def spy(*args: Any, **named: Any) -> Any:
+        sweeps.append(1)
+        return real(*args, **named)
+
+    def cut(*_: Any, **__: Any) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(InferenceProfiler, "profile_multiple_batch_sizes", spy)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "evaluate_dataset", cut)
+        assert main() == 143
+    assert not (tmp_path / "results" / "baseline_metrics.json").exists()
+    assert main() == 0
+    assert (len(sweeps), "taken over" in capsys.readouterr().out) == (1, True)
+    assert main() == 0
+    assert len(sweeps) == 2, "after a success the next run measures again"
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "evaluate_dataset", cut)
+        assert main("profiling.batch_sizes=[2]") == 143
+    assert main() == 0
+    assert len(sweeps) == 4, "a sweep of other settings is not taken over"
+
+
+def test_a_failing_run_leaves_what_was_there(main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main() == 0
+    before = sha256_tree(tmp_path / "results" / "predictions")
+    metrics = (tmp_path / "results" / "baseline_metrics.json").read_bytes()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(runner, "evaluate_dataset", fail)
+    assert main("profiling.max_length=4") == 1
+    assert (tmp_path / "results" / "baseline_metrics.json").read_bytes() == metrics
+    assert sha256_tree(tmp_path / "results" / "predictions") == before
+
+
+def test_dummy_weights_say_that_accuracy_was_not_measured(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("model.load_format=dummy", "dataset.sample_sizes=[4, 100]", "evaluation.batching=dataset_order") == 0
+    shown = capsys.readouterr()
+    assert "Accuracy: not measured (dummy weights)" in shown.out
+    assert "asks for 100 texts; the data set has 60" in shown.err
+    payload = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
+    assert (payload["model_info"]["weights"], payload["full_dataset_metrics"]["accuracy"]) == ("dummy", None)
+    assert sorted({row["sample_size"] for row in payload["batch_size_profiling"]}) == [4, 60]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("evaluation.num_workers=2", "only 1 is supported"),
+        ("profiling.max_length=100000", "profiling.max_length"),
+        ("dataset.local_path=./nowhere/val_df.csv", "01_download_data.py"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_message(
+    main: Main, capsys: pytest.CaptureFixture[str], setting: str, said: str
+) -> None:
+    assert main(setting) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+def test_model_and_data_with_other_label_counts_are_refused(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = support.build_tiny_model(tmp_path / "model", labels=("yes", "no"))
+    assert main(model=model) == 2
+    assert "The model has 2 labels, the data set 3." in capsys.readouterr().err

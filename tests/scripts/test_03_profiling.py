@@ -1,0 +1,58 @@
+"""Step 03 for real, on the tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import support
+from utils.core import steps
+
+SCRIPT = "scripts/03_detailed_profiling.py"
+VERDICTS = {"input-bound", "overhead-bound", "memory-bound", "compute-bound", "none-near"}
+
+
+def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
+    config = support.small_config(tmp_path, tiny_model)
+    done = support.run_script(SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model)))
+    assert done.returncode == 0, done.stderr
+    assert "BOTTLENECK ANALYSIS\n" + "=" * 70 in done.stdout
+    assert "python scripts/02_baseline_inference.py" in done.stderr, "names the step that makes the missing sweep"
+    assert "USDT" not in done.stderr
+
+    found = json.loads(config.files.bottlenecks.read_text())
+    assert found["schema_version"] == 1 and (found["device"], found["dtype"]) == ("cpu", "float32")
+    assert [row["batch_size"] for row in found["batch_sizes"]] == [1, 4]
+    for row in found["batch_sizes"]:
+        assert row["verdict"] in VERDICTS and row["sentence"] and row["rule"]
+        assert 0 < row["floor_ms"] <= row["measured_ms"]
+        assert 0 <= row["padding_fraction"] < 1
+        assert row["evidence"]["flops"] > 0 and row["evidence"]["unknown_operators"] == []
+    assert len(found["wins"]) <= 3
+    assert all(set(win) == {"title", "cause", "win_ms", "win_pct", "try", "setting", "evidence"} for win in found["wins"])
+    assert found["main_bottleneck"] in done.stdout
+    assert found["tracing_overhead_ratio"] > 0
+
+    assert json.loads(config.files.trace.read_text())["traceEvents"]
+    names = {event.get("name") for event in json.loads(config.files.trace.read_text())["traceEvents"]}
+    assert {"tokenize", "host_to_device", "forward", "device_to_host", "model.layers.0"} <= names
+    stacks = config.files.stacks.read_text().splitlines()
+    assert stacks and all(line.rpartition(" ")[2].isdigit() for line in stacks)
+
+    operators = pd.read_csv(config.files.operators)
+    assert operators["share_pct"].sum() == pytest.approx(100)
+    assert operators["flops"].sum() > 0
+    layers = pd.read_csv(config.files.layers)
+    assert list(layers) == ["module", "kind", "layer_index", "calls", "time_ms", "self_time_ms", "share_pct"]
+    whole = layers.loc[layers["module"] == "(model)", "time_ms"].item()
+    assert layers["self_time_ms"].sum() == pytest.approx(whole, rel=0.05)
+    assert steps.reason_to_run(steps.step("03"), config) is None
+
+
+def test_no_data_set(tmp_path: Path, tiny_model: Path) -> None:
+    done = support.run_script(SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model)))
+    assert done.returncode == 2, done.stderr
+    assert "01_download_data.py" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,283 @@
+"""The whole analysis of a loaded model: measure each batch size that matters, trace one, judge, write the files."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.profiler import record_function
+
+from utils.analysis import costs, layers, operators, roofline, tracing, verdict
+from utils.config_loader import Config
+from utils.core import console
+from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
+from utils.core.errors import UserError
+from utils.data.reader import sample_texts
+from utils.model_utils import LoadedModel
+
+STEP_02 = "python scripts/02_baseline_inference.py"
+MOST_BATCHES = 8
+"""Batches of one size that are timed and counted; more add little but time."""
+REPEATS = 5
+SECONDS_PER_SIZE = 10.0
+"""With large models fewer batches are taken, so that timing one size stays about this short (one batch at least)."""
+
+Span = Callable[[str], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bottlenecks:
+    """What ``bottlenecks.json`` holds."""
+
+    device: str
+    dtype: str
+    ceilings: dict[str, Any]
+    detail_batch_size: int
+    tracing_overhead_ratio: float
+    hooks: dict[str, float]
+    batch_sizes: tuple[dict[str, Any], ...]
+    wins: tuple[dict[str, Any], ...]
+    main_bottleneck: str
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Batches of texts and the model that classifies them."""
+
+    loaded: LoadedModel
+    batches: tuple[list[str], ...]
+    max_length: int
+
+    def run(self, index: int, span: Span) -> None:
+        """One batch from texts to logits on the host, each phase in a ``span``."""
+        with span("tokenize"):
+            encoded = self._encode(self.batches[index % len(self.batches)])
+        with span("host_to_device"):
+            inputs = self._to_device(encoded)
+        with span("forward"):
+            logits = self.loaded.model(**inputs).logits
+        with span("device_to_host"):
+            logits.float().cpu()
+
+    def inputs(self, index: int) -> dict[str, torch.Tensor]:
+        return self._to_device(self._encode(self.batches[index % len(self.batches)]))
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> object:
+        return self.loaded.model(**inputs).logits
+
+    def _encode(self, texts: list[str]) -> Any:
+        return self.loaded.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
+
+    def _to_device(self, encoded: Any) -> dict[str, torch.Tensor]:
+        return {name: encoded[name].to(self.loaded.device) for name in ("input_ids", "attention_mask")}
+
+
+def analyse(loaded: LoadedModel, config: Config) -> Bottlenecks:
+    """Measure, trace and judge; write trace, stacks, operators, layers and bottlenecks.
+
+    Raises:
+        DataError: no data set.
+        UserError: not even the smallest batch fits into memory.
+    """
+    warnings: list[str] = []
+    sizes, optimal = sizes_to_profile(config, warnings)
+    texts = sample_texts(config.data_file, config.dataset.sample_sizes[0], config.profiling.seed)
+    measured: dict[int, tuple[Workload, verdict.Evidence]] = {}
+    with torch.inference_mode():
+        ceilings = roofline.measure(loaded.device, getattr(torch, loaded.info.dtype))
+        for size in console.progress(sizes, what="Profiling batch sizes", unit="size"):
+            try:
+                measured[size] = measure_size(loaded, texts, size, config.profiling.max_length, ceilings, warnings)
+            except torch.OutOfMemoryError:
+                warnings.append(f"Batch size {size} does not fit into memory and is left out.")
+                torch.cuda.empty_cache()
+        if not measured:
+            fix = "--set profiling.batch_sizes=[1] or a smaller profiling.max_length"
+            raise UserError("No batch size fits into memory.", where="profiling.batch_sizes", fix=fix)
+        detail = optimal if optimal in measured else max(measured)
+        return _detail(measured, detail, ceilings, config, warnings)
+
+
+def sizes_to_profile(config: Config, warnings: list[str]) -> tuple[tuple[int, ...], int]:
+    """1, the optimal and the largest batch size of the sweep, and which is optimal; without a sweep the config's ends."""
+    sizes = config.profiling.batch_sizes
+    if not config.files.metrics.exists():
+        warnings.append(
+            f"{config.files.metrics.name} is not there (step 02 makes it: {STEP_02}): profiled are the first and the last "
+            f"of profiling.batch_sizes, and {sizes[-1]} stands for the optimal one."
+        )
+        return tuple(dict.fromkeys((sizes[0], sizes[-1]))), sizes[-1]
+    metrics = read_json(config.files.metrics, made_by=STEP_02)
+    if metrics.get("config", {}).get("model") != config.to_dict()["model"]:
+        warnings.append("baseline_metrics.json was measured with other model settings; its batch sizes are used all the same.")
+    fitting = [row["batch_size"] for row in metrics["batch_size_profiling"] if row["status"] == "ok"] or [min(sizes)]
+    optimal = (metrics.get("optimal_batch_size") or {}).get("batch_size", max(fitting))
+    return tuple(sorted({1, optimal, max(fitting)})), optimal
+
+
+def make_batches(texts: Sequence[str], size: int, warnings: list[str]) -> tuple[list[str], ...]:
+    """Full batches in order, at most eight; one smaller batch where there are not texts enough, with a warning."""
+    full = [list(texts[start : start + size]) for start in range(0, len(texts) - size + 1, size)]
+    if full:
+        return tuple(full[:MOST_BATCHES])
+    warnings.append(f"Batch size {size} is profiled on {len(texts)} texts: dataset.sample_sizes has no more.")
+    return (list(texts),)
+
+
+def measure_size(
+    loaded: LoadedModel, texts: Sequence[str], size: int, max_length: int, ceilings: roofline.Ceilings, warnings: list[str]
+) -> tuple[Workload, verdict.Evidence]:
+    """Time (untraced), count and, on CUDA, observe the device at one batch size."""
+    workload = Workload(loaded, make_batches(texts, size, warnings), max_length)
+    one_s = min(roofline.timed(lambda: workload.run(0, _no_span), loaded.device) for _ in range(2))
+    affordable = max(1, int(SECONDS_PER_SIZE / REPEATS / one_s))
+    workload = Workload(loaded, workload.batches[:affordable], max_length)
+    batches = [workload.inputs(index) for index in range(len(workload.batches))]
+    phases = time_phases(workload)
+    counted = costs.merge(cost for inputs in batches for cost in costs.count(partial(workload.forward, inputs)))
+    number = len(batches)
+    limited: dict[str, float] = defaultdict(float)
+    for cost in counted:
+        seconds, limit = operators.attainable_s(cost, ceilings)
+        limited[limit] += seconds / number * 1e3
+    real = sum(int(inputs["attention_mask"].sum()) for inputs in batches)
+    busy = tracing.device_busy_ms(lambda i: workload.forward(batches[i % number]), steps=number, device=loaded.device)
+    return workload, verdict.Evidence(
+        device=loaded.device.type, batch_size=size, **phases,
+        matmul_limited_ms=limited["matmul"], copy_limited_ms=limited["copy"],
+        op_calls=sum(cost.calls for cost in counted) / number, dispatch_us=ceilings.dispatch_s * 1e6,
+        flops=sum(cost.flops or 0 for cost in counted) / number,
+        bytes_moved=sum(cost.bytes_moved for cost in counted) / number, device_busy_ms=busy,
+        doubled_forward_ms=_doubled_ms(workload, batches) if loaded.device.type == "cpu" else None,
+        padding_fraction=1 - real / sum(inputs["attention_mask"].numel() for inputs in batches),
+        unknown_operators=tuple(sorted({cost.name for cost in counted if cost.flops is None})),
+    )
+
+
+def time_phases(workload: Workload) -> dict[str, float]:
+    """Milliseconds of each phase per batch: the median of the repeats, then the mean of the batches."""
+    sums: dict[str, float] = defaultdict(float)
+    for index in range(len(workload.batches)):
+        seconds: dict[str, list[float]] = defaultdict(list)
+
+        @contextmanager
+        def stopwatch(phase: str, seconds: dict[str, list[float]] = seconds) -> Iterator[None]:
+            begin = time.perf_counter()
+            yield
+            roofline.synchronize(workload.loaded.device)
+            seconds[phase].append(time.perf_counter() - begin)
+
+        for _ in range(1 + REPEATS):  # the first warms up at this shape
+            workload.run(index, stopwatch)
+        for phase, values in seconds.items():
+            sums[f"{phase}_ms"] += statistics.median(values[1:]) / len(workload.batches) * 1e3
+    return dict(sums)
+
+
+def _doubled_ms(workload: Workload, batches: list[dict[str, torch.Tensor]]) -> float:
+    """Milliseconds of the forward of every batch put twice into one, mean of medians."""
+    medians = []
+    for inputs in batches:
+        twice = {name: torch.cat((tensor, tensor)) for name, tensor in inputs.items()}
+        times = [roofline.timed(partial(workload.forward, twice), workload.loaded.device) for _ in range(1 + REPEATS)]
+        medians.append(statistics.median(times[1:]))
+    return statistics.mean(medians) * 1e3
+
+
+@contextmanager
+def _no_span(_: str) -> Iterator[None]:
+    yield
+
+
+def _detail(
+    measured: dict[int, tuple[Workload, verdict.Evidence]], size: int, ceilings: roofline.Ceilings, config: Config,
+    warnings: list[str],
+) -> Bottlenecks:
+    """Operators, layers, stacks and wins of one batch size; then everything into files."""
+    workload, evidence = measured[size]
+    loaded, files, steps = workload.loaded, config.files, config.profiling.trace_steps
+    with layers.named_in_trace(loaded.model):
+        traced = tracing.trace(
+            lambda index: workload.run(index, record_function), steps=steps, device=loaded.device, trace_file=files.trace
+        )
+    warnings += traced.warnings
+    counted = costs.merge(
+        cost for index in range(steps) for cost in costs.count(partial(workload.forward, workload.inputs(index)))
+    )
+    rows = operators.join(traced.operators, counted, steps, ceilings)
+    inputs = [workload.inputs(index) for index in range(len(workload.batches))] * REPEATS
+    layer_rows, hook = layers.measure_layers(
+        loaded.model, lambda: [workload.forward(batch) for batch in inputs], len(inputs), loaded.device
+    )
+    settings = verdict.Settings(
+        dtype=loaded.info.dtype, attn_implementation=loaded.info.attn_implementation,
+        matmul_precision=config.model.matmul_precision, batch_sizes=config.profiling.batch_sizes,
+        bfloat16_speedup=ceilings.bfloat16_matmul_flops_per_s
+        and ceilings.bfloat16_matmul_flops_per_s / ceilings.matmul_flops_per_s,
+    )
+    wins = verdict.find_wins(evidence, group_operators(traced.operators, counted, steps, ceilings, evidence.forward_ms), settings)
+    judged = [(one, verdict.decide(one)) for _, one in measured.values()]
+    unknown = sorted({name for one, _ in judged for name in one.unknown_operators})
+    if unknown:
+        warnings.append(f"No FLOP formula is known for {', '.join(unknown)}: their bytes are counted, their FLOPs are not.")
+    result = Bottlenecks(
+        device=str(loaded.device), dtype=loaded.info.dtype, ceilings=ceilings.to_dict(), detail_batch_size=size,
+        tracing_overhead_ratio=traced.step_ms / evidence.total_ms,
+        hooks={
+            "forward_ms": evidence.forward_ms, "forward_by_layers_ms": sum(row.self_time_ms for row in layer_rows),
+            "taken_out_us_per_call": (hook.inside_s + hook.outside_s) * 1e6,
+        },
+        batch_sizes=tuple(_batch_size(one, judgement) for one, judgement in judged),
+        wins=tuple(win.to_dict() for win in wins), main_bottleneck=_main_sentence(verdict.decide(evidence), wins),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+    write_text(files.stacks, "\n".join(traced.stacks) + "\n")
+    write_text(files.operators, operators.to_csv(rows, operators.OperatorRow))
+    write_text(files.layers, operators.to_csv(layer_rows, layers.LayerTime))
+    write_json(files.bottlenecks, result.to_dict())
+    return result
+
+
+def group_operators(
+    times: Sequence[tracing.OperatorTime], counted: Sequence[costs.OperatorCost], batches: int, ceilings: roofline.Ceilings,
+    forward_ms: float,
+) -> tuple[verdict.Group, ...]:
+    """Operators by kind; times are scaled down where tracing made them longer than the untraced forward."""
+    if any(time.self_device_ms is None for time in times):
+        return ()  # nothing to hold against the ceilings
+    measured, attainable, calls = (defaultdict[str, float](float) for _ in range(3))
+    for item in times:
+        measured[costs.category(item.name)] += item.self_device_ms or 0.0
+    for cost in counted:
+        kind = costs.category(cost.name)
+        attainable[kind] += operators.attainable_s(cost, ceilings)[0] / batches * 1e3
+        calls[kind] += cost.calls / batches
+    scale = min(1.0, forward_ms / max(sum(measured.values()), 1e-9))
+    return tuple(
+        verdict.Group(kind=kind, measured_ms=scale * own, attainable_ms=attainable[kind], calls=calls[kind])
+        for kind, own in measured.items()
+    )
+
+
+def _batch_size(evidence: verdict.Evidence, judgement: verdict.Verdict) -> dict[str, Any]:
+    return {
+        "batch_size": evidence.batch_size, **asdict(judgement), "evidence": evidence.to_dict(),
+        "padding_fraction": evidence.padding_fraction, "measured_ms": evidence.total_ms, "floor_ms": evidence.floor_ms,
+    }
+
+
+def _main_sentence(judgement: verdict.Verdict, wins: Sequence[verdict.Win]) -> str:
+    if not wins:
+        return f"{judgement.sentence} Nothing that was looked for would win 1% or more."
+    return f"{judgement.sentence} First to try: {wins[0].advice} ({wins[0].title}, up to {wins[0].win_pct:.0f}% of the batch time)."

@@ -1,0 +1,103 @@
+"""The embedded corpus: docstrings of installed libraries, each labelled with the library it comes from."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from utils.core.errors import DataError
+
+# Import names. All of them come with Python or with setup/requirements.txt; none is optional.
+LIBRARIES = (
+    "PIL", "datasets", "fontTools", "fsspec", "huggingface_hub", "jinja2", "joblib", "matplotlib", "mpmath", "networkx",
+    "numpy", "pandas", "pip", "psutil", "pyarrow", "pydantic", "python", "scipy", "seaborn", "sklearn", "sympy", "torch",
+    "transformers",
+)
+STANDARD_LIBRARY = "python"
+SKIPPED_PARTS = {"tests", "test", "testing", "site-packages", "_vendor", "__pycache__", "idlelib", "lib2to3", "ensurepip"}
+MAX_PER_LIBRARY = 1000
+"""Keeps the large libraries from drowning the small ones, and the reading short."""
+MIN_CHARACTERS = 12
+DEFINITIONS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def collect_corpus() -> pd.DataFrame:
+    """Read the docstrings without importing the libraries.
+
+    Returns:
+        Columns ``text`` and ``labels``; every text once, in an order that depends on the texts alone.
+
+    Raises:
+        DataError: a library is not installed.
+    """
+    owners: dict[str, str] = {}
+    shared: set[str] = set()
+    for library in LIBRARIES:
+        for text in _library_docstrings(library):
+            if owners.setdefault(text, library) != library:
+                shared.add(text)
+    # A text that two libraries share (a vendored module) has no right answer.
+    rows = [(text, owner) for text, owner in owners.items() if text not in shared]
+    rows.sort(key=lambda row: _rank(row[0], 0))
+    return pd.DataFrame(rows, columns=["text", "labels"])
+
+
+def split_corpus(corpus: pd.DataFrame, training_rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training part and evaluation part; no text stands in both, as every text stands in the corpus once."""
+    order = corpus.assign(rank=[_rank(text, seed) for text in corpus["text"]]).sort_values("rank").drop(columns="rank")
+    return order.iloc[:training_rows].reset_index(drop=True), order.iloc[training_rows:].reset_index(drop=True)
+
+
+def _rank(text: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}\0{text}".encode()).hexdigest()
+
+
+def _library_docstrings(library: str) -> list[str]:
+    texts: dict[str, None] = {}
+    for file in _files(library):
+        texts.update(dict.fromkeys(_docstrings(file)))
+        if len(texts) >= MAX_PER_LIBRARY:
+            break
+    return list(texts)[:MAX_PER_LIBRARY]
+
+
+def _files(library: str) -> list[Path]:
+    """The library's sources in an order that mixes its packages, the same on every machine."""
+    root = _root(library)
+    files = (file.relative_to(root) for file in root.rglob("*.py"))
+    kept = [file for file in files if not SKIPPED_PARTS & set(file.parts)]
+    return [root / file for file in sorted(kept, key=lambda file: _rank(file.as_posix(), 0))]
+
+
+def _root(library: str) -> Path:
+    if library == STANDARD_LIBRARY:
+        return Path(sysconfig.get_path("stdlib"))
+    found = importlib.util.find_spec(library)
+    if found is None or not found.submodule_search_locations:
+        raise DataError(
+            f"The embedded corpus needs the library {library!r}, which is not installed.",
+            fix="install the requirements: ./setup_environment.sh",
+        )
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def _docstrings(file: Path) -> Iterator[str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's sources
+            tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError):  # templates and sources for other Python versions
+        return
+    for node in ast.walk(tree):
+        text = ast.get_docstring(node, clean=False) if isinstance(node, DEFINITIONS) else None
+        clean = inspect.cleandoc(text).strip() if text else ""
+        if len(clean) >= MIN_CHARACTERS and "\0" not in clean:
+            yield clean.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,131 @@
+"""Which number stands for which label: the model's own numbers wherever it has any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.core.errors import DataError
+
+SHOWN = 8
+MISSING_ID = -1
+"""The label id of a row without a label: predicted, and left out of accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelMapping:
+    """Label names in the order of their ids."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            raise DataError("Two labels have the same name.", fix="give each label id a name of its own")
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
+
+    def to_json(self) -> dict[str, Any]:
+        """The payload of ``label_mappings.json``."""
+        return {
+            "label2id": self.label2id,
+            "id2label": {str(i): name for i, name in enumerate(self.names)},
+            "num_labels": len(self.names),
+        }
+
+    @classmethod
+    def from_json(cls, payload: dict[str, Any], where: Path) -> LabelMapping:
+        """Read that payload.
+
+        Raises:
+            DataError: ids that are not 0 to n-1, or parts that contradict each other.
+        """
+        try:
+            by_id = {int(number): str(name) for number, name in payload["id2label"].items()}
+            mapping = cls(names=tuple(by_id[i] for i in range(len(by_id))))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged(where) from error
+        if mapping.to_json() != {key: payload.get(key) for key in ("label2id", "id2label", "num_labels")}:
+            raise _damaged(where)
+        return mapping
+
+
+def _damaged(where: Path) -> DataError:
+    fix = "make it anew: python scripts/01_download_data.py"
+    return DataError("The label mappings are damaged.", where=where, fix=fix)
+
+
+def read_mapping_file(path: Path) -> LabelMapping:
+    """Read ``label_mappings.json``.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    try:
+        payload = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        fix = "make it with: python scripts/01_download_data.py"
+        raise DataError("There are no label mappings yet.", where=path, fix=fix) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _damaged(path) from error
+    return LabelMapping.from_json(payload, path)
+
+
+def decide_mapping(
+    dataset_labels: Iterable[str], model_label2id: dict[str, int] | None
+) -> tuple[LabelMapping, str, tuple[str, ...]]:
+    """Choose the label ids.
+
+    Args:
+        dataset_labels: the distinct labels of the data set, as text.
+        model_label2id: the model's names, or None where it has only ``LABEL_0`` and so on.
+
+    Returns:
+        The mapping, its source (``model``, ``sorted`` or ``ids``), and warnings.
+
+    Raises:
+        DataError: names that match only partly, or label counts that differ.
+    """
+    labels = set(dataset_labels)
+    if not labels:
+        raise DataError("The data set has no labels.", fix="name the right column: --set dataset.label_column=NAME")
+    if model_label2id is None:
+        names = tuple(sorted(labels, key=_natural))
+        warning = (
+            "the model has no label names of its own (LABEL_0, ...): ids follow the sorted names of the data set; "
+            "accuracy is right only if the model was trained with the same order"
+        )
+        return LabelMapping(names=names), "sorted", (warning,)
+    names = tuple(sorted(model_label2id, key=model_label2id.__getitem__))
+    if labels <= set(names):
+        unused = len(names) - len(labels)
+        unseen = (f"{unused} of the model's {len(names)} labels do not occur in the data set",) if unused else ()
+        return LabelMapping(names=names), "model", unseen
+    if not labels & set(names) and labels <= {str(i) for i in range(len(names))}:
+        warning = "the data set's labels are numbers: they are taken for the model's label ids"
+        return LabelMapping(names=names), "ids", (warning,)
+    raise _mismatch(labels, set(names))
+
+
+def _mismatch(labels: set[str], names: set[str]) -> DataError:
+    counts = f"The data set has {len(labels)} labels, the model {len(names)}; {len(labels & names)} names agree."
+    return DataError(
+        f"{counts}\n  only in the data set: {_some(labels - names)}\n  only in the model: {_some(names - labels)}",
+        where="dataset.label_column",
+        fix="use the model that was fine-tuned on this data set, or rename the labels so that they agree",
+    )
+
+
+def _some(names: set[str]) -> str:
+    shown = sorted(names)[:SHOWN]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(map(repr, shown)) or "none") + more
+
+
+def _natural(name: str) -> tuple[int, int, str]:
+    """Numbers by value, before names."""
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)

@@ -1,0 +1,115 @@
+"""Reads the data set that step 01 wrote: in a stream, so that memory does not grow with its rows."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from utils.core.errors import DataError
+from utils.data.labels import MISSING_ID, LabelMapping, read_mapping_file
+
+COLUMNS = ("text", "labels", "label_id")
+BLOCK_ROWS = 8192
+FIX = "make it with: python scripts/01_download_data.py"
+
+csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 128 KiB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """Consecutive rows of the data set.
+
+    Args:
+        start: position of the first row in the data set.
+        texts: one a row.
+        label_ids: int64 of shape ``[rows]``; -1 where a row has no label.
+    """
+
+    start: int
+    texts: list[str]
+    label_ids: NDArray[np.int64]
+
+
+def read_label_mapping(path: Path) -> LabelMapping:
+    """Read ``label_mappings.json``; DataError where it is missing or damaged."""
+    return read_mapping_file(path)
+
+
+def count_rows(path: Path) -> int:
+    """How many rows the data set has.
+
+    Raises:
+        DataError: missing, unreadable, or empty.
+    """
+    if path.suffix == ".parquet" and path.is_file():
+        rows = int(pq.read_metadata(path).num_rows)
+    else:
+        rows = sum(len(part.texts) for part in iter_rows(path, BLOCK_ROWS))
+    if not rows:
+        raise DataError("The data set has no rows.", where=path, fix=FIX)
+    return rows
+
+
+def iter_rows(path: Path, chunk_rows: int, max_rows: int | None = None) -> Iterator[Rows]:
+    """Yield the data set in order, ``chunk_rows`` rows at a time, at most ``max_rows`` of them.
+
+    Raises:
+        DataError: the file is missing, is not UTF-8 or lacks a column.
+    """
+    if not path.is_file():
+        raise DataError("There is no data set yet.", where=path, fix=FIX)
+    pairs = islice(_parquet_pairs(path) if path.suffix == ".parquet" else _csv_pairs(path), max_rows)
+    start = 0
+    while block := list(islice(pairs, chunk_rows)):
+        ids = np.array([number for _, number in block], dtype=np.int64)
+        yield Rows(start=start, texts=[text for text, _ in block], label_ids=ids)
+        start += len(block)
+
+
+def sample_texts(path: Path, size: int, seed: int) -> list[str]:
+    """Draw ``size`` texts without replacement, in file order; all of them where there are fewer."""
+    rows = count_rows(path)
+    chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
+    wanted = set(chosen.tolist())
+    texts: list[str] = []
+    for part in iter_rows(path, BLOCK_ROWS, max_rows=max(wanted) + 1):
+        texts += [text for i, text in enumerate(part.texts, start=part.start) if i in wanted]
+    return texts
+
+
+def _csv_pairs(path: Path) -> Iterator[tuple[str, int]]:
+    with path.open(encoding="utf-8", newline="") as source:
+        lines = csv.reader(source)
+        try:
+            header = next(lines, [])
+            text, number = _positions(header, path)
+            for line in lines:
+                yield line[text], int(line[number] or MISSING_ID)
+        except (UnicodeDecodeError, csv.Error, ValueError, IndexError) as error:
+            raise DataError(f"The data set is damaged at line {lines.line_num}: {error}.", where=path, fix=FIX) from error
+
+
+def _parquet_pairs(path: Path) -> Iterator[tuple[str, int]]:
+    try:
+        table = pq.ParquetFile(path)
+        _positions(table.schema_arrow.names, path)
+        for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=["text", "label_id"]):
+            ids = (MISSING_ID if number is None else number for number in batch.column("label_id").to_pylist())
+            yield from zip((text or "" for text in batch.column("text").to_pylist()), ids, strict=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The data set cannot be read: {error}.", where=path, fix=FIX) from error
+
+
+def _positions(names: list[str], path: Path) -> tuple[int, int]:
+    missing = [name for name in ("text", "label_id") if name not in names]
+    if missing:
+        raise DataError(f"The data set lacks the column {missing[0]!r}; it has {names}.", where=path, fix=FIX)
+    return names.index("text"), names.index("label_id")

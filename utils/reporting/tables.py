@@ -1,0 +1,259 @@
+"""The report's tables: what each cell says, for the text and the page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from utils.reporting.answers import accuracy
+from utils.reporting.figures import DASH, interval, number, percent, spread, unmeasured, yes_no
+from utils.reporting.results import Results, Row, Sweep
+
+TOP = 15
+"""Operators or modules shown."""
+
+PHASES = {
+    "tokenize_ms_mean": "tokenise", "host_to_device_ms_mean": "host to device",
+    "forward_ms_mean": "forward", "device_to_host_ms_mean": "device to host",
+}
+EXTRA_COLUMNS = {
+    "latency_per_batch_ms_p90": "p90 (ms/batch)", "latency_per_batch_ms_p95": "p95 (ms/batch)",
+    "latency_per_batch_ms_p99": "p99 (ms/batch)", "throughput_tokens_per_sec_mean": "tokens/s",
+    "gpu_mem_used": "GPU memory (MB)", "peak_gpu_mem": "GPU peak (MB)", "cpu_mem_used": "CPU memory (MB)",
+    "gpu_util_pct_mean": "GPU util (%)", "gpu_power_w_mean": "GPU power (W)", "energy_per_sample_j": "energy (J/sample)",
+    "achieved_tflops": "TFLOP/s", "mfu": "MFU", "cv": "CV",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Cells ready to show. The first ``words`` columns are words, the others figures."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int = 1
+    note: str = ""
+
+
+def batch_table(sweep: Sweep, *, full: bool = False) -> Table:
+    """One row a batch size; ``full`` adds every further column that any row has, and says which have none."""
+    extra = [name for name in EXTRA_COLUMNS if full and sweep.having(name)]
+    empty = [name for name in EXTRA_COLUMNS if full and name not in extra]
+    header = ("Batch", "Status", "ms/sample", "p50 (ms/batch)", "samples/s", "95% interval", "Padding", "Stable")
+    return Table(
+        caption=f"Batch sizes over a sample of {number(sweep.sample_size)} texts; mean ± standard deviation of the runs",
+        header=(*header, *(EXTRA_COLUMNS[name] for name in extra)),
+        rows=tuple((*_batch_cells(row), *(number(row[name]) for name in extra)) for row in sweep.rows),
+        words=2,
+        note="; ".join(f"{name}: {unmeasured(name, sweep.warnings)}" for name in empty),
+    )
+
+
+def _batch_cells(row: Row) -> tuple[str, ...]:
+    speed = "throughput_samples_per_sec"
+    return (
+        str(row["batch_size"]), row["status"] if row["status"] == "ok" else "out of memory",
+        spread(row["latency_per_sample_ms_mean"], row["latency_per_sample_ms_std"]),
+        number(row["latency_per_batch_ms_median"]), number(row[f"{speed}_mean"]),
+        interval(row[f"{speed}_ci95_low"], row[f"{speed}_ci95_high"]), percent(row["padding_fraction"]),
+        yes_no(row["stable"]) if row["status"] == "ok" else DASH,
+    )
+
+
+def run_facts(results: Results) -> list[tuple[str, str]]:
+    """What was run on what: all that another run's figures need to be held against these."""
+    metrics, settings = results.metrics, results.metrics["config"]
+    run, model, data, machine = (metrics[key] for key in ("run", "model_info", "dataset_info", "environment"))
+    torch, git = machine["torch"], machine["git"]
+    return [
+        ("Run", run["id"]),
+        ("Measured", f"{run['started_at']} to {run['finished_at']} ({number(float(run['duration_s']), 's')})"),
+        ("Command", run["command"]),
+        ("Commit", _commit(git)),
+        ("Model", f"{model['name']} ({model['model_type']}, {number(model['total_params'])} parameters, "
+                  f"{number(model['total_size_mb'], 'MB')}, {model['weights']} weights, "
+                  f"revision {model['revision'] or 'none'})"),
+        ("Precision", f"{model['dtype']}, matmul precision {torch.get('matmul_precision', DASH)}, "
+                      f"attention {model['attn_implementation'] or DASH}"),
+        ("Load time", number(float(model["load_time_s"]), "s")),
+        ("First inference", number(metrics["first_inference_ms"], "ms", missing=unmeasured("first_inference_ms", run["warnings"]))),
+        ("Data set", f"{data['name']} ({number(data['num_rows'])} rows, {data['num_labels']} labels, "
+                     f"label ids from: {data['label_mapping_source'] or 'unknown'})"),
+        ("Sweep", f"{settings['profiling']['num_measurement_runs']} runs after {settings['profiling']['num_warmup_runs']} "
+                  f"of warm-up, texts cut at {settings['profiling']['max_length']} tokens, seed {run['seed']}"),
+        ("Device", model["device"]),
+        ("GPU", _gpu(machine["gpu"])),
+        ("CPU", _cpu(machine["cpu"], torch)),
+        ("System", f"{machine['platform']}, Python {machine['python']}"),
+        ("Libraries", ", ".join(f"{name} {version}" for name, version in machine["libraries"].items() if version)),
+        ("Config SHA-256", run["config_sha256"]),
+        ("Data SHA-256", run["data_sha256"]),
+    ]
+
+
+def _commit(git: Mapping[str, Any]) -> str:
+    if not git.get("commit"):
+        return "not recorded: not a git checkout"
+    return f"{git['commit']}{' with uncommitted changes' if git.get('dirty') else ''}"
+
+
+def _gpu(gpu: Mapping[str, Any] | None) -> str:
+    if gpu is None:
+        return "none used"
+    memory = gpu.get("memory_bytes")
+    return f"{gpu.get('name')} ({number(memory and memory / 1e9, 'GB')}, driver {gpu.get('driver') or DASH})"
+
+
+def _cpu(cpu: Mapping[str, Any], torch: Mapping[str, Any]) -> str:
+    memory = cpu.get("memory_bytes")
+    return (f"{cpu.get('name')} ({cpu.get('usable_cores') or DASH} usable cores, {torch.get('num_threads', DASH)} torch threads, "
+            f"{number(memory and memory / 1e9, 'GB')})")
+
+
+def full_facts(results: Results) -> list[tuple[str, str]]:
+    """Quality and speed on the whole data set."""
+    whole = results.evaluation
+    limit = whole["max_tokens_per_batch"]
+    batching = f"{whole['batching']}{f', at most {number(limit)} tokens a batch' if limit else ''}"
+
+    def quality(name: str) -> str:
+        return "not measured" if whole[name] is None else f"{whole[name]:.4f}"
+
+    return [
+        ("Samples", number(whole["num_samples"])),
+        ("Batching", batching),
+        ("Accuracy", accuracy(results)),
+        ("F1 (macro)", quality("f1_macro")),
+        ("F1 (weighted)", quality("f1_weighted")),
+        ("Inference time", number(float(whole["inference_time_s"]), "s")),
+        ("Latency", number(float(whole["latency_per_sample_ms"]), "ms/sample")),
+        ("Throughput", f"{number(float(whole['throughput_samples_per_sec']), 'samples/s')}, "
+                       f"{number(float(whole['throughput_tokens_per_sec']), 'tokens/s')}"),
+        ("Tokens", f"{number(whole['num_tokens'])}; texts cut at max_length: {number(whole['num_truncated'])}"),
+        ("Rows taken over", f"{number(whole['resumed_rows'])} from an earlier, interrupted run"),
+    ]
+
+
+def memory_facts(results: Results) -> list[tuple[str, str]]:
+    """Memory and utilisation on the whole data set, and the model's own size."""
+    whole = results.evaluation
+    why = None if results.on_gpu else "the model ran on the CPU"
+
+    def said(name: str, unit: str) -> str:
+        return number(whole[name], unit, missing=unmeasured(name, whole["warnings"], why))
+
+    return [
+        ("Model weights", number(float(results.metrics["model_info"]["total_size_mb"]), "MB")),
+        ("GPU memory used", said("gpu_mem_used", "MB")),
+        ("GPU memory peak", said("peak_gpu_mem", "MB")),
+        ("GPU utilisation", said("gpu_util", "%")),
+        ("CPU resident", said("cpu_mem_used", "MB")),
+    ]
+
+
+def padding_facts(results: Results) -> list[tuple[str, str]]:
+    """Tokens computed that no text asked for."""
+    shares = [(row["padding_fraction"], row["batch_size"]) for row in results.sweep.having("padding_fraction")]
+    facts = [("Whole data set", f"{percent(results.evaluation['padding_fraction'])} of the tokens computed")]
+    if shares:
+        (low, first), (high, last) = min(shares), max(shares)
+        facts.append(("Batch-size sweep", f"{percent(low)} (batch size {first}) to {percent(high)} (batch size {last})"))
+    return facts
+
+
+def wins(results: Results) -> list[str]:
+    """The largest wins, one sentence each, with what to try."""
+    found = results.diagnosis["wins"] if results.diagnosis else ()
+    return [
+        f"{win['title']}: {number(win['win_ms'], 'ms')} ({number(win['win_pct'])}%) a batch. {win.get('cause', '')} "
+        f"Try: {win.get('try', DASH)}{f' ({setting})' if (setting := win.get('setting')) else ''}"
+        for win in found
+    ]
+
+
+def verdict_table(results: Results) -> Table | None:
+    """The verdict for each batch size; None where step 03 has not run."""
+    if results.diagnosis is None:
+        return None
+    return Table(
+        caption="Verdict by batch size, with its reason",
+        header=("Batch", "Verdict", "Why", "Measured (ms)", "Floor (ms)", "Padding"),
+        rows=tuple(
+            (str(item["batch_size"]), item["verdict"], item.get("sentence", ""), number(item.get("measured_ms")),
+             number(item.get("floor_ms")), percent(item.get("padding_fraction")))
+            for item in results.diagnosis["batch_sizes"]
+        ),
+        words=3,
+    )
+
+
+def per_class_table(results: Results) -> Table | None:
+    """Quality by label; None where it was not measured."""
+    rows = results.evaluation["per_class"]
+    return rows and Table(
+        caption="Quality by label",
+        header=("Label", "Precision", "Recall", "F1", "Rows"),
+        rows=tuple(
+            (row["label"], *(DASH if row[key] is None else f"{row[key]:.4f}" for key in ("precision", "recall", "f1")),
+             number(row["support"]))
+            for row in rows
+        ),
+    )
+
+
+def time_column(frame: pd.DataFrame) -> str:
+    """The operators' own time where it was spent: on the device, or on the host where nothing ran on a device."""
+    return "self_device_ms" if frame["self_device_ms"].fillna(0).gt(0).any() else "self_host_ms"
+
+
+def operators_table(frame: pd.DataFrame) -> Table:
+    """The operators that take the most time themselves."""
+    column = time_column(frame)
+    return _top_table(frame, column, f"The {TOP} operators with the most time of their own ({column})", {
+        "operator": "Operator", "input_shapes": "Input shapes", "calls": "Calls", column: "Own time (ms)",
+        "attainable_ms": "At the ceilings (ms)", "share_pct": "Share (%)",
+    })
+
+
+def layers_table(frame: pd.DataFrame) -> Table:
+    """The modules that take the most time themselves."""
+    return _top_table(frame, "self_time_ms", f"The {TOP} modules with the most time of their own (children not counted)", {
+        "module": "Module", "kind": "Kind", "calls": "Calls", "self_time_ms": "Own time (ms)",
+        "time_ms": "With children (ms)", "share_pct": "Share (%)",
+    })
+
+
+def _top_table(frame: pd.DataFrame, by: str, caption: str, columns: dict[str, str]) -> Table:
+    top = frame.sort_values(by, ascending=False, kind="stable").head(TOP)
+    cells = zip(*(_cells(name, top[name]) for name in columns), strict=True)
+    return Table(caption=caption, header=tuple(columns.values()), rows=tuple(cells), words=2)
+
+
+def _cells(name: str, values: Iterable[Any]) -> list[str]:
+    if name == "calls":
+        return [DASH if pd.isna(value) else f"{int(value):,}" for value in values]
+    return [value if isinstance(value, str) else number(float(value)) for value in values]
+
+
+def setting_facts(results: Results) -> list[tuple[str, str]]:
+    """Every setting by its dotted key."""
+    sections = results.metrics["config"].items()
+    return [(f"{name}.{key}", "null" if value is None else str(value)) for name, keys in sections for key, value in keys.items()]
+
+
+def files_facts(results: Results) -> list[tuple[str, str]]:
+    """Where everything lies, relative to the folder that the report is in; only what is there."""
+    files = results.files
+    listed = (
+        (files.metrics, "everything that a later week compares against"), (files.detailed_metrics, "one row a batch size"),
+        (files.html_report, "this report with pictures, for a browser"), (files.plots_dir, "the pictures"),
+        (files.predictions_dir, "a prediction for every row"), (files.bottlenecks, "the verdict with its evidence"),
+        (files.operators, "time by operator"), (files.layers, "time by module"),
+        (files.trace, "the timeline: open it in ui.perfetto.dev"), (files.stacks, "call stacks for a flame graph"),
+    )
+    always = (files.html_report, files.plots_dir)  # written by the step that writes this
+    return [(path.relative_to(files.results_dir).as_posix(), what) for path, what in listed if path in always or path.exists()]
