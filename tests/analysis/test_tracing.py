@@ -65,6 +65,8 @@ def test_stacks_clean_and_merge() -> None:
     events = [root, event("op at 0x7f00", 1.4, root), event("op at 0x7f01", 1.4, root), event("tiny", 0.2)]
     assert tracing.collapse(events, on_device=False) == ("a.py(1):_f_g;op 3", "tiny 1")
     assert tracing.collapse(events, on_device=True) == ()
+    step = event("ProfilerStep#2", 1.0, root)
+    assert tracing.collapse([*events, step, event("op", 5.0, step)], on_device=False) == ("ProfilerStep#2;op 5", "ProfilerStep#2 1")
 
 
 def test_operators(traced: tuple[tracing.Trace, Path], model: Any, ceilings: roofline.Ceilings) -> None:

@@ -18,9 +18,12 @@ SPREAD = (
     "latency_per_sample_ms", "latency_per_batch_ms", "latency_total_s", "throughput_samples_per_sec",
     "throughput_batches_per_sec", "throughput_tokens_per_sec",
 )
-OPERATORS = ("aten::addmm", "aten::mm", "aten::scaled_dot_product_attention", "aten::mul", "aten::silu", "aten::copy_", "aten::rsqrt")
+OPERATORS = ("aten::addmm", "aten::mm", "aten::scaled_dot_product_attention", "aten::mul", "aten::silu", "aten::copy_")
 KINDS = ("Linear", "Qwen2RMSNorm", "SiLUActivation", "Qwen2Attention")
-NO_CUDA = "gpu_mem_used, gpu_mem_reserved, peak_gpu_mem, gpu_util_pct_mean, gpu_power_w_mean, energy_per_sample_j: the model is on the CPU"
+NO_CUDA = (
+    "gpu_mem_used, gpu_mem_reserved, peak_gpu_mem, gpu_util_pct_mean, gpu_power_w_mean, energy_per_sample_j: "
+    "the model is on the CPU"
+)
 
 
 def columns() -> list[str]:
@@ -50,7 +53,7 @@ def row(size: int, *, gpu: bool, sample_size: int = 100) -> dict[str, Any]:
     }
     if gpu:
         values |= {
-            "gpu_mem_used": 1976.1 + 14 * size, "gpu_mem_reserved": 2400.0 + 20 * size, "peak_gpu_mem": 2100.0 + 18.5 * size,
+            "gpu_mem_used": 8.5, "gpu_mem_reserved": 2400.0 + 20 * size, "peak_gpu_mem": 2100.0 + 18.5 * size,
             "gpu_util_pct_mean": min(97.0, 31.0 + 12 * size**0.5), "gpu_power_w_mean": 130.0 + 30 * size**0.5,
             "energy_per_sample_j": 3.3 / size**0.5,
         }
@@ -68,7 +71,7 @@ def oom_row(size: int, sample_size: int = 100) -> dict[str, Any]:
 def per_class(labels: tuple[str, ...]) -> list[dict[str, Any]]:
     """Quality that differs by label."""
     return [
-        {"label_id": i, "label": name, "precision": 0.91 - i / 100, "recall": 0.87 + i / 200, "f1": 0.89 - i / 300, "support": 40 + i}
+        {"label_id": i, "label": name, "precision": 0.91 - i / 100, "recall": 0.87 + i / 200, "f1": 0.89, "support": 40 + i}
         for i, name in enumerate(labels)
     ]
 
@@ -76,7 +79,8 @@ def per_class(labels: tuple[str, ...]) -> list[dict[str, Any]]:
 def evaluation(labels: tuple[str, ...], *, gpu: bool, dummy: bool) -> dict[str, Any]:
     """Made-up ``full_dataset_metrics``."""
     quality = ("accuracy", "accuracy_ci95_low", "accuracy_ci95_high", "f1_macro", "f1_weighted", "num_labelled", "num_correct")
-    known = dict.fromkeys(quality) if dummy else dict(zip(quality, (0.9207, 0.9131, 0.9278, 0.9012, 0.9199, 5000, 4603), strict=True))
+    figures = (None,) * 7 if dummy else (0.9207, 0.9131, 0.9278, 0.9012, 0.9199, 5000, 4603)
+    known: dict[str, Any] = dict(zip(quality, figures, strict=True))
     return {
         **known, "num_samples": 5000, "batching": "token_budget", "max_tokens_per_batch": 8192, "num_missing_labels": 0,
         "inference_time_s": 45.41, "throughput_samples_per_sec": 110.12, "throughput_tokens_per_sec": 6771.3,
@@ -141,7 +145,7 @@ def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
          "setting": "evaluation.batching" if i == 1 else None, "evidence": {}} for i in (1, 2, 3)
     ]
     return {
-        "schema_version": 1, "device": device, "dtype": "float32", "ceilings": {"matmul_flops_per_s": 1e11, "copy_bytes_per_s": 1e10},
+        "schema_version": 1, "device": device, "dtype": "float32", "ceilings": {"matmul_flops_per_s": 1e11},
         "tracing_overhead_ratio": 1.2, "batch_sizes": verdicts, "wins": wins,
         "main_bottleneck": "compute-bound: 62% of the time is at the matrix ceiling.", "warnings": [f"ceilings: {MADE_UP}"],
     }
@@ -158,7 +162,10 @@ def write_operators(file: Path, names: tuple[str, ...] = OPERATORS) -> None:
 
 def write_layers(file: Path, count: int = 6) -> None:
     """A made-up ``layers.csv``: ``count`` layers of four modules, and the score head outside."""
-    rows = [[f"model.layers.{i}.{kind.lower()}", kind, i, 3, 5.0 - j, 4.0 - j + i / 10, 4.0] for i in range(count) for j, kind in enumerate(KINDS)]
+    rows: list[list[Any]] = [
+        [f"model.layers.{i}.{kind.lower()}", kind, i, 3, 5.0 - j, 4.0 - j + i / 10, 4.0]
+        for i in range(count) for j, kind in enumerate(KINDS)
+    ]
     rows.append(["score", "Linear", "", 3, 0.2, 0.2, 0.3])
     _write_csv(file, ["module", "kind", "layer_index", "calls", "time_ms", "self_time_ms", "share_pct"], rows)
 

@@ -25,6 +25,8 @@ ATTEMPTS = 3
 
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
 WAIT_STEPS = WARMUP_STEPS = 1
+STEP = "ProfilerStep"
+"""How the profiler calls the range of one step."""
 NO_KERNELS = (
     "The profiler saw no CUDA kernels (CUPTI is missing or not permitted here): device times of operators and the "
     "device's busy time are not measured; latencies come from the host's clock and CUDA events."
@@ -116,25 +118,26 @@ def _trace_once(step: Callable[[int], object], steps: int, device: torch.device,
 def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
     """``frame;frame;… microseconds``, outermost first, longest first: self time by the whole chain of callers.
 
-    Phases, modules, Python functions and operators are all frames. Source of the format: Brendan Gregg's FlameGraph.
+    Phases, modules, Python functions and operators are all frames. Stacks start at the profiler's step, so that threads
+    which wait meanwhile are left out; without steps all stacks count. Source of the format: Brendan Gregg's FlameGraph.
     """
-    totals: Counter[str] = Counter()
+    totals: Counter[tuple[str, ...]] = Counter()
     for event in events:
-        if event.device_type != DeviceType.CPU:
-            continue
         own_us = event.self_device_time_total if on_device else event.self_cpu_time_total
-        if own_us > 0:
+        if event.device_type == DeviceType.CPU and own_us > 0:
             totals[_stack(event)] += own_us
+    stepped = {stack: own_us for stack, own_us in totals.items() if stack[0].startswith(STEP)} or totals
     # A stack that is there is never 0: renderers drop such lines.
-    return tuple(f"{stack} {max(1, round(own_us))}" for stack, own_us in totals.most_common())
+    longest_first = sorted(stepped.items(), key=lambda item: item[1], reverse=True)
+    return tuple(f"{';'.join(stack)} {max(1, round(own_us))}" for stack, own_us in longest_first)
 
 
-def _stack(event: Any) -> str:
-    frames = []
-    while event is not None:
+def _stack(event: Any) -> tuple[str, ...]:
+    frames: list[str] = []
+    while event is not None and not (frames and frames[-1].startswith(STEP)):
         frames.append(clean_frame(event.name))
         event = event.cpu_parent
-    return ";".join(reversed(frames))
+    return tuple(reversed(frames))
 
 
 def clean_frame(name: str) -> str:
@@ -195,7 +198,7 @@ def _busy_ms(events: Iterable[Any], steps: int) -> float | None:
 
 def _is_annotation(event: Any) -> bool:
     """Ranges that we named ourselves are mirrored onto the device's timeline; they are no work."""
-    return bool(getattr(event, "is_user_annotation", False)) or event.name.startswith("ProfilerStep")
+    return bool(getattr(event, "is_user_annotation", False)) or event.name.startswith(STEP)
 
 
 def merged_length(intervals: Iterable[tuple[float, float]]) -> float:

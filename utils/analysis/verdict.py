@@ -29,7 +29,7 @@ class Evidence:
         matmul_limited_ms, copy_limited_ms: time at the ceilings of the operators that each of them limits.
         op_calls: operators started in one forward; ``dispatch_us`` is what starting one takes.
         device_busy_ms: CUDA kernels' merged time in a forward; None on the CPU and where it is not measured.
-        doubled_forward_ms: forward of the batch put twice into one; None where it was not tried.
+        doubling_growth: by how much a batch put twice into one takes longer (1 is twice); None where it was not tried.
         unknown_operators: operators without a FLOP formula; their bytes count, their FLOPs are not in ``flops``.
     """
 
@@ -46,7 +46,7 @@ class Evidence:
     flops: float
     bytes_moved: float
     device_busy_ms: float | None = None
-    doubled_forward_ms: float | None = None
+    doubling_growth: float | None = None
     padding_fraction: float | None = None
     unknown_operators: tuple[str, ...] = ()
 
@@ -64,10 +64,6 @@ class Evidence:
         return min(self.forward_ms, self.matmul_limited_ms + self.copy_limited_ms)
 
     @property
-    def doubling_growth(self) -> float | None:
-        return None if self.doubled_forward_ms is None else self.doubled_forward_ms / self.forward_ms - 1
-
-    @property
     def overhead_ms(self) -> float:
         """Forward time that is neither arithmetic nor copying: the host's work to start operators.
 
@@ -76,7 +72,8 @@ class Evidence:
         """
         if self.device_busy_ms is not None:
             return max(0.0, self.forward_ms - self.device_busy_ms)
-        fixed = 0.0 if self.doubled_forward_ms is None else 2 * self.forward_ms - self.doubled_forward_ms - self.floor_ms
+        growth = 1.0 if self.doubling_growth is None else max(0.0, self.doubling_growth)
+        fixed = (1 - growth) * self.forward_ms - self.floor_ms
         return min(self.forward_ms, max(self.op_calls * self.dispatch_us / 1e3, fixed))
 
     @property
@@ -88,7 +85,7 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         shares = {f"{name}_share": share for name, share in self.shares.items()}
-        return {**asdict(self), **shares, "overhead_ms": self.overhead_ms, "doubling_growth": self.doubling_growth}
+        return {**asdict(self), **shares, "overhead_ms": self.overhead_ms}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +122,7 @@ def decide(evidence: Evidence) -> Verdict:
         return because("overhead-bound", f"starting operators >= {OVERHEAD_SHARE:.0%} of the forward",
                        f"starting {evidence.op_calls:,.0f} operators takes {min(1.0, calls):.0%} of {forward}")
     growth = evidence.doubling_growth
-    if growth is not None and growth <= DOUBLING_GROWTH:
+    if growth is not None and abs(growth) <= DOUBLING_GROWTH:  # much less than nothing is noise, no answer
         return because("overhead-bound", f"a doubled batch takes at most {DOUBLING_GROWTH:.0%} longer",
                        f"twice the work changes {forward} by only {growth:+.0%}")
     largest = max(shares, key=lambda name: shares[name])

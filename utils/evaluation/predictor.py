@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 CPU_BUDGETS = (1024, 2048, 4096, 8192, 16384)
 CUDA_BUDGETS = (4096, 8192, 16384, 32768, 65536, 131072)
-TRIAL_SECONDS = 20.0
+TRIAL_SECONDS = 6.0
 TRIAL_SPOTS = (0.15, 0.5, 0.85)  # of all tokens, sorted by length
 WORTH_CHANGING = 1.02  # a larger budget must be this much faster: it takes more memory
 

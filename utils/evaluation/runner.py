@@ -21,13 +21,14 @@ from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkFigures, ChunkStore, StoredChunk
 from utils.evaluation.predictor import Predictor, TokenChunk, tokenize
 from utils.evaluation.quality import Quality
+from utils.gpu_monitor import GpuMonitor
 from utils.model_utils import LoadedModel
 
 T = TypeVar("T")
 
 IDENTITY_VERSION = 1  # raise it when the same settings would give other bytes
 MB = 10**6
-NO_CUDA = "gpu_mem_used, peak_gpu_mem and gpu_util are not measured: the model is not on a CUDA device"
+NO_CUDA = "gpu_mem_used and peak_gpu_mem are not measured: the model is not on a CUDA device"
 
 
 class Totals:
@@ -66,7 +67,7 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
         ConfigError, DataError, ModelError: more workers than one; unusable data; a text too long for the memory.
     """
     check_workers(config)
-    files, most = config.files, config.evaluation.max_samples
+    files, most, interval_ms = config.files, config.evaluation.max_samples, config.profiling.gpu_sample_interval_ms
     total = count_rows(config.data_file)
     store = ChunkStore(files.predictions_dir, files.state_dir / "evaluation", _identity(loaded, config, data_sha256))
     if changed := store.changed_settings():
@@ -80,7 +81,7 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
             waited_s = time.perf_counter() - marked
             if isinstance(work, TokenChunk):
                 predictor = predictor or _predictor(loaded, config, store, work)
-                done = _compute(predictor, rows, work, waited_s, store)
+                done = _compute(predictor, rows, work, store, waited_s=waited_s, interval_ms=interval_ms)
             else:
                 done = work
             totals.add(store.file(rows.start, rows.start + len(rows.texts)), done, resumed=done is work)
@@ -142,22 +143,30 @@ def _wanted_limit(config: Config) -> int | Literal["auto"]:
     return settings.batch_size if settings.batching == "dataset_order" else settings.max_tokens_per_batch
 
 
-def _compute(predictor: Predictor, rows: Rows, tokens: TokenChunk, waited_s: float, store: ChunkStore) -> StoredChunk:
+def _compute(
+    predictor: Predictor, rows: Rows, tokens: TokenChunk, store: ChunkStore, *, waited_s: float, interval_ms: float
+) -> StoredChunk:
     cuda = predictor.device if predictor.device.type == "cuda" else None
     if cuda:
         torch.cuda.reset_peak_memory_stats(cuda)
-    started = time.perf_counter()
-    predictions = predictor.predict(tokens)
+    # One monitor a chunk: its samples are dropped with it.
+    with GpuMonitor(predictor.device, interval_ms=interval_ms) as monitor:
+        begin = monitor.mark()
+        started = time.perf_counter()
+        predictions = predictor.predict(tokens)
+        seconds = waited_s + time.perf_counter() - started
+        readings = monitor.readings(begin, monitor.mark())
     figures = ChunkFigures(
         num_rows=len(rows.texts),
         num_tokens=int(tokens.num_tokens.sum()),
         padded_tokens=predictions.padded_tokens,
         num_truncated=tokens.num_truncated,
-        seconds=waited_s + time.perf_counter() - started,
+        seconds=seconds,
         gpu_mem_used_bytes=torch.cuda.memory_allocated(cuda) if cuda else None,
         peak_gpu_mem_bytes=torch.cuda.max_memory_allocated(cuda) if cuda else None,
         cpu_mem_used_bytes=psutil.Process().memory_info().rss,
-        gpu_util_pct=None,
+        gpu_util_pct=readings.util_pct_mean,
+        gpu_util_missing=dict(readings.missing).get("util_pct_mean"),
     )
     store.settle_limit(predictor.batching.limit)  # memory may have lowered it
     store.save(rows.start, rows.label_ids, predictions, tokens.num_tokens, figures)
@@ -203,6 +212,8 @@ def _warnings(totals: Totals, loaded: LoadedModel, config: Config, limit: int | 
     said = {
         f"memory ran out with batches of {wanted}; they held at most {limit} in the end": lowered,
         NO_CUDA: loaded.device.type != "cuda",
+        f"gpu_util is not measured: {totals.figures[0].gpu_util_missing}":
+            all(item.gpu_util_pct is None for item in totals.figures),
         "accuracy and F1 are not measured: the weights are random": loaded.info.weights == "dummy",
         f"{missing} rows have no label: predicted, left out of accuracy and F1": missing,
         "num_truncated is not measured: this tokenizer does not tell which texts it cut":

@@ -21,8 +21,8 @@ def number(value: Any, unit: str = "", *, missing: str = DASH) -> str:
     """Digits that carry meaning: at least three significant, thousands apart. Counts are whole."""
     if absent(value):
         return missing
-    if isinstance(value, int):
-        text = f"{value:,}"
+    if float(value).is_integer():
+        text = f"{int(value):,}"
     else:
         decimals = 1 if abs(value) >= 100 else 2
         text = f"{value:,.{decimals}f}" if abs(value) >= 1 else f"{value:.3g}"

@@ -39,6 +39,9 @@ PERCENTILES = {
     "latency_per_batch_ms_p99": ("p99", RED), "latency_per_batch_ms_p95": ("p95", ORANGE),
     "latency_per_batch_ms_p90": ("p90", GREEN), "latency_per_batch_ms_median": ("p50", BLUE),
 }
+GPU_MEMORY = {
+    "gpu_mem_reserved": ("reserved", SKY), "peak_gpu_mem": ("peak allocated", RED), "gpu_mem_used": ("change by a run", BLUE),
+}
 # Column, what it is called, and 1 where more is better, -1 where less is.
 HEATMAP = (
     ("latency_per_sample_ms_mean", "latency (ms/sample)", -1), ("latency_per_batch_ms_median", "latency p50 (ms/batch)", -1),
@@ -62,29 +65,19 @@ class Picture:
 def write_plots(results: Results) -> tuple[Picture, ...]:
     """Draw every picture that there are figures for, into the plots folder."""
     files = results.files
-    wanted: list[tuple[Path, str, str, Callable[[], Figure] | None]] = [
-        (files.comparison_plot, "Batch sizes compared", "Six panels over the batch size: latency per sample and per batch, "
-         "throughput, memory, utilisation or phases, efficiency.", lambda: comparison(results)),
-        (files.heatmap_plot, "Metrics by batch size", "A grid of metrics by batch size with the measured values; darker is better.",
-         lambda: heatmap(results)),
-        (files.plots_dir / "phases.png", "Where the time of a run goes", "Stacked bars: the share of each phase by batch size.",
-         lambda: phases(results)),
-        (files.plots_dir / "layers_time.png", "Time in the model's modules", "Bars: modules' own time by kind, and by layer.",
-         _over(layers, results.layers)),
-        (files.plots_dir / "operators_time.png", "Time by operator", "Bars: the operators with the most time of their own.",
-         _over(operators, results.operators)),
+    wanted: list[tuple[Callable[[Any], Figure], Any, Path, str, str]] = [
+        (comparison, results, files.comparison_plot, "Batch sizes compared", "Six panels over the batch size: latency per "
+         "sample and per batch, throughput, memory, utilisation or phases, efficiency."),
+        (heatmap, results, files.heatmap_plot, "Metrics by batch size", "A grid with the measured values; darker is better."),
+        (phases, results, files.plots_dir / "phases.png", "Where the time of a batch goes", "Stacked bars by batch size."),
+        (layers, results.layers, files.plots_dir / "layers_time.png", "Time in the model's modules", "Bars by kind and layer."),
+        (operators, results.operators, files.plots_dir / "operators_time.png", "Time by operator", "Bars, the longest on top."),
     ]
-    pictures = []
-    for path, title, text, draw in wanted:
-        if draw is not None:
-            with mpl.rc_context(STYLE):
-                save(draw(), path)
-            pictures.append(Picture(path=path, title=title, text=text))
-    return tuple(pictures)
-
-
-def _over(draw: Callable[[pd.DataFrame], Figure], frame: pd.DataFrame | None) -> Callable[[], Figure] | None:
-    return None if frame is None or frame.empty else lambda: draw(frame)
+    there = [item for item in wanted if item[1] is not None and not getattr(item[1], "empty", False)]
+    for draw, source, path, *_ in there:
+        with mpl.rc_context(STYLE):
+            save(draw(source), path)
+    return tuple(Picture(path=path, title=title, text=text) for _, _, path, title, text in there)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -118,7 +111,7 @@ def _batch_axis(axes: Axes, sweep: Sweep) -> None:
     for row in sweep.rows:
         if row["status"] == "oom":
             axes.axvspan(row["batch_size"] / 1.18, row["batch_size"] * 1.18, color="#f3e3da", zorder=0)
-            axes.text(row["batch_size"], 0.5, "out of memory", rotation=90, ha="center", va="center", color=RED, fontsize=8.5,
+            axes.text(row["batch_size"], 0.5, "out of memory", rotation=90, color=RED, fontsize=8.5, ha="center", va="center",
                       transform=axes.get_xaxis_transform())
 
 
@@ -137,7 +130,6 @@ def _panel(axes: Axes, sweep: Sweep, title: str, unit: str, names: Sequence[str]
     why = unmeasured(names[0], sweep.warnings, None if sweep.measured else "no batch size fitted into memory")
     axes.text(0.5, 0.5, textwrap.fill(why, 38), ha="center", va="center", color=GREY, transform=axes.transAxes)
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
     return False
 
 
@@ -149,8 +141,7 @@ def _curve(axes: Axes, sweep: Sweep, name: str, label: str, color: str, marker: 
 
 def _from_zero(axes: Axes, headroom: float = 1.12) -> None:
     """Zero at the bottom, so that heights can be compared; room for a legend at the top."""
-    top = max(axes.get_ylim()[1], 1e-9)
-    axes.set_ylim(min(0.0, axes.get_ylim()[0]), top * headroom)
+    axes.set_ylim(min(0.0, *axes.dataLim.intervaly), max(axes.get_ylim()[1], 1e-9) * headroom)
 
 
 def _sample_latency(axes: Axes, sweep: Sweep) -> None:
@@ -193,14 +184,13 @@ def _throughput(axes: Axes, sweep: Sweep) -> None:
 
 def _memory(axes: Axes, sweep: Sweep) -> None:
     on_gpu = bool(sweep.having("peak_gpu_mem"))
-    curves = ([("gpu_mem_reserved", "reserved", SKY), ("peak_gpu_mem", "peak allocated", RED), ("gpu_mem_used", "allocated", BLUE)]
-              if on_gpu else [("cpu_mem_used", "process", BLUE)])
-    if _panel(axes, sweep, "GPU memory" if on_gpu else "Memory of the process (CPU)", "memory (MB)", [name for name, *_ in curves]):
-        for name, label, color in curves:
+    curves = GPU_MEMORY if on_gpu else {"cpu_mem_used": ("resident", BLUE)}
+    if _panel(axes, sweep, "GPU memory" if on_gpu else "Resident memory of the process", "memory (MB)", list(curves)):
+        for name, (label, color) in curves.items():
             _curve(axes, sweep, name, label, color)
         _from_zero(axes, 1.25 if on_gpu else 1.12)
         if on_gpu:
-            axes.legend(loc="upper left", ncols=3, columnspacing=1.0, handlelength=1.4)
+            axes.legend(loc="upper left", ncols=3, columnspacing=0.8, handlelength=1.2, handletextpad=0.4)
 
 
 def _gpu_panel(axes: Axes, sweep: Sweep) -> None:
@@ -228,21 +218,24 @@ def _second_axis(axes: Axes, sweep: Sweep, name: str, label: str, unit: str, col
 
 
 def _phases_panel(axes: Axes, sweep: Sweep) -> None:
-    axes.set_title("Phases of a run")
+    axes.set_title("Phases of a batch")
     if _stacked_phases(axes, sweep):
         axes.legend(loc="upper center", ncols=2)
         axes.set_ylim(0, 128)
 
 
-def _stacked_phases(axes: Axes, sweep: Sweep) -> bool:
+def _stacked_phases(axes: Axes, sweep: Sweep, *, values: bool = False) -> bool:
     """Bars of 100%, one a batch size, from bottom to top in the order of the work. False where no phase was measured."""
     rows = [row for row in sweep.measured if any(row[name] for name in PHASES)]
     if not rows:
-        return _panel(axes, Sweep(sample_size=1, rows=()), axes.get_title(loc="left"), "", list(PHASES))
+        return _panel(axes, Sweep(sample_size=1, rows=sweep.rows), axes.get_title(loc="left"), "", ["forward_ms_mean"])
     bottom = [0.0] * len(rows)
     for (name, label), color in zip(PHASES.items(), (ORANGE, SKY, BLUE, PURPLE), strict=True):
-        shares = [100 * (row[name] or 0.0) / _phase_sum(row) for row in rows]
-        axes.bar(range(len(rows)), shares, bottom=bottom, color=color, label=label, width=0.72, edgecolor="white", linewidth=0.6)
+        shares = [100 * (row[name] or 0.0) / math.fsum(row[key] or 0.0 for key in PHASES) for row in rows]
+        bars = axes.bar(range(len(rows)), shares, bottom=bottom, color=color, label=label, width=0.72, edgecolor="white")
+        if values:
+            shown = [number(row[name], "ms") if share >= 6 else "" for row, share in zip(rows, shares, strict=True)]
+            axes.bar_label(bars, shown, label_type="center", fontsize=8, color="white" if color == BLUE else "#222222")
         bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
     axes.set_xticks(range(len(rows)), [str(row["batch_size"]) for row in rows])
     axes.set(xlabel="batch size (texts)", ylabel="share of the time (%)", yticks=range(0, 101, 20))
@@ -250,12 +243,9 @@ def _stacked_phases(axes: Axes, sweep: Sweep) -> bool:
     return True
 
 
-def _phase_sum(row: Row) -> float:
-    return math.fsum(row[name] or 0.0 for name in PHASES)
-
-
 def _efficiency(axes: Axes, sweep: Sweep) -> None:
-    name, unit = ("achieved_tflops", "TFLOP/s") if sweep.having("achieved_tflops") else ("throughput_tokens_per_sec_mean", "tokens/s")
+    flops = sweep.having("achieved_tflops")
+    name, unit = ("achieved_tflops", "TFLOP/s") if flops else ("throughput_tokens_per_sec_mean", "tokens/s")
     if _panel(axes, sweep, "Efficiency", f"achieved ({unit})", [name]):
         _curve(axes, sweep, name, f"achieved {unit}", PURPLE)
         _from_zero(axes, 1.25)
@@ -278,13 +268,12 @@ def heatmap(results: Results) -> Figure:
     texts = [[_cell_text(row, name) for row in sweep.rows] for name, *_ in listed]
     sns.heatmap(shades, ax=axes, annot=pd.DataFrame(texts), fmt="", cmap="Blues", vmin=-0.15, vmax=1.15, cbar=False, linewidths=1.5,
                 mask=shades.isna(), annot_kws={"fontsize": 9.5})
-    for (y, line), x in ((pair, x) for pair in enumerate(texts) for x in range(len(sizes))):
-        if math.isnan(shades.iat[y, x]):  # seaborn leaves masked cells empty
-            axes.text(x + 0.5, y + 0.5, line[x], ha="center", va="center", color=GREY, fontsize=8.5)
+    for y, x in zip(*shades.isna().to_numpy().nonzero(), strict=True):  # seaborn leaves masked cells empty
+        axes.text(x + 0.5, y + 0.5, texts[y][x], ha="center", va="center", color=GREY, fontsize=8.5)
     axes.set_title("darker is better, within each row; a row of one shade does not vary", fontsize=9, fontweight="normal")
     axes.set_xlabel("batch size (texts)")
-    axes.tick_params(length=0)
     axes.set_facecolor("#f2f2f2")
+    axes.tick_params(length=0)
     axes.tick_params(axis="y", rotation=0)
     axes.grid(False)
     return figure
@@ -310,16 +299,11 @@ def _cell_text(row: Row, name: str) -> str:
 
 def phases(results: Results) -> Figure:
     """``phases.png``: the share of each phase by batch size, with milliseconds."""
-    sweep = results.sweep
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set_title("Where the time of a run goes")
-    if _stacked_phases(axes, sweep):
+    axes.set_title("Where the time of a batch goes")
+    if _stacked_phases(axes, results.sweep, values=True):
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True)
-        for bars, name in zip(axes.containers, PHASES, strict=True):
-            rows = [row for row in sweep.measured if any(row[key] for key in PHASES)]
-            shown = [number(row[name], "ms") if 100 * (row[name] or 0) / _phase_sum(row) >= 6 else "" for row in rows]
-            axes.bar_label(bars, shown, label_type="center", fontsize=8, color="white" if name == "forward_ms_mean" else "#222222")  # type: ignore[arg-type]
         axes.set_ylim(0, 100)
     return figure
 
@@ -329,18 +313,13 @@ def layers(frame: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(13, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     by_kind = frame.groupby("kind")["self_time_ms"].sum().nlargest(TOP)
-    _bars(left, by_kind, "Own time by kind of module", "time without children (ms)")
-    inside = frame.dropna(subset=["layer_index"])
-    if inside.empty:
-        right.set_axis_off()
-        return figure
-    by_layer = inside.groupby(inside["layer_index"].astype(int))["self_time_ms"].sum()
-    right.bar([str(index) for index in by_layer.index], by_layer.to_numpy(), color=BLUE, width=0.72)
+    _bars(left, by_kind, "Own time by kind of module", "time without children (ms per forward)")
+    by_layer = frame.groupby("layer_index")["self_time_ms"].sum()  # modules outside the layers have no index
+    right.bar([f"{index:.0f}" for index in by_layer.index], by_layer.to_numpy(), color=BLUE, width=0.72)
     right.set_title("Own time by layer of the model")
-    right.set(xlabel="layer", ylabel="time of the layer's modules (ms)")
+    right.set(xlabel="layer", ylabel="time of the layer's modules (ms per forward)")
     right.grid(False, axis="x")
-    if len(by_layer) > 16:
-        right.tick_params(axis="x", labelsize=7.5)
+    right.tick_params(axis="x", labelsize=7.5 if len(by_layer) > 16 else 10)
     return figure
 
 
@@ -350,7 +329,7 @@ def operators(frame: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     axes = figure.subplots()
     sums = frame.groupby("operator")[[column, "attainable_ms"]].sum(min_count=1).nlargest(TOP, column)
-    _bars(axes, sums[column], "Operators with the most time of their own", f"{column.split('_')[1]} time without children (ms)")
+    _bars(axes, sums[column], "Operators with the most time of their own", f"{column.split('_')[1]} time (ms per batch, traced)")
     floor = sums["attainable_ms"].reset_index(drop=True).dropna()
     if not floor.empty:
         axes.plot(floor.to_numpy(), floor.index, "|", color=RED, markersize=13, markeredgewidth=2.5, label="at the ceilings")

@@ -108,7 +108,7 @@ def read_results(files: ResultFiles) -> Results:
 
 def reason(name: str, warnings: Iterable[str]) -> str | None:
     """Why the figure ``name`` is null: what the first warning that names it says, or None."""
-    stem = re.sub(r"(_(mean|median|pct|w|j))+$", "", name)
+    stem = re.sub(r"(_(per_sample|mean|median|pct|w|j))+$", "", name)
     warning = next((warning for warning in warnings if re.search(rf"\b{re.escape(stem)}", warning)), None)
     return warning.split(": ", 1)[-1] if warning else None
 

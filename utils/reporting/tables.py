@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ PHASES = {
 EXTRA_COLUMNS = {
     "latency_per_batch_ms_p90": "p90 (ms/batch)", "latency_per_batch_ms_p95": "p95 (ms/batch)",
     "latency_per_batch_ms_p99": "p99 (ms/batch)", "throughput_tokens_per_sec_mean": "tokens/s",
-    "gpu_mem_used": "GPU memory (MB)", "peak_gpu_mem": "GPU peak (MB)", "cpu_mem_used": "CPU memory (MB)",
+    "gpu_mem_used": "GPU memory change (MB)", "peak_gpu_mem": "GPU peak (MB)", "cpu_mem_used": "CPU resident (MB)",
     "gpu_util_pct_mean": "GPU util (%)", "gpu_power_w_mean": "GPU power (W)", "energy_per_sample_j": "energy (J/sample)",
     "achieved_tflops": "TFLOP/s", "mfu": "MFU", "cv": "CV",
 }
@@ -49,7 +49,14 @@ def batch_table(sweep: Sweep, *, full: bool = False) -> Table:
         header=(*header, *(EXTRA_COLUMNS[name] for name in extra)),
         rows=tuple((*_batch_cells(row), *(number(row[name]) for name in extra)) for row in sweep.rows),
         words=2,
-        note="; ".join(f"{name}: {unmeasured(name, sweep.warnings)}" for name in empty),
+        note=_grouped({EXTRA_COLUMNS[name]: unmeasured(name, sweep.warnings) for name in empty}),
+    )
+
+
+def _grouped(reasons: Mapping[str, str]) -> str:
+    """Names that share a reason, together."""
+    return "; ".join(
+        f"{', '.join(name for name in reasons if reasons[name] == why)}: {why}" for why in dict.fromkeys(reasons.values())
     )
 
 
@@ -166,11 +173,11 @@ def padding_facts(results: Results) -> list[tuple[str, str]]:
 
 
 def wins(results: Results) -> list[str]:
-    """The largest wins, one sentence each, with what to try."""
+    """The largest wins, each with its cause and what to try. They overlap: they do not add up."""
     found = results.diagnosis["wins"] if results.diagnosis else ()
     return [
-        f"{win['title']}: {number(win['win_ms'], 'ms')} ({number(win['win_pct'])}%) a batch. {win.get('cause', '')} "
-        f"Try: {win.get('try', DASH)}{f' ({setting})' if (setting := win.get('setting')) else ''}"
+        f"{win['title']}: up to {number(win['win_ms'], 'ms')} ({number(win['win_pct'])}%) of a batch; {win.get('cause') or DASH}. "
+        f"Try: {win.get('try') or DASH}{f' (--set {setting})' if (setting := win.get('setting')) else ''}"
         for win in found
     ]
 
@@ -213,7 +220,7 @@ def time_column(frame: pd.DataFrame) -> str:
 def operators_table(frame: pd.DataFrame) -> Table:
     """The operators that take the most time themselves."""
     column = time_column(frame)
-    return _top_table(frame, column, f"The {TOP} operators with the most time of their own ({column})", {
+    return _top_table(frame, column, f"The {TOP} operators with the most {column}, per batch of the traced run", {
         "operator": "Operator", "input_shapes": "Input shapes", "calls": "Calls", column: "Own time (ms)",
         "attainable_ms": "At the ceilings (ms)", "share_pct": "Share (%)",
     })
@@ -221,7 +228,7 @@ def operators_table(frame: pd.DataFrame) -> Table:
 
 def layers_table(frame: pd.DataFrame) -> Table:
     """The modules that take the most time themselves."""
-    return _top_table(frame, "self_time_ms", f"The {TOP} modules with the most time of their own (children not counted)", {
+    return _top_table(frame, "self_time_ms", f"The {TOP} modules with the most time of their own, per forward", {
         "module": "Module", "kind": "Kind", "calls": "Calls", "self_time_ms": "Own time (ms)",
         "time_ms": "With children (ms)", "share_pct": "Share (%)",
     })
@@ -229,14 +236,9 @@ def layers_table(frame: pd.DataFrame) -> Table:
 
 def _top_table(frame: pd.DataFrame, by: str, caption: str, columns: dict[str, str]) -> Table:
     top = frame.sort_values(by, ascending=False, kind="stable").head(TOP)
-    cells = zip(*(_cells(name, top[name]) for name in columns), strict=True)
-    return Table(caption=caption, header=tuple(columns.values()), rows=tuple(cells), words=2)
-
-
-def _cells(name: str, values: Iterable[Any]) -> list[str]:
-    if name == "calls":
-        return [DASH if pd.isna(value) else f"{int(value):,}" for value in values]
-    return [value if isinstance(value, str) else number(float(value)) for value in values]
+    rows = zip(*(top[name] for name in columns), strict=True)
+    cells = tuple(tuple(cell if isinstance(cell, str) else number(float(cell)) for cell in row) for row in rows)
+    return Table(caption=caption, header=tuple(columns.values()), rows=cells, words=2)
 
 
 def setting_facts(results: Results) -> list[tuple[str, str]]:

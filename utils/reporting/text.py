@@ -67,7 +67,7 @@ def _bottleneck(results: Results) -> list[str]:
     lines = _wrap(str(results.diagnosis["main_bottleneck"]), "", "")
     for place, win in enumerate(tables.wins(results), start=1):
         lines += _wrap(win, f"{place}. ", "   ")
-    return lines
+    return [*lines, "The wins overlap: they do not add up."] if len(lines) > 1 else lines
 
 
 def _flat(text: str) -> str:

@@ -1,0 +1,67 @@
+"""The data set is read in order, whole, in pieces; damage is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import support
+from utils.core.errors import DataError
+from utils.data.reader import count_rows, iter_rows, sample_texts
+
+
+@pytest.fixture(params=[".csv", ".parquet"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    source = support.write_dataset(tmp_path)
+    if request.param == ".csv":
+        return source
+    pd.read_csv(source).to_parquet(tmp_path / "val_df.parquet")
+    return tmp_path / "val_df.parquet"
+
+
+def test_chunks_cover_every_row_once_in_order(file: Path) -> None:
+    parts = list(iter_rows(file, 7))
+    assert [part.start for part in parts] == list(range(0, 60, 7))
+    assert [text for part in parts for text in part.texts] == list(support.TEXTS)
+    assert [int(i) for part in parts for i in part.label_ids] == [i % 3 for i in range(60)]
+
+
+def test_max_rows_takes_the_first(file: Path) -> None:
+    assert [len(part.texts) for part in iter_rows(file, 7, max_rows=10)] == [7, 3]
+    assert count_rows(file) == 60
+
+
+def test_samples_repeat_with_their_seed_and_without_doubles(file: Path) -> None:
+    first = sample_texts(file, 20, seed=1)
+    assert first == sample_texts(file, 20, seed=1) != sample_texts(file, 20, seed=2)
+    assert len(set(first)) == 20
+    assert sample_texts(file, 999, seed=1) == list(support.TEXTS)
+
+
+@pytest.mark.parametrize("name", ["val_df.csv", "val_df.parquet"])
+def test_a_missing_file_names_step_01(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="01_download_data"):
+        count_rows(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"text,labels\na,b\n", "label_id"), (b"text,labels,label_id\na,b\n", "line 2"), (b"text,labels,label_id\n", "no rows"),
+        (b"text,labels,label_id\na,b,x\n", "line 2"), (b"text,labels,label_id\n\xff,b,0\n", "damaged"), (b"", "lacks"),
+    ],
+)
+def test_damage_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "val_df.csv"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        count_rows(file)
+
+
+def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "val_df.parquet"
+    file.write_bytes(b"not parquet")
+    with pytest.raises(DataError):
+        list(iter_rows(file, 5))

@@ -1,0 +1,145 @@
+"""Every row of a source reaches the data set unchanged, or one message says why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from utils.config_loader import Config, load_config
+from utils.core.errors import DataError
+from utils.data.labels import decide_mapping
+from utils.data.reader import iter_rows
+from utils.data.sources import Source, read_source, write_dataset
+
+# Python 3.10's csv module neither writes nor reads NUL.
+NUL = "\0" if sys.version_info >= (3, 11) else " "
+AWKWARD = ("", "NA", "null", "a\nb", "a\r\nb", "\r", f"nul {NUL} here", '"', "a,b", " pad ", "é\u2028\U0001f600", "\ufeffbom")
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="" if NUL == "\0" else "\0"))
+
+
+def config_for(folder: Path, source: Path | str, *more: str, suffix: str = ".csv") -> Config:
+    local = folder / "out" / f"val_df{suffix}"
+    return load_config("configs/demo.yaml", [f"dataset.hf_name={source}", f"dataset.local_path={local}", *more])
+
+
+def write(config: Config, source: Source) -> list[tuple[str, int]]:
+    mapping, origin, warnings = decide_mapping({name for name in source.labels if name}, None)
+    write_dataset(config, source, mapping, origin, warnings)
+    return [pair for part in iter_rows(config.data_file, 3) for pair in zip(part.texts, part.label_ids.tolist(), strict=True)]
+
+
+def save(frame: pd.DataFrame, file: Path) -> Path:
+    if file.suffix == ".csv":
+        frame.to_csv(file, index=False, lineterminator="\n")
+    elif file.suffix == ".jsonl":
+        frame.to_json(file, orient="records", lines=True)
+    else:
+        frame.to_parquet(file)
+    return file
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(TEXT, min_size=1, max_size=8))
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_any_text_comes_back_as_it_was(tmp_path: Path, suffix: str, texts: list[str]) -> None:
+    source = Source(texts=texts, labels=["a"] * len(texts), revision=None, warnings=())
+    assert write(config_for(tmp_path, "x.csv", suffix=suffix), source) == [(text, 0) for text in texts]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_awkward_texts_of_a_file_keep_their_rows(tmp_path: Path, suffix: str) -> None:
+    frame = pd.DataFrame({"text": AWKWARD, "labels": ["b", "a"] * 6})
+    config = config_for(tmp_path, save(frame, tmp_path / f"in{suffix}"))
+    assert write(config, read_source(config)) == [(text, 1 - i % 2) for i, text in enumerate(AWKWARD)]
+
+
+def test_a_csv_with_a_bom_and_na_as_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "in.csv"
+    file.write_bytes(b"\xef\xbb\xbftext,labels\nNA,a\n,None\n")
+    source = read_source(config_for(tmp_path, file))
+    assert (source.texts, source.labels) == (["NA", ""], ["a", "None"])
+
+
+@pytest.mark.parametrize("columns", [("query", "label"), ("text", "labels"), ("query", "labels")])
+def test_synonyms_of_columns_are_understood(tmp_path: Path, columns: tuple[str, str]) -> None:
+    file = save(pd.DataFrame([["one", "a"]], columns=list(columns)), tmp_path / "in.csv")
+    source = read_source(config_for(tmp_path, file))
+    assert (source.texts, source.labels) == (["one"], ["a"])
+
+
+def test_numbers_and_missing_labels(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "labels": [1, None, 0]})
+    config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
+    source = read_source(config)
+    assert source.labels == ["1", None, "0"]
+    assert write(config, source) == [("a", 1), ("b", -1), ("c", 0)]
+
+
+def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"text": "a", "labels": "x"}\n')
+    config = config_for(tmp_path, file)
+    from utils.data import sources
+
+    source = sources._columns(pd.DataFrame({"text": pd.Series(["a\ud800"], dtype=object), "labels": ["x"]}), config, None)
+    assert source.texts == ["a?"]
+    assert "1 texts" in source.warnings[0]
+
+
+def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
+    config = config_for(tmp_path, save(pd.DataFrame({"text": ["a"], "labels": ["x"]}), tmp_path / "in.csv"))
+    write(config, read_source(config))
+    record = json.loads((config.data_file.parent / "dataset_info.json").read_text())
+    assert (record["num_rows"], record["num_labels"], record["label_mapping_source"]) == (1, 1, "sorted")
+    assert len(record["sha256"]) == 64
+    assert record["warnings"]
+    table = pd.read_csv(config.data_file)
+    assert list(table.columns) == ["text", "labels", "label_id"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.csv", None, "no such data file"), ("in.csv", b"text,labels\n\xff\xfe,a\n", "not UTF-8"),
+        ("in.csv", b"text,labels\n", "no rows"), ("in.csv", b"text,other\na,b\n", "no column 'labels'"),
+        ("in.csv", b"words,labels\na,b\n", "no column 'text'"), ("in.csv", b"text,labels\na,b,c\n", "Row 2 has 3"),
+        ("in.csv", b"", "no column"), ("in.jsonl", b"{", "cannot be read"), ("in.parquet", b"PAR", "cannot be read"),
+    ],
+)
+def test_sources_that_cannot_be_used(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_source(config_for(tmp_path, tmp_path / name))
+    assert words in caught.value.what
+    assert caught.value.where and caught.value.fix
+
+
+def test_too_little_disk_leaves_the_old_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_for(tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv"))
+    config.data_file.parent.mkdir()
+    config.data_file.write_text("old")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
+    with pytest.raises(DataError, match="Too little disk"):
+        write(config, read_source(config))
+    assert config.data_file.read_text() == "old"
+
+
+def test_a_write_that_breaks_off_leaves_the_old_data_set(tmp_path: Path) -> None:
+    config = config_for(tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv"))
+    config.data_file.parent.mkdir()
+    config.data_file.write_text("old")
+    source = Source(texts=["a", 5], labels=["x", "x"], revision=None, warnings=())  # type: ignore[list-item]
+    with pytest.raises(AttributeError):
+        write(config, source)
+    assert [p.name for p in config.data_file.parent.iterdir()] == ["val_df.csv"]
+    assert config.data_file.read_text() == "old"

@@ -1,0 +1,91 @@
+"""The page: self-contained, escaped, with the files' figures."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.reporting import fixtures
+from tests.reporting.conftest import Make
+from utils.reporting.html import page, write_report
+from utils.reporting.plots import Picture
+from utils.reporting.results import read_results
+
+
+class Tags(HTMLParser):
+    """Tags that are opened and closed, and every address that is referred to."""
+
+    VOID = ("meta", "img", "br", "link", "input", "hr")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_from_anywhere(tmp_path: Path) -> None:
+    results = read_results(fixtures.write_results(tmp_path, gpu=True, oom=(64,)).files)
+    written = write_report(results)
+    text = results.files.html_report.read_text()
+    tags = Tags(text)
+    assert tags.open == [] and not {"script", "link", "iframe"} & set(tags.seen)
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in tags.addresses)
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert all(path.exists() for path in written)
+    pictures = [address.partition(",")[2] for address in tags.addresses if address.startswith("data:")]
+    assert [base64.b64decode(p) for p in pictures] == [path.read_bytes() for path in written if path.suffix == ".png"]
+    assert tags.seen.count("table") == tags.seen.count("caption") >= 8
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_figures_equal_the_files(make: Make) -> None:
+    results = make(gpu=True, oom=(64,))
+    text = page(results, ())
+    for row in results.sweep.measured:
+        assert f"<td>{row['throughput_samples_per_sec_mean']:,.{1 if row['batch_size'] > 1 else 2}f}</td>" in text
+        assert f"<td>{row['peak_gpu_mem']:,.1f}</td>" in text or f"<td>{row['peak_gpu_mem']:,.0f}</td>" in text
+    for item in results.evaluation["per_class"]:
+        assert f'<td class="word">{item["label"]}</td><td>{item["precision"]:.4f}</td><td>{item["recall"]:.4f}</td>' in text
+    assert '<td class="word">out of memory</td><td>–</td>' in text
+    assert "0.9207" in text and "494,053,376" in text and "profiling.batch_sizes" in text
+
+
+@pytest.mark.parametrize("where", ["label", "model", "warning", "operator", "verdict"])
+def test_hostile_strings_are_escaped(tmp_path: Path, where: str) -> None:
+    config = fixtures.write_results(tmp_path, labels=(fixtures.HOSTILE,) if where == "label" else ("a",))
+    target = {"model": config.files.metrics, "warning": config.files.metrics, "verdict": config.files.bottlenecks}.get(where)
+    replaced = {"model": "test/invented-model", "warning": fixtures.MADE_UP, "verdict": "compute-bound: 62%"}.get(where, "")
+    if target:
+        target.write_text(target.read_text().replace(replaced, fixtures.HOSTILE))
+    if where == "operator":
+        fixtures.write_operators(config.files.operators, (fixtures.HOSTILE,))
+    text = page(read_results(config.files), [Picture(path=config.files.metrics, title=fixtures.HOSTILE, text='"')])
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") > 2
+
+
+@pytest.mark.parametrize("peculiar", [
+    {"dummy": True, "step_03": False}, {"sizes": (8,)}, {"sizes": (1, 2), "oom": (1, 2)}, {"sample_sizes": (100, 200)},
+])
+def test_gaps_render(make: Make, peculiar: dict[str, object]) -> None:
+    text = page(make(**peculiar), ())
+    assert Tags(text).open == []
+    assert ">None<" not in text and ">nan<" not in text
+    if peculiar.get("dummy"):
+        assert "not measured: the weights are random (dummy)" in text
+        assert "scripts/03_detailed_profiling.py" in text and "Quality by label" not in text

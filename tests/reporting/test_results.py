@@ -1,0 +1,81 @@
+"""Reading results: what is refused, what may be missing, how sweeps and warnings are sorted out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.reporting import fixtures
+from tests.reporting.conftest import Make
+from utils.core.errors import UserError
+from utils.reporting.results import STEP_02, STEP_03, read_results, reason
+
+
+def test_all_files_are_read(make: Make) -> None:
+    results = make(gpu=True)
+    assert results.on_gpu and results.notes == ()
+    assert results.diagnosis is not None and len(results.diagnosis["wins"]) == 3
+    assert results.operators is not None and results.layers is not None
+    assert results.layers["layer_index"].isna().sum() == 1
+
+
+def test_without_step_03_the_notes_say_how_to_run_it(make: Make) -> None:
+    results = make(step_03=False)
+    assert (results.diagnosis, results.operators, results.layers) == (None, None, None)
+    assert STEP_03 in results.notes[0] and "bottlenecks.json, operators.csv, layers.csv" in results.notes[0]
+
+
+def test_missing_metrics_name_step_02(tmp_path: Path) -> None:
+    files = fixtures.write_results(tmp_path).files
+    files.metrics.unlink()
+    with pytest.raises(UserError, match=STEP_02):
+        read_results(files)
+
+
+@pytest.mark.parametrize("text", ["", "operator,calls\naten::mm,many\n", "a\nb,c,d\n"])
+def test_a_broken_table_is_refused_naming_step_03(tmp_path: Path, text: str) -> None:
+    files = fixtures.write_results(tmp_path).files
+    files.operators.write_text(text)
+    with pytest.raises(UserError, match=STEP_03):
+        read_results(files)
+
+
+def test_metrics_off_the_schema_and_a_diagnosis_without_wins_are_refused(tmp_path: Path) -> None:
+    files = fixtures.write_results(tmp_path).files
+    files.bottlenecks.write_text(json.dumps({"batch_sizes": [], "main_bottleneck": ""}))
+    with pytest.raises(UserError, match="no wins"):
+        read_results(files)
+    files.metrics.write_text(json.dumps({**json.loads(files.metrics.read_text()), "schema_version": 2}))
+    with pytest.raises(UserError, match="does not fit its schema"):
+        read_results(files)
+
+
+def test_an_older_or_foreign_diagnosis_is_noted(tmp_path: Path) -> None:
+    files = fixtures.write_results(tmp_path).files
+    files.bottlenecks.write_text(json.dumps({**json.loads(files.bottlenecks.read_text()), "device": "cuda:0"}))
+    os.utime(files.bottlenecks, (1, 1))
+    first, second = read_results(files).notes
+    assert "device cuda:0" in first and "older" in second
+
+
+def test_samples_stay_apart_and_the_largest_leads(make: Make) -> None:
+    results = make(sample_sizes=(100, 200, 200), sizes=(4, 1))
+    assert [sweep.sample_size for sweep in results.sweeps] == [100, 200, 200]
+    assert results.sweep.sample_size == 200
+    assert [row["batch_size"] for row in results.sweep.rows] == [1, 4]
+
+
+def test_a_warning_of_several_batch_sizes_is_said_once(make: Make) -> None:
+    warnings = make(sizes=(1, 4, 8), oom=(8,)).warnings
+    assert sum("the model is on the CPU" in warning for warning in warnings) == 1
+    assert any(warning.startswith("batch sizes 1, 4: gpu_mem_used") for warning in warnings)
+    assert any(warning.startswith("batch size 8: out of memory") for warning in warnings)
+
+
+def test_reason_is_what_follows_the_name() -> None:
+    assert reason("gpu_util_pct_mean", ["cv: high", "gpu_util: run shorter than a second"]) == "run shorter than a second"
+    assert reason("energy_per_sample_j", ["gpu_power, energy: the window is too short"]) == "the window is too short"
+    assert reason("mfu", ["gpu_util: short"]) is None

@@ -1,0 +1,60 @@
+"""The text report: all sections, the files' figures, at most 100 columns whatever the files hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reporting import fixtures
+from tests.reporting.conftest import Make
+from utils.reporting.text import summary_report
+
+SECTIONS = (
+    "The six answers", "Run and machine", "Full Dataset Performance", "Batch Size Analysis", "Main bottleneck", "Padding",
+    "Memory", "Warnings", "Where the files lie",
+)
+
+
+def line(text: str, start: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(start))
+
+
+def test_sections_in_order(make: Make) -> None:
+    text = summary_report(make())
+    places = [text.index(f"\n\n{section}") for section in SECTIONS]
+    assert places == sorted(places)
+
+
+def test_batch_rows_equal_the_file(make: Make) -> None:
+    results = make(gpu=True, oom=(64,))
+    text = summary_report(results)
+    row = next(row for row in results.sweep.rows if row["batch_size"] == 8)
+    shown = line(text, "8 ").split()
+    assert shown[:5] == ["8", "ok", f"{row['latency_per_sample_ms_mean']:.2f}", "±", f"{row['latency_per_sample_ms_std']:.3g}"]
+    assert shown[5] == f"{row['latency_per_batch_ms_median']:.2f}"
+    assert shown[6] == f"{row['throughput_samples_per_sec_mean']:.1f}"
+    assert shown[-1] == "no"
+    assert line(text, "64 ").split()[1:4] == ["out", "of", "memory"]
+    assert "None" not in text and "nan" not in text.lower().split()
+
+
+def test_wins_and_what_to_set(make: Make) -> None:
+    text = summary_report(make())
+    assert "1. Invented win 1: up to 41.70 ms (23.50%) of a batch" in text
+    assert "(--set evaluation.batching)" in " ".join(text.split())
+    assert "they do not add up" in text
+
+
+def test_not_measured_comes_with_its_reason(make: Make) -> None:
+    text = summary_report(make(dummy=True, step_03=False))
+    assert line(text, "GPU memory peak:").endswith("not measured: the model is not on a CUDA device")
+    assert line(text, "Accuracy:").endswith("not measured: the weights are random (dummy)")
+    assert "Not measured: step 03 has not run" in text
+
+
+@pytest.mark.parametrize("peculiar", [
+    {}, {"gpu": True}, {"sizes": (8,)}, {"sizes": (1, 2), "oom": (1, 2)}, {"dummy": True, "step_03": False},
+    {"labels": (fixtures.HOSTILE, "x" * 300, "two\nlines")}, {"sample_sizes": (100, 20_000_000)},
+])
+def test_no_line_is_wider_than_the_page(make: Make, peculiar: dict[str, object]) -> None:
+    lines = summary_report(make(**peculiar)).splitlines()
+    assert max(map(len, lines)) <= 100

@@ -1,0 +1,119 @@
+"""The scripts around the data set, run for real: step 01, the build, the check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import support
+from tests.hub_server import HubServer, closed_port, hub_env
+from utils.config_loader import load_config
+from utils.core.steps import reason_to_run, step
+
+DOWNLOAD = "scripts/01_download_data.py"
+CHECK = "scripts/validate_dataset.py"
+MODEL_ID, DATA_ID = "codefactory4791/intent-classification-qwen", "codefactory4791/amazon_test"
+NAMES = ("music", "books", "games")  # not sorted: ids by sorted names would be wrong
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return support.build_tiny_model(tmp_path_factory.mktemp("model"), NAMES)
+
+
+@pytest.fixture
+def local(tmp_path: Path, model: Path) -> list[str]:
+    """Overrides of a run on a CSV file; the data set is not written yet."""
+    rows = pd.DataFrame({"query": support.TEXTS, "label": [support.LABELS[i % 3] for i in range(60)]})
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    return [*support.small_overrides(tmp_path, model), f"dataset.hf_name={tmp_path / 'in.csv'}"]
+
+
+def test_step_01_writes_the_models_own_ids_and_records_that_it_finished(tmp_path: Path, local: list[str]) -> None:
+    done = support.run_script(DOWNLOAD, *support.set_flags(local))
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "data" / "val_df.csv")
+    assert list(table["text"]) == list(support.TEXTS)
+    assert dict(zip(table["labels"], table["label_id"], strict=True)) == {name: i for i, name in enumerate(NAMES)}
+    mapping = json.loads((tmp_path / "data" / "label_mappings.json").read_text())
+    assert mapping["id2label"] == {"0": "music", "1": "books", "2": "games"}
+    assert reason_to_run(step("01"), load_config("configs/config.yaml", local)) is None
+
+
+def test_labels_that_differ_change_nothing_and_exit_2(tmp_path: Path, local: list[str]) -> None:
+    support.write_dataset(tmp_path / "data")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "data").iterdir()}
+    pd.DataFrame({"text": ["a"], "labels": ["films"]}).to_csv(tmp_path / "in.csv", index=False)
+    done = support.run_script(DOWNLOAD, *support.set_flags(local))
+    assert done.returncode == 2
+    assert "'films'" in done.stderr and "Traceback" not in done.stderr
+    assert {p.name: p.read_bytes() for p in (tmp_path / "data").iterdir()} == before
+
+
+@pytest.fixture
+def hub_folders(tmp_path: Path, model: Path) -> tuple[Path, list[str]]:
+    data = tmp_path / "served"
+    data.mkdir()
+    rows = {"query": support.TEXTS[:9], "label": [support.LABELS[i % 3] for i in range(9)]}
+    pd.DataFrame(rows).to_parquet(data / "test-00000-of-00001.parquet")
+    skipped = ("model.name", "dataset.hf_name")
+    return data, [word for word in support.small_overrides(tmp_path, model) if not word.startswith(skipped)]
+
+
+def test_step_01_from_the_hub_records_the_revision(tmp_path: Path, model: Path, hub_folders: tuple[Path, list[str]]) -> None:
+    data, overrides = hub_folders
+    with HubServer() as hub:
+        hub.add_model(MODEL_ID, model)
+        repo = hub.add_dataset(DATA_ID, data)
+        done = support.run_script(DOWNLOAD, *support.set_flags(overrides), **hub.env(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "data" / "dataset_info.json").read_text())
+    assert (record["name"], record["revision"], record["num_rows"]) == (DATA_ID, repo.commit, 9)
+    assert list(pd.read_csv(tmp_path / "data" / "val_df.csv")["label_id"][:3]) == [1, 2, 0]
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "hf auth login"), (404, "no such data set")])
+def test_a_hub_that_refuses_exits_2(
+    tmp_path: Path, model: Path, hub_folders: tuple[Path, list[str]], status: int, words: str
+) -> None:
+    data, overrides = hub_folders
+    with HubServer() as hub:
+        hub.add_model(MODEL_ID, model)
+        hub.add_dataset(DATA_ID, data)
+        hub.fail(DATA_ID, status)
+        done = support.run_script(DOWNLOAD, *support.set_flags(overrides), **hub.env(tmp_path / "cache"))
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_hub_at_all_exits_2(tmp_path: Path, hub_folders: tuple[Path, list[str]]) -> None:
+    with closed_port() as endpoint:
+        done = support.run_script(DOWNLOAD, *support.set_flags(hub_folders[1]), **hub_env(endpoint, tmp_path / "cache"))
+    assert done.returncode == 2, done.stderr
+    assert "cannot be reached" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_check_counts_and_warns(tmp_path: Path, model: Path) -> None:
+    support.write_dataset(tmp_path / "data", texts=("same", "same", "x " * 500))
+    done = support.run_script(CHECK, *support.set_flags(support.small_overrides(tmp_path, model)))
+    assert done.returncode == 0, done.stderr
+    assert "Rows: 3\n" in done.stdout and "Cut at 64 tokens: 1 rows" in done.stdout
+    assert "1 texts repeat" in done.stderr
+
+
+def test_the_check_exits_2_without_a_data_set(tmp_path: Path, model: Path) -> None:
+    done = support.run_script(CHECK, *support.set_flags(support.small_overrides(tmp_path, model)))
+    assert done.returncode == 2
+    assert "01_download_data.py" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_build_script_refuses_more_training_rows_than_texts(tmp_path: Path) -> None:
+    words = ["--set", f"embedded.dir={tmp_path / 'demo'}", "--set", f"output.results_dir={tmp_path / 'results'}"]
+    done = support.run_script("scripts/build_demo_assets.py", *words, "--set", "embedded.training_rows=1000000")
+    assert done.returncode == 2, done.stderr
+    assert "too few" in done.stderr
+    assert not (tmp_path / "demo").exists()
