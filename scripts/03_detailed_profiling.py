@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# PyTorch reads it when it is imported; its profiler warns of memory that it did not see allocated.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 from utils.analysis.runner import analyse
 from utils.config_loader import Config

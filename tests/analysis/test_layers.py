@@ -12,6 +12,8 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
 )
 
 from tests import support
@@ -60,7 +62,9 @@ def test_kinds_and_indices() -> None:
     BertForSequenceClassification(BertConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
                                              intermediate_size=64)),
     DistilBertForSequenceClassification(DistilBertConfig(vocab_size=320, dim=32, n_layers=2, n_heads=4, hidden_dim=64)),
-], ids=["bert", "distilbert"])
+    ModernBertForSequenceClassification(ModernBertConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2,
+                                                         num_attention_heads=4, intermediate_size=64, pad_token_id=0)),
+], ids=["bert", "distilbert", "modernbert"])
 def test_other_architectures(model: Any) -> None:
     kinds = {row.kind for row in measure(model).values()}
     assert {"model", "layer", "norm", "embedding", "score", "Linear"} <= kinds

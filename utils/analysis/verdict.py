@@ -126,7 +126,8 @@ def decide(evidence: Evidence) -> Verdict:
         return because("overhead-bound", f"a doubled batch takes at most {DOUBLING_GROWTH:.0%} longer",
                        f"twice the work changes {forward} by only {growth:+.0%}")
     largest = max(shares, key=lambda name: shares[name])
-    return because("none-near", "no rule holds", f"no limit is near; {largest} is largest with {shares[largest]:.0%}")
+    sentence = f"Batch size {evidence.batch_size} is near no limit: {largest} is largest with {shares[largest]:.0%}."
+    return Verdict(verdict="none-near", rule="no rule holds", sentence=sentence)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -87,7 +87,8 @@ def validation_lines(result: Validation, mapping: LabelMapping) -> list[str]:
         f"Empty texts: {result.empty_texts:,}",
         f"Duplicate texts: {result.duplicate_texts:,}",
         f"Labels that occur: {sum(map(bool, counts))} of {len(counts)}; rows without a label: {result.unlabelled_rows:,}",
-        f"Largest label: {mapping.names[largest]} ({counts[largest]:,}); smallest: {mapping.names[smallest]} ({counts[smallest]:,})",
+        f"Largest label: {mapping.names[largest]} ({counts[largest]:,}); "
+        f"smallest: {mapping.names[smallest]} ({counts[smallest]:,})",
         f"Encoding: {result.replacement_texts:,} texts with U+FFFD, {result.nul_texts:,} with NUL",
         f"Tokens a text: {quantiles}",
         f"Cut at {result.max_length} tokens: {result.cut_rows:,} rows ({result.cut_rows / result.num_rows:.1%})",

@@ -46,7 +46,7 @@ class ChunkFigures:
     peak_gpu_mem_bytes: int | None
     cpu_mem_used_bytes: int
     gpu_util_pct: float | None
-    gpu_util_missing: str | None
+    gpu_warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -149,13 +149,12 @@ def _compute(
     cuda = predictor.device if predictor.device.type == "cuda" else None
     if cuda:
         torch.cuda.reset_peak_memory_stats(cuda)
-    # One monitor a chunk: its samples are dropped with it.
-    with GpuMonitor(predictor.device, interval_ms=interval_ms) as monitor:
-        begin = monitor.mark()
-        started = time.perf_counter()
-        predictions = predictor.predict(tokens)
-        seconds = waited_s + time.perf_counter() - started
-        readings = monitor.readings(begin, monitor.mark())
+    monitor = GpuMonitor(predictor.device, interval_ms / 1000)  # one a chunk: its samples are dropped with it
+    monitor.start()
+    started = time.perf_counter()
+    predictions = predictor.predict(tokens)
+    seconds = waited_s + time.perf_counter() - started
+    readings = monitor.stop()
     figures = ChunkFigures(
         num_rows=len(rows.texts),
         num_tokens=int(tokens.num_tokens.sum()),
@@ -166,7 +165,7 @@ def _compute(
         peak_gpu_mem_bytes=torch.cuda.max_memory_allocated(cuda) if cuda else None,
         cpu_mem_used_bytes=psutil.Process().memory_info().rss,
         gpu_util_pct=readings.util_pct_mean,
-        gpu_util_missing=dict(readings.missing).get("util_pct_mean"),
+        gpu_warnings=readings.warnings,
     )
     store.settle_limit(predictor.batching.limit)  # memory may have lowered it
     store.save(rows.start, rows.label_ids, predictions, tokens.num_tokens, figures)
@@ -212,7 +211,7 @@ def _warnings(totals: Totals, loaded: LoadedModel, config: Config, limit: int | 
     said = {
         f"memory ran out with batches of {wanted}; they held at most {limit} in the end": lowered,
         NO_CUDA: loaded.device.type != "cuda",
-        f"gpu_util is not measured: {totals.figures[0].gpu_util_missing}":
+        f"gpu_util is not measured: {'; '.join(totals.figures[0].gpu_warnings)}":
             all(item.gpu_util_pct is None for item in totals.figures),
         "accuracy and F1 are not measured: the weights are random": loaded.info.weights == "dummy",
         f"{missing} rows have no label: predicted, left out of accuracy and F1": missing,
