@@ -23,7 +23,6 @@ from utils.model_utils import LoadedModel
 from utils.profiler import InferenceProfiler, optimal_batch_size
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
-MADE_BY = "python scripts/02_baseline_inference.py"
 EVALUATION_UNITS = {
     "accuracy": "fraction", "accuracy_ci95_low": "fraction", "accuracy_ci95_high": "fraction", "f1_macro": "fraction",
     "f1_weighted": "fraction", "inference_time_s": "s", "latency_per_sample_ms": "ms", "padding_fraction": "fraction",
@@ -68,13 +67,13 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
         + [data_sha256, loaded.info.revision, environment_record(loaded.info.device)]
     )
     try:
-        kept = read_json(file, made_by=MADE_BY)
+        kept = read_json(file, made_by="python scripts/02_baseline_inference.py")
     except UserError:  # no run was cut here
         kept = {}
     if kept.get("fingerprint") == key:
         console.say("Measured before this run was cut; taken over.")
-        values = kept["sweep"].items()
-        return Sweep(**{name: tuple(value) if isinstance(value, list) else value for name, value in values})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept["sweep"].items()}
+        return Sweep(**values)
     sweep = _measure(loaded, config)
     write_json(file, {"fingerprint": key, "sweep": {name: getattr(sweep, name) for name in Sweep.__slots__}})
     return sweep
@@ -87,9 +86,8 @@ def forget_sweep(config: Config) -> None:
 
 def _measure(loaded: LoadedModel, config: Config) -> Sweep:
     settings = config.profiling
-    interval_ms = settings.gpu_sample_interval_ms
     profiler = InferenceProfiler(
-        loaded.model, loaded.tokenizer, device=loaded.info.device, gpu_sample_interval_ms=interval_ms
+        loaded.model, loaded.tokenizer, loaded.info.device, gpu_sample_interval_ms=settings.gpu_sample_interval_ms
     )
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
@@ -109,10 +107,8 @@ def _measure(loaded: LoadedModel, config: Config) -> Sweep:
         )
         rows += [{**record.to_dict(), "sample_size": len(texts)} for record in records]
         largest = max(largest, (len(texts), records), key=lambda pair: pair[0])
-    return Sweep(
-        rows=tuple(rows), optimal_batch_size=optimal_batch_size(largest[1]), first_inference_ms=first_ms,
-        warnings=tuple(warnings),
-    )
+    best = optimal_batch_size(largest[1])
+    return Sweep(rows=tuple(rows), optimal_batch_size=best, first_inference_ms=first_ms, warnings=tuple(warnings))
 
 
 def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
@@ -138,8 +134,7 @@ def assemble(
     started: float, data_sha256: str,
 ) -> dict[str, Any]:
     """The payload of ``baseline_metrics.json``; ``started`` is Unix time in seconds."""
-    now = time.time()
-    settings = config.to_dict()
+    now, settings = time.time(), config.to_dict()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(started))
     return {
         "schema_version": SCHEMA_VERSION,
@@ -172,7 +167,7 @@ def assemble(
         "optimal_batch_size": sweep.optimal_batch_size,
         "full_dataset_metrics": evaluation,
         "first_inference_ms": sweep.first_inference_ms,
-        "units": {**UNITS, **EVALUATION_UNITS, **OTHER_UNITS},
+        "units": {**_column_units(), **EVALUATION_UNITS, **OTHER_UNITS},
     }
 
 
@@ -185,6 +180,11 @@ def write_results(config: Config, payload: dict[str, Any]) -> None:
         table.writerows([_cell(row[column]) for column in COLUMNS] for row in payload["batch_size_profiling"])
         out.flush()
         write_json(config.files.metrics, payload, schema=METRICS_SCHEMA)
+
+
+def _column_units() -> dict[str, str]:
+    """A column has the unit of its family, ``latency_total_s`` for ``latency_total_s_mean``."""
+    return {name: UNITS[family] for name in COLUMNS for family in UNITS if f"{name}_".startswith(f"{family}_")}
 
 
 def _cell(value: Any) -> Any:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from tests.reporting import fixtures
 from tests.reporting.conftest import Make
 from utils.reporting import plots
+from utils.reporting.results import read_results
 
 PANELS = ["Latency per sample", "Latency per batch", "Throughput", "GPU memory", "GPU utilisation and power", "Efficiency"]
 
@@ -58,6 +60,16 @@ def test_heatmap_holds_the_true_values(make: Make) -> None:
         assert plots.number(row["latency_per_sample_ms_mean"]) in shown
         assert plots.number(row["energy_per_sample_j"]) in shown
     assert "out of\nmemory" in shown
+
+
+def test_shares_are_of_all_operators_not_of_those_shown(make: Make) -> None:
+    results = make()
+    fixtures.write_operators(results.files.operators, tuple(f"aten::op{i}" for i in range(40)))
+    frame = read_results(results.files).operators
+    assert frame is not None
+    shown = texts(plots.operators(frame))
+    assert f"90 ({90 / frame['self_host_ms'].sum():.0%})" in shown
+    assert sum("%" in text for text in shown) == plots.TOP
 
 
 def test_better_is_darker(make: Make) -> None:

@@ -78,4 +78,5 @@ def test_a_warning_of_several_batch_sizes_is_said_once(make: Make) -> None:
 def test_reason_is_what_follows_the_name() -> None:
     assert reason("gpu_util_pct_mean", ["cv: high", "gpu_util: run shorter than a second"]) == "run shorter than a second"
     assert reason("energy_per_sample_j", ["gpu_power, energy: the window is too short"]) == "the window is too short"
-    assert reason("mfu", ["gpu_util: short"]) is None
+    assert reason("peak_gpu_mem", ["cv: high", "GPU figures: not on CUDA"]) == "not on CUDA"
+    assert reason("mfu", ["GPU figures: not on CUDA", "gpu_util: short"]) is None

@@ -59,8 +59,8 @@ def test_it_shows_the_blocks_of_the_contract(finished: Finished) -> None:
         done.stdout.index(words)
         for words in (
             "MODEL SUMMARY\n" + "=" * 70, "PROFILING MULTIPLE BATCH SIZES\n" + "=" * 70, "Batch Size 1:",
-            "Latency/sample:", "Throughput:", "Batch Size 4:", "FULL DATASET EVALUATION\n" + "=" * 70, "Samples: 60\n", "Accuracy: 0.",
-            "F1-Score (Macro): 0.", "F1-Score (Weighted): 0.", "Inference time: ", " samples/sec",
+            "Latency/sample:", "Throughput:", "Batch Size 4:", "FULL DATASET EVALUATION\n" + "=" * 70, "Samples: 60\n",
+            "Accuracy: 0.", "F1-Score (Macro): 0.", "F1-Score (Weighted): 0.", "Inference time: ", " samples/sec",
         )
     ]
     assert places[:-1] == sorted(places[:-1])

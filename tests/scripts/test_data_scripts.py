@@ -11,7 +11,9 @@ import pytest
 from tests import support
 from tests.hub_server import HubServer, closed_port, hub_env
 from utils.config_loader import load_config
+from utils.core.artifacts import sha256_tree
 from utils.core.steps import reason_to_run, step
+from utils.data import demo_assets
 
 DOWNLOAD = "scripts/01_download_data.py"
 CHECK = "scripts/validate_dataset.py"
@@ -111,10 +113,14 @@ def test_the_check_exits_2_without_a_data_set(tmp_path: Path, model: Path) -> No
     assert "01_download_data.py" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_build_script_says_where_it_cannot_write(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    words = support.set_flags([f"embedded.dir={tmp_path / 'file' / 'demo'}", f"output.results_dir={tmp_path / 'results'}"])
-    done = support.run_script("scripts/build_demo_assets.py", *words)
-    assert done.returncode == 2, done.stderr
-    assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
-    assert (tmp_path / "file").read_text() == "in the way"
+def test_the_build_script_keeps_what_is_built(tmp_path: Path) -> None:
+    words = [f"embedded.dir={tmp_path / 'demo'}", f"output.results_dir={tmp_path / 'results'}"]
+    for name in demo_assets.PARTS:
+        (tmp_path / "demo" / name).mkdir(parents=True)
+    stamp = {"built_from": demo_assets._stamp(load_config("configs/config.yaml", words))}
+    (tmp_path / "demo" / "stamp.json").write_text(json.dumps(stamp))
+    before = sha256_tree(tmp_path / "demo")
+    done = support.run_script("scripts/build_demo_assets.py", *support.set_flags(words))
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "demo") in done.stdout and "Training" not in done.stdout
+    assert sha256_tree(tmp_path / "demo") == before

@@ -75,7 +75,7 @@ STEPS = (
         inputs=lambda config: (*_data(config), *_model(config)),
         outputs=lambda config: (config.files.metrics, config.files.detailed_metrics, config.files.predictions_dir),
         sources=("utils/profiler.py", "utils/metrics.py", "utils/gpu_monitor.py", "utils/statistics.py",
-                 "utils/model_utils.py", "utils/evaluation"),
+                 "utils/model_utils.py", "utils/evaluation", "utils/baseline.py"),
     ),
     Step(
         number="03",

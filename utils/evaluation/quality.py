@@ -53,11 +53,9 @@ class Quality:
         low, high = wilson_interval(correct, total)
         columns = zip(self.label_names, _ratio(hits, said), _ratio(hits, support), f1, support, strict=True)
         return {
-            "num_labelled": total,
-            "num_correct": correct,
+            "num_labelled": total, "num_correct": correct,
             "accuracy": correct / total if total else None,
-            "accuracy_ci95_low": low,
-            "accuracy_ci95_high": high,
+            "accuracy_ci95_low": low, "accuracy_ci95_high": high,
             "f1_macro": float(f1[support + said > 0].mean()) if total else None,
             "f1_weighted": float((f1 * support).sum() / total) if total else None,
             "per_class": [

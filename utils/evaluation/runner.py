@@ -79,11 +79,10 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     with console.progress(total=min(total, most or total), what="Evaluating", unit="row") as bar:
         for rows, work in _ahead(_work(loaded, config, store)):
             waited_s = time.perf_counter() - marked
-            if isinstance(work, TokenChunk):
-                predictor = predictor or _predictor(loaded, config, store, work)
-                done = _compute(predictor, rows, work, store, waited_s=waited_s, interval_ms=interval_ms)
-            else:
-                done = work
+            done = work
+            if isinstance(done, TokenChunk):
+                predictor = predictor or _predictor(loaded, config, store, done)
+                done = _compute(predictor, rows, done, store, waited_s=waited_s, interval_ms=interval_ms)
             totals.add(store.file(rows.start, rows.start + len(rows.texts)), done, resumed=done is work)
             bar.update(len(rows.texts))
             marked = time.perf_counter()
@@ -146,8 +145,7 @@ def _wanted_limit(config: Config) -> int | Literal["auto"]:
 def _compute(
     predictor: Predictor, rows: Rows, tokens: TokenChunk, store: ChunkStore, *, waited_s: float, interval_ms: float
 ) -> StoredChunk:
-    cuda = predictor.device if predictor.device.type == "cuda" else None
-    if cuda:
+    if cuda := predictor.device if predictor.device.type == "cuda" else None:
         torch.cuda.reset_peak_memory_stats(cuda)
     monitor = GpuMonitor(predictor.device, interval_ms / 1000)  # one a chunk: its samples are dropped with it
     monitor.start()
@@ -156,16 +154,12 @@ def _compute(
     seconds = waited_s + time.perf_counter() - started
     readings = monitor.stop()
     figures = ChunkFigures(
-        num_rows=len(rows.texts),
-        num_tokens=int(tokens.num_tokens.sum()),
-        padded_tokens=predictions.padded_tokens,
-        num_truncated=tokens.num_truncated,
-        seconds=seconds,
+        num_rows=len(rows.texts), num_tokens=int(tokens.num_tokens.sum()), num_truncated=tokens.num_truncated,
+        padded_tokens=predictions.padded_tokens, seconds=seconds,
         gpu_mem_used_bytes=torch.cuda.memory_allocated(cuda) if cuda else None,
         peak_gpu_mem_bytes=torch.cuda.max_memory_allocated(cuda) if cuda else None,
         cpu_mem_used_bytes=psutil.Process().memory_info().rss,
-        gpu_util_pct=readings.util_pct_mean,
-        gpu_warnings=readings.warnings,
+        gpu_util_pct=readings.util_pct_mean, gpu_warnings=readings.warnings,
     )
     store.settle_limit(predictor.batching.limit)  # memory may have lowered it
     store.save(rows.start, rows.label_ids, predictions, tokens.num_tokens, figures)
@@ -180,18 +174,14 @@ def _metrics(totals: Totals, loaded: LoadedModel, config: Config, limit: int | N
     quality = totals.quality.figures()
     busy = [(item.gpu_util_pct, item.seconds) for item in figures if item.gpu_util_pct is not None]
     return {
-        "num_samples": num_samples,
-        "batching": batching,
+        "num_samples": num_samples, "batching": batching,
         "max_tokens_per_batch": limit if batching == "token_budget" else None,
         **(dict.fromkeys(quality) if loaded.info.weights == "dummy" else quality),
         "num_missing_labels": totals.quality.num_missing,
         "inference_time_s": seconds,
-        "throughput_samples_per_sec": num_samples / seconds,
-        "throughput_tokens_per_sec": tokens / seconds,
-        "latency_per_sample_ms": 1000 * seconds / num_samples,
-        "padding_fraction": 1 - tokens / padded,
-        "num_tokens": tokens,
-        "num_truncated": sum(cut) if len(cut) == len(figures) else None,
+        "throughput_samples_per_sec": num_samples / seconds, "throughput_tokens_per_sec": tokens / seconds,
+        "latency_per_sample_ms": 1000 * seconds / num_samples, "padding_fraction": 1 - tokens / padded,
+        "num_tokens": tokens, "num_truncated": sum(cut) if len(cut) == len(figures) else None,
         "gpu_mem_used": _largest_mb(item.gpu_mem_used_bytes for item in figures),
         "peak_gpu_mem": _largest_mb(item.peak_gpu_mem_bytes for item in figures),
         "cpu_mem_used": _largest_mb(item.cpu_mem_used_bytes for item in figures),

@@ -313,12 +313,11 @@ def layers(frame: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(13, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     by_kind = frame.groupby("kind")["self_time_ms"].sum().nlargest(TOP)
-    _bars(left, by_kind, "Own time by kind of module", "time without children (ms per forward)")
+    _bars(left, by_kind, frame["self_time_ms"].sum(), "Own time by kind of module", "time without children (ms per forward)")
     by_layer = frame.groupby("layer_index")["self_time_ms"].sum()  # modules outside the layers have no index
     right.bar([f"{index:.0f}" for index in by_layer.index], by_layer.to_numpy(), color=BLUE, width=0.72)
     right.set_title("Own time by layer of the model")
     right.set(xlabel="layer", ylabel="time of the layer's modules (ms per forward)")
-    right.grid(False, axis="x")
     right.tick_params(axis="x", labelsize=7.5 if len(by_layer) > 16 else 10)
     return figure
 
@@ -329,7 +328,8 @@ def operators(frame: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     axes = figure.subplots()
     sums = frame.groupby("operator")[[column, "attainable_ms"]].sum(min_count=1).nlargest(TOP, column)
-    _bars(axes, sums[column], "Operators with the most time of their own", f"{column.split('_')[1]} time (ms per batch, traced)")
+    unit = f"{column.split('_')[1]} time (ms per batch, traced)"
+    _bars(axes, sums[column], frame[column].sum(), "Operators with the most time of their own", unit)
     floor = sums["attainable_ms"].reset_index(drop=True).dropna()
     if not floor.empty:
         axes.plot(floor.to_numpy(), floor.index, "|", color=RED, markersize=13, markeredgewidth=2.5, label="at the ceilings")
@@ -337,13 +337,12 @@ def operators(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _bars(axes: Axes, values: Any, title: str, unit: str) -> None:
-    """Horizontal bars, the longest on top, each with its value and share."""
-    total = float(values.sum()) or 1.0
+def _bars(axes: Axes, values: Any, total: float, title: str, unit: str) -> None:
+    """Horizontal bars, the longest on top, each with its value and its share of ``total`` (of all, not of those shown)."""
     bars = axes.barh(range(len(values)), values.to_numpy(), color=BLUE, height=0.72)
     axes.set_yticks(range(len(values)), [name if len(name) <= 42 else f"{name[:20]}…{name[-20:]}" for name in values.index])
     axes.invert_yaxis()
-    axes.bar_label(bars, [f"{number(float(value))} ({value / total:.0%})" for value in values], padding=4, fontsize=8.5)
+    axes.bar_label(bars, [f"{number(float(value))} ({value / (total or 1):.0%})" for value in values], padding=4, fontsize=8.5)
     axes.set_title(title)
     axes.set_xlabel(unit)
     axes.margins(x=0.18)

@@ -109,7 +109,9 @@ def read_results(files: ResultFiles) -> Results:
 def reason(name: str, warnings: Iterable[str]) -> str | None:
     """Why the figure ``name`` is null: what the first warning that names it says, or None."""
     stem = re.sub(r"(_(per_sample|mean|median|pct|w|j))+$", "", name)
-    warning = next((warning for warning in warnings if re.search(rf"\b{re.escape(stem)}", warning)), None)
+    # A warning may speak of all GPU figures at once.
+    names = rf"\b{re.escape(stem)}|^GPU figures" if re.search("gpu|energy", name) else rf"\b{re.escape(stem)}"
+    warning = next((warning for warning in warnings if re.search(names, warning)), None)
     return warning.split(": ", 1)[-1] if warning else None
 
 
