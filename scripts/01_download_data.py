@@ -22,7 +22,7 @@ def body(config: Config, args: argparse.Namespace) -> None:
     if EMBEDDED in (config.dataset.hf_name, config.model.name, config.model.tokenizer):
         ensure_demo_assets(config)
     step = steps.step("01")
-    if EMBEDDED == config.dataset.hf_name and steps.reason_to_run(step, config) is None:
+    if config.dataset.hf_name == EMBEDDED and steps.reason_to_run(step, config) is None:
         console.say("The embedded data set is there already and unchanged.")
         return
     source = read_source(config)

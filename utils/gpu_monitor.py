@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from dataclasses import dataclass
@@ -65,9 +66,7 @@ class GpuMonitor:
         if device.type != "cuda":
             self.reason = "GPU figures: the model is not on a CUDA device"
             return
-        if nvml is None:
-            import pynvml as nvml
-        self._nvml = nvml
+        self._nvml = nvml = nvml or importlib.import_module("pynvml")
         try:
             nvml.nvmlInit()
             # By UUID: NVML counts devices in its own order, whatever CUDA_VISIBLE_DEVICES says.

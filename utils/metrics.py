@@ -14,7 +14,13 @@ import torch
 
 from utils.gpu_monitor import GpuMonitor, GpuReadings
 from utils.statistics import (
-    MIN_LATENCIES, Summary, coefficient_of_variation, instability, mean_interval, percentile, summarise,
+    MIN_LATENCIES,
+    Summary,
+    coefficient_of_variation,
+    instability,
+    mean_interval,
+    percentile,
+    summarise,
 )
 
 MEGA = 1e6
@@ -134,7 +140,6 @@ class Measurement:
     num_batches: int | None = None
     real_tokens: int | None = None
     padded_tokens: int | None = None
-    collecting: bool = True
     run: Run | None = None
     record: BatchSizeRecord | None = None
 
@@ -152,11 +157,12 @@ class MetricsCollector:
         self._cuda = self.device.type == "cuda"
         self._monitor = GpuMonitor(self.device, gpu_sample_interval_ms / 1e3)
         self._process = psutil.Process()
+        self._collecting = gc.isenabled()  # what to go back to, also after a measurement that was never ended
 
     def start_measurement(self) -> Measurement:
         """Start the clock, last of all: what prepares the measurement is not in it."""
         gc.collect()
-        measurement = Measurement(collecting=gc.isenabled())
+        measurement = Measurement()
         gc.disable()
         self.synchronize()
         if self._cuda:
@@ -170,7 +176,7 @@ class MetricsCollector:
         """Stop the clock, once the device has finished, and read what else there is to read."""
         self.synchronize()
         seconds = (time.perf_counter_ns() - measurement.started_ns) / 1e9
-        gpu = self._stop(measurement)
+        gpu = self._stop()
         memory: dict[str, int] = {}
         if self._cuda:
             memory = {
@@ -195,7 +201,7 @@ class MetricsCollector:
         try:
             yield measurement
         except BaseException:
-            self._stop(measurement)
+            self._stop()
             raise
         self.end_measurement(measurement, batch_size, num_samples)
 
@@ -204,8 +210,8 @@ class MetricsCollector:
         if self._cuda:
             torch.cuda.synchronize(self.device)
 
-    def _stop(self, measurement: Measurement) -> GpuReadings:
-        if measurement.collecting:
+    def _stop(self) -> GpuReadings:
+        if self._collecting:
             gc.enable()
         return self._monitor.stop()
 

@@ -64,7 +64,7 @@ class InferenceProfiler:
     ) -> tuple[BatchSizeRecord, ...]:
         """Measure each batch size ``num_runs`` times over all ``texts``.
 
-        Batch sizes take turns, in a seeded order of their own in each round, so that a machine that gets slower does not look like an
+        Batch sizes take turns, in a seeded order of their own in each round, so that a drifting machine does not look like an
         effect of batch size.
 
         Returns:
@@ -168,7 +168,13 @@ class InferenceProfiler:
 
     def _tokenize(self, texts: list[str], max_length: int) -> dict[str, torch.Tensor]:
         encoded = self.tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        batch = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        if batch["input_ids"].shape[1] == 0:
+            # Nothing but empty texts: a model cannot run on no token at all, so each gets one of padding.
+            rows = len(texts)
+            batch["input_ids"] = torch.full((rows, 1), self.tokenizer.pad_token_id or 0, dtype=torch.long)
+            batch["attention_mask"] = torch.zeros((rows, 1), dtype=torch.long)
+        return {name: tensor.long() for name, tensor in batch.items()}
 
     def _count_flops(self, trial: _Trial, max_length: int) -> float | None:
         """FLOPs a sample as executed, padding included, of every operator that has a formula."""
@@ -199,7 +205,7 @@ def optimal_batch_size(records: Sequence[BatchSizeRecord]) -> dict[str, Any] | N
         "batch_size": best.batch_size,
         "throughput_samples_per_sec_mean": best.throughput_samples_per_sec.mean,
         "latency_per_sample_ms_mean": best.latency_per_sample_ms.mean,
-        "criterion": "highest mean throughput within memory; tied_with: 95% intervals overlap",
+        "criterion": "highest mean throughput within memory",
         "tied_with": tied,
     }
 

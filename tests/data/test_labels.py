@@ -35,6 +35,16 @@ def test_numbers_sort_by_value() -> None:
     assert decide_mapping({str(i) for i in range(12)}, None)[0].names == tuple(str(i) for i in range(12))
 
 
+def test_unnamed_labels_sort_by_their_number() -> None:
+    names = tuple(f"LABEL_{i}" for i in range(12))
+    assert decide_mapping(set(names), None)[0].names == names
+
+
+def test_a_model_whose_ids_have_gaps_is_refused() -> None:
+    with pytest.raises(DataError, match="gaps"):
+        decide_mapping({"a"}, {"a": 0, "b": 2})
+
+
 def test_numbers_are_the_models_ids_with_a_warning() -> None:
     mapping, _, warnings = decide_mapping({"0", "2"}, MODEL)
     assert mapping.label2id == MODEL

@@ -124,3 +124,12 @@ def test_the_build_script_keeps_what_is_built(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "demo") in done.stdout and "Training" not in done.stdout
     assert sha256_tree(tmp_path / "demo") == before
+
+
+def test_the_build_script_says_where_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    words = support.set_flags([f"embedded.dir={tmp_path / 'file' / 'demo'}", f"output.results_dir={tmp_path / 'results'}"])
+    done = support.run_script("scripts/build_demo_assets.py", *words)
+    assert done.returncode == 2, done.stderr
+    assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "file").read_text() == "in the way"

@@ -31,7 +31,7 @@ def ensure_demo_assets(config: Config) -> Path:
     wanted = _stamp(config)
     try:
         kept = read_json(folder / "stamp.json", made_by=BUILT_BY)
-    except UserError:  # none yet, or damaged: build
+    except (UserError, OSError):  # none yet, damaged, or the folder is none: build, and that says why it cannot
         kept = {}
     if kept.get("built_from") == wanted and all((folder / name).exists() for name in PARTS):
         return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,10 @@ def decide_mapping(
         )
         return LabelMapping(names=names), "sorted", (warning,)
     names = tuple(sorted(model_label2id, key=model_label2id.__getitem__))
+    if [model_label2id[name] for name in names] != list(range(len(names))):
+        ids = sorted(model_label2id.values())
+        fix = "mend label2id in the model's config.json: each id from 0 on once"
+        raise DataError(f"The model's label ids have gaps or repeats: {ids}.", where="model.name", fix=fix)
     if labels <= set(names):
         unused = len(names) - len(labels)
         unseen = (f"{unused} of the model's {len(names)} labels do not occur in the data set",) if unused else ()
@@ -127,5 +132,6 @@ def _some(names: set[str]) -> str:
 
 
 def _natural(name: str) -> tuple[int, int, str]:
-    """Numbers by value, before names."""
-    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
+    """Numbers by value, before names; LABEL_10 after LABEL_2, as the model's ids have it."""
+    number = re.fullmatch(r"(?:LABEL_)?([0-9]+)", name)
+    return (0, int(number[1]), name) if number else (1, 0, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,9 @@ def write_dataset(config: Config, source: Source, mapping: LabelMapping, origin:
     ids = [MISSING_ID if label is None else numbers[label] for label in source.labels]
     names = [mapping.names[number] if number != MISSING_ID else "" for number in ids]
     file = config.data_file
+    if file.suffix == ".csv" and sys.version_info < (3, 11) and any("\0" in text for text in source.texts):
+        fix = f"use Python 3.11 or later, or --set dataset.local_path={file.with_suffix('.parquet')}"
+        raise DataError("Texts hold NUL characters, which Python 3.10's csv module cannot write.", where=file, fix=fix)
     _check_space(file, sum(len(text.encode()) for text in source.texts))
     with atomic_path(file) as temporary:
         if file.suffix == ".parquet":
@@ -144,7 +148,7 @@ def _columns(frame: pd.DataFrame, config: Config, revision: str | None) -> Sourc
 
 
 def _find(frame: pd.DataFrame, wanted: str, key: str, config: Config) -> str:
-    for name in (wanted, SYNONYMS.get(wanted)):
+    for name in (wanted, SYNONYMS.get(wanted, wanted)):
         if name in frame.columns:
             return name
     raise DataError(

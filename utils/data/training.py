@@ -28,14 +28,15 @@ WORDS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p
 def train_classifier(training: pd.DataFrame, folder: Path, epochs: int, seed: int) -> None:
     """Train on ``text`` and ``labels`` and save model and tokenizer into ``folder``. Deterministic for one machine."""
     names = sorted(training["labels"].unique())
+    label2id = {name: i for i, name in enumerate(names)}
     config = Qwen2Config(
         hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=MAX_POSITIONS, tie_word_embeddings=True, use_cache=False,
-        id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
+        id2label=dict(enumerate(names)), label2id=label2id,
         architectures=["Qwen2ForSequenceClassification"], bos_token_id=None,
     )
     config.save_pretrained(folder)
-    _train_tokenizer(training["text"]).save_pretrained(folder)
+    _train_tokenizer(list(training["text"])).save_pretrained(folder)
     # As every later step will load it: transformers may add to a tokenizer that stands beside a Qwen2 config.
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config.vocab_size = -(-len(tokenizer) // 64) * 64
@@ -43,7 +44,7 @@ def train_classifier(training: pd.DataFrame, folder: Path, epochs: int, seed: in
     torch.manual_seed(seed)
     model = Qwen2ForSequenceClassification(config)
     ids = tokenizer(list(training["text"]), truncation=True, max_length=TRAINING_TOKENS)["input_ids"]
-    _fit(model, ids, [config.label2id[name] for name in training["labels"]], tokenizer.pad_token_id, epochs, seed)
+    _fit(model, ids, [label2id[name] for name in training["labels"]], tokenizer.pad_token_id, epochs, seed)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -1,0 +1,142 @@
+"""The sweep against workloads whose answer is known."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from tests import support
+from utils.core.errors import UserError
+from utils.metrics import COLUMNS
+from utils.model_utils import load_model_and_tokenizer
+from utils.profiler import InferenceProfiler, optimal_batch_size, result_lines
+
+
+class Model:
+    """Takes ``seconds`` a batch; runs out of memory above ``fits`` rows; may answer differently each time."""
+
+    dtype = torch.float32
+
+    def __init__(self, seconds: float = 0.0, fits: int = 10**9, wobble: float = 0.0) -> None:
+        self.seconds, self.fits, self.wobble, self.calls = seconds, fits, wobble, []
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        if len(input_ids) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmore")
+        self.calls.append(len(input_ids))
+        end = time.perf_counter() + self.seconds
+        while time.perf_counter() < end:
+            pass
+        logits = torch.nn.functional.one_hot(attention_mask.sum(-1) % 3, 3).float()
+        return SimpleNamespace(logits=logits + self.wobble * len(self.calls))
+
+
+class Words:
+    """A token for each word."""
+
+    pad_token_id = 0
+
+    def __call__(self, texts: list[str], max_length: int, **options: Any) -> dict[str, torch.Tensor]:
+        lengths = [min(len(text.split()), max_length) for text in texts]
+        mask = torch.tensor([[i < n for i in range(max(lengths))] for n in lengths], dtype=torch.long)
+        return {"input_ids": mask + 1, "attention_mask": mask.reshape(len(texts), -1)}
+
+
+def sweep(model: Model, texts: list[str], sizes: list[int], runs: int = 3, **options: Any) -> Any:
+    profiler = InferenceProfiler(model, Words(), device="cpu")
+    return profiler.profile_multiple_batch_sizes(texts, sizes, num_runs=runs, on_event=lambda line: None, **options)
+
+
+def test_a_model_that_takes_a_known_time() -> None:
+    one, four = sweep(Model(seconds=0.02), ["a b"] * 8, [1, 4])
+    assert one.latency_per_batch_ms.median == pytest.approx(20, rel=0.05)
+    assert four.latency_per_batch_ms.median == pytest.approx(20, rel=0.05)
+    assert one.latency_per_sample_ms.median / four.latency_per_sample_ms.median == pytest.approx(4, rel=0.1)
+    assert one.forward_ms_mean == pytest.approx(20, rel=0.05)
+
+
+def test_alternating_lengths_are_43_75_percent_padding() -> None:
+    texts = ["w " * 16, "w " * 128] * 8
+    one, two = sweep(Model(), texts, [1, 2])
+    assert one.padding_fraction == 0
+    assert two.padding_fraction == 0.4375
+    assert two.throughput_tokens_per_sec.mean == pytest.approx(two.throughput_samples_per_sec.mean * 72, rel=1e-6)
+
+
+def test_every_batch_size_runs_over_the_same_texts_and_warm_up_is_not_counted() -> None:
+    model = Model()
+    records = sweep(model, ["a"] * 6, [2, 4], runs=5, num_warmup_runs=2)
+    assert [record.num_samples for record in records] == [6, 6]
+    assert [record.num_runs for record in records] == [5, 5]
+    # warm-up 2, the untimed answer 1, counting 1, measured 5: nine runs of three and of two batches
+    assert len(model.calls) == 9 * 3 + 9 * 2
+
+
+def test_out_of_memory_is_a_result_and_the_sweep_goes_on() -> None:
+    small, large, larger = sweep(Model(fits=2), ["a"] * 8, [2, 4, 8])
+    assert small.status == "ok"
+    assert (large.status, larger.status) == ("oom", "oom")
+    assert "Tried to allocate 1 GiB" in large.warnings[0]
+    assert "not tried" in larger.warnings[0]
+    assert large.to_dict()["latency_per_sample_ms_mean"] is None
+    assert "out of memory" in result_lines(large)[1]
+    best = optimal_batch_size([small, large, larger])
+    assert best is not None
+    assert best["batch_size"] == 2
+    assert optimal_batch_size([large]) is None
+
+
+def test_a_changing_answer_is_a_warning() -> None:
+    (record,) = sweep(Model(wobble=0.5), ["a b", "c"], [2])
+    assert any("outputs" in text for text in record.warnings)
+    (steady,) = sweep(Model(), ["a b", "c"], [2])
+    assert not any("outputs" in text for text in steady.warnings)
+
+
+def test_a_batch_larger_than_the_sample_repeats_texts_and_says_so() -> None:
+    (record,) = sweep(Model(), ["a", "b"], [5])
+    assert record.num_samples == 5
+    assert any("texts repeat" in text for text in record.warnings)
+
+
+def test_empty_texts_are_measured() -> None:
+    (record,) = sweep(Model(), ["", "a"], [1])
+    assert record.status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("texts", "sizes", "runs"), [([], [1], 3), (["a"], [], 3), (["a"], [0], 3), (["a"], [2, 2], 3), (["a"], [1], 0)]
+)
+def test_impossible_sweeps_are_refused(texts: list[str], sizes: list[int], runs: int) -> None:
+    with pytest.raises(UserError):
+        sweep(Model(), texts, sizes, runs)
+
+
+def test_one_run_has_no_spread() -> None:
+    (record,) = sweep(Model(), ["a"], [1], runs=1)
+    row = record.to_dict()
+    assert tuple(row) == COLUMNS
+    assert row["latency_per_sample_ms_std"] is None
+    assert row["throughput_samples_per_sec_ci95_low"] is None
+    assert row["stable"] is None
+
+
+def test_a_real_model_through_the_public_calls(tiny_model: Path) -> None:
+    model, tokenizer = load_model_and_tokenizer(model_name=str(tiny_model), device="cpu", dtype="float32")
+    profiler = InferenceProfiler(model, tokenizer, device="cpu")
+    texts = list(support.TEXTS[:10])
+    results = profiler.profile_multiple_batch_sizes(texts=texts, batch_sizes=[1, 4], num_runs=3, max_length=64)
+    assert [record.batch_size for record in results] == [1, 4]
+    tokens = sum(len(ids) for ids in AutoTokenizer.from_pretrained(tiny_model)(texts, truncation=True, max_length=64)["input_ids"])
+    for record in results:
+        rate = record.throughput_tokens_per_sec.mean / record.throughput_samples_per_sec.mean
+        assert rate == pytest.approx(tokens / len(texts), rel=1e-6)
+        assert record.flops_per_sample > 0
+        # 2 x parameters x tokens, without the embedding, is the least that a sample costs
+        assert not any("outputs" in text for text in record.warnings)
