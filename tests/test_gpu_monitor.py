@@ -25,9 +25,9 @@ class Driver:
     def __init__(self, missing: tuple[str, ...] = ()) -> None:
         self.missing, self.asked, self.energy_mj = missing, [], 0.0
 
-    def nvmlInit(self) -> None: ...
+    def nvmlInit(self) -> None: ...  # noqa: N802
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
         if uuid != UUID:
             raise self.NVMLError("no such device")
         self.asked.append(uuid)

@@ -112,6 +112,6 @@ def instability(durations: Sequence[float]) -> tuple[str, ...]:
     if moved is not None and abs(moved) >= DRIFT_LIMIT:
         reasons.append(f"drift: the last third of the runs took {moved:+.0%} of the first third's time")
     strange = outliers(durations)
-    if len(strange) > OUTLIER_SHARE * len(durations):
+    if len(strange) > max(1, OUTLIER_SHARE * len(durations)):  # one odd run among few is an accident
         reasons.append(f"outliers: {len(strange)} of {len(durations)} runs, kept in the figures")
     return tuple(reasons)

@@ -41,8 +41,9 @@ def run_step(item: Step, arguments: Sequence[str]) -> float:
     process = subprocess.Popen([sys.executable, str(item.path), *arguments], cwd=PROJECT_ROOT, start_new_session=True)
     try:
         code = process.wait()
-    except (Interrupted, KeyboardInterrupt) as error:
-        process.send_signal(error.args[0] if isinstance(error, Interrupted) else 2)
+    except (Interrupted, KeyboardInterrupt):
+        # Whatever reached us: a step that is still importing answers SIGINT with a traceback, SIGTERM with silence.
+        process.terminate()
         _wait_or_kill(process)
         raise
     seconds = time.perf_counter() - started
