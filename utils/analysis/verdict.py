@@ -203,7 +203,7 @@ def _overhead_wins(found: Evidence, settings: Settings) -> Iterable[Win]:
     yield _win(
         found, found.overhead_ms, title="overhead",
         cause="the host's work to start operators, the same for every batch size",
-        advice="a larger batch, which shares it among more texts, or torch.compile, which starts fewer operators",
+        advice="a larger batch of texts of like length, or torch.compile, which starts fewer operators",
         setting=f"profiling.batch_sizes=[{larger}]" if at_end else None,
         evidence=f"{found.op_calls:,.0f} operators at {found.dispatch_us:.3g} us"
         + ("" if found.device_busy_ms is None else f"; device busy {found.device_busy_ms:.3g} ms")

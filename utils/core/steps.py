@@ -64,7 +64,7 @@ STEPS = (
                   "dataset.label_column", "model.name", "model.revision", "embedded"),
         inputs=_source,
         outputs=_data,
-        sources=("utils/data",),
+        sources=("utils/data", "utils/hub.py", "utils/model_source.py", "utils/model_utils.py"),
     ),
     Step(
         number="02",
@@ -86,7 +86,7 @@ STEPS = (
         inputs=lambda config: (*_data(config), *_model(config), config.files.metrics),
         outputs=lambda config: (config.files.trace, config.files.stacks, config.files.operators, config.files.layers,
                                 config.files.bottlenecks),
-        sources=("utils/analysis", "utils/model_utils.py"),
+        sources=("utils/analysis", "utils/model_utils.py", "utils/model_source.py", "utils/hub.py"),
     ),
     Step(
         number="04",
