@@ -17,8 +17,8 @@ from utils.core.artifacts import METRICS_SCHEMA
 from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
 from utils.evaluation.runner import evaluate_dataset
-from utils.metrics import COLUMNS
 from utils.model_utils import load_model
+from utils.records import COLUMNS
 
 SCHEMA = json.loads(METRICS_SCHEMA.read_text())
 
@@ -47,10 +47,10 @@ def test_every_part_is_required(payload: dict[str, Any], key: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("more",), 1), (("schema_version",), 2), (("full_dataset_metrics", "accuracy"), 1.5),
+        (("more",), 1), (("schema_version",), 1), (("full_dataset_metrics", "accuracy"), 1.5),
         (("full_dataset_metrics", "inference_time_s"), None), (("model_info", "weights"), "random"),
         (("batch_size_profiling", 0, "status"), "maybe"), (("batch_size_profiling", 0, "latency_total_s_mean"), -1),
-        (("run", "data_sha256"), "abc"), (("units", "accuracy"), 3),
+        (("measurement", "rounds", 0, "order"), [[0]]), (("run", "data_sha256"), "abc"), (("units", "accuracy"), 3),
     ],
 )
 def test_what_does_not_fit_is_refused(payload: dict[str, Any], path: tuple[Any, ...], value: Any) -> None:
@@ -79,7 +79,7 @@ def test_not_measured_is_null_and_not_left_out(payload: dict[str, Any]) -> None:
 
 
 def test_every_figure_of_the_table_has_a_unit(payload: dict[str, Any]) -> None:
-    words = {"status", "stable", "warnings"}
+    words = {"status", "energy_source", "stable", "warnings"}
     assert set(COLUMNS) - words <= set(payload["units"])
 
 

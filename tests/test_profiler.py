@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,10 @@ from transformers import AutoTokenizer
 
 from tests import support
 from utils.core.errors import UserError
-from utils.metrics import COLUMNS
 from utils.model_utils import load_model_and_tokenizer
-from utils.profiler import InferenceProfiler, optimal_batch_size, result_lines
+from utils.profiler import InferenceProfiler
+from utils.records import COLUMNS
+from utils.sweep import SweepSettings, new_state, optimal_batch_size, result_lines
 
 
 class Model:
@@ -74,29 +76,57 @@ def test_every_batch_size_runs_over_the_same_texts_and_warm_up_is_not_counted() 
     records = sweep(model, ["a"] * 6, [2, 4], runs=5, num_warmup_runs=2)
     assert [record.num_samples for record in records] == [6, 6]
     assert [record.num_runs for record in records] == [5, 5]
-    # warm-up 2, the untimed answer 1, counting 1, measured 5: nine runs of three and of two batches
-    assert len(model.calls) == 9 * 3 + 9 * 2
+    # warm-up 2, the untimed answer 1, measured 5: eight runs of three and of two batches; FLOPs once for each new shape
+    assert len(model.calls) == 8 * 3 + 8 * 2 + 2
 
 
 def test_out_of_memory_is_a_result_and_the_sweep_goes_on() -> None:
     small, large, larger = sweep(Model(fits=2), ["a"] * 8, [2, 4, 8])
     assert small.status == "ok"
-    assert (large.status, larger.status) == ("oom", "oom")
+    assert (large.status, larger.status) == ("oom", "not_tried")
     assert "Tried to allocate 1 GiB" in large.warnings[0]
     assert "not tried" in larger.warnings[0]
     assert large.to_dict()["latency_per_sample_ms_mean"] is None
     assert "out of memory" in result_lines(large)[1]
-    best = optimal_batch_size([small, large, larger])
+    state = new_state(8, [2, 4, 8])
+    best = optimal_batch_size([small, large, larger], state)
     assert best is not None
     assert best["batch_size"] == 2
-    assert optimal_batch_size([large]) is None
+    assert optimal_batch_size([large], state) is None
+    _, large, larger = sweep(Model(fits=2), ["a"] * 8, [2, 4, 8], try_all_batch_sizes=True)
+    assert (large.status, larger.status) == ("oom", "oom")
 
 
-def test_a_changing_answer_is_a_warning() -> None:
+def test_a_fast_wrong_answer_is_no_measurement() -> None:
     (record,) = sweep(Model(wobble=0.5), ["a b", "c"], [2])
-    assert any("outputs" in text for text in record.warnings)
+    assert record.status == "wrong_outputs"
+    assert record.throughput_samples_per_sec.mean is None
+    assert "logits differ by up to" in record.warnings[0]
+    assert "outputs" in result_lines(record)[1]
     (steady,) = sweep(Model(), ["a b", "c"], [2])
     assert not any("outputs" in text for text in steady.warnings)
+
+
+def test_a_batch_size_that_changes_labels_is_a_warning() -> None:
+    class Forgetful(Model):
+        """Ignores the mask: padding counts as words."""
+
+        def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            return super().__call__(input_ids, torch.ones_like(attention_mask))
+
+    one, two = sweep(Forgetful(), ["a b", "c"], [1, 2])
+    assert not any("outputs" in text for text in one.warnings)
+    assert any("batch sizes 2 and 1" in text and "1 of 2 labels differ" in text for text in two.warnings)
+
+
+def test_a_resumed_sweep_says_whose_runs_it_took_over() -> None:
+    profiler, settings = InferenceProfiler(Model(), Words(), device="cpu"), SweepSettings(num_runs=3, max_length=9)
+    state = new_state(2, [1])
+    profiler.sweep(["a", "b"], state, replace(settings, num_runs=2), on_event=lambda line: None)
+    profiler.sweep(["a", "b"], state, settings, on_event=lambda line: None)
+    record = state.trials[0].record()
+    assert record.num_runs == 3
+    assert any("runs 1 to 2 were measured by an earlier process" in text for text in record.warnings)
 
 
 def test_a_batch_larger_than_the_sample_repeats_texts_and_says_so() -> None:
@@ -137,6 +167,8 @@ def test_a_real_model_through_the_public_calls(tiny_model: Path) -> None:
     for record in results:
         rate = record.throughput_tokens_per_sec.mean / record.throughput_samples_per_sec.mean
         assert rate == pytest.approx(tokens / len(texts), rel=1e-6)
-        assert record.flops_per_sample > 0
         # 2 x parameters x tokens, without the embedding, is the least that a sample costs
+        weights = sum(p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2)
+        assert record.flops_per_sample >= 2 * weights * tokens / len(texts)
+        assert record.num_truncated == 0
         assert not any("outputs" in text for text in record.warnings)

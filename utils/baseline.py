@@ -8,19 +8,24 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from utils.config_loader import Config
 from utils.core import console
-from utils.core.artifacts import METRICS_SCHEMA, SCHEMA_VERSION, atomic_path, fingerprint, read_json, write_json
+from utils.core.artifacts import METRICS_SCHEMA, SCHEMA_VERSION, atomic_path, fingerprint, write_json, write_text
 from utils.core.environment import environment_record
-from utils.core.errors import ModelError, UserError
+from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
 from utils.data.reader import count_rows, sample_texts
-from utils.metrics import COLUMNS, UNITS, BatchSizeRecord
+from utils.gpu_monitor import GpuReadings, write_timeline
 from utils.model_utils import LoadedModel
-from utils.profiler import InferenceProfiler, optimal_batch_size
+from utils.profiler import InferenceProfiler
+from utils.records import COLUMNS, UNITS
+from utils.sweep import SweepSettings, SweepState, new_state, optimal_batch_size, sample_dependence
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 EVALUATION_UNITS = {
@@ -34,7 +39,8 @@ EVALUATION_UNITS = {
 OTHER_UNITS = {
     "duration_s": "s", "total_params": "parameters", "trainable_params": "parameters", "total_size_mb": "MB",
     "non_trainable_params": "parameters", "load_time_s": "s", "first_inference_ms": "ms", "num_rows": "rows",
-    "sample_size": "rows", "memory_bytes": "bytes", "max_position_embeddings": "tokens",
+    "sample_size": "rows", "memory_bytes": "bytes", "max_position_embeddings": "tokens", "idle_gpu_power_w": "W",
+    "idle_gpu_util_pct": "%", "time_per_token_ratio": "1",
 }
 
 
@@ -45,8 +51,23 @@ class Sweep:
     rows: tuple[dict[str, Any], ...]
     optimal_batch_size: dict[str, Any] | None
     """Of the largest sample."""
-    first_inference_ms: float | None
+    first_inference_ms: float
+    measurement: dict[str, Any]
+    """In which order batch sizes were measured, the GPU at rest, whether figures depend on the sample."""
     warnings: tuple[str, ...]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Kept:
+    """What a sweep that is cut leaves for the next run under the same settings."""
+
+    fingerprint: str
+    first_inference_ms: float | None = None
+    idle: GpuReadings = field(default_factory=GpuReadings)
+    samples: list[SweepState] = field(default_factory=list)
+
+
+_KEPT: TypeAdapter[_Kept] = TypeAdapter(_Kept)
 
 
 def check_labels(loaded: LoadedModel, labels: LabelMapping) -> None:
@@ -60,55 +81,78 @@ def check_labels(loaded: LoadedModel, labels: LabelMapping) -> None:
 
 
 def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Sweep:
-    """Run the sweep on each sample size; one that a cut run has measured under the same settings is taken over."""
-    file = config.files.state_dir / "sweep.json"
-    key = fingerprint(
+    """Run the sweep on each sample size; runs that a cut run has measured under the same settings are taken over."""
+    settings, file = config.profiling, _kept_file(config)
+    kept = _read_kept(file, fingerprint(
         [config.to_dict()[name] for name in ("model", "dataset", "profiling")]
         + [data_sha256, loaded.info.revision, environment_record(loaded.info.device)]
+    ))
+    profiler = InferenceProfiler(
+        loaded.model, loaded.tokenizer, loaded.info.device, gpu_sample_interval_ms=settings.gpu_sample_interval_ms
     )
+    samples = [sample_texts(config.data_file, size, settings.seed) for size in config.dataset.sample_sizes]
+    if kept.first_inference_ms is None:
+        kept.first_inference_ms = profiler.first_inference_ms(samples[0], settings.max_length)
+        kept.idle = replace(profiler.idle_readings(), samples=())
+        kept.samples = [new_state(len(texts), settings.batch_sizes) for texts in samples]
+    else:
+        console.say("Runs that were measured before this run was cut are taken over.")
+    how = SweepSettings(
+        num_runs=settings.num_measurement_runs,
+        **{item.name: getattr(settings, item.name) for item in fields(SweepSettings) if item.name != "num_runs"},
+    )
+    for texts, state in zip(samples, kept.samples, strict=True):
+        if len(samples) > 1:
+            console.say(f"\nSample of {len(texts)} texts")
+        profiler.sweep(texts, state, how, after_round=lambda _: write_text(file, _KEPT.dump_json(kept).decode()))
+        write_timeline(config.files.gpu_timeline, profiler.collector.monitor.timeline())
+    return _describe(config, kept)
+
+
+def _kept_file(config: Config) -> Path:
+    return config.files.state_dir / "sweep.json"
+
+
+def _read_kept(file: Path, key: str) -> _Kept:
     try:
-        kept = read_json(file, made_by="python scripts/02_baseline_inference.py")
-    except UserError:  # no run was cut here
-        kept = {}
-    if kept.get("fingerprint") == key:
-        console.say("Measured before this run was cut; taken over.")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept["sweep"].items()}
-        return Sweep(**values)
-    sweep = _measure(loaded, config)
-    write_json(file, {"fingerprint": key, "sweep": {name: getattr(sweep, name) for name in Sweep.__slots__}})
-    return sweep
+        kept = _KEPT.validate_json(file.read_bytes())
+    except (OSError, ValidationError):  # no run was cut here, or what it left is damaged
+        return _Kept(fingerprint=key)
+    return kept if kept.fingerprint == key else _Kept(fingerprint=key)
 
 
 def forget_sweep(config: Config) -> None:
     """Once all is written: the next run measures again."""
-    (config.files.state_dir / "sweep.json").unlink(missing_ok=True)
+    _kept_file(config).unlink(missing_ok=True)
 
 
-def _measure(loaded: LoadedModel, config: Config) -> Sweep:
-    settings = config.profiling
-    profiler = InferenceProfiler(
-        loaded.model, loaded.tokenizer, loaded.info.device, gpu_sample_interval_ms=settings.gpu_sample_interval_ms
+def _describe(config: Config, kept: _Kept) -> Sweep:
+    records = [[trial.record() for trial in state.trials] for state in kept.samples]
+    largest = max(range(len(records)), key=lambda i: kept.samples[i].sample_size)
+    asked = zip(config.dataset.sample_sizes, kept.samples, strict=True)
+    dependence = sample_dependence(kept.samples)
+    assert kept.first_inference_ms is not None
+    return Sweep(
+        rows=tuple(
+            {**record.to_dict(), "sample_size": state.sample_size}
+            for state, rows in zip(kept.samples, records, strict=True) for record in rows
+        ),
+        optimal_batch_size=optimal_batch_size(records[largest], kept.samples[largest]),
+        first_inference_ms=kept.first_inference_ms,
+        measurement={
+            "rounds": [{"sample_size": state.sample_size, "order": state.order} for state in kept.samples],
+            "idle_gpu_power_w": kept.idle.power_w_mean, "idle_gpu_util_pct": kept.idle.util_pct_mean,
+            "gpu_shared": kept.idle.shared, "sample_dependence": dependence,
+        },
+        warnings=(
+            *(f"dataset.sample_sizes asks for {size} texts; the data set has {state.sample_size}"
+              for size, state in asked if state.sample_size < size),
+            *(f"batch size {row['batch_size']}: time per token differs by {abs(row['time_per_token_ratio'] - 1):.0%} between "
+              f"samples of {' and '.join(map(str, row['sample_sizes']))} texts: figures depend on the sample, take a larger one"
+              for row in dependence if row["depends_on_sample"]),
+            *kept.idle.warnings,
+        ),
     )
-    rows: list[dict[str, Any]] = []
-    warnings: list[str] = []
-    largest: tuple[int, tuple[BatchSizeRecord, ...]] = (0, ())
-    first_ms = None
-    for size in config.dataset.sample_sizes:
-        texts = sample_texts(config.data_file, size, settings.seed)
-        if len(texts) < size:
-            warnings.append(f"dataset.sample_sizes asks for {size} texts; the data set has {len(texts)}")
-        if first_ms is None:
-            first_ms = profiler.first_inference_ms(texts, settings.max_length)
-        if len(config.dataset.sample_sizes) > 1:
-            console.say(f"\nSample of {len(texts)} texts")
-        records = profiler.profile_multiple_batch_sizes(
-            texts, settings.batch_sizes, num_runs=settings.num_measurement_runs, max_length=settings.max_length,
-            num_warmup_runs=settings.num_warmup_runs, seed=settings.seed,
-        )
-        rows += [{**record.to_dict(), "sample_size": len(texts)} for record in records]
-        largest = max(largest, (len(texts), records), key=lambda pair: pair[0])
-    best = optimal_batch_size(largest[1])
-    return Sweep(rows=tuple(rows), optimal_batch_size=best, first_inference_ms=first_ms, warnings=tuple(warnings))
 
 
 def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
@@ -167,6 +211,7 @@ def assemble(
         "optimal_batch_size": sweep.optimal_batch_size,
         "full_dataset_metrics": evaluation,
         "first_inference_ms": sweep.first_inference_ms,
+        "measurement": sweep.measurement,
         "units": {**_column_units(), **EVALUATION_UNITS, **OTHER_UNITS},
     }
 

@@ -79,7 +79,15 @@ class ProfilingConfig(Section):
     num_warmup_runs: int = Field(3, ge=0)
     """Unmeasured runs at each batch size before the first measured one."""
     num_measurement_runs: PositiveInt = 10
-    """Measured runs at each batch size; a run is the whole sample once."""
+    """Measured runs at each batch size, at least; a run is the whole sample once."""
+    target_relative_ci: float | None = Field(None, gt=0, lt=1)
+    """Measure on until half the 95% interval of the mean is at most this share of it; null stops at the runs above."""
+    max_seconds_per_batch_size: float = Field(60.0, gt=0)
+    """Seconds after which a batch size is measured no further, where ``target_relative_ci`` asks for more runs."""
+    min_window_seconds: float = Field(2.0, ge=0)
+    """How long each batch size runs back to back for the GPU's readings, which look back up to a second; 0: not at all."""
+    try_all_batch_sizes: bool = False
+    """Whether batch sizes above one that ran out of memory are tried too."""
     max_length: PositiveInt = 512
     """Tokens at which a text is cut."""
     seed: int = Field(0, ge=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,11 @@ class GpuReadings:
     energy_j: float | None = None
     energy_source: str | None = None
     warnings: tuple[str, ...] = ()
+    device_memory_bytes: float | None = None
+    sm_clock_mhz_mean: float | None = None
+    temperature_c_max: float | None = None
+    throttled: tuple[str, ...] = ()
+    shared: bool | None = None
 
 
 class GpuMonitor:
@@ -73,6 +79,16 @@ class GpuMonitor:
             self._handle = nvml.nvmlDeviceGetHandleByUUID(uuid or device_uuid(device))
         except nvml.NVMLError as error:
             self.reason = f"GPU readings: NVML does not answer ({error})"
+
+    @contextmanager
+    def sampling(self):
+        yield
+
+    def mark(self, **labels): ...
+
+    def timeline(self): return []
+
+    def idle(self, seconds=1.0): return GpuReadings(warnings=(self.reason,) if self.reason else ())
 
     def start(self) -> None:
         """Begin a window."""
@@ -156,3 +172,6 @@ def device_uuid(device: torch.device) -> str:
     """The UUID by which NVML knows a CUDA device, as in ``GPU-...``."""
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+
+
+def write_timeline(path, rows): ...

@@ -1,36 +1,59 @@
-"""InferenceProfiler: warm-up, repeated measurement, batch sizes held against each other over the same texts."""
+"""InferenceProfiler: a classifier's inference timed batch by batch, its phases apart, its answers checked."""
 
 from __future__ import annotations
 
 import gc
-import random
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
 import torch
 
 from utils.core import console
-from utils.core.errors import UserError
-from utils.metrics import BatchSizeRecord, Measurement, MetricsCollector, Run, summarise_runs
+from utils.core.errors import ModelError, UserError
+from utils.costs import count
+from utils.gpu_monitor import GpuReadings
+from utils.metrics import MetricsCollector
+from utils.records import BatchSizeRecord
+from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
 
 LOGIT_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference, relative to the largest logit, that rounding may make between two runs of one batch."""
 
+BATCHING_FACTOR = 10
+"""Another batch size means other kernels and orders of summation: differences grow, labels stay."""
+
 
 @dataclass(kw_only=True, slots=True)
-class _Trial:
-    """One batch size of a sweep: its texts, what an untimed run answered, and the runs so far."""
+class _Work:
+    """What a timed run leaves behind; made sense of once the clock has stopped.
 
-    batch_size: int
-    texts: list[str]
-    expected: torch.Tensor | None = None
-    flops_per_sample: float | None = None
-    runs: list[Run] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    failed: str | None = None
+    ``stamps`` are nanoseconds, by batch: before tokenising, tokenised, on the device, model's call returned, computed,
+    on the host. ``events`` stand before and after the model's call on the CUDA stream.
+    """
+
+    full_batches: int
+    events: list[tuple[Any, Any]] = field(default_factory=list)
+    stamps: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
+    logits: list[torch.Tensor] = field(default_factory=list)
+    masks: list[torch.Tensor] = field(default_factory=list)
+
+    def details(self) -> dict[str, Any]:
+        """The fields of ``Run`` that only the workload knows."""
+        real = sum(int(mask.sum()) for mask in self.masks)
+        return {
+            "num_batches": len(self.stamps), "num_full_batches": self.full_batches,
+            "phase_seconds": tuple(
+                ((t1 - t0) / 1e9, (t2 - t1) / 1e9, (t3 - t2) / 1e9, (t4 - t3) / 1e9) for t0, t1, t2, _, t3, t4 in self.stamps
+            ),
+            "launch_seconds": tuple((launched - t2) / 1e9 for _, _, t2, launched, _, _ in self.stamps) if self.events else (),
+            "device_seconds": tuple(begin.elapsed_time(end) / 1e3 for begin, end in self.events),
+            "real_tokens": real, "padded_tokens": sum(mask.numel() for mask in self.masks) - real,
+        }
 
 
 class InferenceProfiler:
@@ -50,6 +73,8 @@ class InferenceProfiler:
         self.tokenizer = tokenizer
         self.device = torch.device(device)
         self.collector = MetricsCollector(self.device, gpu_sample_interval_ms)
+        self._cuda = self.device.type == "cuda"
+        self._flops_by_shape: dict[tuple[int, ...], int] = {}
 
     def first_inference_ms(self, texts: Sequence[str], max_length: int) -> float:
         """Milliseconds of one text, end to end. Cold when nothing has run on this model before."""
@@ -58,14 +83,19 @@ class InferenceProfiler:
         self._infer(list(texts[:1]), max_length)
         return (time.perf_counter_ns() - started) / 1e6
 
+    def idle_readings(self) -> GpuReadings:
+        """The GPU's readings while this process gives it nothing to do: idle power, and whether others use it."""
+        self.collector.synchronize()
+        return self.collector.monitor.idle()
+
     def profile_multiple_batch_sizes(
         self, texts: Sequence[str], batch_sizes: Sequence[int], num_runs: int = 10, max_length: int = 512,
-        num_warmup_runs: int = 3, seed: int = 0, on_event: Callable[[str], None] = console.say,
+        on_event: Callable[[str], None] = console.say, **settings: Any,
     ) -> tuple[BatchSizeRecord, ...]:
-        """Measure each batch size ``num_runs`` times over all ``texts``.
+        """Measure each batch size at least ``num_runs`` times over all ``texts``.
 
-        Batch sizes take turns, in a seeded order of their own in each round, so that a drifting machine does not look like an
-        effect of batch size.
+        Args:
+            settings: further fields of ``SweepSettings``: ``num_warmup_runs``, ``seed``, ``target_relative_ci``, ...
 
         Returns:
             A record for each batch size, in the order given.
@@ -73,66 +103,124 @@ class InferenceProfiler:
         Raises:
             UserError: no texts, or impossible numbers.
         """
-        _check(texts, batch_sizes, num_runs)
-        trials = [_Trial(batch_size=size, texts=_enough(texts, size)) for size in batch_sizes]
-        for trial in trials:
-            if len(trial.texts) > len(texts):
-                trial.warnings.append(f"batch size {trial.batch_size} is larger than the sample of {len(texts)}: texts repeat")
-        self._warm_up(trials, max_length, num_warmup_runs, on_event)
-        ready = [trial for trial in trials if trial.failed is None]
-        for trial in ready:
-            on_event(f"Profiling batch size: {trial.batch_size}")
-        order = random.Random(seed)
-        with console.progress(total=num_runs * len(ready), what="Measuring", unit="run") as bar:
-            for _ in range(num_runs):
-                for trial in order.sample(ready, len(ready)):
-                    if trial.failed is None:
-                        self._measure(trial, max_length)
-                    bar.update()
-        records = tuple(_record(trial) for trial in trials)
-        for record in records:
-            for line in ("", *result_lines(record)):
-                on_event(line)
-        return records
+        state = new_state(len(texts), batch_sizes)
+        self.sweep(texts, state, SweepSettings(num_runs=num_runs, max_length=max_length, **settings), on_event=on_event)
+        return tuple(trial.record() for trial in state.trials)
 
-    def _warm_up(self, trials: list[_Trial], max_length: int, rounds: int, on_event: Callable[[str], None]) -> None:
+    def sweep(
+        self, texts: Sequence[str], state: SweepState, settings: SweepSettings, *,
+        on_event: Callable[[str], None] = console.say, after_round: Callable[[SweepState], None] = lambda state: None,
+    ) -> None:
+        """Measure what ``state`` lacks; ``after_round`` may keep it, so that a sweep that is cut can go on."""
+        self._check(settings)
+        expected: dict[int, torch.Tensor] = {}
+        monitor = self.collector.monitor
+        with monitor.sampling():
+            if not all(trial.finished(settings) for trial in state.trials):
+                self._warm_up(texts, state, settings, expected, on_event)
+            for trial in state.trials:
+                if not trial.finished(settings):
+                    if trial.runs:
+                        trial.warnings.append(f"resumed: runs 1 to {len(trial.runs)} were measured by an earlier process")
+                    on_event(f"Profiling batch size: {trial.batch_size}")
+
+            def measure(trial: Trial) -> None:
+                monitor.mark(step="sweep", batch_size=trial.batch_size, run=len(trial.runs) + 1)
+                self._measure(trial, _enough(texts, trial), expected[trial.batch_size], settings.max_length)
+                monitor.mark(step=None, batch_size=None, run=None)
+
+            run_rounds(state, settings, measure, after_round)
+            for trial in state.trials:
+                if trial.status == "ok" and trial.window is None and self._needs_window(trial, settings):
+                    monitor.mark(step="window", batch_size=trial.batch_size, run=None)
+                    self._measure_window(trial, _enough(texts, trial), settings)
+                    monitor.mark(step=None, batch_size=None, run=None)
+            after_round(state)
+        for trial in state.trials:
+            for line in ("", *result_lines(trial.record())):
+                on_event(line)
+
+    def _check(self, settings: SweepSettings) -> None:
+        if settings.num_runs < 1:
+            fix = "at least 1; 10 for a spread worth the name"
+            raise UserError(f"num_runs cannot be {settings.num_runs}.", where="num_runs", fix=fix)
+        config = getattr(self.model, "config", None)
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None) if config else None
+        if settings.max_length < 1 or positions is not None and settings.max_length > positions:
+            raise ModelError(f"max_length cannot be {settings.max_length}.", where="profiling.max_length",
+                             fix=f"1 to {positions or 'the number of the positions that the model has'}")
+
+    def _warm_up(
+        self, texts: Sequence[str], state: SweepState, settings: SweepSettings, expected: dict[int, torch.Tensor],
+        on_event: Callable[[str], None],
+    ) -> None:
         """Run every shape that will be measured; from the smallest batch on, until one does not fit."""
-        on_event(f"Warming up model ({rounds} iterations)...")
+        on_event(f"Warming up model ({settings.num_warmup_runs} iterations)...")
+        self.collector.monitor.mark(step="warm-up", batch_size=None, run=None)
         too_large: int | None = None
-        for trial in sorted(trials, key=lambda item: item.batch_size):
-            if too_large is not None:
-                trial.failed = f"not tried: batch size {too_large} ran out of memory"
+        for trial in sorted(state.trials, key=lambda item: item.batch_size):
+            if trial.finished(settings):
                 continue
+            if too_large is not None and not settings.try_all_batch_sizes:
+                trial.give_up("not_tried", f"not tried: batch size {too_large} ran out of memory")
+                continue
+            work = _enough(texts, trial)
             try:
-                for _ in range(rounds):
-                    self._run_once(trial, max_length)
-                trial.expected = self._run_once(trial, max_length)
-                trial.flops_per_sample = self._count_flops(trial, max_length)
+                for _ in range(settings.num_warmup_runs):
+                    self._run_once(work, trial.batch_size, settings.max_length)
+                answers = self._run_once(work, trial.batch_size, settings.max_length)
+                trial.flops_per_sample = self._count_flops(work, trial.batch_size, settings.max_length)
             except torch.OutOfMemoryError as error:
-                trial.failed = f"out of memory: {str(error).splitlines()[0]}"
+                trial.give_up("oom", f"out of memory: {str(error).splitlines()[0]}")
                 too_large = trial.batch_size
+            else:
+                expected[trial.batch_size] = answers
+                trial.num_truncated = self._count_truncated(work, settings.max_length)
+                self._compare_batch_sizes(trial, expected)
             self._give_memory_back()
         on_event("Warmup complete!")
 
-    def _measure(self, trial: _Trial, max_length: int) -> None:
-        logits: list[torch.Tensor] = []
+    def _measure(self, trial: Trial, texts: list[str], expected: torch.Tensor, max_length: int) -> None:
         try:
-            with self.collector.measure(trial.batch_size, len(trial.texts)) as measurement:
-                logits = self._timed_run(trial, max_length, measurement)
+            work = self._prepare(len(texts), trial.batch_size)
+            with self.collector.measure(trial.batch_size, len(texts)) as measurement:
+                self._timed_run(texts, trial.batch_size, max_length, work)
+                measurement.details = work.details
         except torch.OutOfMemoryError as error:
-            trial.failed = f"out of memory while measuring: {str(error).splitlines()[0]}"
-        if trial.failed is not None:
+            trial.give_up("oom", f"out of memory while measuring: {str(error).splitlines()[0]}")
+        if trial.status != "ok":
+            del work
             self._give_memory_back()
             return
         assert measurement.run is not None
         trial.runs.append(measurement.run)
-        _check_outputs(trial, torch.cat(logits), self.model)
+        wrong = _difference(torch.cat(work.logits), expected, self._tolerance(expected))
+        if wrong:
+            trial.give_up("wrong_outputs", f"outputs: timed and untimed {wrong}; the figures are withheld")
 
-    def _timed_run(self, trial: _Trial, max_length: int, measurement: Measurement) -> list[torch.Tensor]:
+    def _measure_window(self, trial: Trial, texts: list[str], settings: SweepSettings) -> None:
+        """Runs back to back, long enough for what NVML averages; their times are in no other figure."""
+        repeats = math.ceil(settings.min_window_seconds / min(run.seconds for run in trial.runs))
+        works = [self._prepare(len(texts), trial.batch_size) for _ in range(repeats)]
+        with self.collector.measure(trial.batch_size, repeats * len(texts)) as measurement:
+            for work in works:
+                self._timed_run(texts, trial.batch_size, settings.max_length, work)
+        trial.window = measurement.run
+
+    def _needs_window(self, trial: Trial, settings: SweepSettings) -> bool:
+        readable = self._cuda and self.collector.monitor.reason is None
+        return readable and min(run.seconds for run in trial.runs) < settings.min_window_seconds
+
+    def _prepare(self, rows: int, batch_size: int) -> _Work:
+        """What a timed run fills in, made before the clock starts."""
+        batches = -(-rows // batch_size) if self._cuda else 0
+        events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(batches)]
+        return _Work(full_batches=rows // batch_size, events=events)
+
+    def _timed_run(self, texts: list[str], size: int, max_length: int, work: _Work) -> None:
         """The workload: tokenise, copy, forward, copy back, for each batch. Nothing else."""
-        clock, size, texts = time.perf_counter_ns, trial.batch_size, trial.texts
-        synchronize = self.collector.synchronize
-        answers, masks, batch_seconds, phases = [], [], [], [0, 0, 0, 0]
+        clock, synchronize = time.perf_counter_ns, self.collector.synchronize
+        events = iter(work.events)
         with torch.inference_mode():
             for start in range(0, len(texts), size):
                 t0 = clock()
@@ -140,26 +228,22 @@ class InferenceProfiler:
                 t1 = clock()
                 batch = {name: tensor.to(self.device) for name, tensor in host.items()}
                 synchronize()
+                begin, end = next(events, (None, None))
                 t2 = clock()
+                if begin is not None:
+                    begin.record()
                 logits = self.model(**batch).logits
+                if end is not None:
+                    end.record()
+                launched = clock()
                 synchronize()
                 t3 = clock()
-                answers.append(logits.float().cpu())
-                t4 = clock()
-                for i, spent in enumerate((t1 - t0, t2 - t1, t3 - t2, t4 - t3)):
-                    phases[i] += spent
-                if start + size <= len(texts):
-                    batch_seconds.append((t4 - t0) / 1e9)
-                masks.append(host["attention_mask"])
-        measurement.batch_seconds, measurement.phase_seconds = batch_seconds, [spent / 1e9 for spent in phases]
-        measurement.num_batches = len(masks)
-        measurement.real_tokens = sum(int(mask.sum()) for mask in masks)
-        measurement.padded_tokens = sum(mask.numel() for mask in masks) - measurement.real_tokens
-        return answers
+                work.logits.append(logits.float().cpu())
+                work.stamps.append((t0, t1, t2, launched, t3, clock()))
+                work.masks.append(host["attention_mask"])
 
-    def _run_once(self, trial: _Trial, max_length: int) -> torch.Tensor:
-        size = trial.batch_size
-        return torch.cat([self._infer(trial.texts[i : i + size], max_length) for i in range(0, len(trial.texts), size)])
+    def _run_once(self, texts: list[str], size: int, max_length: int) -> torch.Tensor:
+        return torch.cat([self._infer(texts[i : i + size], max_length) for i in range(0, len(texts), size)])
 
     def _infer(self, texts: list[str], max_length: int) -> torch.Tensor:
         with torch.inference_mode():
@@ -176,86 +260,49 @@ class InferenceProfiler:
             batch["attention_mask"] = torch.zeros((rows, 1), dtype=torch.long)
         return {name: tensor.long() for name, tensor in batch.items()}
 
-    def _count_flops(self, trial: _Trial, max_length: int) -> float | None:
-        """FLOPs a sample as executed, padding included, of every operator that has a formula."""
-        from utils.analysis.costs import count
+    def _count_truncated(self, texts: list[str], max_length: int) -> int | None:
+        """How many texts are cut; None where the tokenizer does not tell."""
+        encodings = getattr(self.tokenizer(texts, truncation=True, max_length=max_length), "encodings", None)
+        return sum(bool(encoding.overflowing) for encoding in encodings) if encodings else None
 
-        costs = count(lambda: self._run_once(trial, max_length))
-        total = sum(cost.flops for cost in costs if cost.flops)
-        return total / len(trial.texts) if total else None
+    def _count_flops(self, texts: list[str], size: int, max_length: int) -> float | None:
+        """FLOPs a sample as executed, padding included, of every operator that has a formula. They depend on shapes alone."""
+        total = 0
+        for start in range(0, len(texts), size):
+            batch = self._tokenize(texts[start : start + size], max_length)
+            shape = tuple(batch["input_ids"].shape)
+            if shape not in self._flops_by_shape:
+                on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
+                costs = count(partial(self.model, **on_device))
+                self._flops_by_shape[shape] = sum(cost.flops for cost in costs if cost.flops)
+            total += self._flops_by_shape[shape]
+        return total / len(texts) if total else None
+
+    def _compare_batch_sizes(self, trial: Trial, expected: dict[int, torch.Tensor]) -> None:
+        """Padding must change no answer: a label that differs between batch sizes, beyond rounding, is worth a warning."""
+        size, first = next(iter(expected.items()))
+        rows = min(len(first), len(expected[trial.batch_size]))
+        if wrong := _difference(expected[trial.batch_size][:rows], first[:rows], BATCHING_FACTOR * self._tolerance(first)):
+            trial.warnings.append(f"outputs: batch sizes {trial.batch_size} and {size}: {wrong}")
+
+    def _tolerance(self, logits: torch.Tensor) -> float:
+        relative = LOGIT_TOLERANCE.get(getattr(self.model, "dtype", torch.float32), LOGIT_TOLERANCE[torch.float32])
+        return relative * max(1.0, float(logits.abs().max()))
 
     def _give_memory_back(self) -> None:
         gc.collect()
-        if self.device.type == "cuda":
+        if self._cuda:
             torch.cuda.empty_cache()
 
 
-def optimal_batch_size(records: Sequence[BatchSizeRecord]) -> dict[str, Any] | None:
-    """The batch size with the highest mean throughput, and those whose 95% interval overlaps its own; None where all failed."""
-    measured = [record for record in records if record.throughput_samples_per_sec.mean is not None]
-    if not measured:
+def _enough(texts: Sequence[str], trial: Trial) -> list[str]:
+    return list(islice(cycle(texts), trial.num_samples))
+
+
+def _difference(logits: torch.Tensor, expected: torch.Tensor, tolerance: float) -> str | None:
+    """What is wrong with logits; None where they are the expected ones but for rounding."""
+    largest = float((logits - expected).abs().max())
+    if largest <= tolerance:
         return None
-    best = max(measured, key=lambda record: record.throughput_samples_per_sec.mean or 0.0)
-    low = best.throughput_samples_per_sec_ci95_low
-    tied = [
-        record.batch_size for record in measured
-        if record is not best and low is not None and (record.throughput_samples_per_sec_ci95_high or 0.0) >= low
-    ]
-    return {
-        "batch_size": best.batch_size,
-        "throughput_samples_per_sec_mean": best.throughput_samples_per_sec.mean,
-        "latency_per_sample_ms_mean": best.latency_per_sample_ms.mean,
-        "criterion": "highest mean throughput within memory",
-        "tied_with": tied,
-    }
-
-
-def result_lines(record: BatchSizeRecord) -> list[str]:
-    """The block of one batch size for the terminal."""
-    head = f"Batch Size {record.batch_size}:"
-    if record.status != "ok":
-        return [head, f"  {record.warnings[0]}"]
-    latency, rate = record.latency_per_sample_ms, record.throughput_samples_per_sec
-    spread = "" if latency.std is None else f" (std {latency.std:,.2f})"
-    memory = ("GPU Memory (peak)", record.peak_gpu_mem) if record.peak_gpu_mem is not None else ("CPU Memory", record.cpu_mem_used)
-    return [
-        head, f"  Latency/sample: {latency.mean:,.2f} ms{spread}", f"  Throughput: {rate.mean:,.2f} samples/sec",
-        f"  {memory[0]}: {memory[1]:,.2f} MB",
-    ]
-
-
-def _check(texts: Sequence[str], batch_sizes: Sequence[int], num_runs: int) -> None:
-    if not texts:
-        raise UserError("There are no texts to measure with.", where="dataset.sample_sizes", fix="give at least one text")
-    if not batch_sizes or min(batch_sizes) < 1 or len(set(batch_sizes)) < len(batch_sizes):
-        raise UserError(f"Batch sizes cannot be {list(batch_sizes)}.", where="batch_sizes", fix="each once, each at least 1")
-    if num_runs < 1:
-        raise UserError(f"num_runs cannot be {num_runs}.", where="num_runs", fix="at least 1; 10 for a spread worth the name")
-
-
-def _enough(texts: Sequence[str], size: int) -> list[str]:
-    return list(islice(cycle(texts), max(len(texts), size)))
-
-
-def _record(trial: _Trial) -> BatchSizeRecord:
-    if trial.failed is not None:
-        return BatchSizeRecord(
-            batch_size=trial.batch_size, status="oom", num_runs=0, num_samples=len(trial.texts),
-            warnings=(trial.failed, *trial.warnings),
-        )
-    return summarise_runs(
-        trial.batch_size, trial.runs, flops_per_sample=trial.flops_per_sample, warnings=list(dict.fromkeys(trial.warnings))
-    )
-
-
-def _check_outputs(trial: _Trial, logits: torch.Tensor, model: Any) -> None:
-    """A fast wrong answer is no measurement: timed outputs are those of the untimed run."""
-    expected = trial.expected
-    assert expected is not None
-    tolerance = LOGIT_TOLERANCE.get(getattr(model, "dtype", torch.float32), 1e-4) * max(1.0, float(expected.abs().max()))
-    difference = float((logits - expected).abs().max())
     flipped = int((logits.argmax(-1) != expected.argmax(-1)).sum())
-    if not difference <= tolerance:
-        trial.warnings.append(
-            f"outputs: timed and untimed logits differ by up to {difference:.2g} (limit {tolerance:.2g}), {flipped} labels differ"
-        )
+    return f"logits differ by up to {largest:.2g} (limit {tolerance:.2g}), {flipped} of {len(logits)} labels differ"

@@ -13,7 +13,8 @@ from torch.autograd import DeviceType
 from torch.profiler import record_function
 
 from tests import support
-from utils.analysis import costs, operators, roofline, tracing
+from utils import costs
+from utils.analysis import operators, roofline, tracing
 from utils.analysis.layers import named_in_trace
 
 CPU = torch.device("cpu")

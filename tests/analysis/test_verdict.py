@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from utils.analysis import costs, operators, roofline
+from utils import costs
+from utils.analysis import operators, roofline
 from utils.analysis.verdict import Evidence, Group, Settings, decide, find_wins
 
 CPU = torch.device("cpu")

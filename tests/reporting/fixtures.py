@@ -99,7 +99,7 @@ def payload(config: Config, rows: list[dict[str, Any]], labels: tuple[str, ...],
     keys = ("batch_size", "throughput_samples_per_sec_mean", "latency_per_sample_ms_mean")
     whole = evaluation(labels, gpu=gpu, dummy=dummy)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "run": {
             "id": "20300101-000000-testdata", "started_at": "2030-01-01T00:00:00+0000", "finished_at": "2030-01-01T00:04:11+0000",
             "duration_s": 251.3, "command": f"python {MADE_UP}", "seed": 0, "config_sha256": "0" * 64, "data_sha256": "1" * 64,
@@ -127,6 +127,10 @@ def payload(config: Config, rows: list[dict[str, Any]], labels: tuple[str, ...],
         "optimal_batch_size": best and {**{k: best[k] for k in keys}, "criterion": "highest mean throughput", "tied_with": []},
         "full_dataset_metrics": whole,
         "first_inference_ms": 73.2,
+        "measurement": {
+            "rounds": [], "idle_gpu_power_w": 71.5 if gpu else None, "idle_gpu_util_pct": 0.0 if gpu else None,
+            "gpu_shared": False if gpu else None, "sample_dependence": [],
+        },
         "units": {},
     }
 
@@ -145,7 +149,7 @@ def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
          "setting": "evaluation.batching" if i == 1 else None, "evidence": {}} for i in (1, 2, 3)
     ]
     return {
-        "schema_version": 1, "device": device, "dtype": "float32", "ceilings": {"matmul_flops_per_s": 1e11},
+        "schema_version": 2, "device": device, "dtype": "float32", "ceilings": {"matmul_flops_per_s": 1e11},
         "tracing_overhead_ratio": 1.2, "batch_sizes": verdicts, "wins": wins,
         "main_bottleneck": "compute-bound: 62% of the time is at the matrix ceiling.", "warnings": [f"ceilings: {MADE_UP}"],
     }

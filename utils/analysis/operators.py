@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
-from utils.analysis.costs import OperatorCost, Shapes
 from utils.analysis.roofline import Ceilings
 from utils.analysis.tracing import OperatorTime
+from utils.costs import OperatorCost, Shapes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch.profiler import record_function
 
-from utils.analysis import costs, layers, operators, roofline, tracing, verdict
+from utils import costs
+from utils.analysis import layers, operators, roofline, tracing, verdict
 from utils.config_loader import Config
 from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text

@@ -16,9 +16,9 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from utils.analysis.costs import Shapes
 from utils.analysis.roofline import synchronize
 from utils.core.artifacts import atomic_path
+from utils.costs import Shapes
 
 ATTEMPTS = 3
 """Now and then an event's name comes out garbled and the whole trace cannot be read; the next one can."""

@@ -19,7 +19,7 @@ from utils.core.errors import UserError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 METRICS_SCHEMA = PROJECT_ROOT / "configs" / "baseline_metrics.schema.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CHUNK_BYTES = 1 << 20
 
 
@@ -78,6 +78,10 @@ class ResultFiles:
     @property
     def bottlenecks(self) -> Path:
         return self.results_dir / "bottlenecks.json"
+
+    @property
+    def gpu_timeline(self) -> Path:
+        return self.results_dir / "gpu_timeline.csv"
 
     @property
     def logs_dir(self) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from utils.core.artifacts import PROJECT_ROOT
+from utils.core.process import usable_cores
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pyarrow", "nvidia-ml-py", "peft")
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE")
@@ -32,7 +33,7 @@ def environment_record(device: str) -> dict[str, Any]:
             "name": _cpu_name(),
             "physical_cores": psutil.cpu_count(logical=False),
             "logical_cores": psutil.cpu_count(),
-            "usable_cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else None,
+            "usable_cores": usable_cores(),
             "memory_bytes": psutil.virtual_memory().total,
         },
         "gpu": _gpu_record(device),

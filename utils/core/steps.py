@@ -74,8 +74,8 @@ STEPS = (
         settings=("model", "dataset", "profiling", "evaluation", "output"),
         inputs=lambda config: (*_data(config), *_model(config)),
         outputs=lambda config: (config.files.metrics, config.files.detailed_metrics, config.files.predictions_dir),
-        sources=("utils/profiler.py", "utils/metrics.py", "utils/gpu_monitor.py", "utils/statistics.py",
-                 "utils/model_utils.py", "utils/evaluation", "utils/baseline.py"),
+        sources=("utils/profiler.py", "utils/sweep.py", "utils/metrics.py", "utils/records.py", "utils/gpu_monitor.py",
+                 "utils/statistics.py", "utils/costs.py", "utils/model_utils.py", "utils/evaluation", "utils/baseline.py"),
     ),
     Step(
         number="03",
@@ -86,7 +86,7 @@ STEPS = (
         inputs=lambda config: (*_data(config), *_model(config), config.files.metrics),
         outputs=lambda config: (config.files.trace, config.files.stacks, config.files.operators, config.files.layers,
                                 config.files.bottlenecks),
-        sources=("utils/analysis", "utils/model_utils.py", "utils/model_source.py", "utils/hub.py"),
+        sources=("utils/analysis", "utils/costs.py", "utils/model_utils.py", "utils/model_source.py", "utils/hub.py"),
     ),
     Step(
         number="04",

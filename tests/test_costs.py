@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests import support
-from utils.analysis import costs
+from utils import costs
 
 F32 = 4
 

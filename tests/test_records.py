@@ -1,0 +1,114 @@
+"""The row that runs add up to, by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from utils.gpu_monitor import GpuReadings
+from utils.records import COLUMNS, UNITS, BatchSizeRecord, Run, summarise_runs
+
+
+def run(seconds: float, **changes: Any) -> Run:
+    """Two full batches of four rows; three quarters of the tokens are real."""
+    half = seconds / 2
+    settings: dict[str, Any] = {
+        "num_samples": 8, "seconds": seconds, "num_batches": 2, "num_full_batches": 2,
+        "phase_seconds": ((0.1 * half, 0.1 * half, 0.7 * half, 0.1 * half),) * 2, "real_tokens": 90, "padded_tokens": 30,
+        "resident_bytes": 5_000_000, "resident_peak_bytes": 6_000_000, "cpu_wait_fraction": 0.01,
+    }
+    return Run(**{**settings, **changes})
+
+
+def test_a_row_by_hand() -> None:
+    record = summarise_runs(4, [run(1.0), run(3.0)], flops_per_sample=1e12, matmul_flops_per_s=1e13)
+    assert record.latency_per_sample_ms.mean == pytest.approx(250)
+    assert record.latency_per_batch_ms.mean == pytest.approx(1000)
+    assert record.latency_per_batch_ms_mad == pytest.approx(500)
+    assert record.throughput_samples_per_sec.mean == pytest.approx((8 + 8 / 3) / 2)
+    assert record.throughput_tokens_per_sec.mean == pytest.approx((90 + 30) / 2)
+    assert record.latency_per_token_ms_mean == pytest.approx((1000 / 90 + 3000 / 90) / 2)
+    assert (record.tokens_per_batch_mean, record.padding_tokens_per_batch_mean, record.padding_fraction) == (45, 15, 0.25)
+    assert record.forward_ms_mean == pytest.approx(700)
+    assert (record.cpu_mem_used, record.cpu_mem_peak) == (5.0, 6.0)
+    assert record.achieved_tflops == pytest.approx(4 / 0.7)
+    assert record.mfu == pytest.approx(0.4 / 0.7)
+    assert record.stable is False
+
+
+def test_a_smaller_last_batch_is_in_no_figure_of_a_batch() -> None:
+    parts = ((0.1, 0.0, 0.8, 0.1), (0.0, 0.0, 0.1, 0.0))
+    record = summarise_runs(4, [run(1.1, num_samples=5, num_full_batches=1, phase_seconds=parts, launch_seconds=(0.7, 9.0))])
+    assert record.latency_per_batch_ms.mean == pytest.approx(1000)
+    assert (record.forward_ms_mean, record.forward_launch_ms_mean) == (pytest.approx(800), pytest.approx(700))
+    assert record.forward_device_ms_mean is None
+    assert record.latency_total_s.mean == pytest.approx(1.1)
+
+
+def test_phases_that_do_not_add_up_are_a_warning() -> None:
+    assert not any("phases" in text for text in summarise_runs(4, [run(1.0)]).warnings)
+    loud = summarise_runs(4, [run(1.0, phase_seconds=((0.05, 0.05, 0.25, 0.05),) * 2)])
+    assert any("phases: 20.0%" in text for text in loud.warnings)
+
+
+def test_percentiles_say_how_many_runs_they_take() -> None:
+    record = summarise_runs(4, [run(1.0)])
+    assert record.latency_per_batch_ms_p99 is None
+    assert "latency_per_batch_ms_p99: 2 latencies, it takes 662 (profiling.num_measurement_runs=331)" in record.warnings
+    assert summarise_runs(4, [run(1.0)] * 32).latency_per_batch_ms_p90 == pytest.approx(500)
+
+
+def test_memory_of_the_device_and_what_lies_outside_the_allocator() -> None:
+    gpu = GpuReadings(device_memory_bytes=9e9)
+    record = summarise_runs(4, [run(1.0, reserved_bytes=7 * 10**9, peak_bytes=5 * 10**9, activation_bytes=3 * 10**9, gpu=gpu)])
+    assert (record.gpu_mem_device, record.gpu_mem_other) == (9000, 2000)
+    assert (record.peak_gpu_mem, record.activations_mem) == (5000, 3000)
+    assert summarise_runs(4, [run(1.0, gpu=gpu)]).gpu_mem_other is None
+
+
+def test_the_gpus_readings_come_from_the_window_where_there_is_one() -> None:
+    short = GpuReadings(warnings=("gpu_util: too short",))
+    window = run(4.0, num_samples=32, gpu=GpuReadings(util_pct_mean=91.0, power_w_mean=300.0, energy_j=1200.0, energy_source="counter"))
+    record = summarise_runs(4, [run(1.0, gpu=short), run(1.0, gpu=short)], window=window)
+    assert (record.gpu_util_pct_mean, record.gpu_power_w_mean) == (91.0, 300.0)
+    assert (record.energy_per_sample_j, record.energy_source) == (37.5, "counter")
+    assert not any("too short" in text for text in record.warnings)
+    assert record.latency_total_s.mean == 1.0
+    assert any("too short" in text for text in summarise_runs(4, [run(1.0, gpu=short)]).warnings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"gpu": GpuReadings(throttled=("hardware thermal slowdown",))}, "throttled: hardware thermal slowdown"),
+        ({"gpu": GpuReadings(shared=True)}, "shared: another process"), ({"cpu_wait_fraction": 0.2}, "CPU starved"),
+    ],
+)
+def test_a_disturbed_row_is_not_stable_and_says_why(changes: dict[str, Any], said: str) -> None:
+    assert summarise_runs(4, [run(1.0)] * 6).stable is True
+    record = summarise_runs(4, [run(1.0, **changes)] * 6)
+    assert record.stable is False
+    assert any(said in text for text in record.warnings)
+
+
+def test_runs_that_follow_each_other_widen_the_interval_and_say_so() -> None:
+    times = [1 + 0.01 * (i // 10) for i in range(40)]
+    record = summarise_runs(4, [run(seconds) for seconds in times])
+    shuffled = summarise_runs(4, [run(seconds) for seconds in sorted(times, key=lambda value: hash(str(value)))[::7] * 7])
+    assert any("runs follow each other" in text for text in record.warnings)
+    width = record.throughput_samples_per_sec_ci95_high - record.throughput_samples_per_sec_ci95_low
+    assert width > 2 * (shuffled.throughput_samples_per_sec_ci95_high - shuffled.throughput_samples_per_sec_ci95_low)
+
+
+def test_every_figure_has_a_unit() -> None:
+    stems = {name.removesuffix(f"_{part}") for name in COLUMNS for part in ("mean", "std", "min", "max", "median")}
+    for name in COLUMNS:
+        if name not in ("status", "energy_source", "stable", "warnings"):
+            assert any(name.startswith(unit) for unit in UNITS), name
+    assert set(UNITS) <= stems | set(COLUMNS)
+
+
+def test_a_record_cannot_change() -> None:
+    with pytest.raises(AttributeError):
+        BatchSizeRecord(batch_size=1, status="ok", num_runs=1, num_samples=1).num_runs = 2  # type: ignore[misc]
