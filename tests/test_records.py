@@ -69,7 +69,8 @@ def test_memory_of_the_device_and_what_lies_outside_the_allocator() -> None:
 
 def test_the_gpus_readings_come_from_the_window_where_there_is_one() -> None:
     short = GpuReadings(warnings=("gpu_util: too short",))
-    window = run(4.0, num_samples=32, gpu=GpuReadings(util_pct_mean=91.0, power_w_mean=300.0, energy_j=1200.0, energy_source="counter"))
+    long = GpuReadings(util_pct_mean=91.0, power_w_mean=300.0, energy_j=1200.0, energy_source="counter")
+    window = run(4.0, num_samples=32, gpu=long)
     record = summarise_runs(4, [run(1.0, gpu=short), run(1.0, gpu=short)], window=window)
     assert (record.gpu_util_pct_mean, record.gpu_power_w_mean) == (91.0, 300.0)
     assert (record.energy_per_sample_j, record.energy_source) == (37.5, "counter")

@@ -61,17 +61,19 @@ def test_runs_go_on_no_longer_than_asked() -> None:
 
 
 def test_a_cut_sweep_goes_on_with_what_is_missing() -> None:
-    state = new_state(8, [1, 2])
+    state, kept = new_state(8, [1, 2]), []
     with pytest.raises(KeyboardInterrupt):
         def cut(trial: Trial) -> None:
-            if len(state.order) == 3:
+            if len(state.order) == 3 and state.order[-1]:
                 raise KeyboardInterrupt
             trial.runs.append(run(1.0))
 
-        run_rounds(state, QUICK, cut, after_round=lambda _: None)
-    state.trials[0].runs.append(run(1.0))  # one batch size got its third run, the other did not
-    assert sorted(rounds(state, QUICK, lambda *_: 1.0)) == [1, 2, 2]
-    assert [len(trial.runs) for trial in state.trials] == [4, 4]
+        run_rounds(state, QUICK, cut, after_round=lambda _: kept.append(sum(len(trial.runs) for trial in state.trials)))
+    assert kept == [2, 4, 5], "the run that the cut round had finished is kept"
+    measured = [size for order in state.order for size in order]
+    more = rounds(state, QUICK, lambda *_: 1.0)
+    assert sorted(measured + more) == [1] * 4 + [2] * 4
+    assert len(more) == 3
 
 
 def test_batch_sizes_that_runs_cannot_tell_apart_are_tied() -> None:

@@ -202,10 +202,13 @@ class InferenceProfiler:
         """Runs back to back, long enough for what NVML averages; their times are in no other figure."""
         repeats = math.ceil(settings.min_window_seconds / min(run.seconds for run in trial.runs))
         works = [self._prepare(len(texts), trial.batch_size) for _ in range(repeats)]
-        with self.collector.measure(trial.batch_size, repeats * len(texts)) as measurement:
-            for work in works:
-                self._timed_run(texts, trial.batch_size, settings.max_length, work)
-        trial.window = measurement.run
+        try:
+            with self.collector.measure(trial.batch_size, repeats * len(texts)) as measurement:
+                for work in works:
+                    self._timed_run(texts, trial.batch_size, settings.max_length, work)
+            trial.window = measurement.run
+        except torch.OutOfMemoryError as error:
+            trial.warnings.append(f"gpu_util, gpu_power, energy: out of memory in their window: {str(error).splitlines()[0]}")
 
     def _needs_window(self, trial: Trial, settings: SweepSettings) -> bool:
         readable = self._cuda and self.collector.monitor.reason is None
@@ -221,6 +224,7 @@ class InferenceProfiler:
         """The workload: tokenise, copy, forward, copy back, for each batch. Nothing else."""
         clock, synchronize = time.perf_counter_ns, self.collector.synchronize
         events = iter(work.events)
+        stream = torch.cuda.current_stream(self.device) if self._cuda else None  # the model's, not the current device's
         with torch.inference_mode():
             for start in range(0, len(texts), size):
                 t0 = clock()
@@ -231,10 +235,10 @@ class InferenceProfiler:
                 begin, end = next(events, (None, None))
                 t2 = clock()
                 if begin is not None:
-                    begin.record()
+                    begin.record(stream)
                 logits = self.model(**batch).logits
                 if end is not None:
-                    end.record()
+                    end.record(stream)
                 launched = clock()
                 synchronize()
                 t3 = clock()

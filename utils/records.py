@@ -177,6 +177,7 @@ def summarise_runs(
     achieved = flops_per_sample * batch_size / phases["forward_ms_mean"] * 1e3 if flops_per_sample and phases else None
     waiting = _mean(runs, lambda run: run.cpu_wait_fraction)
     reasons = (*instability(seconds), *_disturbances(runs, waiting))
+    no_ceiling = ("mfu: the matrix-product ceiling is measured by step 03",) if achieved and not matmul_flops_per_s else ()
     return BatchSizeRecord(
         batch_size=batch_size, status="ok", num_runs=len(runs), num_samples=first.num_samples,
         latency_per_sample_ms=summarise(per_sample),
@@ -214,7 +215,7 @@ def summarise_runs(
         cpu_wait_fraction=waiting,
         cv=coefficient_of_variation(seconds),
         stable=not reasons if len(runs) > 1 else None,
-        warnings=tuple(dict.fromkeys((*warnings, *_absences(runs, window, len(batches)), *reasons))),
+        warnings=tuple(dict.fromkeys((*warnings, *_absences(runs, window, len(batches)), *no_ceiling, *reasons))),
     )
 
 
@@ -236,7 +237,6 @@ def _absences(runs: Sequence[Run], window: Run | None, latencies: int) -> Iterab
         yield "cpu_mem_peak: this kernel does not let a process reset its peak"
     if runs[0].cpu_wait_fraction is None:
         yield "cpu_wait_fraction: this kernel does not say how long threads waited for a CPU"
-    yield "mfu: the matrix-product ceiling is measured by step 03"
     yield from (text for run in (runs if window is None else (window,)) for text in run.gpu.warnings)
 
 

@@ -110,7 +110,7 @@ def new_state(sample_size: int, batch_sizes: Sequence[int]) -> SweepState:
 def run_rounds(
     state: SweepState, settings: SweepSettings, measure: Callable[[Trial], None], after_round: Callable[[SweepState], None]
 ) -> None:
-    """Measure until every trial is finished.
+    """Measure until every trial is finished; ``after_round`` is called after each round, also one that is cut.
 
     Batch sizes take turns, in a seeded order of their own in each round, so that a drifting machine does not look like an
     effect of batch size.
@@ -124,11 +124,14 @@ def run_rounds(
         while ready := unfinished():
             ready = [trial for trial in ready if len(trial.runs) == min(len(other.runs) for other in ready)]
             order = random.Random(f"{settings.seed} {len(state.order)}").sample(ready, len(ready))
-            state.order.append([trial.batch_size for trial in order])
-            for trial in order:
-                measure(trial)
-                bar.update()
-            after_round(state)
+            state.order.append([])
+            try:
+                for trial in order:
+                    measure(trial)
+                    state.order[-1].append(trial.batch_size)
+                    bar.update()
+            finally:  # an interruption keeps the runs of its round, too
+                after_round(state)
 
 
 def optimal_batch_size(records: Sequence[BatchSizeRecord], state: SweepState) -> dict[str, Any] | None:

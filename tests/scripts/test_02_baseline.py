@@ -92,7 +92,7 @@ def test_a_run_cut_in_the_evaluation_does_not_measure_the_sweep_again(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweeps: list[int] = []
-    real = InferenceProfiler.profile_multiple_batch_sizes
+    real = InferenceProfiler._warm_up
 
     def spy(*args: Any, **named: Any) -> Any:
         sweeps.append(1)
@@ -101,7 +101,7 @@ def test_a_run_cut_in_the_evaluation_does_not_measure_the_sweep_again(
     def cut(*_: Any, **__: Any) -> None:
         raise Interrupted(signal.SIGTERM)
 
-    monkeypatch.setattr(InferenceProfiler, "profile_multiple_batch_sizes", spy)
+    monkeypatch.setattr(InferenceProfiler, "_warm_up", spy)
     with monkeypatch.context() as patch:
         patch.setattr(runner, "evaluate_dataset", cut)
         assert main() == 143
@@ -115,6 +115,32 @@ def test_a_run_cut_in_the_evaluation_does_not_measure_the_sweep_again(
         assert main("profiling.batch_sizes=[2]") == 143
     assert main() == 0
     assert len(sweeps) == 4, "a sweep of other settings is not taken over"
+
+
+def test_a_sweep_that_was_cut_measures_only_what_is_missing(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[int] = []
+    real = InferenceProfiler._timed_run
+
+    def cut(self: Any, texts: list[str], size: int, *rest: Any) -> None:
+        if len(measured) == 3:
+            raise Interrupted(signal.SIGTERM)
+        measured.append(size)
+        real(self, texts, size, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InferenceProfiler, "_timed_run", cut)
+        assert main() == 143
+    with monkeypatch.context() as patch:
+        patch.setattr(InferenceProfiler, "_timed_run", lambda *args: (measured.append(args[2]), real(*args)))
+        assert main() == 0
+    assert "taken over" in capsys.readouterr().out
+    assert sorted(measured) == [1, 1, 1, 4, 4, 4]
+    payload = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
+    assert [row["num_runs"] for row in payload["batch_size_profiling"]] == [3, 3]
+    assert [size for order in payload["measurement"]["rounds"][0]["order"] for size in order] == measured
+    assert any("by an earlier process" in text for row in payload["batch_size_profiling"] for text in row["warnings"])
 
 
 def test_a_failing_run_leaves_what_was_there(main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +167,9 @@ def test_dummy_weights_say_that_accuracy_was_not_measured(
     payload = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
     assert (payload["model_info"]["weights"], payload["full_dataset_metrics"]["accuracy"]) == ("dummy", None)
     assert sorted({row["sample_size"] for row in payload["batch_size_profiling"]}) == [4, 60]
+    dependence = payload["measurement"]["sample_dependence"]
+    assert [(row["batch_size"], row["sample_sizes"]) for row in dependence] == [(1, [4, 60]), (4, [4, 60])]
+    assert all(row["time_per_token_ratio"] > 0 for row in dependence)
 
 
 @pytest.mark.parametrize(
