@@ -57,10 +57,11 @@ def sweep(model: Model, texts: list[str], sizes: list[int], runs: int = 3, **opt
 
 def test_a_model_that_takes_a_known_time() -> None:
     one, four = sweep(Model(seconds=0.02), ["a b"] * 8, [1, 4])
-    assert one.latency_per_batch_ms.median == pytest.approx(20, rel=0.05)
-    assert four.latency_per_batch_ms.median == pytest.approx(20, rel=0.05)
-    assert one.latency_per_sample_ms.median / four.latency_per_sample_ms.median == pytest.approx(4, rel=0.1)
-    assert one.forward_ms_mean == pytest.approx(20, rel=0.05)
+    # The fastest: a busy machine makes batches longer, never shorter. benchmarks/known_times.py is stricter.
+    assert one.latency_per_batch_ms.min == pytest.approx(20, rel=0.02)
+    assert four.latency_per_batch_ms.min == pytest.approx(20, rel=0.02)
+    assert one.latency_per_sample_ms.min / four.latency_per_sample_ms.min == pytest.approx(4, rel=0.1)
+    assert 20 <= one.forward_ms_mean <= one.latency_per_batch_ms.mean
 
 
 def test_alternating_lengths_are_43_75_percent_padding() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from utils.gpu_monitor import GpuReadings
+from utils.gpu_timeline import GpuReadings
 from utils.records import COLUMNS, UNITS, BatchSizeRecord, Run, summarise_runs
 
 

@@ -21,10 +21,10 @@ from utils.core.environment import environment_record
 from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
 from utils.data.reader import count_rows, sample_texts
-from utils.gpu_monitor import GpuReadings, write_timeline
+from utils.gpu_timeline import GpuReadings, write_timeline
 from utils.model_utils import LoadedModel
 from utils.profiler import InferenceProfiler
-from utils.records import COLUMNS, UNITS
+from utils.records import COLUMNS, SHARED, UNITS
 from utils.sweep import SweepSettings, SweepState, new_state, optimal_batch_size, sample_dependence
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
@@ -92,9 +92,12 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
     )
     samples = [sample_texts(config.data_file, size, settings.seed) for size in config.dataset.sample_sizes]
     if kept.first_inference_ms is None:
+        config.files.gpu_timeline.unlink(missing_ok=True)  # an earlier run's
         kept.first_inference_ms = profiler.first_inference_ms(samples[0], settings.max_length)
         kept.idle = replace(profiler.idle_readings(), samples=())
         kept.samples = [new_state(len(texts), settings.batch_sizes) for texts in samples]
+        for trial in (trial for state in kept.samples for trial in state.trials if kept.idle.shared):
+            trial.disturbed.append(SHARED)
     else:
         console.say("Runs that were measured before this run was cut are taken over.")
     how = SweepSettings(
@@ -105,7 +108,8 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
         if len(samples) > 1:
             console.say(f"\nSample of {len(texts)} texts")
         profiler.sweep(texts, state, how, after_round=lambda _: write_text(file, _KEPT.dump_json(kept).decode()))
-        write_timeline(config.files.gpu_timeline, profiler.collector.monitor.timeline())
+        if rows := profiler.collector.monitor.timeline():
+            write_timeline(config.files.gpu_timeline, rows, append=True)
     return _describe(config, kept)
 
 

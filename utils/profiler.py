@@ -16,7 +16,7 @@ import torch
 from utils.core import console
 from utils.core.errors import ModelError, UserError
 from utils.costs import count
-from utils.gpu_monitor import GpuReadings
+from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
 from utils.records import BatchSizeRecord
 from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
@@ -127,14 +127,14 @@ class InferenceProfiler:
             def measure(trial: Trial) -> None:
                 monitor.mark(step="sweep", batch_size=trial.batch_size, run=len(trial.runs) + 1)
                 self._measure(trial, _enough(texts, trial), expected[trial.batch_size], settings.max_length)
-                monitor.mark(step=None, batch_size=None, run=None)
+                monitor.mark()
 
             run_rounds(state, settings, measure, after_round)
             for trial in state.trials:
                 if trial.status == "ok" and trial.window is None and self._needs_window(trial, settings):
-                    monitor.mark(step="window", batch_size=trial.batch_size, run=None)
+                    monitor.mark(step="window", batch_size=trial.batch_size)
                     self._measure_window(trial, _enough(texts, trial), settings)
-                    monitor.mark(step=None, batch_size=None, run=None)
+                    monitor.mark()
             after_round(state)
         for trial in state.trials:
             for line in ("", *result_lines(trial.record())):
@@ -156,7 +156,7 @@ class InferenceProfiler:
     ) -> None:
         """Run every shape that will be measured; from the smallest batch on, until one does not fit."""
         on_event(f"Warming up model ({settings.num_warmup_runs} iterations)...")
-        self.collector.monitor.mark(step="warm-up", batch_size=None, run=None)
+        self.collector.monitor.mark(step="warm-up")
         too_large: int | None = None
         for trial in sorted(state.trials, key=lambda item: item.batch_size):
             if trial.finished(settings):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from utils.gpu_monitor import GpuReadings
+from utils.gpu_timeline import GpuReadings
 from utils.statistics import (
     MIN_LATENCIES,
     Summary,
@@ -26,6 +26,7 @@ PHASE_TOLERANCE = 0.03
 """Share of the whole that the phases may leave unexplained."""
 WAITING_LIMIT = 0.05
 """Share of its runnable time that the process may wait for a CPU: from there on the wait shows in the latency."""
+SHARED = "shared: another process used this GPU"
 STATUSES = ("ok", "oom", "not_tried", "wrong_outputs")
 """``not_tried``: a smaller batch did not fit. ``wrong_outputs``: timed answers differed from untimed ones; no figures."""
 UNITS = {
@@ -158,7 +159,8 @@ COLUMNS = tuple(BatchSizeRecord(batch_size=1, status="ok", num_runs=0, num_sampl
 
 def summarise_runs(
     batch_size: int, runs: Sequence[Run], *, window: Run | None = None, flops_per_sample: float | None = None,
-    num_truncated: int | None = None, matmul_flops_per_s: float | None = None, warnings: Sequence[str] = (),
+    num_truncated: int | None = None, matmul_flops_per_s: float | None = None, disturbed: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> BatchSizeRecord:
     """The row that runs at one batch size add up to.
 
@@ -167,6 +169,7 @@ def summarise_runs(
         window: runs back to back, long enough for the GPU's readings; None takes them from ``runs``.
         flops_per_sample: executed FLOPs, padding included.
         matmul_flops_per_s: this machine's measured ceiling; MFU needs it.
+        disturbed: reasons from outside the runs why the row is not stable.
     """
     first, seconds = runs[0], [run.seconds for run in runs]
     rates, per_sample = [r.num_samples / r.seconds for r in runs], [1e3 * r.seconds / r.num_samples for r in runs]
@@ -176,7 +179,7 @@ def summarise_runs(
     phases = _phase_means(runs)
     achieved = flops_per_sample * batch_size / phases["forward_ms_mean"] * 1e3 if flops_per_sample and phases else None
     waiting = _mean(runs, lambda run: run.cpu_wait_fraction)
-    reasons = (*instability(seconds), *_disturbances(runs, waiting))
+    reasons = (*instability(seconds), *_disturbances(runs, waiting), *disturbed)
     no_ceiling = ("mfu: the matrix-product ceiling is measured by step 03",) if achieved and not matmul_flops_per_s else ()
     return BatchSizeRecord(
         batch_size=batch_size, status="ok", num_runs=len(runs), num_samples=first.num_samples,
@@ -245,7 +248,7 @@ def _disturbances(runs: Sequence[Run], waiting: float | None) -> Iterable[str]:
     if throttled := dict.fromkeys(name for run in runs for name in run.gpu.throttled):
         yield f"throttled: {', '.join(throttled)}"
     if any(run.gpu.shared for run in runs):
-        yield "shared: another process used this GPU"
+        yield SHARED
     if waiting is not None and waiting > WAITING_LIMIT:
         yield f"CPU starved: threads waited for a CPU in {waiting:.0%} of their time (limit {WAITING_LIMIT:.0%})"
 

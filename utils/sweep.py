@@ -47,6 +47,7 @@ class Trial:
     window: Run | None = None
     flops_per_sample: float | None = None
     num_truncated: int | None = None
+    disturbed: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def give_up(self, status: Literal["oom", "not_tried", "wrong_outputs"], reason: str) -> None:
@@ -70,7 +71,7 @@ class Trial:
         if self.status == "ok":
             return summarise_runs(
                 self.batch_size, self.runs, window=self.window, flops_per_sample=self.flops_per_sample,
-                num_truncated=self.num_truncated, warnings=self.warnings,
+                num_truncated=self.num_truncated, disturbed=self.disturbed, warnings=self.warnings,
             )
         return BatchSizeRecord(
             batch_size=self.batch_size, status=self.status, num_runs=0, num_samples=self.num_samples,

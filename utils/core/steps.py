@@ -75,7 +75,8 @@ STEPS = (
         inputs=lambda config: (*_data(config), *_model(config)),
         outputs=lambda config: (config.files.metrics, config.files.detailed_metrics, config.files.predictions_dir),
         sources=("utils/profiler.py", "utils/sweep.py", "utils/metrics.py", "utils/records.py", "utils/gpu_monitor.py",
-                 "utils/statistics.py", "utils/costs.py", "utils/model_utils.py", "utils/evaluation", "utils/baseline.py"),
+                 "utils/gpu_timeline.py", "utils/statistics.py",
+                 "utils/costs.py", "utils/model_utils.py", "utils/evaluation", "utils/baseline.py"),
     ),
     Step(
         number="03",
