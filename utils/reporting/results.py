@@ -45,6 +45,10 @@ class Sweep:
         """The measured rows that have all these figures."""
         return tuple(row for row in self.measured if all(row[name] is not None for name in names))
 
+    def column(self, name: str) -> pd.Series[float]:
+        """One figure of the rows that have it, by batch size."""
+        return pd.Series({row["batch_size"]: row[name] for row in self.having(name)}, dtype=float, name=name)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
