@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,7 +22,7 @@ TEXTS = [
 ]
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def body(config: Config) -> None:
     console.title("MODEL LOADING CHECK")
     loaded = load_model(config)
     check_max_length(config, loaded)
@@ -41,10 +39,5 @@ def body(config: Config, args: argparse.Namespace) -> None:
     console.say(f"One by one and as a batch agree (largest difference of a logit: {difference:.2g}).")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.make_parser(__doc__ or "", "python scripts/00_test_model_loading.py --config configs/demo.yaml")
-    return cli.run_script(parser, body, argv)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.run_file(body, __doc__))

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,7 +17,7 @@ from utils.core import cli, console, steps
 from utils.model_utils import check_max_length, load_model
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def body(config: Config) -> None:
     loaded = load_model(config)
     check_max_length(config, loaded)
     found = analyse(loaded, config)
@@ -35,10 +33,5 @@ def body(config: Config, args: argparse.Namespace) -> None:
     steps.record_finished(steps.step("03"), config)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.make_parser(__doc__ or "", "python scripts/03_detailed_profiling.py --config configs/demo.yaml")
-    return cli.run_script(parser, body, argv)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.run_file(body, __doc__))

@@ -89,7 +89,7 @@ def load_model(config: Config) -> LoadedModel:
     source = locate(config)
     with _quiet():
         begin = time.perf_counter()
-        tokenizer = _load_tokenizer(config, source)
+        tokenizer = load_tokenizer(config, source)
         tokenizer_s = time.perf_counter() - begin
         begin = time.perf_counter()
         dummy = settings.load_format == "dummy"
@@ -209,7 +209,8 @@ def _check_attention(settings: ModelConfig) -> None:
         raise ModelError("flash_attention_2 has no float32.", where=where, fix=f"--set model.dtype=bfloat16, or {fix}")
 
 
-def _load_tokenizer(config: Config, source: Source) -> Any:
+def load_tokenizer(config: Config, source: Source) -> Any:
+    """The tokenizer alone: the one that is set, the adapter's, the model's, or for a bare architecture the embedded one."""
     wanted = config.model.tokenizer
     folder = Path(source.base.name)
     bare = folder.is_dir() and not any(folder.glob("tokenizer*"))
