@@ -21,10 +21,10 @@ def body(config: Config) -> None:
     loaded = load_model(config)
     check_max_length(config, loaded)
     found = analyse(loaded, config)
-    for warning in found.warnings:
+    for warning in found["warnings"]:
         console.warn(warning)
-    lines = [found.main_bottleneck]
-    for number, win in enumerate(found.wins, start=1):
+    lines = [found["main_bottleneck"]]
+    for number, win in enumerate(found["wins"], start=1):
         setting = f" (--set {win['setting']})" if win["setting"] else ""
         lines.append(f"{number}. {win['title']}: up to {win['win_ms']:.3g} ms, {win['win_pct']:.0f}% of the batch time")
         lines.append(f"   {win['evidence']}; try: {win['try']}{setting}")

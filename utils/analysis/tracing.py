@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -12,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from utils.analysis.costs import Shapes
+from utils.analysis.costs import Shapes, show_shapes
 from utils.analysis.roofline import synchronize
 from utils.core.artifacts import atomic_path
 
@@ -34,24 +36,14 @@ NO_KERNELS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OperatorTime:
-    """One operator on one set of tensor shapes, per traced step. Device times are None where no kernel was seen."""
-
-    name: str
-    input_shapes: Shapes
-    calls: float
-    self_device_ms: float | None
-    total_device_ms: float | None
-    self_host_ms: float
-    total_host_ms: float
-    memory_allocated_bytes: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """What a traced run says; ``busy_ms`` is None on the CPU and where no kernel was seen."""
+    """What a traced run says; ``busy_ms`` is None on the CPU and where no kernel was seen.
 
-    operators: tuple[OperatorTime, ...]
+    Args:
+        operators: calls, times and memory by operator and tensor shapes, per step; device times NaN where no kernel was seen.
+    """
+
+    operators: pd.DataFrame
     stacks: tuple[str, ...]
     step_ms: float
     busy_ms: float | None
@@ -157,28 +149,22 @@ def _step_indices(steps: int) -> list[int]:
     return [0] * (WAIT_STEPS + WARMUP_STEPS) + list(range(steps))
 
 
-def _operator_times(rows: Iterable[Any], steps: int, device: torch.device, seen: bool) -> tuple[OperatorTime, ...]:
-    """Operators only: Python functions, phases and kernels have rows of their own. On the CPU its time is the device's."""
-    on_cpu = device.type == "cpu"
-    sums: dict[tuple[str, Shapes], list[float]] = {}
-    for row in rows:
-        if not OPERATOR.match(row.key):
-            continue
-        own, total = (
-            (row.self_cpu_time_total, row.cpu_time_total) if on_cpu else (row.self_device_time_total, row.device_time_total)
-        )
-        memory = row.self_cpu_memory_usage if on_cpu else row.self_device_memory_usage
-        values = (row.count, own / 1e3, total / 1e3, row.self_cpu_time_total / 1e3, row.cpu_time_total / 1e3, memory)
-        before = sums.setdefault((row.key, _shapes(row.input_shapes)), [0.0] * len(values))
-        before[:] = [one + other / steps for one, other in zip(before, values, strict=True)]
-    return tuple(
-        OperatorTime(
-            name=name, input_shapes=shapes, calls=calls, self_device_ms=own if seen else None,
-            total_device_ms=total if seen else None, self_host_ms=self_host, total_host_ms=total_host,
-            memory_allocated_bytes=memory,
-        )
-        for (name, shapes), (calls, own, total, self_host, total_host, memory) in sums.items()
-    )
+def _operator_times(rows: Iterable[Any], steps: int, device: torch.device, seen: bool) -> pd.DataFrame:
+    prefix = "device" if device.type == "cuda" else "cpu"  # on the CPU the host is the device
+    columns = {
+        "calls": ("count", 1),
+        "self_device_ms": (f"self_{prefix}_time_total", 1e3), "total_device_ms": (f"{prefix}_time_total", 1e3),
+        "self_host_ms": ("self_cpu_time_total", 1e3), "total_host_ms": ("cpu_time_total", 1e3),
+        "memory_allocated_mb": (f"self_{prefix}_memory_usage", 1e6),
+    }
+    records = [
+        {"operator": row.key, "input_shapes": show_shapes(_shapes(row.input_shapes)),
+         **{name: getattr(row, source) / unit / steps for name, (source, unit) in columns.items()}}
+        for row in rows if OPERATOR.match(row.key)
+    ]
+    frame = pd.DataFrame(records, columns=["operator", "input_shapes", *columns])
+    frame = frame.groupby(["operator", "input_shapes"], sort=False, as_index=False).sum()
+    return frame if seen else frame.assign(self_device_ms=math.nan, total_device_ms=math.nan)
 
 
 def _shapes(recorded: Any) -> Shapes:
