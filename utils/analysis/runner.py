@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -127,7 +127,7 @@ def measure_size(
 ) -> tuple[Workload, verdict.Evidence]:
     """Time (untraced), count and, on CUDA, observe the device at one batch size."""
     workload = Workload(loaded, make_batches(texts, size, warnings), max_length)
-    one_s = min(roofline.timed(lambda: workload.run(0, _no_span), loaded.device) for _ in range(2))
+    one_s = min(roofline.timed(lambda: workload.run(0, nullcontext), loaded.device) for _ in range(2))
     affordable = max(1, int(SECONDS_PER_SIZE / REPEATS / one_s))
     workload = Workload(loaded, workload.batches[:affordable], max_length)
     batches = [workload.inputs(index) for index in range(len(workload.batches))]
@@ -187,11 +187,6 @@ def _in_new_thread(run: Callable[[], Any]) -> Any:
     """Run where the tracer does not look: inside, tokenizers make thousands of Python calls a text."""
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(run).result()
-
-
-@contextmanager
-def _no_span(_: str) -> Iterator[None]:
-    yield
 
 
 def _detail(

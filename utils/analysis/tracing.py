@@ -9,7 +9,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ ATTEMPTS = 3
 """Now and then an event's name comes out garbled and the whole trace cannot be read; the next one can."""
 
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
-WAIT_STEPS = WARMUP_STEPS = 1
 STEP = "ProfilerStep"
 """How the profiler calls the range of one step."""
 NO_KERNELS = (
@@ -59,11 +58,9 @@ def trace(step: Callable[[int], object], *, steps: int, device: torch.device, tr
     warnings: list[str] = []
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            result = _trace_once(step, steps, device, trace_file)
+            return _trace_once(step, steps, device, trace_file, warnings)
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             warnings.append(f"Trace {attempt} of at most {ATTEMPTS} could not be read ({error}); traced again.")
-            continue
-        return replace(result, warnings=(*warnings, *result.warnings))
     raise RuntimeError(f"{ATTEMPTS} traces in a row could not be read: {warnings[-1]}")
 
 
@@ -71,28 +68,33 @@ def device_busy_ms(step: Callable[[int], object], *, steps: int, device: torch.d
     """Milliseconds per step in which a kernel or copy ran; None on the CPU and where no kernel was seen."""
     if device.type != "cuda":
         return None
-    with profile(activities=_activities(device), schedule=_schedule(steps)) as profiler:
-        for index in _step_indices(steps):
-            step(index)
-            synchronize(device)
-            profiler.step()
+    profiler, _ = _profiled(step, steps, device)
     return _busy_ms(profiler.events() or (), steps)
 
 
-def _trace_once(step: Callable[[int], object], steps: int, device: torch.device, trace_file: Path) -> Trace:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the tracing library reports its start and stop to the terminal
+def _profiled(step: Callable[[int], object], steps: int, device: torch.device, **options: Any) -> tuple[profile, list[float]]:
+    """The profiler after its steps, and the host's seconds of each."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     seconds = []
-    with profile(
-        activities=_activities(device), schedule=_schedule(steps), record_shapes=True, profile_memory=True, with_stack=True,
-        # Without it there are no Python frames (pytorch issue 100253).
-        experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True),
-    ) as profiler:
-        for index in _step_indices(steps):
+    with profile(activities=activities, schedule=schedule(wait=1, warmup=1, active=steps, repeat=1), **options) as profiler:
+        for index in (0, 0, *range(steps)):
             begin = time.perf_counter()
             step(index)
             synchronize(device)
             seconds.append(time.perf_counter() - begin)
             profiler.step()
+    return profiler, seconds[-steps:]
+
+
+def _trace_once(
+    step: Callable[[int], object], steps: int, device: torch.device, trace_file: Path, warnings: list[str]
+) -> Trace:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the tracing library reports its start and stop to the terminal
+    profiler, seconds = _profiled(
+        step, steps, device, record_shapes=True, profile_memory=True, with_stack=True,
+        # Without it there are no Python frames (pytorch issue 100253).
+        experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True),
+    )
     events: Any = profiler.events()
     busy = _busy_ms(events, steps) if device.type == "cuda" else None
     no_kernels = device.type == "cuda" and busy is None
@@ -102,8 +104,8 @@ def _trace_once(step: Callable[[int], object], steps: int, device: torch.device,
     operators = _operator_times(profiler.key_averages(group_by_input_shape=True), steps, device, not no_kernels)
     _export(profiler, trace_file)
     return Trace(
-        operators=operators, stacks=stacks, step_ms=sum(seconds[-steps:]) / steps * 1e3, busy_ms=busy,
-        warnings=(NO_KERNELS,) if no_kernels else (),
+        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, busy_ms=busy,
+        warnings=(*warnings, *([NO_KERNELS] if no_kernels else ())),
     )
 
 
@@ -137,18 +139,6 @@ def clean_frame(name: str) -> str:
     return re.sub(r"[;\s]+", "_", re.sub(r" at 0x[0-9a-f]+", "", name)) or "unnamed"
 
 
-def _activities(device: torch.device) -> list[ProfilerActivity]:
-    return [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-
-
-def _schedule(steps: int) -> Callable[[int], Any]:
-    return schedule(wait=WAIT_STEPS, warmup=WARMUP_STEPS, active=steps, repeat=1)
-
-
-def _step_indices(steps: int) -> list[int]:
-    return [0] * (WAIT_STEPS + WARMUP_STEPS) + list(range(steps))
-
-
 def _operator_times(rows: Iterable[Any], steps: int, device: torch.device, seen: bool) -> pd.DataFrame:
     prefix = "device" if device.type == "cuda" else "cpu"  # on the CPU the host is the device
     columns = {
@@ -174,17 +164,12 @@ def _shapes(recorded: Any) -> Shapes:
 
 def _busy_ms(events: Iterable[Any], steps: int) -> float | None:
     """Merged time of all kernels and copies on the device, per step."""
+    # Ranges that we named ourselves are mirrored onto the device's timeline; they are no work.
     intervals = [
-        (event.time_range.start, event.time_range.end)
-        for event in events
-        if event.device_type == DeviceType.CUDA and not _is_annotation(event)
+        (event.time_range.start, event.time_range.end) for event in events if event.device_type == DeviceType.CUDA
+        and not getattr(event, "is_user_annotation", False) and not event.name.startswith(STEP)
     ]
     return merged_length(intervals) / steps / 1e3 if intervals else None
-
-
-def _is_annotation(event: Any) -> bool:
-    """Ranges that we named ourselves are mirrored onto the device's timeline; they are no work."""
-    return bool(getattr(event, "is_user_annotation", False)) or event.name.startswith(STEP)
 
 
 def merged_length(intervals: Iterable[tuple[float, float]]) -> float:
