@@ -18,6 +18,7 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.container import BarContainer  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
+from matplotlib.rcsetup import cycler  # noqa: E402
 from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
 
 from utils.core.artifacts import atomic_path  # noqa: E402
@@ -32,7 +33,8 @@ GREY = "#767676"
 STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True,
-    "axes.edgecolor": "#888888", "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8, "lines.markersize": 5,
+    "axes.edgecolor": "#888888", "axes.prop_cycle": cycler(color=(BLUE, ORANGE, GREEN, RED), marker=("o", "s", "^", "v")),
+    "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8, "lines.markersize": 5,
     "figure.titlesize": 14, "figure.titleweight": "bold", "text.parse_math": False, "svg.fonttype": "none",
 }
 # Column, what it is called, and 1 where more is better, -1 where less is.
@@ -59,48 +61,43 @@ class Panel:
     """One small picture over the batch size.
 
     Args:
-        curves: what each column is called, and its colour.
+        curves: what each column is called.
         spread: the column of the standard deviation, or those of an interval's two ends.
-        right: column, name, unit, colour and factor of a second figure with an axis of its own, dashed.
+        right: column, name, unit and factor of a second figure with an axis of its own, dashed.
     """
 
     title: str
     unit: str
-    curves: Mapping[str, tuple[str, str]]
+    curves: Mapping[str, str]
     spread: tuple[str, ...] = ()
-    right: tuple[str, str, str, str, float] | None = None
+    right: tuple[str, str, str, float] | None = None
     scale: Literal["from zero", "log", "percent"] = "from zero"
 
 
 LATENCY = Panel(
-    title="Latency per sample", unit="mean ± standard deviation (ms)",
-    curves={"latency_per_sample_ms_mean": ("mean", BLUE)}, spread=("latency_per_sample_ms_std",),
+    title="Latency per sample", unit="mean ± standard deviation (ms)", curves={"latency_per_sample_ms_mean": "mean"},
+    spread=("latency_per_sample_ms_std",),
 )
 PERCENTILES = Panel(
     title="Latency per batch", unit="percentiles over batches (ms, log)", scale="log",
-    curves={"latency_per_batch_ms_p99": ("p99", RED), "latency_per_batch_ms_p95": ("p95", ORANGE),
-            "latency_per_batch_ms_p90": ("p90", GREEN), "latency_per_batch_ms_median": ("p50", BLUE)},
+    curves={"latency_per_batch_ms_median": "p50", **{f"latency_per_batch_ms_p{q}": f"p{q}" for q in (90, 95, 99)}},
 )
 THROUGHPUT = Panel(
-    title="Throughput", unit="mean with 95% interval (samples/s)",
-    curves={"throughput_samples_per_sec_mean": ("mean", GREEN)},
+    title="Throughput", unit="mean with 95% interval (samples/s)", curves={"throughput_samples_per_sec_mean": "mean"},
     spread=("throughput_samples_per_sec_ci95_low", "throughput_samples_per_sec_ci95_high"),
 )
+CPU_MEMORY = Panel(title="Resident memory of the process", unit="memory (MB)", curves={"cpu_mem_used": "resident"})
 GPU_MEMORY = Panel(
     title="GPU memory", unit="memory (MB)",
-    curves={"gpu_mem_reserved": ("reserved", SKY), "peak_gpu_mem": ("peak allocated", RED),
-            "gpu_mem_used": ("change by a run", BLUE)},
-)
-CPU_MEMORY = Panel(
-    title="Resident memory of the process", unit="memory (MB)", curves={"cpu_mem_used": ("resident", BLUE)},
+    curves={"gpu_mem_used": "change by a run", "peak_gpu_mem": "peak allocated", "gpu_mem_reserved": "reserved"},
 )
 GPU_USE = Panel(
     title="GPU utilisation and power", unit="time with a kernel (%)", scale="percent",
-    curves={"gpu_util_pct_mean": ("utilisation", BLUE)}, right=("gpu_power_w_mean", "power", "power (W)", ORANGE, 1.0),
+    curves={"gpu_util_pct_mean": "utilisation"}, right=("gpu_power_w_mean", "power", "power (W)", 1.0),
 )
-PADDING_RIGHT = ("padding_fraction", "padding", "padding (% of tokens)", GREY, 100.0)
 EFFICIENCY = tuple(
-    Panel(title="Efficiency", unit=f"achieved ({unit})", curves={name: (f"achieved {unit}", PURPLE)}, right=PADDING_RIGHT)
+    Panel(title="Efficiency", unit=f"achieved ({unit})", curves={name: f"achieved {unit}"},
+          right=("padding_fraction", "padding", "padding (% of tokens)", 100.0))
     for name, unit in (("achieved_tflops", "TFLOP/s"), ("throughput_tokens_per_sec_mean", "tokens/s"))
 )
 """The second where no FLOPs were counted."""
@@ -136,7 +133,7 @@ def comparison(results: Results) -> Figure:
     for axes, panel in zip(figure.subplots(2, 3).flat, (LATENCY, PERCENTILES, THROUGHPUT, fourth, fifth, efficiency), strict=True):
         if panel is not None:
             _draw(axes, sweep, panel)
-        elif _stacked_phases(axes, sweep, "Phases of a batch"):
+        elif len(_stacked_phases(axes, sweep, "Phases of a batch")):
             axes.legend(loc="upper center", ncols=2)
             axes.set_ylim(0, 128)
     return figure
@@ -147,10 +144,9 @@ def _draw(axes: Axes, sweep: Sweep, panel: Panel) -> None:
         return
     axes.set_ylabel(panel.unit)
     _batch_axis(axes, sweep)
-    for marker, (name, (label, color)) in zip("os^v", panel.curves.items(), strict=False):
+    for name, label in panel.curves.items():
         values = sweep.column(name)
-        axes.errorbar(values.index, values, yerr=_error_bars(sweep, values, panel.spread), marker=marker, color=color,
-                      ecolor=GREY, capsize=4, label=label)
+        axes.errorbar(values.index, values, yerr=_error_bars(sweep, values, panel.spread), ecolor=GREY, capsize=4, label=label)
     _limit(axes, panel.scale)
     if panel.right:
         _second_axis(axes, sweep, *panel.right)
@@ -210,7 +206,7 @@ def _label_points(axes: Axes, values: pd.Series[float]) -> None:
                       bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
 
 
-def _second_axis(axes: Axes, sweep: Sweep, name: str, label: str, unit: str, color: str, scale: float) -> None:
+def _second_axis(axes: Axes, sweep: Sweep, name: str, label: str, unit: str, scale: float) -> None:
     """A second figure in its own unit on the right, dashed; and one legend for both."""
     values = sweep.column(name) * scale
     handles, labels = axes.get_legend_handles_labels()
@@ -218,22 +214,26 @@ def _second_axis(axes: Axes, sweep: Sweep, name: str, label: str, unit: str, col
         right = axes.twinx()
         right.grid(False)
         right.spines["right"].set_visible(True)
-        handles += right.plot(values.index, values, marker="s", linestyle="--", color=color)
+        handles += right.plot(values.index, values, marker="s", linestyle="--", color=GREY)
         labels += [label]
         right.set(ylabel=unit, ylim=(0, max(values.max(), 1e-9) * 1.3))
     axes.legend(handles, labels, loc="upper left", ncols=2)
 
 
-def _stacked_phases(axes: Axes, sweep: Sweep, title: str) -> bool:
-    """Bars of 100%, one a batch size, from bottom to top in the order of the work. False where no phase was measured."""
+def _stacked_phases(axes: Axes, sweep: Sweep, title: str) -> pd.DataFrame:
+    """Bars of 100%, one a batch size, from bottom to top in the order of the work.
+
+    Returns:
+        The milliseconds behind the bars; empty where no phase was measured.
+    """
     spent = pd.DataFrame({label: sweep.column(name) for name, label in PHASES.items()}).fillna(0.0)
     if not _entitle(axes, sweep, title, ("forward_ms_mean", *PHASES)):
-        return False
+        return spent
     shares = spent.mul(100 / spent.sum(axis=1), axis=0)
     shares.plot.bar(stacked=True, ax=axes, rot=0, width=0.72, edgecolor="white", color=[ORANGE, SKY, BLUE, PURPLE])
     axes.set(xlabel="batch size (texts)", ylabel="share of the time (%)", yticks=range(0, 101, 20))
     axes.grid(False, axis="x")
-    return True
+    return spent
 
 
 def heatmap(results: Results) -> Figure:
@@ -280,14 +280,14 @@ def phases(results: Results) -> Figure:
     """``phases.png``: the share of each phase by batch size, with milliseconds."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    if _stacked_phases(axes, results.sweep, "Where the time of a batch goes"):
+    spent = _stacked_phases(axes, results.sweep, "Where the time of a batch goes")
+    if len(spent):
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True)
         axes.set_ylim(0, 100)
-        for bars, name in zip(axes.containers, PHASES, strict=True):
-            assert isinstance(bars, BarContainer)
-            spent = zip(bars, results.sweep.column(name), strict=True)
-            shown = [number(ms, "ms") if bar.get_height() >= 6 else "" for bar, ms in spent]
-            axes.bar_label(bars, shown, label_type="center", fontsize=8, color="white" if name == "forward_ms_mean" else "#222222")
+    for bars, (phase, milliseconds) in zip(axes.containers, spent.items(), strict=False):  # no bars where nothing was measured
+        assert isinstance(bars, BarContainer)
+        shown = [number(ms, "ms") if bar.get_height() >= 6 else "" for bar, ms in zip(bars, milliseconds, strict=True)]
+        axes.bar_label(bars, shown, label_type="center", fontsize=8, color="white" if phase == "forward" else "#222222")
     return figure
 
 
