@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,7 +22,7 @@ TEXTS = [
 ]
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def body(config: Config) -> None:
     console.title("MODEL LOADING CHECK")
     loaded = load_model(config)
     check_max_length(config, loaded)
@@ -33,18 +31,13 @@ def body(config: Config, args: argparse.Namespace) -> None:
     console.say(f"Weights: {info.weights}, {info.dtype} on {info.device}, {info.num_labels} labels")
     console.say(f"Revision: {info.revision or 'none, a local folder'}")
     console.say(
-        f"Load time: {times.total_s:.2f} s (tokenizer {times.tokenizer_s:.2f} s, weights {times.weights_s:.2f} s, "
-        f"to the device {times.to_device_s:.2f} s)"
+        f"Load time: {times['total_s']:.2f} s (tokenizer {times['tokenizer_s']:.2f} s, weights {times['weights_s']:.2f} s, "
+        f"to the device {times['to_device_s']:.2f} s)"
     )
     labels, difference = check_batching(loaded, TEXTS, config.profiling.max_length)
     console.block("CLASSIFICATION", [f"{label}: {text[:50]}" for label, text in zip(labels, TEXTS, strict=True)])
     console.say(f"One by one and as a batch agree (largest difference of a logit: {difference:.2g}).")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.make_parser(__doc__ or "", "python scripts/00_test_model_loading.py --config configs/demo.yaml")
-    return cli.run_script(parser, body, argv)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.run_file(body, __doc__))

@@ -3,22 +3,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.config_loader import EMBEDDED, Config  # noqa: E402
-from utils.core import cli, console, steps  # noqa: E402
-from utils.data.demo_assets import ensure_demo_assets  # noqa: E402
-from utils.data.labels import decide_mapping  # noqa: E402
-from utils.data.sources import read_source, write_dataset  # noqa: E402
-from utils.model_utils import model_label2id  # noqa: E402
+from utils.config_loader import EMBEDDED, Config
+from utils.core import cli, console, steps
+from utils.data.demo_assets import ensure_demo_assets
+from utils.data.labels import decide_mapping
+from utils.data.sources import read_source, write_dataset
+from utils.model_utils import model_label2id
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def body(config: Config) -> None:
     if EMBEDDED in (config.dataset.hf_name, config.model.name, config.model.tokenizer):
         ensure_demo_assets(config)
     step = steps.step("01")
@@ -35,13 +33,5 @@ def body(config: Config, args: argparse.Namespace) -> None:
     steps.record_finished(step, config)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.make_parser(
-        "Fetch the data set, map its labels to the model's ids, and write it for the later steps.",
-        "python scripts/01_download_data.py --config configs/demo.yaml",
-    )
-    return cli.run_script(parser, body, argv)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.run_file(body, __doc__))

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,14 +17,14 @@ from utils.core import cli, console, steps
 from utils.model_utils import check_max_length, load_model
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def body(config: Config) -> None:
     loaded = load_model(config)
     check_max_length(config, loaded)
     found = analyse(loaded, config)
-    for warning in found.warnings:
+    for warning in found["warnings"]:
         console.warn(warning)
-    lines = [found.main_bottleneck]
-    for number, win in enumerate(found.wins, start=1):
+    lines = [found["main_bottleneck"]]
+    for number, win in enumerate(found["wins"], start=1):
         setting = f" (--set {win['setting']})" if win["setting"] else ""
         lines.append(f"{number}. {win['title']}: up to {win['win_ms']:.3g} ms, {win['win_pct']:.0f}% of the batch time")
         lines.append(f"   {win['evidence']}; try: {win['try']}{setting}")
@@ -35,10 +33,5 @@ def body(config: Config, args: argparse.Namespace) -> None:
     steps.record_finished(steps.step("03"), config)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.make_parser(__doc__ or "", "python scripts/03_detailed_profiling.py --config configs/demo.yaml")
-    return cli.run_script(parser, body, argv)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.run_file(body, __doc__))

@@ -1,21 +1,19 @@
-"""Step 04: draw the plots and write the reports, from the results files alone."""
+"""Step 04: draw the plots and write the reports, from the results files alone: no model is loaded."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.config_loader import Config  # noqa: E402
-from utils.core import cli, console, steps  # noqa: E402
-from utils.reporting.html import write_report  # noqa: E402
-from utils.reporting.results import read_results  # noqa: E402
+from utils.config_loader import Config
+from utils.core import cli, console, steps
+from utils.reporting.html import write_report
+from utils.reporting.results import read_results
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def body(config: Config) -> None:
     results = read_results(config.files)
     for note in results.notes:
         console.warn(note)
@@ -23,13 +21,5 @@ def body(config: Config, args: argparse.Namespace) -> None:
     steps.record_finished(steps.step("04"), config)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.make_parser(
-        "Draw the plots, write baseline_summary_report.txt and report.html. Reads files only: no model is loaded.",
-        "python scripts/04_visualize_results.py --config configs/demo.yaml",
-    )
-    return cli.run_script(parser, body, argv)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.run_file(body, __doc__))

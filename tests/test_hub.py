@@ -85,16 +85,11 @@ def test_too_little_disk_is_refused_before_the_download(tmp_path: Path, monkeypa
         hub.check_disk_space(free, "model", "a/b")
 
 
-def test_a_folder_has_no_revision(tmp_path: Path) -> None:
-    assert hub.resolved_revision(str(tmp_path)) is None
-
-
 def test_nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_cache() -> None:
         raise CacheNotFound("none", cache_dir=tmp_path)
 
     monkeypatch.setattr(hub, "scan_cache_dir", no_cache)
-    assert hub.cached_repos() == ()
     assert "no dataset is cached" in hub.usable("data set")
 
 
@@ -103,8 +98,8 @@ def test_a_data_set_from_the_hub(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "test.csv").write_text("query,label\none,books\ntwo,games\n", encoding="utf-8")
     code = (
-        "from datasets import load_dataset; from utils.hub import hub_errors, resolved_revision, usable\n"
-        "name = 'someone/data'; commit = resolved_revision(name, None, 'dataset'); print(commit)\n"
+        "from datasets import load_dataset; from utils.hub import resolve, usable\n"
+        "name = 'someone/data'; commit = resolve(name, None, 'dataset').commit; print(commit)\n"
         "print(load_dataset(name, split='test', revision=commit)['query'][:]); print(usable('data set'))\n"
     )
     with HubServer() as server:

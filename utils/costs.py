@@ -8,12 +8,13 @@ multiplication, comparison or elementary function of their textbook formula. Pad
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -129,20 +130,6 @@ def count(run: Callable[[], object]) -> tuple[OperatorCost, ...]:
     return counter.costs
 
 
-def merge(parts: Iterable[OperatorCost]) -> tuple[OperatorCost, ...]:
-    """Add up costs of the same operator on the same shapes."""
-    merged: dict[tuple[str, Shapes], OperatorCost] = {}
-    for part in parts:
-        key = (part.name, part.input_shapes)
-        before = merged.get(key)
-        merged[key] = part if before is None else OperatorCost(
-            name=part.name, input_shapes=part.input_shapes, calls=before.calls + part.calls,
-            flops=None if before.flops is None or part.flops is None else before.flops + part.flops,
-            bytes_moved=before.bytes_moved + part.bytes_moved,
-        )
-    return tuple(merged.values())
-
-
 def plain_name(name: str) -> str:
     """``aten::add_`` is ``add``; operators that exist only in place keep their underscore."""
     bare = name.rpartition("::")[2]
@@ -163,6 +150,11 @@ def tensor_shapes(values: Iterable[Any]) -> Shapes:
     return tuple(tuple(value.shape) for value in values if isinstance(value, torch.Tensor) and value.dim())
 
 
+def show_shapes(shapes: Shapes) -> str:
+    """``8x10x32, 32``"""
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
+
+
 def count_flops(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
     """FLOPs of one call; None where no formula is known."""
     packet = func._overloadpacket
@@ -170,20 +162,16 @@ def count_flops(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out))
     if bare in (CPU_ATTENTION, OVERRIDEABLE_ATTENTION):
-        return int(sdpa_flop_count(*_grouped(*(tuple(tensor.shape) for tensor in args[:3]))))
+        query, key, value = (tuple(tensor.shape) for tensor in args[:3])
+        # Key-value heads as often as they are used: older formulas refuse grouped heads.
+        return int(sdpa_flop_count(query, (key[0], query[1], *key[2:]), (value[0], query[1], *value[2:])))
     if bare in NO_FLOPS or _is_view(func, args, kwargs, out):
         return 0
-    outputs = list(_tensors((out,)))
     if bare in PER_OUTPUT_ELEMENT:
-        return sum(PER_OUTPUT_ELEMENT[bare] * tensor.numel() for tensor in outputs if tensor.is_floating_point())
+        return PER_OUTPUT_ELEMENT[bare] * sum(tensor.numel() for tensor in _tensors(out) if tensor.is_floating_point())
     if bare in PER_INPUT_ELEMENT and args and isinstance(args[0], torch.Tensor):
         return PER_INPUT_ELEMENT[bare] * args[0].numel() if args[0].is_floating_point() else 0
     return None
-
-
-def _grouped(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Shapes with the key-value heads repeated to the query's: older formulas refuse grouped heads."""
-    return query, (key[0], query[1], *key[2:]), (value[0], query[1], *value[2:])
 
 
 def count_bytes(func: Any, args: Any, kwargs: Any, out: Any) -> int:
@@ -191,9 +179,10 @@ def count_bytes(func: Any, args: Any, kwargs: Any, out: Any) -> int:
     bare = func._schema.name.rpartition("::")[2]
     if bare in NO_BYTES or _is_view(func, args, kwargs, out):
         return 0
-    outputs = list(_tensors((out,)))
-    written = sum(stored_bytes(tensor) for tensor in outputs)
-    inputs = list(_tensors((*_read_arguments(func, args), *_read_arguments(func, kwargs))))
+    written = sum(stored_bytes(tensor) for tensor in _tensors(out))
+    # Neither ``out=`` nor what ``copy_`` or ``fill_`` overwrites is read.
+    outs = {argument.name for argument in func._schema.arguments if argument.is_out}
+    inputs = _tensors((args[bare in WRITE_ONLY :], {name: value for name, value in kwargs.items() if name not in outs}))
     if plain_name(bare) in LOOKUPS and inputs:
         looked_up, *others = inputs
         return min(stored_bytes(looked_up), written) + _distinct_bytes(others) + written
@@ -225,26 +214,12 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def _is_view(func: Any, args: Any, kwargs: Any, out: Any) -> bool:
     """Whether a call only gave a new look at its inputs (also ``to`` and ``contiguous`` with nothing to do)."""
-    outputs = list(_tensors((out,)))
+    outputs = _tensors(out)
     if func._schema.is_mutable or not outputs:
         return False
-    sources = {_storage(tensor) for tensor in _tensors((*args, *kwargs.values()))}
+    sources = {_storage(tensor) for tensor in _tensors((args, kwargs))}
     return all(_storage(tensor) in sources for tensor in outputs)
 
 
-def _read_arguments(func: Any, given: Any) -> Iterator[Any]:
-    """The arguments that a call reads: not ``out=``, and not what ``copy_`` or ``fill_`` overwrites."""
-    if isinstance(given, dict):
-        outs = {argument.name for argument in func._schema.arguments if argument.is_out}
-        yield from (value for name, value in given.items() if name not in outs)
-    else:
-        skip = 1 if func._schema.name.rpartition("::")[2] in WRITE_ONLY else 0
-        yield from given[skip:]
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]

@@ -6,9 +6,8 @@ import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, constants, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -26,23 +25,14 @@ from utils.core.errors import UserError
 HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 CUT_ERRORS = {"RemoteProtocolError", "ReadError", "ReadTimeout", "WriteError", "ChunkedEncodingError", "IncompleteRead"}
+CUT_WORDS = ("Consistency check failed", "Data processing error")  # http_get's size check, hf_xet: no types of their own
 OFFLINE_ERRORS = {"TransportError", "ConnectionError", "TimeoutError"}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 SPARE_BYTES = 100 * 10**6  # disk that a download leaves free: the results and the system need some too
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CachedRepo:
-    """A repository in the local cache, usable without the hub."""
-
-    kind: str
-    name: str
-    size_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Resolved:
+class Resolved(NamedTuple):
     """A commit, and whether the cache alone vouches for it because the hub does not answer."""
 
     commit: str
@@ -86,7 +76,7 @@ def explain(error: BaseException, what: str, name: str) -> tuple[str, str] | Non
     statuses = [e.response.status_code for e in chain if isinstance(e, HfHubHTTPError) and e.response is not None]
     if statuses or "DatasetNotFoundError" in types and not types & (CUT_ERRORS | OFFLINE_ERRORS):
         return _refusal(chain, statuses[-1] if statuses else 404, what, name)
-    if types & CUT_ERRORS or any(_is_cut(e) for e in chain):
+    if types & CUT_ERRORS or any(words in str(e) for e in chain for words in CUT_WORDS):
         fix = "run the same command again: files that are complete are kept, it goes on with the rest"
         return f"The download of the {what} was cut off.", fix
     if types & OFFLINE_ERRORS or any(isinstance(e, LocalEntryNotFoundError) for e in chain):
@@ -119,37 +109,18 @@ def _refusal(chain: list[BaseException], status: int, what: str, name: str) -> t
     return f"The hub answered with an error (HTTP {status}).", "try again later, see https://status.huggingface.co"
 
 
-def _is_cut(error: BaseException) -> bool:
-    """Whether an error without a type of its own is a broken transfer: ``http_get``'s size check, or hf_xet's."""
-    return any(words in str(error) for words in ("Consistency check failed", "Data processing error"))
-
-
-def cached_repos() -> tuple[CachedRepo, ...]:
-    """What the cache holds whole enough to be used without the hub: models with weights, data sets."""
-    try:
-        repos = scan_cache_dir().repos
-    except CacheNotFound:
-        return ()
-    whole = []
-    for repo in repos:
-        names = {file.file_name for revision in repo.revisions for file in revision.files}
-        if names and (repo.repo_type != "model" or any(name.endswith(".safetensors") for name in names)):
-            whole.append(CachedRepo(kind=repo.repo_type, name=repo.repo_id, size_bytes=repo.size_on_disk))
-    return tuple(sorted(whole, key=lambda repo: (repo.kind, repo.name)))
-
-
 def usable(what: str) -> str:
-    """What can be used without the hub, as part of a message."""
-    kind = "dataset" if what == "data set" else "model"
-    key = "dataset.hf_name" if kind == "dataset" else "model.name"
-    names = [f"{repo.name} ({repo.size_bytes / 1e6:,.1f} MB)" for repo in cached_repos() if repo.kind == kind]
+    """What can be used without the hub, as part of a message: cached data sets, and models whose weights are there."""
+    kind, key = ("dataset", "dataset.hf_name") if what == "data set" else ("model", "model.name")
+    try:
+        repos = [repo for repo in scan_cache_dir().repos if repo.repo_type == kind]
+    except CacheNotFound:
+        repos = []
+    files = {repo: {file.file_name for revision in repo.revisions for file in revision.files} for repo in repos}
+    whole = [repo for repo in repos if any(kind == "dataset" or name.endswith(".safetensors") for name in files[repo])]
+    names = sorted(f"{repo.repo_id} ({repo.size_on_disk / 1e6:,.1f} MB)" for repo in whole)
     listed = f"cached and usable, with --set {key}=NAME: {', '.join(names)}" if names else f"no {kind} is cached"
     return f"{listed} (in {constants.HF_HUB_CACHE}); or run without a hub: --config configs/demo.yaml"
-
-
-def resolved_revision(name: str, revision: str | None = None, kind: str = "model") -> str | None:
-    """The commit that a revision stands for; None for a local folder. As ``resolve``, with the same errors."""
-    return None if Path(name).is_dir() else resolve(name, revision, kind).commit
 
 
 def resolve(name: str, revision: str | None = None, kind: str = "model", suffixes: tuple[str, ...] = ()) -> Resolved:

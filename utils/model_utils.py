@@ -30,18 +30,12 @@ may run in TF32), grown over the layers. Padding and batching change the order o
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LoadTimes:
-    """Seconds that loading took, by part; the total includes what lies between the parts."""
-
-    tokenizer_s: float
-    weights_s: float
-    to_device_s: float
-    total_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """What a loaded model is. ``total_size_mb`` is the parameters alone, tied ones once; MB is 10^6 bytes."""
+    """What a loaded model is. ``total_size_mb`` is the parameters alone, tied ones once; MB is 10^6 bytes.
+
+    Args:
+        load_times: seconds by part (``tokenizer_s``, ``weights_s``, ``to_device_s``); ``total_s`` holds what lies between too.
+    """
 
     model_type: str
     name: str
@@ -57,11 +51,11 @@ class ModelInfo:
     attn_implementation: str
     num_labels: int
     max_position_embeddings: int | None
-    load_times: LoadTimes
+    load_times: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values under the names of the contract."""
-        return {**asdict(self), "load_time_s": self.load_times.total_s}
+        return {**asdict(self), "load_time_s": self.load_times["total_s"]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,27 +81,29 @@ def load_model(config: Config) -> LoadedModel:
     device = resolve_device(settings.device)
     _check_attention(settings)
     source = locate(config)
+    times: dict[str, float] = {}
     with _quiet():
-        begin = time.perf_counter()
-        tokenizer = _load_tokenizer(config, source)
-        tokenizer_s = time.perf_counter() - begin
-        begin = time.perf_counter()
-        dummy = settings.load_format == "dummy"
-        model = _build_dummy(settings, source, device) if dummy else _load_weights(settings, source)
-        weights_s = time.perf_counter() - begin
-    begin = time.perf_counter()
-    with loading("model", source.base):
+        with _stopwatch(times, "tokenizer_s"):
+            tokenizer = load_tokenizer(config, source)
+        with _stopwatch(times, "weights_s"):
+            dummy = settings.load_format == "dummy"
+            model = _build_dummy(settings, source, device) if dummy else _load_weights(settings, source)
+    with _stopwatch(times, "to_device_s"), loading("model", source.base):
         model = model.to(device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    to_device_s = time.perf_counter() - begin
     _make_ready(model, tokenizer, source.base)
-    times = LoadTimes(
-        tokenizer_s=tokenizer_s, weights_s=weights_s, to_device_s=to_device_s, total_s=time.perf_counter() - started
-    )
+    times["total_s"] = time.perf_counter() - started
     logger.info("loaded %s: %s", source.base, times)
     info = _describe(model, settings, source, device, times)
     return LoadedModel(model=model, tokenizer=tokenizer, info=info, device=device)
+
+
+@contextmanager
+def _stopwatch(times: dict[str, float], part: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    times[part] = time.perf_counter() - begin
 
 
 def load_model_and_tokenizer(
@@ -139,8 +135,7 @@ def resolve_device(name: str) -> torch.device:
 
 def model_label2id(config: Config) -> dict[str, int] | None:
     """Label names and ids from the model's configuration alone, no weights; None where they are LABEL_0 and so on."""
-    source = locate(config)
-    architecture = _read_architecture(config.model, source.base)
+    architecture = _read_architecture(config.model, locate(config).base)
     names = {str(label): int(number) for label, number in (architecture.label2id or {}).items()}
     return None if all(re.fullmatch(r"LABEL_\d+", label) for label in names) else names
 
@@ -168,7 +163,8 @@ def classify(loaded: LoadedModel, texts: list[str], max_length: int) -> torch.Te
     """Logits of the texts as one batch, float32 on the CPU, shape (texts, labels)."""
     batch = loaded.tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     with torch.inference_mode():
-        logits: torch.Tensor = loaded.model(**_inputs(batch, loaded.device)).logits
+        inputs = {name: batch[name].to(loaded.device) for name in ("input_ids", "attention_mask")}
+        logits: torch.Tensor = loaded.model(**inputs).logits
     return logits.float().cpu()
 
 
@@ -194,22 +190,18 @@ def check_batching(loaded: LoadedModel, texts: list[str], max_length: int) -> tu
     return [loaded.model.config.id2label[int(i)] for i in alone.argmax(1)], difference
 
 
-def _inputs(batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
-    return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-
-
 def _check_attention(settings: ModelConfig) -> None:
-    if settings.attn_implementation != "flash_attention_2":
-        return
-    where, fix = "model.attn_implementation", "--set model.attn_implementation=sdpa"
-    if not is_flash_attn_2_available():
-        needs = "flash_attention_2 needs the package flash-attn and a CUDA GPU."
-        raise ModelError(needs, where=where, fix=f"pip install flash-attn, or {fix}")
-    if settings.dtype == "float32":
-        raise ModelError("flash_attention_2 has no float32.", where=where, fix=f"--set model.dtype=bfloat16, or {fix}")
+    wanted, fix = settings.attn_implementation == "flash_attention_2", "--set model.attn_implementation=sdpa"
+    if wanted and not is_flash_attn_2_available():
+        raise ModelError("flash_attention_2 needs the package flash-attn and a CUDA GPU.", where="model.attn_implementation",
+                         fix=f"pip install flash-attn, or {fix}")
+    if wanted and settings.dtype == "float32":
+        raise ModelError("flash_attention_2 has no float32.", where="model.attn_implementation",
+                         fix=f"--set model.dtype=bfloat16, or {fix}")
 
 
-def _load_tokenizer(config: Config, source: Source) -> Any:
+def load_tokenizer(config: Config, source: Source) -> Any:
+    """The tokenizer alone: the one that is set, the adapter's, the model's, or for a bare architecture the embedded one."""
     wanted = config.model.tokenizer
     folder = Path(source.base.name)
     bare = folder.is_dir() and not any(folder.glob("tokenizer*"))
@@ -299,19 +291,16 @@ def _make_ready(model: Any, tokenizer: Any, base: Place) -> None:
     model.eval()
 
 
-def _describe(model: Any, settings: ModelConfig, source: Source, device: torch.device, times: LoadTimes) -> ModelInfo:
-    parameters = list(model.parameters())
-    total = sum(p.numel() for p in parameters)
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    text_config = model.config.get_text_config()
+def _describe(model: Any, settings: ModelConfig, source: Source, device: torch.device, times: dict[str, float]) -> ModelInfo:
+    total, trainable = model.num_parameters(), model.num_parameters(only_trainable=True)
     return ModelInfo(
         model_type=model.config.model_type, name=settings.name if source.adapter is None else source.base.name,
         revision=source.base.revision, adapter=source.adapter_name,
         total_params=total, trainable_params=trainable, non_trainable_params=total - trainable,
-        total_size_mb=sum(p.numel() * p.element_size() for p in parameters) / 1e6,
+        total_size_mb=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
         weights="dummy" if settings.load_format == "dummy" else "pretrained", dtype=settings.dtype, device=str(device),
         attn_implementation=model.config._attn_implementation, num_labels=model.config.num_labels,
-        max_position_embeddings=getattr(text_config, "max_position_embeddings", None), load_times=times,
+        max_position_embeddings=getattr(model.config.get_text_config(), "max_position_embeddings", None), load_times=times,
     )
 
 

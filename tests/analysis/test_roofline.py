@@ -36,4 +36,4 @@ def test_measured_here(dtype: torch.dtype) -> None:
     assert 1e-8 < found.dispatch_s < 1e-3
     assert found.matmul_spread_pct >= 0 and found.copy_spread_pct >= 0
     assert found.bfloat16_matmul_flops_per_s is None
-    assert found.to_dict()["dtype"] == str(dtype).removeprefix("torch.")
+    assert found.dtype == str(dtype).removeprefix("torch.")

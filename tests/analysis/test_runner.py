@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from tests import support
 from utils.analysis import roofline, runner, verdict
-from utils.analysis.tracing import OperatorTime
 from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.model_utils import LoadedModel, load_model
@@ -107,18 +108,20 @@ def test_a_size_that_does_not_fit_is_left_out(
 
     monkeypatch.setattr(runner, "measure_size", short_of_memory)
     found = runner.analyse(loaded, config)
-    assert [row["batch_size"] for row in found.batch_sizes] == [1] and found.detail_batch_size == 1
-    assert any("Batch size 4 does not fit" in warning for warning in found.warnings)
+    assert [row["batch_size"] for row in found["batch_sizes"]] == [1] and found["detail_batch_size"] == 1
+    assert any("Batch size 4 does not fit" in warning for warning in found["warnings"])
     config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[4]")
     with pytest.raises(UserError, match="No batch size fits"):
         runner.analyse(loaded, config)
 
 
-def test_operators_are_scaled_to_the_untraced_forward(ceilings: roofline.Ceilings) -> None:
-    def took(name: str, ms: float | None) -> OperatorTime:
-        return OperatorTime(name=name, input_shapes=(), calls=1, self_device_ms=ms, total_device_ms=ms, self_host_ms=1.0,
-                            total_host_ms=1.0, memory_allocated_bytes=0.0)
-
-    groups = runner.group_operators((took("aten::mm", 3.0), took("aten::copy_", 1.0)), (), 1, ceilings, 2.0)
-    assert {group.kind: group.measured_ms for group in groups} == {"matrix product": 1.5, "copy": 0.5}
-    assert runner.group_operators((took("aten::mm", None),), (), 1, ceilings, 2.0) == ()
+def test_operators_are_scaled_to_the_untraced_forward() -> None:
+    table = pd.DataFrame({
+        "operator": ["aten::linear", "aten::mm", "aten::copy_"], "self_device_ms": [1.0, 2.0, 1.0], "calls": [1.0, 1.0, 2.0],
+        "bytes_moved": [math.nan, 8.0, 8.0], "attainable_ms": [math.nan, 0.25, 0.5],
+    })
+    groups = {group.kind: group for group in runner.group_operators(table, 2.0)}
+    assert {kind: group.measured_ms for kind, group in groups.items()} == {"matrix product": 1.5, "copy": 0.5}
+    product = groups["matrix product"]
+    assert (product.attainable_ms, product.calls) == (0.25, 1), "a composite operator's calls are those of its parts"
+    assert runner.group_operators(table.assign(self_device_ms=math.nan), 2.0) == ()

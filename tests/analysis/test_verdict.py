@@ -11,7 +11,8 @@ import torch
 
 from utils import costs
 from utils.analysis import operators, roofline
-from utils.analysis.verdict import Evidence, Group, Settings, decide, find_wins
+from utils.analysis.verdict import Evidence, Group, decide, find_wins
+from utils.config_loader import ModelConfig
 
 CPU = torch.device("cpu")
 
@@ -63,33 +64,28 @@ def test_evidence_is_consistent() -> None:
     assert evidence(doubling_growth=0.2).overhead_ms == pytest.approx(20 - 12 - 4)
 
 
-def settings(**changes: Any) -> Settings:
-    return Settings(**{"dtype": "float32", "attn_implementation": "sdpa", "matmul_precision": "highest",
-                       "batch_sizes": (1, 4), **changes})
-
-
 def test_wins() -> None:
     found = evidence(padding_fraction=0.5, tokenize_ms=2.5)
     groups = (Group(kind="attention", measured_ms=4.0, attainable_ms=1.0, calls=10),
               Group(kind="copy", measured_ms=1.0, attainable_ms=0.5, calls=10))
-    wins = find_wins(found, groups, settings(attn_implementation="eager"))
-    assert [win.title for win in wins] == ["padding", "slow operators: attention", "tokenising and copying"]
-    assert [win.win_ms for win in wins] == pytest.approx([0.5 * (10 - 0.1), 4 - 1 - 0.01, 2.5])
-    assert wins[0].win_pct == pytest.approx(100 * wins[0].win_ms / 12.5)
-    assert [win.setting for win in wins] == ["evaluation.batching=token_budget", "model.attn_implementation=sdpa", None]
-    assert wins[0].to_dict()["try"] == "group texts of like length" and "advice" not in wins[0].to_dict()
+    wins = find_wins(found, groups, ModelConfig(attn_implementation="eager"), (1, 4))
+    assert [win["title"] for win in wins] == ["padding", "slow operators: attention", "tokenising and copying"]
+    assert [win["win_ms"] for win in wins] == pytest.approx([0.5 * (10 - 0.1), 4 - 1 - 0.01, 2.5])
+    assert wins[0]["win_pct"] == pytest.approx(100 * wins[0]["win_ms"] / 12.5)
+    assert [win["setting"] for win in wins] == ["evaluation.batching=token_budget", "model.attn_implementation=sdpa", None]
+    assert wins[0]["try"] == "group texts of like length"
 
 
 def test_wins_of_overhead_and_precision() -> None:
     found = evidence(device="cuda", device_busy_ms=3.0, tokenize_ms=0.01, batch_size=4, matmul_limited_ms=1.5)
-    wins = find_wins(found, (), settings(bfloat16_speedup=3.0))
-    assert [win.title for win in wins] == ["overhead", "precision"]
-    assert [win.win_ms for win in wins] == pytest.approx([7.0, 1.5 * (1 - 1 / 3) + 1.0])
-    assert [win.setting for win in wins] == ["profiling.batch_sizes=[1,4,8]", "model.dtype=bfloat16"]
+    wins = find_wins(found, (), ModelConfig(), (1, 4), 3.0)
+    assert [win["title"] for win in wins] == ["overhead", "precision"]
+    assert [win["win_ms"] for win in wins] == pytest.approx([7.0, 1.5 * (1 - 1 / 3) + 1.0])
+    assert [win["setting"] for win in wins] == ["profiling.batch_sizes=[1,4,8]", "model.dtype=bfloat16"]
 
 
 def test_nothing_to_win() -> None:
-    assert find_wins(evidence(tokenize_ms=0.0, op_calls=0), (), settings()) == ()
+    assert find_wins(evidence(tokenize_ms=0.0, op_calls=0), (), ModelConfig(), (1, 4)) == []
 
 
 def measured(run: Callable[[], object], ceilings: roofline.Ceilings) -> Evidence:

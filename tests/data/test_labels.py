@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.core.errors import DataError
+from utils.core.errors import DataError, UserError
 from utils.data.labels import LabelMapping, decide_mapping
 from utils.data.reader import read_label_mapping
 
@@ -78,7 +78,7 @@ def test_the_mapping_survives_its_file(tmp_path: Path) -> None:
 def test_a_damaged_mapping_names_the_file_and_step_01(tmp_path: Path, text: str) -> None:
     file = tmp_path / "label_mappings.json"
     file.write_text(text)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         read_label_mapping(file)
     assert caught.value.where == str(file)
     assert "01_download_data.py" in str(caught.value)

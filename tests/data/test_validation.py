@@ -9,7 +9,7 @@ import pytest
 
 from utils.core.errors import DataError
 from utils.data.labels import LabelMapping
-from utils.data.validation import validate_dataset, validation_lines
+from utils.data.validation import validate_dataset
 
 MAPPING = LabelMapping(names=("a", "b", "c"))
 
@@ -26,24 +26,27 @@ def save(folder: Path, texts: list[str], ids: list[int]) -> Path:
 
 def test_every_count_is_right(tmp_path: Path) -> None:
     texts = ["one", "one", "", " ", "one two three", "bad \ufffd", "nul \0", "one two"]
-    result = validate_dataset(save(tmp_path, texts, [0, 0, 0, 0, 0, 0, 1, -1]), MAPPING, words, max_length=2)
-    assert (result.num_rows, result.empty_texts, result.duplicate_texts, result.unlabelled_rows) == (8, 2, 1, 1)
-    assert result.label_counts == (6, 1, 0)
-    assert (result.replacement_texts, result.nul_texts, result.cut_rows) == (1, 1, 1)
-    assert (result.token_quantiles[0], result.token_quantiles[-1]) == (0, 3)
-    assert len(result.warnings) == 7
-    assert any("labels without a row: c" in warning for warning in result.warnings)
-    assert any("Cut at 2 tokens: 1 rows (12.5%)" in line for line in validation_lines(result, MAPPING))
+    findings, warnings = validate_dataset(save(tmp_path, texts, [0, 0, 0, 0, 0, 0, 1, -1]), MAPPING, words, max_length=2)
+    assert findings == {
+        "Rows": "8", "Empty texts": "2", "Duplicate texts": "1",
+        "Labels that occur": "2 of 3; rows without a label: 1",
+        "Largest label": "a (6); smallest: c (0)",
+        "Encoding": "1 texts with U+FFFD, 1 with NUL",
+        "Tokens a text": "p0 0, p10 0, p50 2, p90 3, p99 3, p100 3",
+        "Cut at 2 tokens": "1 rows (12.5%)",
+    }
+    assert len(warnings) == 7
+    assert any("labels without a row: c" in warning for warning in warnings)
 
 
 def test_a_clean_data_set_has_no_warnings(tmp_path: Path) -> None:
     file = save(tmp_path, [f"text {i}" for i in range(9)], [i % 3 for i in range(9)])
-    assert validate_dataset(file, MAPPING, words, max_length=8).warnings == ()
+    assert validate_dataset(file, MAPPING, words, max_length=8)[1] == ()
 
 
 def test_imbalance_is_said(tmp_path: Path) -> None:
     file = save(tmp_path, [f"text {i}" for i in range(13)], [0] * 11 + [1, 2])
-    assert "F1 (macro)" in validate_dataset(file, MAPPING, words, max_length=8).warnings[0]
+    assert "F1 (macro)" in validate_dataset(file, MAPPING, words, max_length=8)[1][0]
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def test_shares_are_of_all_operators_not_of_those_shown(make: Make) -> None:
 
 def test_better_is_darker(make: Make) -> None:
     sweep = make(sizes=(1, 64)).sweep
-    assert plots._shades(sweep, "latency_per_sample_ms_mean", -1) == [0.0, 1.0]
-    assert plots._shades(sweep, "throughput_samples_per_sec_mean", 1) == [0.0, 1.0]
+    assert list(plots._shades(sweep, "latency_per_sample_ms_mean", -1)) == [0.0, 1.0]
+    assert list(plots._shades(sweep, "throughput_samples_per_sec_mean", 1)) == [0.0, 1.0]
     assert len(set(plots._shades(sweep, "cv", -1))) == 1
 
 

@@ -48,7 +48,7 @@ def test_metrics_off_the_schema_and_a_diagnosis_without_wins_are_refused(tmp_pat
     files.bottlenecks.write_text(json.dumps({"batch_sizes": [], "main_bottleneck": ""}))
     with pytest.raises(UserError, match="no wins"):
         read_results(files)
-    files.metrics.write_text(json.dumps({**json.loads(files.metrics.read_text()), "schema_version": 2}))
+    files.metrics.write_text(json.dumps({**json.loads(files.metrics.read_text()), "schema_version": 1}))
     with pytest.raises(UserError, match="does not fit its schema"):
         read_results(files)
 

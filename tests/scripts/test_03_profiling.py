@@ -24,7 +24,7 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
     assert "USDT" not in done.stderr
 
     found = json.loads(config.files.bottlenecks.read_text())
-    assert found["schema_version"] == 1 and (found["device"], found["dtype"]) == ("cpu", "float32")
+    assert found["schema_version"] == 2 and (found["device"], found["dtype"]) == ("cpu", "float32")
     assert [row["batch_size"] for row in found["batch_sizes"]] == [1, 4]
     for row in found["batch_sizes"]:
         assert row["verdict"] in VERDICTS and row["sentence"] and row["rule"]
@@ -43,6 +43,11 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
     assert stacks and all(line.rpartition(" ")[2].isdigit() for line in stacks)
 
     operators = pd.read_csv(config.files.operators)
+    assert list(operators) == [
+        "operator", "calls", "input_shapes", "self_device_ms", "total_device_ms", "self_host_ms", "total_host_ms", "flops",
+        "bytes_moved", "arithmetic_intensity", "memory_allocated_mb", "achieved_gflops_per_s", "achieved_gbytes_per_s",
+        "share_pct", "attainable_ms",
+    ]
     assert operators["share_pct"].sum() == pytest.approx(100)
     assert operators["flops"].sum() > 0
     layers = pd.read_csv(config.files.layers)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch import nn
 from torch.profiler import record_function
@@ -24,21 +25,7 @@ CALIBRATION_ROUNDS = 5
 ROOT = "(model)"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LayerTime:
-    """Mean milliseconds of one module per forward; ``self_time_ms`` is without the modules that it calls."""
-
-    module: str
-    kind: str
-    layer_index: int | None
-    calls: float
-    time_ms: float
-    self_time_ms: float
-    share_pct: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HookCost:
+class HookCost(NamedTuple):
     """Seconds that hooks add to one call: inside the module's own clock, and outside of it, in the caller's."""
 
     inside_s: float
@@ -77,13 +64,18 @@ def layer_index(name: str) -> int | None:
 
 def measure_layers(
     model: nn.Module, run: Callable[[], object], forwards: int, device: torch.device
-) -> tuple[tuple[LayerTime, ...], HookCost]:
+) -> tuple[pd.DataFrame, HookCost]:
     """Call ``run`` (which calls the model ``forwards`` times) with hooks on every module, and add up the calls.
 
     On the CPU the clock is ``perf_counter`` and what the hooks cost, measured apart, is taken out. On CUDA it is events
     on the stream: hooks lengthen the host's work there and are stated, not taken out.
+
+    Returns:
+        ``layers.csv``: mean milliseconds of each module per forward, ``self_time_ms`` without the modules that it calls.
     """
-    cost = HookCost(inside_s=0.0, outside_s=0.0) if device.type == "cuda" else hook_cost()
+    # The median round: an interruption would make the hooks look dear.
+    rounds = [HookCost(0.0, 0.0)] if device.type == "cuda" else sorted((_hook_cost() for _ in range(CALIBRATION_ROUNDS)), key=sum)
+    cost = rounds[len(rounds) // 2]
     calls: list[_Call] = []
     with _timing_hooks(model, calls, device):
         run()
@@ -91,13 +83,8 @@ def measure_layers(
     return _add_up(model, calls, forwards, cost), cost
 
 
-def hook_cost() -> HookCost:
-    """What timing hooks cost on the CPU, from thousands of calls of a module that does nothing: the median round."""
-    rounds = sorted((_hook_cost_once() for _ in range(CALIBRATION_ROUNDS)), key=lambda cost: cost.inside_s + cost.outside_s)
-    return rounds[CALIBRATION_ROUNDS // 2]
-
-
-def _hook_cost_once() -> HookCost:
+def _hook_cost() -> HookCost:
+    """What timing hooks cost on the CPU, from a thousand calls of a module that does nothing."""
     child = nn.Identity()
     plain = _seconds_of_calls(child)
     calls: list[_Call] = []
@@ -105,7 +92,7 @@ def _hook_cost_once() -> HookCost:
         hooked = _seconds_of_calls(child)
     nothing = _seconds_of_calls(lambda value: value)
     inside = max(0.0, sum(call.end - call.begin for call in calls) / len(calls) - nothing)
-    return HookCost(inside_s=inside, outside_s=max(0.0, hooked - plain - inside))
+    return HookCost(inside, max(0.0, hooked - plain - inside))
 
 
 def _seconds_of_calls(function: Callable[[Any], object]) -> float:
@@ -172,38 +159,26 @@ def _around_modules(
         yield
 
 
-def _add_up(model: nn.Module, calls: list[_Call], forwards: int, cost: HookCost) -> tuple[LayerTime, ...]:
-    names = list(dict.fromkeys(call.name for call in calls))
-    total_s, own_s, counts = (dict.fromkeys(names, 0.0) for _ in range(3))
-    whole_s = 0.0
-    taken_out = _hook_seconds_within(calls, cost)
-    for call in calls:
-        seconds = _seconds(call) - taken_out[id(call)]
-        total_s[call.name] += seconds
-        own_s[call.name] += seconds
-        counts[call.name] += 1
-        if call.parent is None:
-            whole_s += seconds
-        else:
-            own_s[call.parent.name] -= seconds
-    modules = dict(model.named_modules())
-    return tuple(
-        LayerTime(
-            module=name or ROOT, kind=module_kind(model, name, modules[name]), layer_index=layer_index(name),
-            calls=counts[name] / forwards, time_ms=total_s[name] / forwards * 1e3,
-            self_time_ms=own_s[name] / forwards * 1e3, share_pct=100 * own_s[name] / whole_s if whole_s else 0.0,
-        )
-        for name in names
-    )
-
-
-def _hook_seconds_within(calls: list[_Call], cost: HookCost) -> dict[int, float]:
-    """For each call, what its own hooks and those of all modules below it added to its time."""
-    within = {id(call): cost.inside_s for call in calls}
-    for call in reversed(calls):  # children come after their callers
+def _add_up(model: nn.Module, calls: list[_Call], forwards: int, cost: HookCost) -> pd.DataFrame:
+    # What a call's own hooks and those of all modules below it added to its time; children come after their callers.
+    taken_out = {id(call): cost.inside_s for call in calls}
+    for call in reversed(calls):
         if call.parent is not None:
-            within[id(call.parent)] += within[id(call)] + cost.outside_s
-    return within
+            taken_out[id(call.parent)] += taken_out[id(call)] + cost.outside_s
+    spans = pd.DataFrame({
+        "module": [call.name for call in calls], "caller": [None if call.parent is None else call.parent.name for call in calls],
+        "ms": [1e3 * (_seconds(call) - taken_out[id(call)]) / forwards for call in calls],
+    })
+    by_module = spans.groupby("module", sort=False)["ms"]
+    total = by_module.sum()
+    own = total.sub(spans.groupby("caller")["ms"].sum(), fill_value=0.0).reindex(total.index)
+    return pd.DataFrame({
+        "module": [name or ROOT for name in total.index],
+        "kind": [module_kind(model, name, model.get_submodule(name)) for name in total.index],
+        "layer_index": pd.array([layer_index(name) for name in total.index], dtype="Int64"),
+        "calls": by_module.count().to_numpy() / forwards, "time_ms": total.to_numpy(), "self_time_ms": own.to_numpy(),
+        "share_pct": (100 * own / own.sum()).to_numpy(),
+    })
 
 
 def _seconds(call: _Call) -> float:

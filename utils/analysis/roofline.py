@@ -8,9 +8,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -53,9 +52,6 @@ class Ceilings:
     dispatch_s: float
     bfloat16_matmul_flops_per_s: float | None
     method: str = "best of 5 warm repeats of square matrix products and of copies of several sizes; median of 3 for dispatch"
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def attainable_s(self, flops: int | None, moved: float) -> tuple[float, str]:
         """Seconds at the ceilings, and which of them decides: ``matmul`` or ``copy``."""

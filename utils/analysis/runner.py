@@ -6,11 +6,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import torch
 from torch.profiler import record_function
 
@@ -33,25 +34,6 @@ DOUBLED_UP_TO_S = 0.25
 """A forward that takes longer is not decided by the host's work to start its operators: doubling it says nothing new."""
 
 Span = Callable[[str], AbstractContextManager[Any]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bottlenecks:
-    """What ``bottlenecks.json`` holds."""
-
-    device: str
-    dtype: str
-    ceilings: dict[str, Any]
-    detail_batch_size: int
-    tracing_overhead_ratio: float
-    hooks: dict[str, float]
-    batch_sizes: tuple[dict[str, Any], ...]
-    wins: tuple[dict[str, Any], ...]
-    main_bottleneck: str
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +68,11 @@ class Workload:
         return {name: encoded[name].to(self.loaded.device) for name in ("input_ids", "attention_mask")}
 
 
-def analyse(loaded: LoadedModel, config: Config) -> Bottlenecks:
+def analyse(loaded: LoadedModel, config: Config) -> dict[str, Any]:
     """Measure, trace and judge; write trace, stacks, operators, layers and bottlenecks.
+
+    Returns:
+        What ``bottlenecks.json`` holds.
 
     Raises:
         DataError: no data set.
@@ -143,12 +128,12 @@ def measure_size(
 ) -> tuple[Workload, verdict.Evidence]:
     """Time (untraced), count and, on CUDA, observe the device at one batch size."""
     workload = Workload(loaded, make_batches(texts, size, warnings), max_length)
-    one_s = min(roofline.timed(lambda: workload.run(0, _no_span), loaded.device) for _ in range(2))
+    one_s = min(roofline.timed(lambda: workload.run(0, nullcontext), loaded.device) for _ in range(2))
     affordable = max(1, int(SECONDS_PER_SIZE / REPEATS / one_s))
     workload = Workload(loaded, workload.batches[:affordable], max_length)
     batches = [workload.inputs(index) for index in range(len(workload.batches))]
     phases = time_phases(workload)
-    counted = costs.merge(cost for inputs in batches for cost in costs.count(partial(workload.forward, inputs)))
+    counted = costs.count(lambda: [workload.forward(inputs) for inputs in batches])
     number = len(batches)
     limited: dict[str, float] = defaultdict(float)
     for cost in counted:
@@ -205,15 +190,10 @@ def _in_new_thread(run: Callable[[], Any]) -> Any:
         return executor.submit(run).result()
 
 
-@contextmanager
-def _no_span(_: str) -> Iterator[None]:
-    yield
-
-
 def _detail(
     measured: dict[int, tuple[Workload, verdict.Evidence]], size: int, ceilings: roofline.Ceilings, config: Config,
     warnings: list[str],
-) -> Bottlenecks:
+) -> dict[str, Any]:
     """Operators, layers, stacks and wins of one batch size; then everything into files."""
     workload, evidence = measured[size]
     loaded, files, steps = workload.loaded, config.files, config.profiling.trace_steps
@@ -223,72 +203,59 @@ def _detail(
             trace_file=files.trace,
         )
     warnings += traced.warnings
-    counted = costs.merge(
-        cost for index in range(steps) for cost in costs.count(partial(workload.forward, workload.inputs(index)))
-    )
-    rows = operators.join(traced.operators, counted, steps, ceilings)
+    traced_inputs = [workload.inputs(index) for index in range(steps)]
+    counted = costs.count(lambda: [workload.forward(inputs) for inputs in traced_inputs])
+    table = operators.join(traced.operators, counted, steps, ceilings)
     inputs = [workload.inputs(index) for index in range(len(workload.batches))] * REPEATS
-    layer_rows, hook = layers.measure_layers(
+    layer_table, hook = layers.measure_layers(
         loaded.model, lambda: [workload.forward(batch) for batch in inputs], len(inputs), loaded.device
     )
-    settings = verdict.Settings(
-        dtype=loaded.info.dtype, attn_implementation=loaded.info.attn_implementation,
-        matmul_precision=config.model.matmul_precision, batch_sizes=config.profiling.batch_sizes,
-        bfloat16_speedup=ceilings.bfloat16_matmul_flops_per_s
-        and ceilings.bfloat16_matmul_flops_per_s / ceilings.matmul_flops_per_s,
+    bfloat16 = ceilings.bfloat16_matmul_flops_per_s
+    wins = verdict.find_wins(
+        evidence, group_operators(table, evidence.forward_ms), config.model, config.profiling.batch_sizes,
+        bfloat16 and bfloat16 / ceilings.matmul_flops_per_s,
     )
-    wins = verdict.find_wins(evidence, group_operators(traced.operators, counted, steps, ceilings, evidence.forward_ms), settings)
-    judged = [(one, verdict.decide(one)) for _, one in measured.values()]
-    unknown = sorted({name for one, _ in judged for name in one.unknown_operators})
+    judged = [one for _, one in measured.values()]
+    unknown = sorted({name for one in judged for name in one.unknown_operators})
     if unknown:
         warnings.append(f"No FLOP formula is known for {', '.join(unknown)}: their bytes are counted, their FLOPs are not.")
-    result = Bottlenecks(
-        device=str(loaded.device), dtype=loaded.info.dtype, ceilings=ceilings.to_dict(), detail_batch_size=size,
-        tracing_overhead_ratio=traced.step_ms / evidence.total_ms,
-        hooks={
-            "forward_ms": evidence.forward_ms, "forward_by_layers_ms": sum(row.self_time_ms for row in layer_rows),
-            "taken_out_us_per_call": (hook.inside_s + hook.outside_s) * 1e6,
+    result = {
+        "schema_version": SCHEMA_VERSION, "device": str(loaded.device), "dtype": loaded.info.dtype, "ceilings": asdict(ceilings),
+        "detail_batch_size": size, "tracing_overhead_ratio": traced.step_ms / evidence.total_ms,
+        "hooks": {
+            "forward_ms": evidence.forward_ms, "forward_by_layers_ms": float(layer_table["self_time_ms"].sum()),
+            "taken_out_us_per_call": sum(hook) * 1e6,
         },
-        batch_sizes=tuple(_batch_size(one, judgement) for one, judgement in judged),
-        wins=tuple(win.to_dict() for win in wins), main_bottleneck=_main_sentence(verdict.decide(evidence), wins),
-        warnings=tuple(dict.fromkeys(warnings)),
-    )
+        "batch_sizes": [
+            {"batch_size": one.batch_size, **asdict(verdict.decide(one)), "evidence": one.to_dict(),
+             "padding_fraction": one.padding_fraction, "measured_ms": one.total_ms, "floor_ms": one.floor_ms}
+            for one in judged
+        ],
+        "wins": wins, "main_bottleneck": _main_sentence(verdict.decide(evidence), wins), "warnings": list(dict.fromkeys(warnings)),
+    }
     write_text(files.stacks, "\n".join(traced.stacks) + "\n")
-    write_text(files.operators, operators.to_csv(rows, operators.OperatorRow))
-    write_text(files.layers, operators.to_csv(layer_rows, layers.LayerTime))
-    write_json(files.bottlenecks, result.to_dict())
+    write_text(files.operators, table.to_csv(index=False, columns=list(operators.COLUMNS), lineterminator="\n"))
+    write_text(files.layers, layer_table.to_csv(index=False, lineterminator="\n"))
+    write_json(files.bottlenecks, result)
     return result
 
 
-def group_operators(
-    times: Sequence[tracing.OperatorTime], counted: Sequence[costs.OperatorCost], batches: int, ceilings: roofline.Ceilings,
-    forward_ms: float,
-) -> tuple[verdict.Group, ...]:
+def group_operators(table: pd.DataFrame, forward_ms: float) -> tuple[verdict.Group, ...]:
     """Operators by kind; times are scaled down where tracing made them longer than the untraced forward."""
-    if any(time.self_device_ms is None for time in times):
+    if not table["self_device_ms"].notna().any():
         return ()  # nothing to hold against the ceilings
-    measured, attainable, calls = (defaultdict[str, float](float) for _ in range(3))
-    for item in times:
-        measured[costs.category(item.name)] += item.self_device_ms or 0.0
-    for cost in counted:
-        kind = costs.category(cost.name)
-        attainable[kind] += operators.attainable_s(cost, ceilings)[0] / batches * 1e3
-        calls[kind] += cost.calls / batches
-    scale = min(1.0, forward_ms / max(sum(measured.values()), 1e-9))
+    # Operators that are made of others have a time of their own, but no work and no calls to count beside theirs.
+    table = table.assign(kind=table["operator"].map(costs.category), calls=table["calls"].where(table["bytes_moved"].notna()))
+    sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
+    scale = min(1.0, forward_ms / max(sums["self_device_ms"].sum(), 1e-9))
     return tuple(
-        verdict.Group(kind=kind, measured_ms=scale * own, attainable_ms=attainable[kind], calls=calls[kind])
-        for kind, own in measured.items()
+        verdict.Group(kind=str(kind), measured_ms=scale * own_ms, attainable_ms=attainable_ms, calls=calls)
+        for kind, own_ms, attainable_ms, calls in sums.itertuples()
     )
-
-
-def _batch_size(evidence: verdict.Evidence, judgement: verdict.Verdict) -> dict[str, Any]:
-    return {
-        "batch_size": evidence.batch_size, **asdict(judgement), "evidence": evidence.to_dict(),
-        "padding_fraction": evidence.padding_fraction, "measured_ms": evidence.total_ms, "floor_ms": evidence.floor_ms,
-    }
 
 
 def _main_sentence(judgement: verdict.Verdict, wins: Sequence[verdict.Win]) -> str:
     if not wins:
         return f"{judgement.sentence} Nothing that was looked for would win 1% or more."
-    return f"{judgement.sentence} First to try: {wins[0].advice} ({wins[0].title}, up to {wins[0].win_pct:.0f}% of the batch time)."
+    first = wins[0]
+    return f"{judgement.sentence} First to try: {first['try']} ({first['title']}, up to {first['win_pct']:.0f}% of the batch time)."

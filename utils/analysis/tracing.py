@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from utils.analysis.roofline import synchronize
 from utils.core.artifacts import atomic_path
-from utils.costs import Shapes
+from utils.costs import Shapes, show_shapes
 
 ATTEMPTS = 3
 """Now and then an event's name comes out garbled and the whole trace cannot be read; the next one can."""
 
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
-WAIT_STEPS = WARMUP_STEPS = 1
 STEP = "ProfilerStep"
 """How the profiler calls the range of one step."""
 NO_KERNELS = (
@@ -34,24 +35,14 @@ NO_KERNELS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OperatorTime:
-    """One operator on one set of tensor shapes, per traced step. Device times are None where no kernel was seen."""
-
-    name: str
-    input_shapes: Shapes
-    calls: float
-    self_device_ms: float | None
-    total_device_ms: float | None
-    self_host_ms: float
-    total_host_ms: float
-    memory_allocated_bytes: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """What a traced run says; ``busy_ms`` is None on the CPU and where no kernel was seen."""
+    """What a traced run says; ``busy_ms`` is None on the CPU and where no kernel was seen.
 
-    operators: tuple[OperatorTime, ...]
+    Args:
+        operators: calls, times and memory by operator and tensor shapes, per step; device times NaN where no kernel was seen.
+    """
+
+    operators: pd.DataFrame
     stacks: tuple[str, ...]
     step_ms: float
     busy_ms: float | None
@@ -67,11 +58,9 @@ def trace(step: Callable[[int], object], *, steps: int, device: torch.device, tr
     warnings: list[str] = []
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            result = _trace_once(step, steps, device, trace_file)
+            return _trace_once(step, steps, device, trace_file, warnings)
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             warnings.append(f"Trace {attempt} of at most {ATTEMPTS} could not be read ({error}); traced again.")
-            continue
-        return replace(result, warnings=(*warnings, *result.warnings))
     raise RuntimeError(f"{ATTEMPTS} traces in a row could not be read: {warnings[-1]}")
 
 
@@ -79,28 +68,33 @@ def device_busy_ms(step: Callable[[int], object], *, steps: int, device: torch.d
     """Milliseconds per step in which a kernel or copy ran; None on the CPU and where no kernel was seen."""
     if device.type != "cuda":
         return None
-    with profile(activities=_activities(device), schedule=_schedule(steps)) as profiler:
-        for index in _step_indices(steps):
-            step(index)
-            synchronize(device)
-            profiler.step()
+    profiler, _ = _profiled(step, steps, device)
     return _busy_ms(profiler.events() or (), steps)
 
 
-def _trace_once(step: Callable[[int], object], steps: int, device: torch.device, trace_file: Path) -> Trace:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the tracing library reports its start and stop to the terminal
+def _profiled(step: Callable[[int], object], steps: int, device: torch.device, **options: Any) -> tuple[profile, list[float]]:
+    """The profiler after its steps, and the host's seconds of each."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     seconds = []
-    with profile(
-        activities=_activities(device), schedule=_schedule(steps), record_shapes=True, profile_memory=True, with_stack=True,
-        # Without it there are no Python frames (pytorch issue 100253).
-        experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True),
-    ) as profiler:
-        for index in _step_indices(steps):
+    with profile(activities=activities, schedule=schedule(wait=1, warmup=1, active=steps, repeat=1), **options) as profiler:
+        for index in (0, 0, *range(steps)):
             begin = time.perf_counter()
             step(index)
             synchronize(device)
             seconds.append(time.perf_counter() - begin)
             profiler.step()
+    return profiler, seconds[-steps:]
+
+
+def _trace_once(
+    step: Callable[[int], object], steps: int, device: torch.device, trace_file: Path, warnings: list[str]
+) -> Trace:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the tracing library reports its start and stop to the terminal
+    profiler, seconds = _profiled(
+        step, steps, device, record_shapes=True, profile_memory=True, with_stack=True,
+        # Without it there are no Python frames (pytorch issue 100253).
+        experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True),
+    )
     events: Any = profiler.events()
     busy = _busy_ms(events, steps) if device.type == "cuda" else None
     no_kernels = device.type == "cuda" and busy is None
@@ -110,8 +104,8 @@ def _trace_once(step: Callable[[int], object], steps: int, device: torch.device,
     operators = _operator_times(profiler.key_averages(group_by_input_shape=True), steps, device, not no_kernels)
     _export(profiler, trace_file)
     return Trace(
-        operators=operators, stacks=stacks, step_ms=sum(seconds[-steps:]) / steps * 1e3, busy_ms=busy,
-        warnings=(NO_KERNELS,) if no_kernels else (),
+        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, busy_ms=busy,
+        warnings=(*warnings, *([NO_KERNELS] if no_kernels else ())),
     )
 
 
@@ -145,40 +139,22 @@ def clean_frame(name: str) -> str:
     return re.sub(r"[;\s]+", "_", re.sub(r" at 0x[0-9a-f]+", "", name)) or "unnamed"
 
 
-def _activities(device: torch.device) -> list[ProfilerActivity]:
-    return [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-
-
-def _schedule(steps: int) -> Callable[[int], Any]:
-    return schedule(wait=WAIT_STEPS, warmup=WARMUP_STEPS, active=steps, repeat=1)
-
-
-def _step_indices(steps: int) -> list[int]:
-    return [0] * (WAIT_STEPS + WARMUP_STEPS) + list(range(steps))
-
-
-def _operator_times(rows: Iterable[Any], steps: int, device: torch.device, seen: bool) -> tuple[OperatorTime, ...]:
-    """Operators only: Python functions, phases and kernels have rows of their own. On the CPU its time is the device's."""
-    on_cpu = device.type == "cpu"
-    sums: dict[tuple[str, Shapes], list[float]] = {}
-    for row in rows:
-        if not OPERATOR.match(row.key):
-            continue
-        own, total = (
-            (row.self_cpu_time_total, row.cpu_time_total) if on_cpu else (row.self_device_time_total, row.device_time_total)
-        )
-        memory = row.self_cpu_memory_usage if on_cpu else row.self_device_memory_usage
-        values = (row.count, own / 1e3, total / 1e3, row.self_cpu_time_total / 1e3, row.cpu_time_total / 1e3, memory)
-        before = sums.setdefault((row.key, _shapes(row.input_shapes)), [0.0] * len(values))
-        before[:] = [one + other / steps for one, other in zip(before, values, strict=True)]
-    return tuple(
-        OperatorTime(
-            name=name, input_shapes=shapes, calls=calls, self_device_ms=own if seen else None,
-            total_device_ms=total if seen else None, self_host_ms=self_host, total_host_ms=total_host,
-            memory_allocated_bytes=memory,
-        )
-        for (name, shapes), (calls, own, total, self_host, total_host, memory) in sums.items()
-    )
+def _operator_times(rows: Iterable[Any], steps: int, device: torch.device, seen: bool) -> pd.DataFrame:
+    prefix = "device" if device.type == "cuda" else "cpu"  # on the CPU the host is the device
+    columns = {
+        "calls": ("count", 1),
+        "self_device_ms": (f"self_{prefix}_time_total", 1e3), "total_device_ms": (f"{prefix}_time_total", 1e3),
+        "self_host_ms": ("self_cpu_time_total", 1e3), "total_host_ms": ("cpu_time_total", 1e3),
+        "memory_allocated_mb": (f"self_{prefix}_memory_usage", 1e6),
+    }
+    records = [
+        {"operator": row.key, "input_shapes": show_shapes(_shapes(row.input_shapes)),
+         **{name: getattr(row, source) / unit / steps for name, (source, unit) in columns.items()}}
+        for row in rows if OPERATOR.match(row.key)
+    ]
+    frame = pd.DataFrame(records, columns=["operator", "input_shapes", *columns])
+    frame = frame.groupby(["operator", "input_shapes"], sort=False, as_index=False).sum()
+    return frame if seen else frame.assign(self_device_ms=math.nan, total_device_ms=math.nan)
 
 
 def _shapes(recorded: Any) -> Shapes:
@@ -188,17 +164,12 @@ def _shapes(recorded: Any) -> Shapes:
 
 def _busy_ms(events: Iterable[Any], steps: int) -> float | None:
     """Merged time of all kernels and copies on the device, per step."""
+    # Ranges that we named ourselves are mirrored onto the device's timeline; they are no work.
     intervals = [
-        (event.time_range.start, event.time_range.end)
-        for event in events
-        if event.device_type == DeviceType.CUDA and not _is_annotation(event)
+        (event.time_range.start, event.time_range.end) for event in events if event.device_type == DeviceType.CUDA
+        and not getattr(event, "is_user_annotation", False) and not event.name.startswith(STEP)
     ]
     return merged_length(intervals) / steps / 1e3 if intervals else None
-
-
-def _is_annotation(event: Any) -> bool:
-    """Ranges that we named ourselves are mirrored onto the device's timeline; they are no work."""
-    return bool(getattr(event, "is_user_annotation", False)) or event.name.startswith(STEP)
 
 
 def merged_length(intervals: Iterable[tuple[float, float]]) -> float:

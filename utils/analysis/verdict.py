@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from utils.config_loader import ModelConfig
+
 INPUT_SHARE = 0.5
 """Above half, a model twice as fast would still not make the batch twice as fast: the input decides."""
 CEILING_SHARE = 0.6
@@ -131,23 +133,6 @@ def decide(evidence: Evidence) -> Verdict:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Win:
-    """Milliseconds of a batch that removing one cause could win at most, and what to try."""
-
-    title: str
-    cause: str
-    win_ms: float
-    win_pct: float
-    advice: str
-    setting: str | None
-    evidence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values; the advice is called ``try`` there."""
-        return {("try" if name == "advice" else name): value for name, value in asdict(self).items()}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
     """Operators of one kind in one batch: untraced milliseconds, milliseconds at the ceilings, calls."""
 
@@ -157,61 +142,60 @@ class Group:
     calls: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """What the wins need to know of the run. ``bfloat16_speedup`` is None where the precision is no choice."""
-
-    dtype: str
-    attn_implementation: str
-    matmul_precision: str
-    batch_sizes: tuple[int, ...]
-    bfloat16_speedup: float | None = None
+Win = dict[str, Any]
+"""What removing one cause could win at most, ``win_ms`` and ``win_pct`` of a batch; its title, cause, evidence, what to try and
+the setting that does so."""
 
 
-def find_wins(evidence: Evidence, groups: Sequence[Group], settings: Settings) -> tuple[Win, ...]:
-    """The three largest wins of at least 1% of the batch time. They overlap: they do not add up."""
-    found = (*_input_wins(evidence), *_overhead_wins(evidence, settings), *_operator_wins(evidence, groups, settings),
-             *_precision_wins(evidence, settings))
-    large_enough = (win for win in found if win.win_pct >= 100 * SMALLEST_WIN)
-    return tuple(sorted(large_enough, key=lambda win: win.win_ms, reverse=True)[:MOST_WINS])
+def find_wins(
+    found: Evidence, groups: Sequence[Group], model: ModelConfig, batch_sizes: Sequence[int], bfloat16_speedup: float | None = None
+) -> list[Win]:
+    """The three largest wins of at least 1% of the batch time. They overlap: they do not add up.
+
+    Args:
+        bfloat16_speedup: of matrix products; None where the precision is no choice.
+    """
+    wins = (*_input_wins(found), *_overhead_wins(found, batch_sizes), *_operator_wins(found, groups, model),
+            *_precision_wins(found, model, bfloat16_speedup))
+    large_enough = [win for win in wins if win["win_pct"] >= 100 * SMALLEST_WIN]
+    return sorted(large_enough, key=lambda win: win["win_ms"], reverse=True)[:MOST_WINS]
 
 
-def _win(measured: Evidence, win_ms: float, **words: Any) -> Win:
-    return Win(win_ms=win_ms, win_pct=100 * win_ms / measured.total_ms, **words)
+def _win(found: Evidence, win_ms: float, title: str, *, cause: str, advice: str, setting: str | None, evidence: str) -> Win:
+    return {"title": title, "cause": cause, "win_ms": win_ms, "win_pct": 100 * win_ms / found.total_ms, "try": advice,
+            "setting": setting, "evidence": evidence}
 
 
 def _input_wins(found: Evidence) -> Iterable[Win]:
     if found.padding_fraction is not None:  # what overhead takes does not shrink with the tokens
         yield _win(
-            found, found.padding_fraction * (found.forward_ms - found.overhead_ms), title="padding",
+            found, found.padding_fraction * (found.forward_ms - found.overhead_ms), "padding",
             cause="short texts are filled up to the longest of their batch, and the model computes the filling",
             advice="group texts of like length", setting="evaluation.batching=token_budget",
             evidence=f"{found.padding_fraction:.1%} of the tokens of the profiled batches are padding",
         )
     yield _win(
-        found, min(found.input_ms, found.forward_ms), title="tokenising and copying",
-        cause="they run before and after the model, not beside it", setting=None,
+        found, min(found.input_ms, found.forward_ms), "tokenising and copying", setting=None,
+        cause="they run before and after the model, not beside it",
         advice="tokenise and copy the next batch while the model runs (prefetch), as step 02's evaluation does",
         evidence=f"tokenising {found.tokenize_ms:.3g} ms, copying "
         f"{found.host_to_device_ms + found.device_to_host_ms:.3g} ms, forward {found.forward_ms:.3g} ms",
     )
 
 
-def _overhead_wins(found: Evidence, settings: Settings) -> Iterable[Win]:
-    at_end = found.batch_size == max(settings.batch_sizes)
-    larger = ",".join(map(str, (*settings.batch_sizes, 2 * found.batch_size)))
+def _overhead_wins(found: Evidence, batch_sizes: Sequence[int]) -> Iterable[Win]:
+    larger = ",".join(map(str, (*batch_sizes, 2 * found.batch_size)))
     yield _win(
-        found, found.overhead_ms, title="overhead",
-        cause="the host's work to start operators, the same for every batch size",
+        found, found.overhead_ms, "overhead", cause="the host's work to start operators, the same for every batch size",
         advice="a larger batch of texts of like length, or torch.compile, which starts fewer operators",
-        setting=f"profiling.batch_sizes=[{larger}]" if at_end else None,
+        setting=f"profiling.batch_sizes=[{larger}]" if found.batch_size == max(batch_sizes) else None,
         evidence=f"{found.op_calls:,.0f} operators at {found.dispatch_us:.3g} us"
         + ("" if found.device_busy_ms is None else f"; device busy {found.device_busy_ms:.3g} ms")
         + ("" if found.doubling_growth is None else f"; twice the batch takes {found.doubling_growth:+.0%} time"),
     )
 
 
-def _operator_wins(found: Evidence, groups: Sequence[Group], settings: Settings) -> Iterable[Win]:
+def _operator_wins(found: Evidence, groups: Sequence[Group], model: ModelConfig) -> Iterable[Win]:
     def excess(group: Group) -> float:
         # On the CPU an operator's time holds the price of starting it, which is a win of its own.
         starting = group.calls * found.dispatch_us / 1e3 if found.device == "cpu" else 0.0
@@ -221,26 +205,26 @@ def _operator_wins(found: Evidence, groups: Sequence[Group], settings: Settings)
         return
     worst = max(groups, key=excess)
     advice, setting = "torch.compile, which fuses operators so that intermediate results are not stored", None
-    if worst.kind == "attention" and settings.attn_implementation == "eager":
+    if worst.kind == "attention" and model.attn_implementation == "eager":
         advice, setting = "fused attention", "model.attn_implementation=sdpa"
-    elif worst.kind == "matrix product" and found.device == "cuda" and settings.dtype == "float32":
-        if settings.matmul_precision == "highest":
+    elif worst.kind == "matrix product" and found.device == "cuda" and model.dtype == "float32":
+        if model.matmul_precision == "highest":
             advice, setting = "TF32 for matrix products", "model.matmul_precision=high"
     elif worst.kind in ("matrix product", "attention"):
         advice = "larger or better filled batches, whose shapes reach the ceiling"
     yield _win(
-        found, max(0.0, excess(worst)), title=f"slow operators: {worst.kind}", advice=advice, setting=setting,
+        found, max(0.0, excess(worst)), f"slow operators: {worst.kind}", advice=advice, setting=setting,
         cause="they take longer than their FLOPs and bytes need at the measured ceilings",
         evidence=f"{worst.measured_ms:.3g} ms where {worst.attainable_ms:.3g} ms are attainable, {worst.calls:,.0f} calls",
     )
 
 
-def _precision_wins(found: Evidence, settings: Settings) -> Iterable[Win]:
-    if settings.bfloat16_speedup is None or settings.bfloat16_speedup <= 1:
+def _precision_wins(found: Evidence, model: ModelConfig, bfloat16_speedup: float | None) -> Iterable[Win]:
+    if bfloat16_speedup is None or bfloat16_speedup <= 1:
         return
-    saved = found.matmul_limited_ms * (1 - 1 / settings.bfloat16_speedup) + found.copy_limited_ms / 2
+    saved = found.matmul_limited_ms * (1 - 1 / bfloat16_speedup) + found.copy_limited_ms / 2
     yield _win(
-        found, min(saved, found.floor_ms), title="precision", setting="model.dtype=bfloat16",
-        cause=f"weights and activations are {settings.dtype}", advice="bfloat16; compare accuracy",
-        evidence=f"matrix products reach {settings.bfloat16_speedup:.1f} times the FLOP/s in bfloat16, and half the bytes move",
+        found, min(saved, found.floor_ms), "precision", setting="model.dtype=bfloat16", advice="bfloat16; compare accuracy",
+        cause=f"weights and activations are {model.dtype}",
+        evidence=f"matrix products reach {bfloat16_speedup:.1f} times the FLOP/s in bfloat16, and half the bytes move",
     )

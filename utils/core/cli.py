@@ -19,7 +19,7 @@ from utils.core.errors import Interrupted, UserError
 
 logger = logging.getLogger(__name__)
 
-Body = Callable[[Config, argparse.Namespace], None]
+Body = Callable[[Config, argparse.Namespace], object]
 DEFAULT_CONFIG = "configs/config.yaml"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -27,17 +27,11 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     """A parser with the flags that every script takes."""
     parser = argparse.ArgumentParser(
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default=DEFAULT_CONFIG, metavar="PATH", help="settings file (default: %(default)s)")
     parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="change one setting, for example --set model.device=cpu; may be given often",
     )
     parser.add_argument("--log-level", default="WARNING", choices=LEVELS, type=str.upper, help="what the terminal shows")
@@ -46,10 +40,8 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
 
 def common_arguments(args: argparse.Namespace) -> list[str]:
     """The shared flags of ``args`` as words, to hand them on to another script."""
-    words = ["--config", args.config, "--log-level", args.log_level]
-    for override in args.overrides:
-        words += ["--set", override]
-    return words
+    overrides = [word for override in args.overrides for word in ("--set", override)]
+    return ["--config", args.config, "--log-level", args.log_level, *overrides]
 
 
 def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] | None = None) -> int:
@@ -61,11 +53,12 @@ def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] 
     args = parser.parse_args(argv)
     name = Path(parser.prog).stem
     _listen_for_signals()
-    started = time.perf_counter()
+    started, log_file = time.perf_counter(), None
     try:
         console.start_logging(args.log_level, None)
         config = load_config(args.config, args.overrides)
-        console.start_logging(args.log_level, _log_file(config, name))
+        log_file = _log_file(config, name)
+        console.start_logging(args.log_level, log_file)
         logger.info("%s started: %s", name, " ".join(sys.argv))
         body(config, args)
     except UserError as error:
@@ -77,7 +70,6 @@ def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] 
         return code
     except Exception as error:  # noqa: BLE001 - the outermost boundary: everything unforeseen becomes exit code 1
         logger.debug("failed", exc_info=True)
-        log_file = _open_log_file()
         console.complain(f"{name} failed: {type(error).__name__}: {error}")
         console.complain(f"  the traceback is in {log_file}" if log_file else "  use --log-level DEBUG to see the traceback")
         return 1
@@ -86,12 +78,18 @@ def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] 
     return 0
 
 
+def run_file(body: Callable[[Config], object], description: str | None) -> int:
+    """``run_script`` for a file of ``scripts/`` that takes the shared flags alone."""
+    parser = make_parser(description or "", f"python scripts/{Path(sys.argv[0]).name} --config configs/demo.yaml")
+    return run_script(parser, lambda config, _: body(config))
+
+
 def resume_command() -> str:
     """The command line that goes on where this one stopped: a step by itself, the runner with --resume."""
     words = ["python", *sys.argv]
     if Path(sys.argv[0]).name == "run_week1.py" and "--resume" not in words:
         words.append("--resume")
-    return " ".join(shlex.quote(word) for word in words)
+    return shlex.join(words)
 
 
 def _listen_for_signals() -> None:
@@ -105,17 +103,11 @@ def _listen_for_signals() -> None:
 
 
 def _log_file(config: Config, name: str) -> Path:
-    folder = config.files.logs_dir
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    file = folder / f"{stamp}-{name}-{os.getpid()}.log"
+    file = config.files.logs_dir / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{os.getpid()}.log"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     except OSError as error:
         raise cannot_write(file, error) from error
     return file
 
-
-def _open_log_file() -> str | None:
-    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
-    return handlers[0].baseFilename if handlers else None

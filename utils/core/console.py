@@ -26,24 +26,18 @@ def say(text: str = "") -> None:
 
 def title(text: str) -> None:
     """The run's title between two rules."""
-    say(RULE)
-    say(text)
-    say(RULE)
+    say(f"{RULE}\n{text}\n{RULE}")
 
 
 def block(name: str, lines: Iterable[str]) -> None:
     """A named block: empty line, name, rule, lines, rule."""
     section(name)
-    for line in lines:
-        say(line)
-    say(RULE)
+    say("\n".join([*lines, RULE]))
 
 
 def section(name: str) -> None:
     """The head of a block whose lines follow one by one."""
-    say()
-    say(name)
-    say(RULE)
+    say(f"\n{name}\n{RULE}")
 
 
 def complain(text: str) -> None:
@@ -65,21 +59,13 @@ def progress(items: Iterable[T] | None = None, *, total: float | None = None, wh
 
 def start_logging(level: str, log_file: Path | None) -> None:
     """Send log records of ``level`` and above to the terminal's standard error, and all to ``log_file``."""
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
-    root.setLevel(logging.DEBUG)
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(level)
     # What the console module says is on the terminal already.
     terminal.addFilter(lambda record: record.name != "console")
     terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    root.addHandler(terminal)
-    if log_file is not None:
-        to_file = logging.FileHandler(log_file, encoding="utf-8")
-        to_file.setFormatter(logging.Formatter(LOG_FORMAT))
-        root.addHandler(to_file)
+    files = [logging.FileHandler(log_file, encoding="utf-8")] if log_file else []
+    logging.basicConfig(level=logging.DEBUG, format=LOG_FORMAT, handlers=[terminal, *files], force=True)
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)

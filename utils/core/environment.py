@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -28,7 +30,7 @@ def environment_record(device: str) -> dict[str, Any]:
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "libraries": {name: library_version(name) for name in LIBRARIES},
+        "libraries": {name: _version(name) for name in LIBRARIES},
         "cpu": {
             "name": _cpu_name(),
             "physical_cores": psutil.cpu_count(logical=False),
@@ -46,40 +48,33 @@ def environment_record(device: str) -> dict[str, Any]:
             "cuda_build": torch.version.cuda,
         },
         "variables": {name: os.environ.get(name) for name in VARIABLES},
-        "git": git_record(),
+        "git": _git_record(),
     }
 
 
-def library_version(name: str) -> str | None:
-    """The installed version of a distribution, or None."""
+def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def git_record() -> dict[str, Any]:
+def _git_record() -> dict[str, Any]:
     """Commit of this project and whether files differ from it; both None outside a checkout."""
-    commit = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit or None, "dirty": None if status is None else bool(status)}
-
-
-def _git(*words: str) -> str | None:
+    words = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     try:
-        done = subprocess.run(("git", *words), cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=10, check=True)
+        said = subprocess.run(words, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+        return {"commit": None, "dirty": None}
+    return {"commit": said.removesuffix("-dirty"), "dirty": said.endswith("-dirty")}
 
 
 def _cpu_name() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as source:
-            names = [line.split(":", 1)[1].strip() for line in source if line.startswith("model name")]
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _gpu_record(device: str) -> dict[str, Any] | None:

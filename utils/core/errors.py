@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class UserError(Exception):
     """Something that the user must change: config, data, model, flags. Exit code 2.
@@ -21,20 +23,12 @@ class UserError(Exception):
         super().__init__(what, self.where, fix)
 
     def __str__(self) -> str:
-        lines = [self.what]
-        if self.where:
-            lines.append(f"  where: {self.where}")
-        if self.fix:
-            lines.append(f"  fix:   {self.fix}")
-        return "\n".join(lines)
+        said = (self.what, self.where and f"  where: {self.where}", self.fix and f"  fix:   {self.fix}")
+        return "\n".join(filter(None, said))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling of exceptions.
-        return (_rebuild, (type(self), self.what, self.where, self.fix))
-
-
-def _rebuild(kind: type[UserError], what: str, where: str | None, fix: str | None) -> UserError:
-    return kind(what, where=where, fix=fix)
+        return partial(type(self), where=self.where, fix=self.fix), (self.what,)
 
 
 class ConfigError(UserError):

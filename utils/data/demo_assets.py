@@ -42,8 +42,9 @@ def ensure_demo_assets(config: Config) -> Path:
         figures = _build(config, aside)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "stamp.json").unlink(missing_ok=True)
+        shutil.rmtree(folder / "model", ignore_errors=True)
         for name in PARTS:
-            _replace(aside / name, folder / name)
+            (aside / name).replace(folder / name)
     except OSError as error:
         raise cannot_write(folder, error) from error
     finally:
@@ -79,9 +80,3 @@ def _build(config: Config, folder: Path) -> dict[str, Any]:
     training_s = time.perf_counter() - started - corpus_s
     console.say(f"  trained in {training_s:.1f} s; its accuracy is what the evaluation will measure")
     return {"corpus_s": corpus_s, "training_s": training_s}
-
-
-def _replace(source: Path, target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
-    source.replace(target)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.core.artifacts import read_json
 from utils.core.errors import DataError
 
 SHOWN = 8
+STEP_01 = "python scripts/01_download_data.py"
 MISSING_ID = -1
 """The label id of a row without a label: predicted, and left out of accuracy."""
 
@@ -32,48 +33,25 @@ class LabelMapping:
 
     def to_json(self) -> dict[str, Any]:
         """The payload of ``label_mappings.json``."""
-        return {
-            "label2id": self.label2id,
-            "id2label": {str(i): name for i, name in enumerate(self.names)},
-            "num_labels": len(self.names),
-        }
-
-    @classmethod
-    def from_json(cls, payload: dict[str, Any], where: Path) -> LabelMapping:
-        """Read that payload.
-
-        Raises:
-            DataError: ids that are not 0 to n-1, or parts that contradict each other.
-        """
-        try:
-            by_id = {int(number): str(name) for number, name in payload["id2label"].items()}
-            mapping = cls(names=tuple(by_id[i] for i in range(len(by_id))))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _damaged(where) from error
-        if mapping.to_json() != {key: payload.get(key) for key in ("label2id", "id2label", "num_labels")}:
-            raise _damaged(where)
-        return mapping
-
-
-def _damaged(where: Path) -> DataError:
-    fix = "make it anew: python scripts/01_download_data.py"
-    return DataError("The label mappings are damaged.", where=where, fix=fix)
+        id2label = {str(i): name for i, name in enumerate(self.names)}
+        return {"label2id": self.label2id, "id2label": id2label, "num_labels": len(self.names)}
 
 
 def read_mapping_file(path: Path) -> LabelMapping:
     """Read ``label_mappings.json``.
 
     Raises:
-        DataError: missing or damaged.
+        UserError: missing or no JSON.
+        DataError: ids that are not 0 to n-1, or parts that contradict each other.
     """
+    payload = read_json(path, made_by=STEP_01)
     try:
-        payload = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        fix = "make it with: python scripts/01_download_data.py"
-        raise DataError("There are no label mappings yet.", where=path, fix=fix) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _damaged(path) from error
-    return LabelMapping.from_json(payload, path)
+        mapping = LabelMapping(names=tuple(payload["id2label"][str(i)] for i in range(len(payload["id2label"]))))
+    except (KeyError, TypeError) as error:
+        raise DataError("The label mappings are damaged.", where=path, fix=f"make it anew: {STEP_01}") from error
+    if mapping.to_json() != {key: payload.get(key) for key in mapping.to_json()}:
+        raise DataError("The label mappings contradict each other.", where=path, fix=f"make it anew: {STEP_01}")
+    return mapping
 
 
 def decide_mapping(

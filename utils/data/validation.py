@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from utils.core.errors import DataError
 from utils.data.labels import MISSING_ID, LabelMapping
-from utils.data.reader import FIX, iter_rows
+from utils.data.reader import FIX, Rows, iter_rows
 
 BLOCK_ROWS = 1024
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
@@ -19,103 +19,71 @@ IMBALANCE = 10
 """From this ratio of the largest label to the smallest on, accuracy says little about the small ones."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Validation:
-    """What was counted; every figure is rows unless its name says otherwise.
-
-    Args:
-        label_counts: rows of each label, in the order of the ids.
-        token_quantiles: tokens of an uncut text at each of ``QUANTILES``.
-        cut_rows: rows with more than ``max_length`` tokens.
-        warnings: what does not hinder a measurement but may mislead its reader.
-    """
-
-    num_rows: int
-    empty_texts: int
-    duplicate_texts: int
-    unlabelled_rows: int
-    label_counts: tuple[int, ...]
-    replacement_texts: int
-    nul_texts: int
-    token_quantiles: tuple[int, ...]
-    max_length: int
-    cut_rows: int
-    warnings: tuple[str, ...]
-
-
 def validate_dataset(
     path: Path, mapping: LabelMapping, count_tokens: Callable[[list[str]], list[int]], max_length: int
-) -> Validation:
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Read the whole data set once; 16 bytes and a length a row are kept.
 
     Lone surrogates are not looked for: no UTF-8 file holds one, and step 01 records those that it replaced.
+
+    Returns:
+        The findings by name, and warnings: what does not hinder a measurement but may mislead its reader.
 
     Raises:
         DataError: missing, not UTF-8, a missing column, no rows, only empty texts, or an id without a label.
     """
     seen: set[bytes] = set()
     lengths: list[int] = []
-    counts = np.zeros(len(mapping.names) + 1, dtype=np.int64)  # the last one counts rows without a label
-    empty = replaced = nuls = 0
+    labels: Counter[int] = Counter({number: 0 for number in range(len(mapping.names))})
+    texts: Counter[str] = Counter()
     for rows in iter_rows(path, BLOCK_ROWS):
-        _check_ids(rows.label_ids, rows.start, len(mapping.names), path)
-        counts += np.bincount(np.where(rows.label_ids == MISSING_ID, len(mapping.names), rows.label_ids), minlength=len(counts))
+        _check_ids(rows, len(mapping.names), path)
+        labels.update(rows.label_ids.tolist())
         seen.update(hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest() for text in rows.texts)
-        empty += sum(not text.strip() for text in rows.texts)
-        replaced += sum("\ufffd" in text for text in rows.texts)
-        nuls += sum("\0" in text for text in rows.texts)
+        texts.update(kind for text in rows.texts for kind in _peculiar(text))
         lengths += count_tokens(rows.texts)
-    if empty == len(lengths):
+    if texts["empty"] == len(lengths):
         raise DataError("Every text of the data set is empty." if lengths else "The data set has no rows.", where=path, fix=FIX)
-    tokens = np.array(lengths)
-    result = Validation(
-        num_rows=len(lengths), empty_texts=empty, duplicate_texts=len(lengths) - len(seen),
-        unlabelled_rows=int(counts[-1]), label_counts=tuple(counts[:-1].tolist()), replacement_texts=replaced,
-        nul_texts=nuls, token_quantiles=tuple(int(np.quantile(tokens, q, method="higher")) for q in QUANTILES),
-        max_length=max_length, cut_rows=int((tokens > max_length).sum()), warnings=(),
-    )
-    return _with_warnings(result, mapping)
-
-
-def validation_lines(result: Validation, mapping: LabelMapping) -> list[str]:
-    """The findings for a person, one a line."""
-    counts = result.label_counts
-    largest, smallest = int(np.argmax(counts)), int(np.argmin(counts))
-    quantiles = ", ".join(f"p{q * 100:.0f} {n}" for q, n in zip(QUANTILES, result.token_quantiles, strict=True))
-    return [
-        f"Rows: {result.num_rows:,}",
-        f"Empty texts: {result.empty_texts:,}",
-        f"Duplicate texts: {result.duplicate_texts:,}",
-        f"Labels that occur: {sum(map(bool, counts))} of {len(counts)}; rows without a label: {result.unlabelled_rows:,}",
-        f"Largest label: {mapping.names[largest]} ({counts[largest]:,}); "
-        f"smallest: {mapping.names[smallest]} ({counts[smallest]:,})",
-        f"Encoding: {result.replacement_texts:,} texts with U+FFFD, {result.nul_texts:,} with NUL",
-        f"Tokens a text: {quantiles}",
-        f"Cut at {result.max_length} tokens: {result.cut_rows:,} rows ({result.cut_rows / result.num_rows:.1%})",
-    ]
-
-
-def _check_ids(ids: np.ndarray[tuple[int, ...], np.dtype[np.int64]], start: int, num_labels: int, path: Path) -> None:
-    wrong = np.flatnonzero((ids < MISSING_ID) | (ids >= num_labels))
-    if len(wrong):
-        raise DataError(
-            f"Row {start + wrong[0]} has the label id {ids[wrong[0]]}; the label mappings end at {num_labels - 1}.",
-            where=path, fix=FIX,
-        )
-
-
-def _with_warnings(result: Validation, mapping: LabelMapping) -> Validation:
-    counts = result.label_counts
-    unused = [name for name, count in zip(mapping.names, counts, strict=True) if not count]
-    found = {
-        f"{result.empty_texts:,} texts are empty": result.empty_texts,
-        f"{result.duplicate_texts:,} texts repeat an earlier one": result.duplicate_texts,
-        f"{result.unlabelled_rows:,} rows have no label and are left out of accuracy": result.unlabelled_rows,
+    unlabelled, repeated, cut = labels.pop(MISSING_ID, 0), len(lengths) - len(seen), sum(n > max_length for n in lengths)
+    largest, smallest = max(labels, key=labels.__getitem__), min(labels, key=labels.__getitem__)
+    tokens = zip(QUANTILES, np.quantile(lengths, QUANTILES, method="higher"), strict=True)
+    findings = {
+        "Rows": f"{len(lengths):,}", "Empty texts": f"{texts['empty']:,}", "Duplicate texts": f"{repeated:,}",
+        "Labels that occur": f"{sum(map(bool, labels.values()))} of {len(labels)}; rows without a label: {unlabelled:,}",
+        "Largest label": f"{mapping.names[largest]} ({labels[largest]:,}); "
+        f"smallest: {mapping.names[smallest]} ({labels[smallest]:,})",
+        "Encoding": f"{texts['U+FFFD']:,} texts with U+FFFD, {texts['NUL']:,} with NUL",
+        "Tokens a text": ", ".join(f"p{q * 100:.0f} {n}" for q, n in tokens),
+        f"Cut at {max_length} tokens": f"{cut:,} rows ({cut / len(lengths):.1%})",
+    }
+    unused = [mapping.names[number] for number, rows_of in labels.items() if not rows_of]
+    warnings = {
+        f"{texts['empty']:,} texts are empty": texts["empty"],
+        f"{repeated:,} texts repeat an earlier one": repeated,
+        f"{unlabelled:,} rows have no label and are left out of accuracy": unlabelled,
         f"labels without a row: {', '.join(unused)}": unused,
         f"the largest label has over {IMBALANCE} times the rows of the smallest: read F1 (macro) beside accuracy":
-            max(counts) > IMBALANCE * min((n for n in counts if n), default=0),
-        f"{result.replacement_texts:,} texts hold U+FFFD: they were decoded wrongly once": result.replacement_texts,
-        f"{result.nul_texts:,} texts hold NUL characters": result.nul_texts,
-        f"max_length {result.max_length} cuts {result.cut_rows:,} rows": result.cut_rows,
+            labels[largest] > IMBALANCE * min(filter(None, labels.values()), default=0),
+        f"{texts['U+FFFD']:,} texts hold U+FFFD: they were decoded wrongly once": texts["U+FFFD"],
+        f"{texts['NUL']:,} texts hold NUL characters": texts["NUL"],
+        f"max_length {max_length} cuts {cut:,} rows": cut,
     }
-    return replace(result, warnings=tuple(text for text, holds in found.items() if holds))
+    return findings, tuple(text for text, holds in warnings.items() if holds)
+
+
+def _peculiar(text: str) -> Iterator[str]:
+    if not text.strip():
+        yield "empty"
+    if "\ufffd" in text:
+        yield "U+FFFD"
+    if "\0" in text:
+        yield "NUL"
+
+
+def _check_ids(rows: Rows, num_labels: int, path: Path) -> None:
+    wrong = np.flatnonzero((rows.label_ids < MISSING_ID) | (rows.label_ids >= num_labels))
+    if len(wrong):
+        raise DataError(
+            f"Row {rows.start + wrong[0]} has the label id {rows.label_ids[wrong[0]]}; the label mappings end at {num_labels - 1}.",
+            where=path, fix=FIX,
+        )

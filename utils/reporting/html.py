@@ -31,36 +31,8 @@ def page(results: Results, pictures: Sequence[Picture]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    encoded = [base64.b64encode(picture.path.read_bytes()).decode("ascii") for picture in pictures]
     return environment.get_template("report.html.j2").render(
-        run=results.metrics["run"],
-        model=results.metrics["model_info"],
-        answers=six_answers(results),
-        main_bottleneck=results.diagnosis["main_bottleneck"] if results.diagnosis else f"Not measured: {STEP_03_MISSING}.",
-        wins=tables.wins(results),
-        verdicts=tables.verdict_table(results),
-        batches=[tables.batch_table(sweep, full=True) for sweep in results.sweeps],
-        pictures=[(picture, _data_uri(picture.path)) for picture in pictures],
-        full=tables.full_facts(results),
-        memory=tables.memory_facts(results),
-        padding=tables.padding_facts(results),
-        per_class=tables.per_class_table(results),
-        diagnosis_tables=_diagnosis_tables(results),
-        step_03_missing=STEP_03_MISSING,
-        environment=tables.run_facts(results),
-        settings=tables.setting_facts(results),
-        warnings=results.warnings,
-        files=tables.files_facts(results),
+        results=results, tables=tables, answers=six_answers(results), step_03_missing=STEP_03_MISSING,
+        pictures=list(zip(pictures, encoded, strict=True)),
     )
-
-
-def _diagnosis_tables(results: Results) -> list[tables.Table]:
-    made = []
-    if results.layers is not None:
-        made.append(tables.layers_table(results.layers))
-    if results.operators is not None:
-        made.append(tables.operators_table(results.operators))
-    return made
-
-
-def _data_uri(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 
@@ -16,8 +15,10 @@ mpl.use("Agg")  # before anything draws: there may be no display
 import pandas as pd  # noqa: E402
 import seaborn as sns  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.container import BarContainer  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
+from matplotlib.rcsetup import cycler  # noqa: E402
 from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
 
 from utils.core.artifacts import atomic_path  # noqa: E402
@@ -32,15 +33,9 @@ GREY = "#767676"
 STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True,
-    "axes.edgecolor": "#888888", "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8, "lines.markersize": 5,
+    "axes.edgecolor": "#888888", "axes.prop_cycle": cycler(color=(BLUE, ORANGE, GREEN, RED), marker=("o", "s", "^", "v")),
+    "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8, "lines.markersize": 5,
     "figure.titlesize": 14, "figure.titleweight": "bold", "text.parse_math": False, "svg.fonttype": "none",
-}
-PERCENTILES = {
-    "latency_per_batch_ms_p99": ("p99", RED), "latency_per_batch_ms_p95": ("p95", ORANGE),
-    "latency_per_batch_ms_p90": ("p90", GREEN), "latency_per_batch_ms_median": ("p50", BLUE),
-}
-GPU_MEMORY = {
-    "gpu_mem_reserved": ("reserved", SKY), "peak_gpu_mem": ("peak allocated", RED), "gpu_mem_used": ("change by a run", BLUE),
 }
 # Column, what it is called, and 1 where more is better, -1 where less is.
 HEATMAP = (
@@ -54,12 +49,58 @@ HEATMAP = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A picture that was written."""
+    """A picture that was written; ``text`` says what it shows, for a reader who cannot see it too."""
 
     path: Path
     title: str
     text: str
-    """What it shows, for a reader who cannot see it too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """One small picture over the batch size.
+
+    Args:
+        curves: what each column is called.
+        spread: the column of the standard deviation, or those of an interval's two ends.
+        right: column, name, unit and factor of a second figure with an axis of its own, dashed.
+    """
+
+    title: str
+    unit: str
+    curves: Mapping[str, str]
+    spread: tuple[str, ...] = ()
+    right: tuple[str, str, str, float] | None = None
+    scale: Literal["from zero", "log", "percent"] = "from zero"
+
+
+LATENCY = Panel(
+    title="Latency per sample", unit="mean ± standard deviation (ms)", curves={"latency_per_sample_ms_mean": "mean"},
+    spread=("latency_per_sample_ms_std",),
+)
+PERCENTILES = Panel(
+    title="Latency per batch", unit="percentiles over batches (ms, log)", scale="log",
+    curves={"latency_per_batch_ms_median": "p50", **{f"latency_per_batch_ms_p{q}": f"p{q}" for q in (90, 95, 99)}},
+)
+THROUGHPUT = Panel(
+    title="Throughput", unit="mean with 95% interval (samples/s)", curves={"throughput_samples_per_sec_mean": "mean"},
+    spread=("throughput_samples_per_sec_ci95_low", "throughput_samples_per_sec_ci95_high"),
+)
+CPU_MEMORY = Panel(title="Resident memory of the process", unit="memory (MB)", curves={"cpu_mem_used": "resident"})
+GPU_MEMORY = Panel(
+    title="GPU memory", unit="memory (MB)",
+    curves={"gpu_mem_used": "change by a run", "peak_gpu_mem": "peak allocated", "gpu_mem_reserved": "reserved"},
+)
+GPU_USE = Panel(
+    title="GPU utilisation and power", unit="time with a kernel (%)", scale="percent",
+    curves={"gpu_util_pct_mean": "utilisation"}, right=("gpu_power_w_mean", "power", "power (W)", 1.0),
+)
+EFFICIENCY = tuple(
+    Panel(title="Efficiency", unit=f"achieved ({unit})", curves={name: f"achieved {unit}"},
+          right=("padding_fraction", "padding", "padding (% of tokens)", 100.0))
+    for name, unit in (("achieved_tflops", "TFLOP/s"), ("throughput_tokens_per_sec_mean", "tokens/s"))
+)
+"""The second where no FLOPs were counted."""
 
 
 def write_plots(results: Results) -> tuple[Picture, ...]:
@@ -75,15 +116,9 @@ def write_plots(results: Results) -> tuple[Picture, ...]:
     ]
     there = [item for item in wanted if item[1] is not None and not getattr(item[1], "empty", False)]
     for draw, source, path, *_ in there:
-        with mpl.rc_context(STYLE):
-            save(draw(source), path)
+        with mpl.rc_context(STYLE), atomic_path(path) as temporary:
+            draw(source).savefig(temporary, format="png", dpi=DPI, facecolor="white")
     return tuple(Picture(path=path, title=title, text=text) for _, _, path, title, text in there)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG atomically."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
 
 
 def comparison(results: Results) -> Figure:
@@ -93,11 +128,43 @@ def comparison(results: Results) -> Figure:
     name = model["name"] if len(model["name"]) <= 60 else f"…{model['name'][-59:]}"
     title = f"{name} on {model['device']}, {model['dtype']}: batch sizes over {sweep.sample_size:,} texts"
     figure.suptitle(title, x=0.01, ha="left")
-    panels = figure.subplots(2, 3).flat
-    usage = _gpu_panel if results.on_gpu else _phases_panel
-    for axes, draw in zip(panels, (_sample_latency, _batch_latency, _throughput, _memory, usage, _efficiency), strict=True):
-        draw(axes, sweep)
+    efficiency = EFFICIENCY[0 if sweep.having("achieved_tflops") else 1]
+    fourth, fifth = (GPU_MEMORY, GPU_USE) if results.on_gpu else (CPU_MEMORY, None)
+    for axes, panel in zip(figure.subplots(2, 3).flat, (LATENCY, PERCENTILES, THROUGHPUT, fourth, fifth, efficiency), strict=True):
+        if panel is not None:
+            _draw(axes, sweep, panel)
+        elif len(_stacked_phases(axes, sweep, "Phases of a batch")):
+            axes.legend(loc="upper center", ncols=2)
+            axes.set_ylim(0, 128)
     return figure
+
+
+def _draw(axes: Axes, sweep: Sweep, panel: Panel) -> None:
+    if not _entitle(axes, sweep, panel.title, (*panel.curves, *(panel.right or ())[:1])):
+        return
+    axes.set_ylabel(panel.unit)
+    _batch_axis(axes, sweep)
+    for name, label in panel.curves.items():
+        values = sweep.column(name)
+        axes.errorbar(values.index, values, yerr=_error_bars(sweep, values, panel.spread), ecolor=GREY, capsize=4, label=label)
+    _limit(axes, panel.scale)
+    if panel.right:
+        _second_axis(axes, sweep, *panel.right)
+    elif len(panel.curves) > 1:
+        axes.legend(loc="upper left", ncols=4, columnspacing=0.8, handlelength=1.2, handletextpad=0.4)
+    else:
+        _label_points(axes, values)
+
+
+def _entitle(axes: Axes, sweep: Sweep, title: str, names: Iterable[str]) -> bool:
+    """The title; and a word on why, where no row has any of the figures. Returns whether there is something to draw."""
+    axes.set_title(title)
+    if any(sweep.having(name) for name in names):
+        return True
+    why = unmeasured(next(iter(names)), sweep.warnings, None if sweep.measured else "no batch size fitted into memory")
+    axes.text(0.5, 0.5, textwrap.fill(why, 38), ha="center", va="center", color=GREY, transform=axes.transAxes)
+    axes.set(xticks=[], yticks=[])
+    return False
 
 
 def _batch_axis(axes: Axes, sweep: Sweep) -> None:
@@ -115,178 +182,90 @@ def _batch_axis(axes: Axes, sweep: Sweep) -> None:
                       transform=axes.get_xaxis_transform())
 
 
-def _points(sweep: Sweep, name: str) -> tuple[list[int], list[float]]:
-    rows = sweep.having(name)
-    return [row["batch_size"] for row in rows], [float(row[name]) for row in rows]
+def _error_bars(sweep: Sweep, values: pd.Series[float], spread: tuple[str, ...]) -> Any:
+    """Lengths of the bars below and above each value, none where a single run has no spread."""
+    ends = [sweep.column(name).reindex(values.index) for name in spread]
+    return [(values - ends[0]).abs(), (ends[1] - values).abs()] if len(ends) == 2 else ends[0] if ends else None
 
 
-def _panel(axes: Axes, sweep: Sweep, title: str, unit: str, names: Sequence[str]) -> bool:
-    """Title and axes; a word on why instead, where no row has any of the figures. Returns whether there is something to draw."""
-    axes.set_title(title)
-    if any(sweep.having(name) for name in names):
-        axes.set_ylabel(unit)
-        _batch_axis(axes, sweep)
-        return True
-    why = unmeasured(names[0], sweep.warnings, None if sweep.measured else "no batch size fitted into memory")
-    axes.text(0.5, 0.5, textwrap.fill(why, 38), ha="center", va="center", color=GREY, transform=axes.transAxes)
-    axes.set(xticks=[], yticks=[])
-    return False
-
-
-def _curve(axes: Axes, sweep: Sweep, name: str, label: str, color: str, marker: str = "o") -> None:
-    sizes, values = _points(sweep, name)
-    if sizes:
-        axes.plot(sizes, values, marker=marker, color=color, label=label)
-
-
-def _from_zero(axes: Axes, headroom: float = 1.12) -> None:
-    """Zero at the bottom, so that heights can be compared; room for a legend at the top."""
-    axes.set_ylim(min(0.0, *axes.dataLim.intervaly), max(axes.get_ylim()[1], 1e-9) * headroom)
-
-
-def _sample_latency(axes: Axes, sweep: Sweep) -> None:
-    if _panel(axes, sweep, "Latency per sample", "mean ± standard deviation (ms)", ["latency_per_sample_ms_mean"]):
-        sizes, values = _points(sweep, "latency_per_sample_ms_mean")
-        errors = [row["latency_per_sample_ms_std"] or 0.0 for row in sweep.having("latency_per_sample_ms_mean")]
-        axes.errorbar(sizes, values, yerr=errors, marker="o", color=BLUE, ecolor=GREY, capsize=4)
-        _label_points(axes, sizes, values)
-        _from_zero(axes)
-
-
-def _label_points(axes: Axes, sizes: Sequence[int], values: Sequence[float]) -> None:
-    for size, value in zip(sizes, values, strict=True):
-        axes.annotate(number(value), (size, value), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8.5,
-                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
-
-
-def _batch_latency(axes: Axes, sweep: Sweep) -> None:
-    if _panel(axes, sweep, "Latency per batch", "percentiles over batches (ms, log)", list(PERCENTILES)):
-        for (name, (label, color)), marker in zip(PERCENTILES.items(), "v^so", strict=True):
-            _curve(axes, sweep, name, label, color, marker)
+def _limit(axes: Axes, scale: str) -> None:
+    if scale == "log":
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:,g}")
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.legend(loc="upper left")
+    elif scale == "percent":
+        axes.set(ylim=(0, 118), yticks=range(0, 101, 20))
+    else:  # zero at the bottom, so that heights can be compared; room for a legend at the top
+        axes.set_ylim(min(0.0, axes.dataLim.y0), max(axes.get_ylim()[1], 1e-9) * 1.2)
 
 
-def _throughput(axes: Axes, sweep: Sweep) -> None:
-    name = "throughput_samples_per_sec"
-    if _panel(axes, sweep, "Throughput", "mean with 95% interval (samples/s)", [f"{name}_mean"]):
-        sizes, values = _points(sweep, f"{name}_mean")
-        rows = sweep.having(f"{name}_ci95_low", f"{name}_ci95_high")
-        low, high = ([row[f"{name}_ci95_{end}"] for row in rows] for end in ("low", "high"))
-        axes.fill_between([row["batch_size"] for row in rows], low, high, color=GREEN, alpha=0.25, linewidth=0)
-        axes.plot(sizes, values, marker="o", color=GREEN)
-        _label_points(axes, sizes, values)
-        _from_zero(axes)
+def _label_points(axes: Axes, values: pd.Series[float]) -> None:
+    for size, value in values.items():
+        axes.annotate(number(value), (size, value), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8.5,
+                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
 
 
-def _memory(axes: Axes, sweep: Sweep) -> None:
-    on_gpu = bool(sweep.having("peak_gpu_mem"))
-    curves = GPU_MEMORY if on_gpu else {"cpu_mem_used": ("resident", BLUE)}
-    if _panel(axes, sweep, "GPU memory" if on_gpu else "Resident memory of the process", "memory (MB)", list(curves)):
-        for name, (label, color) in curves.items():
-            _curve(axes, sweep, name, label, color)
-        _from_zero(axes, 1.25 if on_gpu else 1.12)
-        if on_gpu:
-            axes.legend(loc="upper left", ncols=3, columnspacing=0.8, handlelength=1.2, handletextpad=0.4)
-
-
-def _gpu_panel(axes: Axes, sweep: Sweep) -> None:
-    if _panel(axes, sweep, "GPU utilisation and power", "time with a kernel (%)", ["gpu_util_pct_mean", "gpu_power_w_mean"]):
-        _curve(axes, sweep, "gpu_util_pct_mean", "utilisation", BLUE)
-        axes.set_ylim(0, 118)
-        axes.set_yticks(range(0, 101, 20))
-        _second_axis(axes, sweep, "gpu_power_w_mean", "power", "power (W)", ORANGE)
-
-
-def _second_axis(axes: Axes, sweep: Sweep, name: str, label: str, unit: str, color: str, scale: float = 1.0) -> None:
+def _second_axis(axes: Axes, sweep: Sweep, name: str, label: str, unit: str, scale: float) -> None:
     """A second figure in its own unit on the right, dashed; and one legend for both."""
-    sizes, values = _points(sweep, name)
+    values = sweep.column(name) * scale
     handles, labels = axes.get_legend_handles_labels()
-    if sizes:
+    if len(values):
         right = axes.twinx()
         right.grid(False)
         right.spines["right"].set_visible(True)
-        right.plot(sizes, [value * scale for value in values], marker="s", linestyle="--", color=color, label=label)
-        right.set_ylabel(unit)
-        right.set_ylim(0, max(max(values) * scale, 1e-9) * 1.3)
-        handles += right.get_legend_handles_labels()[0]
+        handles += right.plot(values.index, values, marker="s", linestyle="--", color=GREY)
         labels += [label]
+        right.set(ylabel=unit, ylim=(0, max(values.max(), 1e-9) * 1.3))
     axes.legend(handles, labels, loc="upper left", ncols=2)
 
 
-def _phases_panel(axes: Axes, sweep: Sweep) -> None:
-    axes.set_title("Phases of a batch")
-    if _stacked_phases(axes, sweep):
-        axes.legend(loc="upper center", ncols=2)
-        axes.set_ylim(0, 128)
+def _stacked_phases(axes: Axes, sweep: Sweep, title: str) -> pd.DataFrame:
+    """Bars of 100%, one a batch size, from bottom to top in the order of the work.
 
-
-def _stacked_phases(axes: Axes, sweep: Sweep, *, values: bool = False) -> bool:
-    """Bars of 100%, one a batch size, from bottom to top in the order of the work. False where no phase was measured."""
-    rows = [row for row in sweep.measured if any(row[name] for name in PHASES)]
-    if not rows:
-        return _panel(axes, Sweep(sample_size=1, rows=sweep.rows), axes.get_title(loc="left"), "", ["forward_ms_mean"])
-    bottom = [0.0] * len(rows)
-    for (name, label), color in zip(PHASES.items(), (ORANGE, SKY, BLUE, PURPLE), strict=True):
-        shares = [100 * (row[name] or 0.0) / math.fsum(row[key] or 0.0 for key in PHASES) for row in rows]
-        bars = axes.bar(range(len(rows)), shares, bottom=bottom, color=color, label=label, width=0.72, edgecolor="white")
-        if values:
-            shown = [number(row[name], "ms") if share >= 6 else "" for row, share in zip(rows, shares, strict=True)]
-            axes.bar_label(bars, shown, label_type="center", fontsize=8, color="white" if color == BLUE else "#222222")
-        bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
-    axes.set_xticks(range(len(rows)), [str(row["batch_size"]) for row in rows])
+    Returns:
+        The milliseconds behind the bars; empty where no phase was measured.
+    """
+    spent = pd.DataFrame({label: sweep.column(name) for name, label in PHASES.items()}).fillna(0.0)
+    if not _entitle(axes, sweep, title, ("forward_ms_mean", *PHASES)):
+        return spent
+    shares = spent.mul(100 / spent.sum(axis=1), axis=0)
+    shares.plot.bar(stacked=True, ax=axes, rot=0, width=0.72, edgecolor="white", color=[ORANGE, SKY, BLUE, PURPLE])
     axes.set(xlabel="batch size (texts)", ylabel="share of the time (%)", yticks=range(0, 101, 20))
     axes.grid(False, axis="x")
-    return True
-
-
-def _efficiency(axes: Axes, sweep: Sweep) -> None:
-    flops = sweep.having("achieved_tflops")
-    name, unit = ("achieved_tflops", "TFLOP/s") if flops else ("throughput_tokens_per_sec_mean", "tokens/s")
-    if _panel(axes, sweep, "Efficiency", f"achieved ({unit})", [name]):
-        _curve(axes, sweep, name, f"achieved {unit}", PURPLE)
-        _from_zero(axes, 1.25)
-        _second_axis(axes, sweep, "padding_fraction", "padding", "padding (% of tokens)", GREY, 100)
+    return spent
 
 
 def heatmap(results: Results) -> Figure:
     """Metrics by batch size, each row scaled for itself from its worst to its best value."""
     sweep = results.sweep
     listed = [item for item in HEATMAP if sweep.having(item[0])]
-    sizes = [row["batch_size"] for row in sweep.rows]
-    figure = Figure(figsize=(max(7.5, 3.8 + 1.25 * len(sizes)), 1.9 + 0.5 * max(len(listed), 2)), layout="constrained")
+    figure = Figure(figsize=(max(7.5, 3.8 + 1.25 * len(sweep.rows)), 1.9 + 0.5 * max(len(listed), 2)), layout="constrained")
     axes = figure.subplots()
     figure.suptitle("Metrics by batch size", x=0.01, ha="left")
     if not listed:
-        _panel(axes, sweep, "", "", ["latency_per_sample_ms_mean"])
+        _entitle(axes, sweep, "", ["latency_per_sample_ms_mean"])
         return figure
-    labels = [label for _, label, _ in listed]
-    shades = pd.DataFrame([_shades(sweep, name, sign) for name, _, sign in listed], index=labels, columns=sizes)
+    shades = pd.DataFrame([_shades(sweep, name, sign) for name, _, sign in listed], index=[label for _, label, _ in listed])
     texts = [[_cell_text(row, name) for row in sweep.rows] for name, *_ in listed]
     sns.heatmap(shades, ax=axes, annot=pd.DataFrame(texts), fmt="", cmap="Blues", vmin=-0.15, vmax=1.15, cbar=False, linewidths=1.5,
                 mask=shades.isna(), annot_kws={"fontsize": 9.5})
     for y, x in zip(*shades.isna().to_numpy().nonzero(), strict=True):  # seaborn leaves masked cells empty
         axes.text(x + 0.5, y + 0.5, texts[y][x], ha="center", va="center", color=GREY, fontsize=8.5)
     axes.set_title("darker is better, within each row; a row of one shade does not vary", fontsize=9, fontweight="normal")
-    axes.set_xlabel("batch size (texts)")
-    axes.set_facecolor("#f2f2f2")
+    axes.set(xlabel="batch size (texts)", facecolor="#f2f2f2")
     axes.tick_params(length=0)
     axes.tick_params(axis="y", rotation=0)
     axes.grid(False)
     return figure
 
 
-def _shades(sweep: Sweep, name: str, sign: int) -> list[float]:
-    """0 (worst) to 1 (best) a batch size; NaN where not measured; one middle shade where nothing varies."""
-    known = [sign * value for value in _points(sweep, name)[1]]
-    low, span = min(known), max(known) - min(known)
-    return [
-        math.nan if row["status"] != "ok" or row[name] is None else (sign * row[name] - low) / span if span else 0.35
-        for row in sweep.rows
-    ]
+def _shades(sweep: Sweep, name: str, sign: int) -> pd.Series[float]:
+    """0 (worst) to 1 (best) by batch size; NaN where not measured; one middle shade where nothing varies."""
+    values = sign * sweep.column(name)
+    span = values.max() - values.min()
+    shades = (values - values.min()) / span if span else values * 0 + 0.35
+    return shades.reindex([row["batch_size"] for row in sweep.rows])
 
 
 def _cell_text(row: Row, name: str) -> str:
@@ -301,10 +280,14 @@ def phases(results: Results) -> Figure:
     """``phases.png``: the share of each phase by batch size, with milliseconds."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set_title("Where the time of a batch goes")
-    if _stacked_phases(axes, results.sweep, values=True):
+    spent = _stacked_phases(axes, results.sweep, "Where the time of a batch goes")
+    if len(spent):
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True)
         axes.set_ylim(0, 100)
+    for bars, (phase, milliseconds) in zip(axes.containers, spent.items(), strict=False):  # no bars where nothing was measured
+        assert isinstance(bars, BarContainer)
+        shown = [number(ms, "ms") if bar.get_height() >= 6 else "" for bar, ms in zip(bars, milliseconds, strict=True)]
+        axes.bar_label(bars, shown, label_type="center", fontsize=8, color="white" if phase == "forward" else "#222222")
     return figure
 
 

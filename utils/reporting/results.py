@@ -45,6 +45,10 @@ class Sweep:
         """The measured rows that have all these figures."""
         return tuple(row for row in self.measured if all(row[name] is not None for name in names))
 
+    def column(self, name: str) -> pd.Series[float]:
+        """One figure of the rows that have it, by batch size."""
+        return pd.Series({row["batch_size"]: row[name] for row in self.having(name)}, dtype=float, name=name)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
@@ -83,9 +87,7 @@ class Results:
         for row in self.sweep.rows:
             for warning in row["warnings"]:
                 per_row.setdefault(warning, []).append(str(row["batch_size"]))
-        rows = [
-            f"batch size{'s' if len(sizes) > 1 else ''} {', '.join(sizes)}: {warning}" for warning, sizes in per_row.items()
-        ]
+        rows = [f"batch size{'s' if len(sizes) > 1 else ''} {', '.join(sizes)}: {text}" for text, sizes in per_row.items()]
         found = self.diagnosis.get("warnings", ()) if self.diagnosis else ()
         return tuple(dict.fromkeys([*self.notes, *self.metrics["run"]["warnings"], *self.evaluation["warnings"], *rows, *found]))
 
@@ -98,11 +100,10 @@ def read_results(files: ResultFiles) -> Results:
     """
     metrics = read_json(files.metrics, made_by=STEP_02, schema=METRICS_SCHEMA)
     diagnosis = _read_diagnosis(files.bottlenecks) if files.bottlenecks.exists() else None
-    operators = _read_table(files.operators, ("operator", "input_shapes"), OPERATOR_NUMBERS)
-    layers = _read_table(files.layers, ("module", "kind"), LAYER_NUMBERS)
     return Results(
         files=files, metrics=metrics, sweeps=_split(metrics["batch_size_profiling"]), diagnosis=diagnosis,
-        operators=operators, layers=layers, notes=tuple(_notes(files, metrics, diagnosis)),
+        operators=_read_table(files.operators, ("operator", "input_shapes"), OPERATOR_NUMBERS),
+        layers=_read_table(files.layers, ("module", "kind"), LAYER_NUMBERS), notes=tuple(_notes(files, metrics, diagnosis)),
     )
 
 
@@ -142,13 +143,9 @@ def _read_table(file: Path, words: tuple[str, ...], numbers: tuple[str, ...]) ->
         return None
     try:
         # Only an empty cell is absent: a label or module may be called "null" or "NA".
-        empty = {name: [""] for name in numbers}
-        frame = pd.read_csv(file, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=empty)
-        missing = [name for name in (*words, *numbers) if name not in frame.columns]
-        if missing:
-            raise ValueError(f"it has no column {', '.join(missing)}")
-        return frame.assign(**{name: pd.to_numeric(frame[name]) for name in numbers})
-    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        kinds: Any = {**dict.fromkeys(words, str), **dict.fromkeys(numbers, float)}
+        return pd.read_csv(file, usecols=list(kinds), dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(numbers, [""]))
+    except ValueError as error:
         raise UserError(f"{file.name} cannot be read: {error}.", where=file, fix=f"make it anew: {STEP_03}") from error
 
 

@@ -75,12 +75,12 @@ def run_facts(results: Results) -> list[tuple[str, str]]:
     """What was run on what: all that another run's figures need to be held against these."""
     metrics, settings = results.metrics, results.metrics["config"]
     run, model, data, machine = (metrics[key] for key in ("run", "model_info", "dataset_info", "environment"))
-    torch, git = machine["torch"], machine["git"]
+    torch, cpu, gpu = machine["torch"], machine["cpu"], machine["gpu"]
     return [
         ("Run", run["id"]),
         ("Measured", f"{run['started_at']} to {run['finished_at']} ({number(float(run['duration_s']), 's')})"),
         ("Command", run["command"]),
-        ("Commit", _commit(git)),
+        ("Commit", _commit(machine["git"])),
         ("Model", f"{model['name']} ({model['model_type']}, {number(model['total_params'])} parameters, "
                   f"{number(model['total_size_mb'], 'MB')}, {model['weights']} weights, "
                   f"revision {model['revision'] or 'none'})"),
@@ -93,8 +93,9 @@ def run_facts(results: Results) -> list[tuple[str, str]]:
         ("Sweep", f"{settings['profiling']['num_measurement_runs']} runs after {settings['profiling']['num_warmup_runs']} "
                   f"of warm-up, texts cut at {settings['profiling']['max_length']} tokens, seed {run['seed']}"),
         ("Device", model["device"]),
-        ("GPU", _gpu(machine["gpu"])),
-        ("CPU", _cpu(machine["cpu"], torch)),
+        ("GPU", f"{gpu.get('name')} ({_gigabytes(gpu)}, driver {gpu.get('driver') or DASH})" if gpu else "none used"),
+        ("CPU", f"{cpu.get('name')} ({cpu.get('usable_cores') or DASH} usable cores, {torch.get('num_threads', DASH)} torch "
+                f"threads, {_gigabytes(cpu)})"),
         ("System", f"{machine['platform']}, Python {machine['python']}"),
         ("Libraries", ", ".join(f"{name} {version}" for name, version in machine["libraries"].items() if version)),
         ("Config SHA-256", run["config_sha256"]),
@@ -103,22 +104,12 @@ def run_facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _commit(git: Mapping[str, Any]) -> str:
-    if not git.get("commit"):
-        return "not recorded: not a git checkout"
-    return f"{git['commit']}{' with uncommitted changes' if git.get('dirty') else ''}"
+    dirty = " with uncommitted changes" if git.get("dirty") else ""
+    return f"{git['commit']}{dirty}" if git.get("commit") else "not recorded: not a git checkout"
 
 
-def _gpu(gpu: Mapping[str, Any] | None) -> str:
-    if gpu is None:
-        return "none used"
-    memory = gpu.get("memory_bytes")
-    return f"{gpu.get('name')} ({number(memory and memory / 1e9, 'GB')}, driver {gpu.get('driver') or DASH})"
-
-
-def _cpu(cpu: Mapping[str, Any], torch: Mapping[str, Any]) -> str:
-    memory = cpu.get("memory_bytes")
-    return (f"{cpu.get('name')} ({cpu.get('usable_cores') or DASH} usable cores, {torch.get('num_threads', DASH)} torch threads, "
-            f"{number(memory and memory / 1e9, 'GB')})")
+def _gigabytes(part: Mapping[str, Any]) -> str:
+    return number(part.get("memory_bytes") and part["memory_bytes"] / 1e9, "GB")
 
 
 def full_facts(results: Results) -> list[tuple[str, str]]:
@@ -182,32 +173,29 @@ def wins(results: Results) -> list[str]:
     ]
 
 
-def verdict_table(results: Results) -> Table | None:
-    """The verdict for each batch size; None where step 03 has not run."""
-    if results.diagnosis is None:
-        return None
+def verdict_table(diagnosis: Mapping[str, Any]) -> Table:
+    """The verdict for each batch size."""
     return Table(
         caption="Verdict by batch size, with its reason",
         header=("Batch", "Verdict", "Why", "Measured (ms)", "Floor (ms)", "Padding"),
         rows=tuple(
             (str(item["batch_size"]), item["verdict"], item.get("sentence", ""), number(item.get("measured_ms")),
              number(item.get("floor_ms")), percent(item.get("padding_fraction")))
-            for item in results.diagnosis["batch_sizes"]
+            for item in diagnosis["batch_sizes"]
         ),
         words=3,
     )
 
 
-def per_class_table(results: Results) -> Table | None:
-    """Quality by label; None where it was not measured."""
-    rows = results.evaluation["per_class"]
-    return rows and Table(
+def per_class_table(results: Results) -> Table:
+    """Quality by label."""
+    return Table(
         caption="Quality by label",
         header=("Label", "Precision", "Recall", "F1", "Rows"),
         rows=tuple(
             (row["label"], *(DASH if row[key] is None else f"{row[key]:.4f}" for key in ("precision", "recall", "f1")),
              number(row["support"]))
-            for row in rows
+            for row in results.evaluation["per_class"]
         ),
     )
 
