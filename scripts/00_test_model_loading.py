@@ -25,7 +25,7 @@ TEXTS = [
 def body(config: Config) -> None:
     console.title("MODEL LOADING CHECK")
     loaded = load_model(config)
-    check_max_length(config, loaded)
+    check_max_length(config.profiling.max_length, loaded.model)
     info, times = loaded.info, loaded.info.load_times
     console.block("MODEL SUMMARY", model_summary_lines(info))
     console.say(f"Weights: {info.weights}, {info.dtype} on {info.device}, {info.num_labels} labels")

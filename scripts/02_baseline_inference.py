@@ -28,7 +28,7 @@ def body(config: Config, args: argparse.Namespace) -> None:
     data_sha256 = sha256_file(config.data_file)
     loaded = load_model(config)
     baseline.check_labels(loaded, labels)
-    check_max_length(config, loaded)
+    check_max_length(config.profiling.max_length, loaded.model)
     console.block("MODEL SUMMARY", model_summary_lines(loaded.info))
     console.section("PROFILING MULTIPLE BATCH SIZES")
     sweep = baseline.measure_sweep(loaded, config, data_sha256)

@@ -19,7 +19,7 @@ from utils.model_utils import check_max_length, load_model
 
 def body(config: Config) -> None:
     loaded = load_model(config)
-    check_max_length(config, loaded)
+    check_max_length(config.profiling.max_length, loaded.model)
     found = analyse(loaded, config)
     for warning in found["warnings"]:
         console.warn(warning)

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Qwen2Fo
 from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.artifacts import PROJECT_ROOT
+from utils.core.device import resolve_device
 from utils.core.errors import ConfigError, ModelError
 from utils.model_utils import (
     LoadedModel,
@@ -27,7 +28,6 @@ from utils.model_utils import (
     load_model_and_tokenizer,
     model_label2id,
     model_summary_lines,
-    resolve_device,
 )
 
 ARCHITECTURE = PROJECT_ROOT / "configs" / "architectures" / "qwen2.5-0.5b.json"
@@ -124,10 +124,10 @@ def test_label_names(tiny_model: Path) -> None:
     assert model_label2id(config_of(ARCHITECTURE, "model.load_format=dummy")) is None
 
 
-def test_max_length_over_the_positions(loaded: LoadedModel, tiny_model: Path) -> None:
-    check_max_length(config_of(tiny_model), loaded)
+def test_max_length_over_the_positions(loaded: LoadedModel) -> None:
+    check_max_length(512, loaded.model)
     with pytest.raises(ModelError, match=r"--set profiling.max_length=512"):
-        check_max_length(config_of(tiny_model, "profiling.max_length=513"), loaded)
+        check_max_length(513, loaded.model)
 
 
 def test_tokenizer_without_padding_gets_one(tiny_model: Path, tmp_path: Path) -> None:

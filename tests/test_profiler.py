@@ -142,6 +142,14 @@ def test_empty_texts_are_measured() -> None:
     assert record.status == "ok"
 
 
+def test_what_the_model_or_the_machine_lacks_is_refused(tiny_model: Path) -> None:
+    model, tokenizer = load_model_and_tokenizer(model_name=str(tiny_model), device="cpu")
+    with pytest.raises(UserError, match="profiling.max_length=512"):
+        InferenceProfiler(model, tokenizer, device="cpu").profile_multiple_batch_sizes(["a"], [1], max_length=513)
+    with pytest.raises(UserError, match="CUDA devices"):
+        InferenceProfiler(model, tokenizer, device=f"cuda:{torch.cuda.device_count()}")
+
+
 @pytest.mark.parametrize(
     ("texts", "sizes", "runs"), [([], [1], 3), (["a"], [], 3), (["a"], [0], 3), (["a"], [2, 2], 3), (["a"], [1], 0)]
 )

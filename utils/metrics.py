@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from utils.core import process
+from utils.core.device import resolve_device
 from utils.gpu_monitor import GpuMonitor, GpuReadings
 from utils.records import BatchSizeRecord, Run, summarise_runs
 
@@ -43,7 +44,7 @@ class MetricsCollector:
     """
 
     def __init__(self, device: str | torch.device = "cuda", gpu_sample_interval_ms: float = 20.0) -> None:
-        self.device = torch.device(device)
+        self.device = resolve_device(device)
         self._cuda = self.device.type == "cuda"
         self.monitor = GpuMonitor(self.device, gpu_sample_interval_ms / 1e3)
         self._process = psutil.Process()

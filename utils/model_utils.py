@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from utils.config_loader import Config, ModelConfig
+from utils.core.device import resolve_device
 from utils.core.errors import ConfigError, ModelError
 from utils.model_source import Place, Source, adapter_head, embedded_folder, loading, locate, place_of
 
@@ -121,18 +122,6 @@ def load_model_and_tokenizer(
     return loaded.model, loaded.tokenizer
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that ``cuda``, ``cuda:N``, ``cpu`` or ``auto`` means; CUDA always with its index."""
-    if name == "cpu" or name == "auto" and not torch.cuda.is_available():
-        return torch.device("cpu")
-    index = int(name.partition(":")[2] or 0)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if index >= count:
-        fix = "run on the CPU with --set model.device=cpu" + (f", or use cuda:0 to cuda:{count - 1}" if count else "")
-        raise ModelError(f"{name} was asked for, but PyTorch sees {count} CUDA devices.", where="model.device", fix=fix)
-    return torch.device("cuda", index)
-
-
 def model_label2id(config: Config) -> dict[str, int] | None:
     """Label names and ids from the model's configuration alone, no weights; None where they are LABEL_0 and so on."""
     architecture = _read_architecture(config.model, locate(config).base)
@@ -149,13 +138,18 @@ def model_summary_lines(info: ModelInfo) -> list[str]:
     ]
 
 
-def check_max_length(config: Config, loaded: LoadedModel) -> None:
-    """Refuse texts longer than the model has positions for."""
-    limit = loaded.info.max_position_embeddings
-    if limit is not None and config.profiling.max_length > limit:
+def check_max_length(max_length: int, model: Any) -> None:
+    """Refuse texts longer than the model has positions for; a model that does not say how many takes all.
+
+    Raises:
+        ModelError: too long, or no token at all.
+    """
+    config = getattr(model, "config", None)
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None) if config else None
+    if max_length < 1 or limit is not None and max_length > limit:
         raise ModelError(
-            f"profiling.max_length is {config.profiling.max_length}, but {loaded.info.name} has {limit} positions.",
-            where="profiling.max_length", fix=f"--set profiling.max_length={limit}",
+            f"profiling.max_length is {max_length}, but the model has {limit or 'at least 1'} positions.",
+            where="profiling.max_length", fix=f"--set profiling.max_length={limit or 512}",
         )
 
 

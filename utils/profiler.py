@@ -14,18 +14,16 @@ from typing import Any
 import torch
 
 from utils.core import console
-from utils.core.errors import ModelError, UserError
+from utils.core.errors import UserError
 from utils.costs import count
 from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
+from utils.model_utils import LOGIT_TOLERANCE, check_max_length
 from utils.records import BatchSizeRecord
 from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
 
-LOGIT_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Largest difference, relative to the largest logit, that rounding may make between two runs of one batch."""
-
-BATCHING_FACTOR = 10
-"""Another batch size means other kernels and orders of summation: differences grow, labels stay."""
+SAME_BATCH = 0.1
+"""The share of ``LOGIT_TOLERANCE`` for one batch run twice: the same kernels sum in the same order, or nearly so."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,8 +69,8 @@ class InferenceProfiler:
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.device = torch.device(device)
-        self.collector = MetricsCollector(self.device, gpu_sample_interval_ms)
+        self.collector = MetricsCollector(device, gpu_sample_interval_ms)
+        self.device = self.collector.device
         self._cuda = self.device.type == "cuda"
         self._flops_by_shape: dict[tuple[int, ...], int] = {}
 
@@ -144,11 +142,7 @@ class InferenceProfiler:
         if settings.num_runs < 1:
             fix = "at least 1; 10 for a spread worth the name"
             raise UserError(f"num_runs cannot be {settings.num_runs}.", where="num_runs", fix=fix)
-        config = getattr(self.model, "config", None)
-        positions = getattr(config.get_text_config(), "max_position_embeddings", None) if config else None
-        if settings.max_length < 1 or positions is not None and settings.max_length > positions:
-            raise ModelError(f"max_length cannot be {settings.max_length}.", where="profiling.max_length",
-                             fix=f"1 to {positions or 'the number of the positions that the model has'}")
+        check_max_length(settings.max_length, self.model)
 
     def _warm_up(
         self, texts: Sequence[str], state: SweepState, settings: SweepSettings, expected: dict[int, torch.Tensor],
@@ -194,7 +188,7 @@ class InferenceProfiler:
             return
         assert measurement.run is not None
         trial.runs.append(measurement.run)
-        wrong = _difference(torch.cat(work.logits), expected, self._tolerance(expected))
+        wrong = _difference(torch.cat(work.logits), expected, SAME_BATCH * self._tolerance(expected))
         if wrong:
             trial.give_up("wrong_outputs", f"outputs: timed and untimed {wrong}; the figures are withheld")
 
@@ -286,12 +280,12 @@ class InferenceProfiler:
         """Padding must change no answer: a label that differs between batch sizes, beyond rounding, is worth a warning."""
         size, first = next(iter(expected.items()))
         rows = min(len(first), len(expected[trial.batch_size]))
-        if wrong := _difference(expected[trial.batch_size][:rows], first[:rows], BATCHING_FACTOR * self._tolerance(first)):
+        if wrong := _difference(expected[trial.batch_size][:rows], first[:rows], self._tolerance(first)):
             trial.warnings.append(f"outputs: batch sizes {trial.batch_size} and {size}: {wrong}")
 
     def _tolerance(self, logits: torch.Tensor) -> float:
-        relative = LOGIT_TOLERANCE.get(getattr(self.model, "dtype", torch.float32), LOGIT_TOLERANCE[torch.float32])
-        return relative * max(1.0, float(logits.abs().max()))
+        precision = str(getattr(self.model, "dtype", torch.float32)).removeprefix("torch.")
+        return LOGIT_TOLERANCE.get(precision, LOGIT_TOLERANCE["float32"]) * max(1.0, float(logits.abs().max()))
 
     def _give_memory_back(self) -> None:
         gc.collect()

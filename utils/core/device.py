@@ -1,0 +1,24 @@
+"""Which device a name means."""
+
+from __future__ import annotations
+
+import torch
+
+from utils.core.errors import ModelError
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """The device that ``cuda``, ``cuda:N``, ``cpu`` or ``auto`` means; CUDA always with its index.
+
+    Raises:
+        ModelError: PyTorch does not see that device.
+    """
+    name = str(name)
+    if name == "cpu" or name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    index = int(name.partition(":")[2] or 0)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        fix = "run on the CPU with --set model.device=cpu" + (f", or use cuda:0 to cuda:{count - 1}" if count else "")
+        raise ModelError(f"{name} was asked for, but PyTorch sees {count} CUDA devices.", where="model.device", fix=fix)
+    return torch.device("cuda", index)
