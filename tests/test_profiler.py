@@ -58,10 +58,9 @@ def sweep(model: Model, texts: list[str], sizes: list[int], runs: int = 3, **opt
 def test_a_model_that_takes_a_known_time() -> None:
     one, four = sweep(Model(seconds=0.02), ["a b"] * 8, [1, 4])
     # The fastest: a busy machine makes batches longer, never shorter. benchmarks/known_times.py is stricter.
-    assert one.latency_per_batch_ms.min == pytest.approx(20, rel=0.02)
-    assert four.latency_per_batch_ms.min == pytest.approx(20, rel=0.02)
     for record in (one, four):
-        assert record.latency_per_sample_ms.mean == pytest.approx(record.latency_per_batch_ms.mean / record.batch_size, rel=0.03)
+        assert record.latency_per_batch_ms.min == pytest.approx(20, rel=0.05)
+        assert record.latency_per_sample_ms.min * record.batch_size >= 20
     assert 20 <= one.forward_ms_mean <= one.latency_per_batch_ms.mean
 
 
