@@ -64,8 +64,8 @@ def locate(config: Config) -> Source:
     described = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     base = described.get("base_model_name_or_path")
     if not base:
-        raise ModelError("The adapter does not name its base model.", where=adapter / ADAPTER_FILES[0],
-                         fix="set base_model_name_or_path there")
+        fix = "set base_model_name_or_path there"
+        raise ModelError("The adapter does not name its base model.", where=adapter / ADAPTER_FILES[0], fix=fix)
     return Source(base=place_of(config, base, described.get("revision")), adapter=adapter, adapter_name=str(place))
 
 
@@ -93,10 +93,8 @@ def place_of(config: Config, name: str, revision: str | None, what: str = "model
 def embedded_folder(config: Config) -> Path:
     folder = config.path("embedded.dir") / "model"
     if not (folder / "config.json").is_file():
-        command = "python scripts/01_download_data.py --config configs/demo.yaml"
-        if config.model.name != EMBEDDED:
-            command = "python scripts/build_demo_assets.py"
-        raise ModelError("The embedded model is not built yet.", where=folder, fix=f"build it with: {command}")
+        fix = "build it with: python scripts/build_demo_assets.py"
+        raise ModelError("The embedded model is not built yet.", where=folder, fix=fix)
     return folder
 
 

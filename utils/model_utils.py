@@ -153,12 +153,23 @@ def check_max_length(max_length: int, model: Any) -> None:
         )
 
 
+def encode_batch(tokenizer: Any, texts: list[str], max_length: int) -> dict[str, torch.Tensor]:
+    """``input_ids`` and ``attention_mask`` of the texts as one batch, int64 on the CPU, padded to its longest text.
+
+    No model runs on no token at all: where every text is empty, each gets one token of padding.
+    """
+    encoded = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    if encoded["input_ids"].shape[1] == 0:
+        shape = (len(texts), 1)
+        return {"input_ids": torch.full(shape, tokenizer.pad_token_id), "attention_mask": torch.zeros(shape, dtype=torch.long)}
+    return {name: encoded[name].long() for name in ("input_ids", "attention_mask")}
+
+
 def classify(loaded: LoadedModel, texts: list[str], max_length: int) -> torch.Tensor:
     """Logits of the texts as one batch, float32 on the CPU, shape (texts, labels)."""
-    batch = loaded.tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    batch = encode_batch(loaded.tokenizer, texts, max_length)
     with torch.inference_mode():
-        inputs = {name: batch[name].to(loaded.device) for name in ("input_ids", "attention_mask")}
-        logits: torch.Tensor = loaded.model(**inputs).logits
+        logits: torch.Tensor = loaded.model(**{name: tensor.to(loaded.device) for name, tensor in batch.items()}).logits
     return logits.float().cpu()
 
 

@@ -18,7 +18,7 @@ from utils.core.errors import UserError
 from utils.costs import count
 from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
-from utils.model_utils import LOGIT_TOLERANCE, check_max_length
+from utils.model_utils import LOGIT_TOLERANCE, check_max_length, encode_batch
 from utils.records import BatchSizeRecord
 from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
 
@@ -222,7 +222,7 @@ class InferenceProfiler:
         with torch.inference_mode():
             for start in range(0, len(texts), size):
                 t0 = clock()
-                host = self._tokenize(texts[start : start + size], max_length)
+                host = encode_batch(self.tokenizer, texts[start : start + size], max_length)
                 t1 = clock()
                 batch = {name: tensor.to(self.device) for name, tensor in host.items()}
                 synchronize()
@@ -245,18 +245,8 @@ class InferenceProfiler:
 
     def _infer(self, texts: list[str], max_length: int) -> torch.Tensor:
         with torch.inference_mode():
-            batch = {name: tensor.to(self.device) for name, tensor in self._tokenize(texts, max_length).items()}
+            batch = {name: tensor.to(self.device) for name, tensor in encode_batch(self.tokenizer, texts, max_length).items()}
             return self.model(**batch).logits.float().cpu()  # type: ignore[no-any-return]
-
-    def _tokenize(self, texts: list[str], max_length: int) -> dict[str, torch.Tensor]:
-        encoded = self.tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-        batch = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-        if batch["input_ids"].shape[1] == 0:
-            # Nothing but empty texts: a model cannot run on no token at all, so each gets one of padding.
-            rows = len(texts)
-            batch["input_ids"] = torch.full((rows, 1), self.tokenizer.pad_token_id or 0, dtype=torch.long)
-            batch["attention_mask"] = torch.zeros((rows, 1), dtype=torch.long)
-        return {name: tensor.long() for name, tensor in batch.items()}
 
     def _count_truncated(self, texts: list[str], max_length: int) -> int | None:
         """How many texts are cut; None where the tokenizer does not tell."""
@@ -267,7 +257,7 @@ class InferenceProfiler:
         """FLOPs a sample as executed, padding included, of every operator that has a formula. They depend on shapes alone."""
         total = 0
         for start in range(0, len(texts), size):
-            batch = self._tokenize(texts[start : start + size], max_length)
+            batch = encode_batch(self.tokenizer, texts[start : start + size], max_length)
             shape = tuple(batch["input_ids"].shape)
             if shape not in self._flops_by_shape:
                 on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}

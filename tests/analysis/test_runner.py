@@ -95,6 +95,12 @@ def test_padding_is_counted(loaded: LoadedModel, ceilings: roofline.Ceilings) ->
     assert evidence.padding_fraction == pytest.approx((lengths[1] - lengths[0]) / (2 * lengths[1]))
 
 
+def test_a_batch_of_empty_texts(loaded: LoadedModel, ceilings: roofline.Ceilings) -> None:
+    with torch.inference_mode():
+        _, evidence = runner.measure_size(loaded, ["", "books"], 1, 64, ceilings, [])
+    assert evidence.forward_ms > 0 and evidence.padding_fraction is not None and 0 < evidence.padding_fraction < 1
+
+
 def test_a_size_that_does_not_fit_is_left_out(
     tmp_path: Path, tiny_model: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
 from utils.core.errors import UserError
 from utils.data.reader import sample_texts
-from utils.model_utils import LoadedModel
+from utils.model_utils import LoadedModel, encode_batch
 
 STEP_02 = "python scripts/02_baseline_inference.py"
 MOST_BATCHES = 8
@@ -47,7 +47,7 @@ class Workload:
     def run(self, index: int, span: Span, encode: Callable[[Callable[[], Any]], Any] = lambda run: run()) -> None:
         """One batch from texts to logits on the host, each phase in a ``span``."""
         with span("tokenize"):
-            encoded = encode(partial(self._encode, self.batches[index % len(self.batches)]))
+            encoded = encode(partial(self._encode, index))
         with span("host_to_device"):
             inputs = self._to_device(encoded)
         with span("forward"):
@@ -56,16 +56,16 @@ class Workload:
             logits.float().cpu()
 
     def inputs(self, index: int) -> dict[str, torch.Tensor]:
-        return self._to_device(self._encode(self.batches[index % len(self.batches)]))
+        return self._to_device(self._encode(index))
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> object:
         return self.loaded.model(**inputs).logits
 
-    def _encode(self, texts: list[str]) -> Any:
-        return self.loaded.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
+    def _encode(self, index: int) -> dict[str, torch.Tensor]:
+        return encode_batch(self.loaded.tokenizer, self.batches[index % len(self.batches)], self.max_length)
 
-    def _to_device(self, encoded: Any) -> dict[str, torch.Tensor]:
-        return {name: encoded[name].to(self.loaded.device) for name in ("input_ids", "attention_mask")}
+    def _to_device(self, encoded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self.loaded.device) for name, tensor in encoded.items()}
 
 
 def analyse(loaded: LoadedModel, config: Config) -> dict[str, Any]:
