@@ -60,10 +60,10 @@ def row(size: int, *, gpu: bool, sample_size: int = 100) -> dict[str, Any]:
     return values
 
 
-def oom_row(size: int, sample_size: int = 100) -> dict[str, Any]:
-    """A batch size that did not fit."""
+def oom_row(size: int, sample_size: int = 100, status: str = "oom") -> dict[str, Any]:
+    """A batch size that did not fit, or was not tried since a smaller one did not."""
     return {
-        **dict.fromkeys(columns()), "batch_size": size, "status": "oom", "num_runs": 0, "num_samples": sample_size,
+        **dict.fromkeys(columns()), "batch_size": size, "status": status, "num_runs": 0, "num_samples": sample_size,
         "sample_size": sample_size, "warnings": ["out of memory: 71.20 GB asked for"],
     }
 
@@ -129,10 +129,20 @@ def payload(config: Config, rows: list[dict[str, Any]], labels: tuple[str, ...],
         "first_inference_ms": 73.2,
         "measurement": {
             "rounds": [], "idle_gpu_power_w": 71.5 if gpu else None, "idle_gpu_util_pct": 0.0 if gpu else None,
-            "gpu_shared": False if gpu else None, "sample_dependence": [],
+            "gpu_shared": False if gpu else None, "sample_dependence": dependence(rows),
         },
         "units": {},
     }
+
+
+def dependence(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Made up for every batch size of the first and the last sample."""
+    first, last = rows[0]["sample_size"], rows[-1]["sample_size"]
+    return [
+        {"batch_size": row["batch_size"], "sample_sizes": [first, last], "time_per_token_ratio": 1.27, "ci95_low": 1.19,
+         "ci95_high": 1.36, "depends_on_sample": True}
+        for row in rows if row["sample_size"] == first != last
+    ]
 
 
 def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
@@ -186,7 +196,10 @@ def write_results(
 ) -> Config:
     """Write the files of steps 02 and 03 under ``folder``; return the config that points there."""
     config = load_config("configs/config.yaml", [f"output.results_dir={folder}", f"dataset.local_path={folder / 'data.csv'}"])
-    rows = [oom_row(s, n) if s in oom else row(s, gpu=gpu, sample_size=n) for n in sample_sizes for s in sizes]
+    rows = [
+        oom_row(s, n, "oom" if s == min(oom) else "not_tried") if s in oom else row(s, gpu=gpu, sample_size=n)
+        for n in sample_sizes for s in sizes
+    ]
     files = config.files
     write_json(files.metrics, payload(config, rows, labels, gpu=gpu, dummy=dummy), schema=METRICS_SCHEMA)
     _write_csv(files.detailed_metrics, columns(), [list(item.values()) for item in rows])

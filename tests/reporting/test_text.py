@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.reporting import fixtures
@@ -35,6 +37,21 @@ def test_batch_rows_equal_the_file(make: Make) -> None:
     assert shown[-1] == "no"
     assert line(text, "64 ").split()[1:4] == ["out", "of", "memory"]
     assert "None" not in text and "nan" not in text.lower().split()
+
+
+def test_cold_and_steady_the_gpu_at_rest_and_whether_the_sample_matters(make: Make) -> None:
+    text = " ".join(summary_report(make(gpu=True, sample_sizes=(50, 100))).split())
+    steady = make(gpu=True).sweep.rows[0]["latency_per_batch_ms_median"]
+    assert f"73.20 ms, cold; {steady:.2f} ms in the steady state" in text
+    assert "71.50 W; another process on it: no" in text
+    assert "1 50 and 100 1.27 1.19 to 1.36 yes" in text
+    assert "Depends on the sample" not in summary_report(make())
+
+
+def test_why_a_row_has_no_figures(make: Make) -> None:
+    text = summary_report(make(gpu=True, oom=(32, 64)))
+    assert re.search(r"^32 +out of memory", text, re.M)
+    assert re.search(r"^64 +not tried", text, re.M)
 
 
 def test_wins_and_what_to_set(make: Make) -> None:

@@ -24,7 +24,7 @@ from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
 from utils.core.artifacts import atomic_path  # noqa: E402
 from utils.reporting.figures import number, percent, unmeasured  # noqa: E402
 from utils.reporting.results import Results, Row, Sweep  # noqa: E402
-from utils.reporting.tables import PHASES, TOP, time_column  # noqa: E402
+from utils.reporting.tables import PHASES, STATUSES, TOP, time_column  # noqa: E402
 
 DPI = 150
 # Okabe and Ito's palette ("Color Universal Design", 2008): told apart with any kind of colour vision.
@@ -176,10 +176,10 @@ def _batch_axis(axes: Axes, sweep: Sweep) -> None:
     axes.set_xlim(min(sizes) / 1.4, max(sizes) * 1.4)
     axes.set_xlabel("batch size (texts)")
     for row in sweep.rows:
-        if row["status"] == "oom":
+        if row["status"] != "ok":
             axes.axvspan(row["batch_size"] / 1.18, row["batch_size"] * 1.18, color="#f3e3da", zorder=0)
-            axes.text(row["batch_size"], 0.5, "out of memory", rotation=90, color=RED, fontsize=8.5, ha="center", va="center",
-                      transform=axes.get_xaxis_transform())
+            axes.text(row["batch_size"], 0.5, STATUSES[row["status"]], rotation=90, color=RED, fontsize=8.5, ha="center",
+                      va="center", transform=axes.get_xaxis_transform())
 
 
 def _error_bars(sweep: Sweep, values: pd.Series[float], spread: tuple[str, ...]) -> Any:
@@ -270,7 +270,7 @@ def _shades(sweep: Sweep, name: str, sign: int) -> pd.Series[float]:
 
 def _cell_text(row: Row, name: str) -> str:
     if row["status"] != "ok":
-        return "out of\nmemory"
+        return "\n".join(STATUSES[row["status"]].rsplit(" ", 1))
     if row[name] is None:
         return "not\nmeasured"
     return percent(row[name]) if name == "padding_fraction" else number(float(row[name]))

@@ -21,11 +21,19 @@ PHASES = {
 }
 EXTRA_COLUMNS = {
     "latency_per_batch_ms_p90": "p90 (ms/batch)", "latency_per_batch_ms_p95": "p95 (ms/batch)",
-    "latency_per_batch_ms_p99": "p99 (ms/batch)", "throughput_tokens_per_sec_mean": "tokens/s",
-    "gpu_mem_used": "GPU memory change (MB)", "peak_gpu_mem": "GPU peak (MB)", "cpu_mem_used": "CPU resident (MB)",
-    "gpu_util_pct_mean": "GPU util (%)", "gpu_power_w_mean": "GPU power (W)", "energy_per_sample_j": "energy (J/sample)",
-    "achieved_tflops": "TFLOP/s", "mfu": "MFU", "cv": "CV",
+    "latency_per_batch_ms_p99": "p99 (ms/batch)", "latency_per_batch_ms_mad": "MAD (ms/batch)",
+    "throughput_tokens_per_sec_mean": "tokens/s", "latency_per_token_ms_mean": "ms/token",
+    "forward_launch_ms_mean": "forward, host (ms)", "forward_device_ms_mean": "forward, device (ms)",
+    "gpu_mem_used": "GPU memory change (MB)", "peak_gpu_mem": "GPU peak (MB)", "activations_mem": "activations (MB)",
+    "gpu_mem_device": "whole GPU (MB)", "gpu_mem_other": "outside PyTorch (MB)", "cpu_mem_used": "CPU resident (MB)",
+    "cpu_mem_peak": "CPU peak (MB)", "gpu_util_pct_mean": "GPU util (%)", "gpu_power_w_mean": "GPU power (W)",
+    "energy_per_sample_j": "energy (J/sample)", "gpu_sm_clock_mhz_mean": "SM clock (MHz)", "gpu_temperature_c_max": "hottest (°C)",
+    "tokens_per_batch_mean": "tokens/batch", "padding_tokens_per_batch_mean": "padding/batch", "num_truncated": "texts cut",
+    "achieved_tflops": "TFLOP/s", "mfu": "MFU", "cpu_wait_fraction": "CPU wait", "cv": "CV",
 }
+
+
+STATUSES = {"ok": "ok", "oom": "out of memory", "not_tried": "not tried", "wrong_outputs": "wrong answers"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +71,7 @@ def _grouped(reasons: Mapping[str, str]) -> str:
 def _batch_cells(row: Row) -> tuple[str, ...]:
     speed = "throughput_samples_per_sec"
     return (
-        str(row["batch_size"]), row["status"] if row["status"] == "ok" else "out of memory",
+        str(row["batch_size"]), STATUSES[row["status"]],
         spread(row["latency_per_sample_ms_mean"], row["latency_per_sample_ms_std"]),
         number(row["latency_per_batch_ms_median"]), number(row[f"{speed}_mean"]),
         interval(row[f"{speed}_ci95_low"], row[f"{speed}_ci95_high"]), percent(row["padding_fraction"]),
@@ -86,13 +94,15 @@ def run_facts(results: Results) -> list[tuple[str, str]]:
                   f"revision {model['revision'] or 'none'})"),
         ("Precision", f"{model['dtype']}, matmul precision {torch.get('matmul_precision', DASH)}, "
                       f"attention {model['attn_implementation'] or DASH}"),
-        ("Load time", number(float(model["load_time_s"]), "s")),
-        ("First inference", number(metrics["first_inference_ms"], "ms", missing=unmeasured("first_inference_ms", run["warnings"]))),
+        ("Load time", f"{number(float(model['load_time_s']), 's')} ({_load_parts(model['load_times'])})"),
+        ("First inference", _cold(results)),
         ("Data set", f"{data['name']} ({number(data['num_rows'])} rows, {data['num_labels']} labels, "
                      f"label ids from: {data['label_mapping_source'] or 'unknown'})"),
         ("Sweep", f"{settings['profiling']['num_measurement_runs']} runs after {settings['profiling']['num_warmup_runs']} "
                   f"of warm-up, texts cut at {settings['profiling']['max_length']} tokens, seed {run['seed']}"),
+        ("Order", f"{sum(len(one['order']) for one in metrics['measurement']['rounds'])} rounds in which batch sizes took turns"),
         ("Device", model["device"]),
+        ("GPU at rest", _idle(metrics["measurement"])),
         ("GPU", f"{gpu.get('name')} ({_gigabytes(gpu)}, driver {gpu.get('driver') or DASH})" if gpu else "none used"),
         ("CPU", f"{cpu.get('name')} ({cpu.get('usable_cores') or DASH} usable cores, {torch.get('num_threads', DASH)} torch "
                 f"threads, {_gigabytes(cpu)})"),
@@ -101,6 +111,38 @@ def run_facts(results: Results) -> list[tuple[str, str]]:
         ("Config SHA-256", run["config_sha256"]),
         ("Data SHA-256", run["data_sha256"]),
     ]
+
+
+def _load_parts(times: Mapping[str, float]) -> str:
+    parts = {name.removesuffix("_s").replace("_", " "): seconds for name, seconds in times.items() if name != "total_s"}
+    return ", ".join(f"{name} {number(float(seconds), 's')}" for name, seconds in parts.items()) or "parts unknown"
+
+
+def _cold(results: Results) -> str:
+    """The process's very first text, beside one in the steady state."""
+    cold = number(results.metrics["first_inference_ms"], "ms")
+    steady = next((row["latency_per_batch_ms_median"] for row in results.sweep.measured if row["batch_size"] == 1), None)
+    return f"{cold}, cold" + (f"; {number(steady, 'ms')} in the steady state (p50 at batch size 1)" if steady else "")
+
+
+def _idle(measurement: Mapping[str, Any]) -> str:
+    power, shared = measurement["idle_gpu_power_w"], measurement["gpu_shared"]
+    return f"{number(power, 'W', missing='not measured')}; another process on it: {yes_no(shared)}"
+
+
+def sample_table(results: Results) -> Table | None:
+    """Whether figures depend on the sample; None for a single sample."""
+    rows = results.metrics["measurement"]["sample_dependence"]
+    return rows and Table(
+        caption="Time per real token of the larger sample over the smaller's: what is left depends on how texts fall into batches",
+        header=("Batch", "Samples", "Ratio", "95% interval", "Depends on the sample"),
+        rows=tuple(
+            (str(row["batch_size"]), " and ".join(map(str, row["sample_sizes"])), number(row["time_per_token_ratio"]),
+             interval(row["ci95_low"], row["ci95_high"]), yes_no(row["depends_on_sample"]))
+            for row in rows
+        ),
+        words=2,
+    )
 
 
 def _commit(git: Mapping[str, Any]) -> str:
@@ -243,6 +285,7 @@ def files_facts(results: Results) -> list[tuple[str, str]]:
         (files.html_report, "this report with pictures, for a browser"), (files.plots_dir, "the pictures"),
         (files.predictions_dir, "a prediction for every row"), (files.bottlenecks, "the verdict with its evidence"),
         (files.operators, "time by operator"), (files.layers, "time by module"),
+        (files.gpu_timeline, "every reading of the GPU, with its time"),
         (files.trace, "the timeline: open it in ui.perfetto.dev"), (files.stacks, "call stacks for a flame graph"),
     )
     always = (files.html_report, files.plots_dir)  # written by the step that writes this

@@ -58,7 +58,8 @@ def _batch_sizes(results: Results) -> list[str]:
     lines = facts([("Optimal", f"batch size {best['batch_size']} ({best['criterion']})" if best else "none: none finished")])
     for sweep in results.sweeps:
         lines += ["", *table_lines(tables.batch_table(sweep))]
-    return lines
+    dependence = tables.sample_table(results)
+    return [*lines, "", *table_lines(dependence)] if dependence else lines
 
 
 def _bottleneck(results: Results) -> list[str]:
