@@ -89,7 +89,7 @@ def planted_rows(device: torch.device, times_ms: Sequence[float], run_s: float, 
     """Batches of known time, where even a microsecond shows."""
     rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
     for planted_ms in times_ms:
-        batches = min(300, max(8, round(run_s * 1e3 / planted_ms)))
+        batches = max(4, round(run_s * 1e3 / planted_ms))
         for size in (1, 8):
             model = workloads.Planted(planted_ms / 1e3, device, rate=rate)
             bare_s, added = compare(model, workloads.ReadyTokens(), ["a"] * size * batches, size, device, rounds)
@@ -193,10 +193,10 @@ def _middle_half(values: Sequence[float]) -> tuple[float, float]:
 def body(args: argparse.Namespace) -> list[Row]:
     device = common.resolve(args.device)
     times, sizes = (TIMES_MS[::3], (8,)) if args.quick else (TIMES_MS, (1, 8, 32))
-    run_s, rounds, thread_s = (0.1, 4, 1.0) if args.quick else (0.15, 7, 4.0)
+    run_s, rounds, thread_s = (0.05, 5, 1.0) if args.quick else (0.05, 15, 4.0)
     rounds = args.rounds or rounds
     return [
-        *planted_rows(device, times, run_s, rounds), *real_rows(device, sizes, run_s, 2 * rounds),
+        *planted_rows(device, times, run_s, rounds), *real_rows(device, sizes, 2 * run_s, 2 * rounds),
         *thread_rows(device, thread_s),
     ]
 

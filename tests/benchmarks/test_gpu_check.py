@@ -39,7 +39,7 @@ def test_it_goes_on_after_a_failure_and_after_a_part_that_hangs(tmp_path: Path) 
 def test_what_a_hanging_part_has_started_ends_with_it(tmp_path: Path) -> None:
     mark = tmp_path / "alive"
     child = f"import time, pathlib; time.sleep(3); pathlib.Path({str(mark)!r}).touch()"
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True).wait()"
     gpu_check.run_part(part("starts another", code), 1.0, tmp_path / "x.log", {})
     time.sleep(3)
     assert not mark.exists()
