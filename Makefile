@@ -26,9 +26,13 @@ lint: setup-dev ## linters and types
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m mypy
 
-bench: setup ## every benchmark in benchmarks/, in turn
-	@set -e; found=; for file in $$(ls benchmarks/*.py 2>/dev/null); do found=yes; echo "== $$file"; $(PYTHON_IN_VENV) $$file $(ARGS); done; \
-	if [ -z "$$found" ]; then echo "benchmarks/ holds no benchmark yet."; fi
+BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/workloads.py benchmarks/optimum_peer.py benchmarks/gpu_check.py, \
+	$(sort $(wildcard benchmarks/[a-z]*.py)))
+
+bench: setup-dev ## every benchmark in benchmarks/, in turn; ARGS=--quick shows in minutes that they run
+	@missed=; for file in $(BENCHMARKS); do echo "== $$file"; $(PYTHON_IN_VENV) $$file $(ARGS) || missed="$$missed $$file"; done; \
+	if [ -z "$(strip $(BENCHMARKS))" ]; then echo "benchmarks/ holds no benchmark yet."; fi; \
+	if [ -n "$$missed" ]; then echo "Not all went well in:$$missed"; exit 1; fi
 
 clean: ## remove caches and build leftovers; never data/, results/ or .venv
 	find . \( -path ./.venv -o -path ./data -o -path ./results -o -path ./.git \) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

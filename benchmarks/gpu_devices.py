@@ -1,0 +1,147 @@
+#!/usr/bin/env python
+"""Whose card is measured: a second process on it is noticed, and the device is the one that CUDA_VISIBLE_DEVICES names.
+
+A process of its own loads the card while the sweep runs: each figure then carries a warning that the GPU is shared, and carries
+none when the process has gone. Children with CUDA_VISIBLE_DEVICES by UUID and, with two cards, in another order must measure and
+read the card that was named. Without CUDA the same processes run on the CPU, and no check counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from benchmarks import common, workloads
+from benchmarks.common import Row
+from utils.core.environment import environment_record
+from utils.profiler import InferenceProfiler
+
+WARNING = "shared"
+"""How the warning begins."""
+START_TIMEOUT_S, CHILD_TIMEOUT_S = 60, 120
+LOAD = """
+import sys, time, torch
+cuda = sys.argv[1] == "cuda"
+a = torch.ones(1024, 1024, device=sys.argv[1])
+print("ready", flush=True)
+while True:
+    a @ a
+    if cuda:
+        torch.cuda.synchronize()
+"""
+
+
+@contextmanager
+def loaded_by_another_process(device: torch.device) -> Iterator[None]:
+    """A second process works on the device inside the block."""
+    process = subprocess.Popen([sys.executable, "-c", LOAD, device.type], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise RuntimeError(f"the loading process ended with exit code {process.wait(START_TIMEOUT_S)}")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def sweep(device: torch.device, seconds: float) -> dict[str, Any]:
+    """One batch size of planted 5 ms, in runs long enough for GPU readings."""
+    rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
+    batches = max(4, round(seconds / 0.005))
+    profiler = InferenceProfiler(workloads.Planted(0.005, device, rate=rate), workloads.ReadyTokens(), device=device)
+    (record,) = profiler.profile_multiple_batch_sizes(
+        ["a"] * 4 * batches, [4], num_runs=3, max_length=64, num_warmup_runs=1, seed=0, on_event=lambda line: None
+    )
+    return record.to_dict()
+
+
+def shared_warnings(row: dict[str, Any]) -> list[str]:
+    """What a row says of others on the card."""
+    return [text for text in row["warnings"] if text.lower().startswith(WARNING)]
+
+
+def sharing_rows(device: torch.device, seconds: float) -> Iterator[Row]:
+    """With the other process and, as the control, without it."""
+    with loaded_by_another_process(device):
+        beside = shared_warnings(sweep(device, seconds))
+    alone = shared_warnings(sweep(device, seconds))
+    for check, found, wanted in (
+        ("a second process loads the card: warned", beside, True), ("the second process has gone: not warned", alone, False)
+    ):
+        if device.type != "cuda":
+            yield common.not_here(check, "no CUDA device; the same steps ran on the CPU")
+        else:
+            expected = "a warning" if wanted else "none"
+            yield common.judged(check, bool(found) is wanted, expected=expected, measured="; ".join(found) or "none")
+
+
+def in_a_child(visible: str | None, device: torch.device, seconds: float) -> dict[str, Any]:
+    """What a new process with this CUDA_VISIBLE_DEVICES says of its first device."""
+    variables = {**os.environ, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
+    command = [sys.executable, str(Path(__file__).resolve()), "--device", device.type, "--child", str(seconds)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def child(device: torch.device, seconds: float) -> None:
+    """Measure, and say on which device and with which readings."""
+    row = sweep(device, seconds)
+    gpu = environment_record(str(device))["gpu"] or {}
+    print(json.dumps({"uuid": gpu.get("uuid"), "util_pct": row["gpu_util_pct_mean"], "warnings": row["warnings"]}))
+
+
+def uuid_rows(device: torch.device, seconds: float) -> Iterator[Row]:
+    """By UUID, and in reverse order where there are two cards."""
+    by_uuid, reversed_order = "CUDA_VISIBLE_DEVICES by UUID: the device", "CUDA_VISIBLE_DEVICES reversed: the device"
+    if device.type != "cuda":
+        in_a_child(None, device, 0.1)
+        for check in (by_uuid, reversed_order):
+            yield common.not_here(check, "no CUDA device; a child process measured on the CPU")
+        return
+    uuids = [f"GPU-{torch.cuda.get_device_properties(i).uuid}" for i in range(torch.cuda.device_count())]
+    said = in_a_child(uuids[-1], device, seconds)
+    yield common.judged(by_uuid, said["uuid"] == uuids[-1], expected=uuids[-1], measured=said["uuid"])
+    read = said["util_pct"]
+    yield common.judged(
+        "CUDA_VISIBLE_DEVICES by UUID: utilisation of a card that spins all the time", read is not None and read >= 90,
+        expected=">= 90 %", measured=f"{read} %" if read is not None else "; ".join(said["warnings"]),
+    )
+    if len(uuids) < 2:
+        yield common.not_here(reversed_order, "one card only")
+        return
+    order = ",".join(str(i) for i in reversed(range(len(uuids))))
+    said = in_a_child(order, device, seconds)
+    yield common.judged(reversed_order, said["uuid"] == uuids[-1], expected=uuids[-1], measured=said["uuid"])
+
+
+def body(args: argparse.Namespace) -> list[Row]:
+    device = common.resolve(args.device)
+    seconds = 1.5 if device.type == "cuda" else 0.1
+    return [*sharing_rows(device, seconds), *uuid_rows(device, seconds)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = common.make_parser(__doc__ or "", "python benchmarks/gpu_devices.py")
+    parser.add_argument("--child", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.child is not None:
+        child(common.resolve(args.device), args.child)
+        return 0
+    return common.run(parser, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,224 @@
+#!/usr/bin/env python
+"""Figures of the sweep against answers that are known beforehand: time, tokens, padding, memory, energy.
+
+Models and tokenizers take a planted time (a busy loop on the CPU, a kernel of counted cycles on CUDA) and clock themselves,
+so that a core or card that others use, too, shows as such; texts have a known number of tokens, blocks of memory a known
+size. Everything goes through InferenceProfiler and MetricsCollector.
+Bars: latency within 1% or 50 microseconds, whichever is more; tokens and padding exact; memory exact to the allocator's
+rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import psutil
+import torch
+
+from benchmarks import common, workloads
+from benchmarks.common import Row, within
+from utils.metrics import MetricsCollector
+from utils.profiler import InferenceProfiler
+
+TIMES_MS = (0.2, 1.0, 5.0, 20.0, 100.0)
+TOLERANCE, TOLERANCE_MS = 0.01, 0.05
+SECONDS_A_SIZE, RUNS = 2.0, 4
+"""Planted time measured at each size, and in how many runs."""
+GIB = 1 << 30
+RESIDENT_ROUNDING_MB = 1.0
+"""Resident memory is counted in pages, for each thread in a cache of its own that the kernel adds up now and then."""
+CLOCK_TOLERANCE, ENERGY_TOLERANCE = 0.05, 0.10
+"""The card's clock moves between counting and reading; power is sampled 25% of the time on an H100 (arXiv 2312.02741)."""
+
+
+def sweep(
+    model: Any, tokenizer: Any, texts: Sequence[str], size: int, runs: int, device: torch.device, max_length: int = 512
+) -> Any:
+    """The record of one batch size."""
+    profiler = InferenceProfiler(model, tokenizer, device=device)
+    (record,) = profiler.profile_multiple_batch_sizes(
+        texts, [size], num_runs=runs, max_length=max_length, num_warmup_runs=1, seed=0, on_event=lambda line: None
+    )
+    return record
+
+
+def time_row(check: str, expected_ms: float, measured_ms: float | None, note: str = "") -> Row:
+    """Within 1% or 50 microseconds."""
+    return within(check, expected_ms, measured_ms, "ms", relative=TOLERANCE, absolute=TOLERANCE_MS, note=note)
+
+
+def latency_rows(device: torch.device, rate: float, times_ms: Sequence[float], seconds: float) -> Iterator[Row]:
+    """A forward of known time: the median batch and the mean forward phase, against the workload's own clock."""
+    for planted_ms in times_ms:
+        for size in (1, 4):
+            model = workloads.Planted(planted_ms / 1e3, device, rate=rate)
+            batches = max(8, round(seconds * 1e3 / planted_ms / RUNS))
+            record = sweep(model, workloads.ReadyTokens(), ["a"] * size * batches, size, RUNS, device)
+            taken = model.taken_ms(RUNS * batches)
+            own = statistics.median(taken)
+            name = f"forward of {planted_ms:g} ms, batches of {size}"
+            yield common.reported(
+                f"{name}: by its own clock", own, "ms", expected=planted_ms, error=f"{own / planted_ms - 1:+.2%}"
+            )
+            yield time_row(f"{name}: latency a batch, median", own, record.latency_per_batch_ms.median)
+            yield time_row(f"{name}: forward, mean", statistics.fmean(taken), record.forward_ms_mean)
+
+
+def phase_rows(device: torch.device, rate: float) -> Iterator[Row]:
+    """A slow tokeniser before a faster model: 30 ms and 10 ms in series are 40."""
+    model, tokenizer = workloads.Planted(0.01, device, rate=rate), workloads.ReadyTokens(0.03)
+    record = sweep(model, tokenizer, ["a"] * 80, 8, RUNS, device)
+    yield time_row("tokeniser 30 ms, forward 10 ms: latency a batch, median", 40, record.latency_per_batch_ms.median)
+    yield time_row("tokeniser 30 ms, forward 10 ms: tokenise, mean", 30, record.tokenize_ms_mean)
+    yield time_row("tokeniser 30 ms, forward 10 ms: forward, mean", 10, record.forward_ms_mean)
+    rate_row = record.throughput_samples_per_sec.median
+    yield within("tokeniser 30 ms, forward 10 ms: 8 rows in 40 ms", 200, rate_row, "samples/s", relative=TOLERANCE)
+
+
+def first_rows(device: torch.device, rate: float) -> Iterator[Row]:
+    """A cold first inference is told apart from the steady state."""
+    model = workloads.Planted(0.02, device, rate=rate, first_seconds=0.06)
+    profiler = InferenceProfiler(model, workloads.ReadyTokens(), device=device)
+    yield time_row("first call 60 ms, later ones 20 ms: first inference", 60, profiler.first_inference_ms(["a"], 512))
+    yield time_row("first call 60 ms, later ones 20 ms: the second", 20, profiler.first_inference_ms(["a"], 512))
+
+
+def block_rows(device: torch.device, rate: float) -> Iterator[Row]:
+    """Any block through MetricsCollector; on CUDA the block returns before the device has finished."""
+    collector, medians = MetricsCollector(device), []
+    model = workloads.Planted(0.05, device, rate=rate)
+    ids = torch.ones((4, 8), dtype=torch.long, device=device)
+    for _ in range(5):
+        with collector.measure(batch_size=4, num_samples=8) as measurement:
+            model(ids, ids)
+        assert measurement.record is not None
+        medians.append(measurement.record)
+    middle = sorted(medians, key=lambda record: record.latency_total_s.median or 0.0)[2]
+    yield time_row("a block of 50 ms, 8 rows: total", 50, 1e3 * (middle.latency_total_s.median or 0.0))
+    yield time_row("a block of 50 ms, 8 rows: latency a row", 6.25, middle.latency_per_sample_ms.median)
+
+
+def token_rows(device: torch.device) -> Iterator[Row]:
+    """Known lengths through a real tokenizer: padding, real tokens, truncation."""
+    short, long = workloads.text_of(16), workloads.text_of(128)
+    model, tokenizer = workloads.Planted(0.0002, device), workloads.word_tokenizer()
+    for name, texts, size, padding in (
+        ("16 and 128 tokens alternating, batches of 2", [short, long] * 8, 2, 0.4375),
+        ("16 and 128 tokens alternating, batches of 8", [short, long] * 8, 8, 0.4375),
+        ("16 and 128 tokens alternating, batches of 1", [short, long] * 8, 1, 0.0),
+        ("16 and 128 tokens sorted, batches of 8", [short] * 8 + [long] * 8, 8, 0.0),
+    ):
+        record = sweep(model, tokenizer, texts, size, 3, device)
+        yield within(f"{name}: padding", padding, record.padding_fraction, "of tokens")
+        yield within(f"{name}: real tokens a row", 72, _tokens_a_row(record), "tokens")
+    texts = [workloads.text_of(n) for n in (10, 100, 300, 500)]
+    record = sweep(model, tokenizer, texts, 4, 3, device, max_length=100)
+    yield within("10, 100, 300, 500 tokens cut at 100: real tokens a row", 77.5, _tokens_a_row(record), "tokens")
+    yield within("10, 100, 300, 500 tokens cut at 100: padding", 90 / 400, record.padding_fraction, "of tokens")
+    truncated = record.to_dict().get("truncated_rows")
+    if truncated is None:
+        yield common.not_here("10, 100, 300, 500 tokens cut at 100: rows truncated", "the record has no such column")
+    else:
+        yield within("10, 100, 300, 500 tokens cut at 100: rows truncated", 2, truncated, "rows")
+
+
+def _tokens_a_row(record: Any) -> float | None:
+    """Tokens over rows of the same runs: their time cancels out, to a double's rounding."""
+    tokens, rows = record.throughput_tokens_per_sec.median, record.throughput_samples_per_sec.median
+    return round(tokens / rows, 9) if tokens and rows else None
+
+
+def memory_rows(device: torch.device) -> Iterator[Row]:
+    """Known blocks of memory: on the host by touching pages, on the device by the allocator."""
+    size = 256 << 20
+    collector = MetricsCollector(device)
+    with collector.measure(batch_size=1, num_samples=1):
+        pass  # what the first measurement itself imports and allocates is not the block's
+    before = psutil.Process().memory_info().rss
+    with collector.measure(batch_size=1, num_samples=1) as measurement:
+        block = mmap.mmap(-1, size)
+        for page in range(0, size, mmap.PAGESIZE):
+            block[page] = 1
+    assert measurement.record is not None and measurement.record.cpu_mem_used is not None
+    grown_mb = measurement.record.cpu_mem_used - before / 1e6
+    block.close()
+    yield within("256 MiB of host memory touched: resident memory up by", size / 1e6, grown_mb, "MB", absolute=RESIDENT_ROUNDING_MB)
+    if device.type != "cuda":
+        for check in ("1 GiB allocated on the device: memory up by", "1 GiB held during a forward: peak up by"):
+            yield common.not_here(check, "no CUDA device")
+        return
+    with collector.measure(batch_size=1, num_samples=1) as measurement:
+        held = torch.empty(GIB, dtype=torch.uint8, device=device)
+    assert measurement.record is not None
+    yield within("1 GiB allocated on the device: memory up by", GIB, _bytes(measurement.record.gpu_mem_used), "bytes")
+    del held
+    peaks = []
+    for hold in (0, GIB):
+        model = workloads.Planted(0.001, device, rate=1e9, hold_bytes=hold)
+        record = sweep(model, workloads.ReadyTokens(), ["a"] * 8, 4, 3, device)
+        peaks.append(_bytes(record.peak_gpu_mem))
+    up = None if None in peaks else peaks[1] - peaks[0]  # type: ignore[operator]
+    yield within("1 GiB held during a forward: peak up by", GIB, up, "bytes")
+
+
+def _bytes(megabytes: float | None) -> int | None:
+    return None if megabytes is None else round(1e6 * megabytes)
+
+
+def device_rows(device: torch.device, rate: float, seconds: float) -> Iterator[Row]:
+    """The card's clock and energy: NVML's readings against counted cycles, power and time."""
+    checks = ("cycles a second of a spinning kernel: SM clock", "matrix products: energy against power x time")
+    if device.type != "cuda":
+        yield from (common.not_here(check, "no CUDA device") for check in checks)
+        return
+    import pynvml
+
+    pynvml.nvmlInit()
+    handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    torch.cuda._sleep(round(0.5 * rate))
+    time.sleep(0.2)  # the kernel is still running
+    clock_mhz = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+    torch.cuda.synchronize(device)
+    yield within(checks[0], clock_mhz, rate / 1e6, "MHz", relative=CLOCK_TOLERANCE)
+    a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    collector = MetricsCollector(device)
+    with collector.measure(batch_size=1, num_samples=1) as measurement:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            a @ a
+            torch.cuda.synchronize(device)
+    record = measurement.record
+    assert record is not None
+    if record.gpu_power_w_mean is None or record.energy_per_sample_j is None:
+        yield common.not_here(checks[1], "; ".join(record.warnings) or "this card gives no power or no energy")
+        return
+    expected_j = record.gpu_power_w_mean * (record.latency_total_s.mean or 0.0)
+    yield within(checks[1], expected_j, record.energy_per_sample_j, "J", relative=ENERGY_TOLERANCE)
+
+
+def body(args: argparse.Namespace) -> list[Row]:
+    device = common.resolve(args.device)
+    rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
+    times, seconds = (TIMES_MS[:3], 0.2) if args.quick else (TIMES_MS, SECONDS_A_SIZE)
+    return [
+        *latency_rows(device, rate, times, seconds), *phase_rows(device, rate), *first_rows(device, rate),
+        *block_rows(device, rate), *token_rows(device), *memory_rows(device), *device_rows(device, rate, 3.0),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = common.make_parser(__doc__ or "", "python benchmarks/known_times.py --quick")
+    return common.run(parser, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,151 @@
+#!/usr/bin/env python
+"""Whether the interval that one process claims holds what the next process measures.
+
+The sweep runs several times, each in a new Python process. For each ordered pair of processes (i, j) the interval of i
+either holds j's mean or not. Bar: 85% of all pairs; below that the interval is too narrow and gets mended.
+
+What to expect: were there no difference between processes at all, a 95% interval of the *mean* would still miss, as both
+means scatter. With n runs it holds the other mean with the probability that |t(n - 1)| stays below t(0.975, n - 1) / sqrt(2):
+88% with 5 runs, 86% with 10, 84% with 30. The table says so beside the bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scipy import stats
+
+from benchmarks import common
+from benchmarks.common import Row
+
+BAR = 0.85
+MEAN, LOW, HIGH = "throughput_samples_per_sec_mean", "throughput_samples_per_sec_ci95_low", "throughput_samples_per_sec_ci95_high"
+OVERALL = "all batch sizes: intervals that hold another process's mean"
+BATCH_SIZES = (1, 8, 32)
+CHILD_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What one process said of one batch size."""
+
+    mean: float
+    low: float
+    high: float
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+def pairs_held(claims: Sequence[Claim]) -> tuple[int, int]:
+    """How many ordered pairs of different processes hold, and how many there are."""
+    held = [a.holds(b.mean) for a, b in itertools.permutations(claims, 2)]
+    return sum(held), len(held)
+
+
+def ideal_share(num_runs: int) -> float:
+    """The share that Student's interval of a mean would reach were all runs of all processes alike and independent."""
+    degrees = num_runs - 1
+    return float(2 * stats.t.cdf(stats.t.ppf(0.975, degrees) / math.sqrt(2), degrees) - 1)
+
+
+def judge(claims: dict[int, list[Claim]], num_runs: int, unit: str) -> Iterator[Row]:
+    """A row for each batch size, without a bar of its own, and one overall, which has it."""
+    total = [0, 0]
+    for size, found in claims.items():
+        held, of = pairs_held(found)
+        total = [total[0] + held, total[1] + of]
+        between = statistics.stdev(claim.mean for claim in found) if len(found) > 1 else 0.0
+        half = statistics.fmean((claim.high - claim.low) / 2 for claim in found)
+        means = ", ".join(f"{claim.mean:,.4g} [{claim.low:,.4g}, {claim.high:,.4g}]" for claim in found)
+        yield common.reported(
+            f"batches of {size}: held {held} of {of} pairs; standard deviation between processes", between, unit,
+            note=means, expected=half, error=f"{between / half:.2f} of the half width" if half else "",
+        )
+    if not total[1]:
+        yield common.not_here(OVERALL, "fewer than two processes gave figures")
+        return
+    share = total[0] / total[1]
+    yield common.judged(
+        OVERALL, share >= BAR, expected=f">= {BAR:.0%}",
+        measured=f"{share:.0%}", error=f"{total[0]} of {total[1]} pairs",
+        note=f"{ideal_share(num_runs):.0%} if the {num_runs} runs of all processes were alike",
+    )
+
+
+def claims_of(sweeps: Sequence[Sequence[dict[str, Any]]], columns: tuple[str, str, str]) -> dict[int, list[Claim]]:
+    """By batch size; a batch size without an interval has no claim."""
+    found: dict[int, list[Claim]] = {}
+    for row in itertools.chain.from_iterable(sweeps):
+        values = [row[name] for name in columns]
+        claims = found.setdefault(row["batch_size"], [])
+        if None not in values:
+            claims.append(Claim(mean=values[0], low=values[1], high=values[2]))
+    return found
+
+
+def one_sweep(path: Path, device: str, num_runs: int, num_samples: int) -> None:
+    """What a child process does: load, sweep, write the rows."""
+    from benchmarks.measurement_peers import MAX_LENGTH, load
+    from utils.profiler import InferenceProfiler
+
+    target = common.resolve(device)
+    model, tokenizer, texts, _, _ = load(target)
+    records = InferenceProfiler(model, tokenizer, device=target).profile_multiple_batch_sizes(
+        (texts * num_samples)[:num_samples], BATCH_SIZES, num_runs=num_runs, max_length=MAX_LENGTH, num_warmup_runs=2, seed=0,
+        on_event=lambda line: None,
+    )
+    path.write_text(json.dumps([record.to_dict() for record in records]), encoding="utf-8")
+
+
+def sweep_in_a_process(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The sweep's rows from a new Python process; this one sleeps while it measures."""
+    command = [
+        sys.executable, str(Path(__file__).resolve()), "--device", args.device, "--runs", str(args.runs), "--samples",
+        str(args.samples), "--one-sweep", str(path),
+    ]
+    subprocess.run(command, check=True, timeout=CHILD_TIMEOUT_S)
+    return list(json.loads(path.read_text(encoding="utf-8")))
+
+
+def body(args: argparse.Namespace) -> list[Row]:
+    if args.quick:
+        args.processes, args.runs, args.samples = min(args.processes, 2), min(args.runs, 5), 32
+    sweeps = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(args.processes):
+            sweeps.append(sweep_in_a_process(Path(folder) / f"{number}.json", args))
+    unit = "samples/s" if args.mean == MEAN else ""
+    return list(judge(claims_of(sweeps, (args.mean, args.low, args.high)), args.runs, unit))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = common.make_parser(__doc__ or "", "python benchmarks/repeatability.py --processes 5 --runs 10")
+    parser.add_argument("--processes", type=int, default=5, help="how many new processes (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=10, help="runs at each batch size in each process (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=64, help="texts a run (default: %(default)s)")
+    for name, default in (("mean", MEAN), ("low", LOW), ("high", HIGH)):
+        parser.add_argument(f"--{name}", default=default, metavar="COLUMN", help="column of the table (default: %(default)s)")
+    parser.add_argument("--one-sweep", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.one_sweep:
+        one_sweep(args.one_sweep, args.device, args.runs, args.samples)
+        return 0
+    return common.run(parser, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
