@@ -151,7 +151,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def resolve(name: str) -> Any:
     """The torch device that ``auto``, ``cpu`` or ``cuda`` means; CUDA with its index."""
-    from utils.model_utils import resolve_device
+    from utils.core.device import resolve_device
 
     return resolve_device(name)
 
