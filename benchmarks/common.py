@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-PASS, MISS, REPORTED, NOT_HERE = "pass", "MISS", "reported", "not here"
+PASS, MISS, UNDECIDED, REPORTED, NOT_HERE = "pass", "MISS", "undecided", "reported", "not here"
+STATUSES = (PASS, MISS, UNDECIDED, REPORTED, NOT_HERE)
 COLUMNS = ("check", "expected", "measured", "error", "result")
 
 
@@ -21,8 +24,8 @@ class Row:
     """One line of a benchmark's table.
 
     Args:
-        status: ``pass`` or ``MISS`` where a bar was held against a figure, ``reported`` where there is no bar,
-            ``not here`` where the check did not run.
+        status: ``pass`` or ``MISS`` where a bar was held against a figure, ``undecided`` where the machine's noise is too
+            large to tell, ``reported`` where there is no bar, ``not here`` where the check did not run.
         note: why it did not run, or what a reader has to know about the figure.
     """
 
@@ -35,7 +38,7 @@ class Row:
     note: str = ""
 
     def __post_init__(self) -> None:
-        assert self.status in (PASS, MISS, REPORTED, NOT_HERE), self.status
+        assert self.status in STATUSES, self.status
         assert self.note or self.status != NOT_HERE, "what is not here says why"
 
     def cells(self) -> tuple[str, ...]:
@@ -71,6 +74,19 @@ def at_most(check: str, bar: float, measured: float, unit: str, note: str = "") 
     )
 
 
+def verdict(rounds: Sequence[float], low: float, high: float) -> str:
+    """Whether the median over the rounds lies between two bars: yes, no, or too noisy to tell.
+
+    The median's 95% interval is 1.96 x 1.253 standard deviations over the root of n, the deviation being IQR / 1.349: what
+    a few disturbed rounds did does not widen it.
+    """
+    first, middle, third = statistics.quantiles(rounds, n=4)
+    half = 1.96 * 1.253 * (third - first) / 1.349 / math.sqrt(len(rounds))
+    if low <= middle - half and middle + half <= high:
+        return PASS
+    return MISS if middle - half > high or middle + half < low else UNDECIDED
+
+
 def reported(check: str, measured: float | str, unit: str = "", note: str = "", **figures: Any) -> Row:
     """A figure without a bar."""
     return Row(check=check, measured=measured, unit=unit, status=REPORTED, note=note, **figures)
@@ -91,10 +107,10 @@ def table(rows: Sequence[Row]) -> str:
 
 def tally(rows: Sequence[Row]) -> str:
     """How many rows ended how; what did not run is never among the passed."""
-    counts = {status: sum(row.status == status for row in rows) for status in (PASS, MISS, REPORTED, NOT_HERE)}
+    counts = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return (
-        f"{counts[PASS]} passed, {counts[MISS]} missed, {counts[REPORTED]} reported without a bar, "
-        f"{counts[NOT_HERE]} not here"
+        f"{counts[PASS]} passed, {counts[MISS]} missed, {counts[UNDECIDED]} undecided, "
+        f"{counts[REPORTED]} reported without a bar, {counts[NOT_HERE]} not here"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import common
-from benchmarks.common import MISS, NOT_HERE, PASS, Row, within
+from benchmarks.common import MISS, NOT_HERE, PASS, UNDECIDED, Row, within
 
 
 def test_the_larger_of_both_tolerances_counts() -> None:
@@ -36,6 +36,15 @@ def test_what_is_not_here_is_not_among_the_passed_and_says_why() -> None:
     assert "not here: no CUDA device" in common.table(rows)
     with pytest.raises(AssertionError):
         Row(check="energy", status=NOT_HERE)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "status"),
+    [([1, 1.1, 0.9, 1] * 3, PASS), ([4, 4.1, 3.9, 4] * 3, MISS), ([-4, -4.1, -3.9, -4] * 3, MISS), ([1, 9, -9, 1] * 3, UNDECIDED)],
+)
+def test_noise_larger_than_the_bar_decides_nothing(rounds: list[float], status: str) -> None:
+    assert common.verdict(rounds, -2, 2) == status
+    assert common.verdict([*rounds, 1000], -2, 2) == status  # one disturbed round changes nothing
 
 
 @pytest.mark.parametrize(("measured", "code"), [(0.5, 0), (1.5, 1)])

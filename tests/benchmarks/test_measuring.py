@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import known_times, measurement_peers, overhead, repeatability, workloads
-from benchmarks.common import MISS, NOT_HERE, PASS, REPORTED
+from benchmarks.common import MISS, NOT_HERE, PASS, REPORTED, UNDECIDED
 from benchmarks.repeatability import Claim
 
 CPU = torch.device("cpu")
@@ -127,10 +127,12 @@ def test_every_tool_takes_its_turn(with_loadgen: bool) -> None:
 
 
 def test_peers_that_differ_are_a_miss() -> None:
-    figures = {"ours latency": [1.0, 2.0, 4.0], "ours forward": [1.0], f"{measurement_peers.TIMER} latency": [1.01, 2.02, 4.0]}
+    figures = {"ours latency": [1.0, 2.0, 4.0], "ours forward": [1.0] * 3, f"{measurement_peers.TIMER} latency": [1.01, 2.02, 4.0]}
     assert next(measurement_peers.peer_rows(1, figures)).status == PASS
-    figures["ours latency"] = [1.1, 2.2, 4.0]
+    figures["ours latency"] = [1.1, 2.2, 4.4]
     assert next(measurement_peers.peer_rows(1, figures)).status == MISS
+    figures["ours latency"] = [1.5, 2.02, 2.0]
+    assert next(measurement_peers.peer_rows(1, figures)).status == UNDECIDED
 
 
 def test_pairs_of_processes() -> None:
