@@ -34,7 +34,8 @@ COLUMNS = {
 class ChunkFigures:
     """What one chunk cost. Kept beside its predictions, so that these are the same bytes on every run.
 
-    ``padded_tokens`` were computed, padding included; ``seconds`` are explained at ``evaluate_dataset``.
+    ``padded_tokens`` were computed, padding included; ``seconds`` are explained at ``evaluate_dataset``;
+    ``gpu_util_pct`` stands for the last ``gpu_util_s`` seconds, which may hold earlier chunks that have none.
     """
 
     num_rows: int
@@ -46,6 +47,7 @@ class ChunkFigures:
     peak_gpu_mem_bytes: int | None
     cpu_mem_used_bytes: int
     gpu_util_pct: float | None
+    gpu_util_s: float
     gpu_warnings: tuple[str, ...]
 
 
@@ -117,11 +119,15 @@ class ChunkStore:
         old, new = before["identity"], self.identity
         return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
 
-    def drop_all_but(self, kept: Collection[Path]) -> None:
+    def has(self, start: int, stop: int) -> bool:
+        """Whether a chunk is finished and whole."""
+        return self.load(start, stop) is not None
+
+    def drop_all_but(self, kept: Collection[tuple[int, int]]) -> None:
         """Once a run is complete: remove every other chunk of ours and what is remembered of other runs."""
-        names = {file.name for file in kept} | {self._record(file).name for file in kept}
+        names = {self.file(*rows).stem for rows in kept}
         for file in [*self.folder.iterdir(), *self.state.iterdir()]:
-            if OURS.match(file.name) and file.name not in names:
+            if OURS.match(file.name) and file.stem not in names:
                 file.unlink()
         for state in set(self.all_states.iterdir()) - {self.state}:
             shutil.rmtree(state)

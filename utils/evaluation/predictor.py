@@ -67,6 +67,28 @@ def _encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
+class Running:
+    """A chunk whose batches are launched: on a GPU they may still be running, and their results on the way here."""
+
+    def __init__(self, lengths: Indices, batches: list[Indices], ids: torch.Tensor, values: torch.Tensor) -> None:
+        self._lengths, self._batches = lengths, batches
+        self._ids, self._values = _to_host(ids), _to_host(values)
+        self._copied = torch.cuda.Event() if ids.is_cuda else None
+        if self._copied:
+            self._copied.record(torch.cuda.current_stream(ids.device))
+
+    def result(self) -> Predictions:
+        """The predictions in the chunk's order; waits for the device, without stopping what was launched since."""
+        if self._copied:
+            self._copied.synchronize()
+        rows = np.concatenate(self._batches)
+        assert len(rows) == len(self._lengths), "every row was predicted once"
+        predicted, probabilities = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.float32)
+        predicted[rows], probabilities[rows] = self._ids.numpy(), self._values.numpy()
+        padded = sum(padded_tokens(self._lengths[batch]) for batch in self._batches)
+        return Predictions(predicted_ids=predicted, probabilities=probabilities, padded_tokens=padded)
+
+
 class Predictor:
     """Runs a classifier (as ``load_model`` gives it) over chunks; remembers the batch limit that the memory allows."""
 
@@ -76,9 +98,13 @@ class Predictor:
         self.device = device
         self.batching = batching
 
-    @torch.inference_mode()
     def predict(self, chunk: TokenChunk) -> Predictions:
-        """Predict every row; results come back in the chunk's order, in one copy from the device.
+        """Predict every row; results come back in the chunk's order."""
+        return self.launch(chunk).result()
+
+    @torch.inference_mode()
+    def launch(self, chunk: TokenChunk) -> Running:
+        """Start every batch of the chunk. The host waits for nothing but memory.
 
         A batch that does not fit into memory is planned again at half its size, with all that had not run yet;
         the smaller limit stays for later chunks.
@@ -96,7 +122,8 @@ class Predictor:
                 pending = self._planned_smaller(lengths, rows, pending)
             else:
                 done.append((rows, *output))
-        return _in_file_order(lengths, done)
+        batches, ids, values = (list(column) for column in zip(*done, strict=True))
+        return Running(lengths, batches, torch.cat(ids), torch.cat(values))
 
     def _run_or_none(self, chunk: TokenChunk, rows: Indices) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Label ids and probabilities, still on the device; None where memory ran out."""
@@ -183,11 +210,8 @@ class Predictor:
             torch.cuda.synchronize(self.device)
 
 
-def _in_file_order(lengths: Indices, done: list[tuple[Indices, torch.Tensor, torch.Tensor]]) -> Predictions:
-    rows = np.concatenate([rows for rows, _, _ in done])
-    assert len(rows) == len(lengths), "every row was predicted once"
-    predicted, probabilities = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.float32)
-    predicted[rows] = torch.cat([ids for _, ids, _ in done]).cpu().numpy()
-    probabilities[rows] = torch.cat([values for _, _, values in done]).cpu().numpy()
-    padded = sum(padded_tokens(lengths[rows]) for rows, _, _ in done)
-    return Predictions(predicted_ids=predicted, probabilities=probabilities, padded_tokens=padded)
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in pinned memory that the device fills when it gets there; itself on the CPU."""
+    if not tensor.is_cuda:
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
