@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Fetch the data set, map its labels to the model's ids, and write it for the later steps.",
         "python scripts/01_download_data.py --config configs/demo.yaml",
     )
-    return cli.run_script(parser, body, argv)
+    return cli.run_script(parser, body, argv, alone=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Draw the plots, write baseline_summary_report.txt and report.html. Reads files only: no model is loaded.",
         "python scripts/04_visualize_results.py --config configs/demo.yaml",
     )
-    return cli.run_script(parser, body, argv)
+    return cli.run_script(parser, body, argv, alone=True)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from utils.config_loader import Config, load_config
 from utils.core import console
 from utils.core.artifacts import cannot_write
 from utils.core.errors import Interrupted, UserError
+from utils.core.lock import hold
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +54,13 @@ def common_arguments(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] | None = None) -> int:
+def run_script(
+    parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] | None = None, *, alone: bool = False
+) -> int:
     """Parse, load the config, run ``body``, and turn how it ended into an exit code.
+
+    Args:
+        alone: whether ``body`` writes results, and so must be the only one in its results folder.
 
     Returns:
         0 done; 1 failed inside; 2 the user must change something; 130 or 143 interrupted.
@@ -67,7 +74,8 @@ def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] 
         config = load_config(args.config, args.overrides)
         console.start_logging(args.log_level, _log_file(config, name))
         logger.info("%s started: %s", name, " ".join(sys.argv))
-        body(config, args)
+        with hold(config.files.lock) if alone and not getattr(args, "dry_run", False) else nullcontext():
+            body(config, args)
     except UserError as error:
         console.complain(f"Error: {error}")
         return error.exit_code

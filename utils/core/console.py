@@ -65,6 +65,7 @@ def progress(items: Iterable[T] | None = None, *, total: float | None = None, wh
 
 def start_logging(level: str, log_file: Path | None) -> None:
     """Send log records of ``level`` and above to the terminal's standard error, and all to ``log_file``."""
+    logging.raiseExceptions = False  # a full disk is told once, by whoever cannot write a result
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
