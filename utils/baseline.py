@@ -28,8 +28,8 @@ EVALUATION_UNITS = {
     "f1_weighted": "fraction", "inference_time_s": "s", "latency_per_sample_ms": "ms", "padding_fraction": "fraction",
     "throughput_samples_per_sec": "samples/s", "throughput_tokens_per_sec": "tokens/s", "gpu_mem_used": "MB",
     "peak_gpu_mem": "MB", "cpu_mem_used": "MB", "gpu_util": "%", "num_samples": "rows", "num_labelled": "rows",
-    "num_correct": "rows", "num_missing_labels": "rows", "resumed_rows": "rows", "num_truncated": "rows",
-    "num_tokens": "tokens", "max_tokens_per_batch": "tokens",
+    "num_correct": "rows", "num_missing_labels": "rows", "num_unknown_labels": "rows", "resumed_rows": "rows",
+    "num_truncated": "rows", "num_tokens": "tokens", "max_tokens_per_batch": "tokens",
 }
 OTHER_UNITS = {
     "duration_s": "s", "total_params": "parameters", "trainable_params": "parameters", "total_size_mb": "MB",

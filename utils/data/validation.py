@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.core.errors import DataError
-from utils.data.labels import MISSING_ID, LabelMapping
+from utils.data.labels import UNKNOWN_ID, LabelMapping
 from utils.data.reader import FIX, iter_rows
 
 BLOCK_ROWS = 1024
@@ -59,7 +59,7 @@ def validate_dataset(
     empty = replaced = nuls = 0
     for rows in iter_rows(path, BLOCK_ROWS):
         _check_ids(rows.label_ids, rows.start, len(mapping.names), path)
-        counts += np.bincount(np.where(rows.label_ids == MISSING_ID, len(mapping.names), rows.label_ids), minlength=len(counts))
+        counts += np.bincount(np.where(rows.label_ids < 0, len(mapping.names), rows.label_ids), minlength=len(counts))
         seen.update(hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest() for text in rows.texts)
         empty += sum(not text.strip() for text in rows.texts)
         replaced += sum("\ufffd" in text for text in rows.texts)
@@ -96,7 +96,7 @@ def validation_lines(result: Validation, mapping: LabelMapping) -> list[str]:
 
 
 def _check_ids(ids: np.ndarray[tuple[int, ...], np.dtype[np.int64]], start: int, num_labels: int, path: Path) -> None:
-    wrong = np.flatnonzero((ids < MISSING_ID) | (ids >= num_labels))
+    wrong = np.flatnonzero((ids < UNKNOWN_ID) | (ids >= num_labels))
     if len(wrong):
         raise DataError(
             f"Row {start + wrong[0]} has the label id {ids[wrong[0]]}; the label mappings end at {num_labels - 1}.",
@@ -110,7 +110,7 @@ def _with_warnings(result: Validation, mapping: LabelMapping) -> Validation:
     found = {
         f"{result.empty_texts:,} texts are empty": result.empty_texts,
         f"{result.duplicate_texts:,} texts repeat an earlier one": result.duplicate_texts,
-        f"{result.unlabelled_rows:,} rows have no label and are left out of accuracy": result.unlabelled_rows,
+        f"{result.unlabelled_rows:,} rows have no label that the model knows and are left out of accuracy": result.unlabelled_rows,
         f"labels without a row: {', '.join(unused)}": unused,
         f"the largest label has over {IMBALANCE} times the rows of the smallest: read F1 (macro) beside accuracy":
             max(counts) > IMBALANCE * min((n for n in counts if n), default=0),

@@ -42,6 +42,7 @@ class ChunkFigures:
     num_tokens: int
     padded_tokens: int
     num_truncated: int | None
+    num_unknown_labels: int
     seconds: float
     gpu_mem_used_bytes: int | None
     peak_gpu_mem_bytes: int | None

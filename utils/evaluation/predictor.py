@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from utils.core.errors import ModelError
+from utils.data.reader import encodable
 from utils.evaluation.batching import Batching, Indices, padded_tokens
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Predictions:
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenChunk:
     """Token ids of the texts, cut at ``max_length``, not padded."""
     encoded = tokenizer(
-        [_encodable(text) for text in texts], truncation=True, max_length=max_length, padding=False,
+        [encodable(text) for text in texts], truncation=True, max_length=max_length, padding=False,
         return_attention_mask=False, return_token_type_ids=False,
     )
     ids = [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
@@ -62,11 +63,6 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenChun
         num_tokens=np.array([row.size for row in ids], dtype=np.int64),
         num_truncated=sum(bool(item.overflowing) for item in encoded.encodings) if encoded.encodings else None,
     )
-
-
-def _encodable(text: str) -> str:
-    """The text; lone surrogates, which no tokenizer takes, become question marks."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 class Running:

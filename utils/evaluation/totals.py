@@ -20,7 +20,7 @@ class Totals:
 
     def __init__(self, label_names: tuple[str, ...]) -> None:
         self.quality = Quality(label_names)
-        self.rows = self.tokens = self.padded = 0
+        self.rows = self.tokens = self.padded = self.unknown = 0
         self.truncated: int | None = 0
         self.seconds = self.util_pct_s = self.util_s = 0.0
         self.peaks: dict[str, int | None] = dict.fromkeys(PEAKS)
@@ -31,6 +31,7 @@ class Totals:
         figures = chunk.figures
         self.quality.add(chunk.label_ids, chunk.predicted_ids)
         self.rows += figures.num_rows
+        self.unknown += figures.num_unknown_labels
         self.tokens += figures.num_tokens
         self.padded += figures.padded_tokens
         known = self.truncated is not None and figures.num_truncated is not None
@@ -55,7 +56,7 @@ class Totals:
             "num_samples": self.rows, "batching": batching,
             "max_tokens_per_batch": limit if batching == "token_budget" else None,
             **(dict.fromkeys(quality) if loaded.info.weights == "dummy" else quality),
-            "num_missing_labels": self.quality.num_missing,
+            "num_missing_labels": self.quality.num_missing - self.unknown, "num_unknown_labels": self.unknown,
             "inference_time_s": self.seconds,
             "throughput_samples_per_sec": self.rows / self.seconds,
             "throughput_tokens_per_sec": self.tokens / self.seconds,
@@ -69,7 +70,7 @@ class Totals:
         }
 
     def _warnings(self, loaded: LoadedModel, config: Config, limit: int | None, resumed_rows: int) -> list[str]:
-        wanted, missing = wanted_limit(config), self.quality.num_missing
+        wanted, missing = wanted_limit(config), self.quality.num_missing - self.unknown
         lowered = wanted != "auto" and limit is not None and limit < wanted
         said = {
             f"memory ran out with batches of {wanted}; they held at most {limit} in the end": lowered,
@@ -77,6 +78,8 @@ class Totals:
             f"gpu_util is not measured: {'; '.join(self.gpu_warnings)}": not self.util_s,
             "accuracy and F1 are not measured: the weights are random": loaded.info.weights == "dummy",
             f"{missing} rows have no label: predicted, left out of accuracy and F1": missing,
+            f"{self.unknown} rows have a label that the model does not know: predicted, left out of accuracy and F1":
+                self.unknown,
             "num_truncated is not measured: this tokenizer does not tell which texts it cut": self.truncated is None,
             f"{resumed_rows} rows were predicted by an earlier run and timed then; remove the folder "
             f"{config.files.predictions_dir.name}/ to measure all anew": resumed_rows,

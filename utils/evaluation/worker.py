@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from utils.config_loader import Config
+from utils.data.labels import UNKNOWN_ID
 from utils.data.reader import Rows
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkFigures, ChunkStore
@@ -105,6 +106,7 @@ class ChunkWorker:
         device = self.predictor.device if self.on_cuda else None
         figures = ChunkFigures(
             num_rows=len(rows.texts), num_tokens=int(tokens.num_tokens.sum()), num_truncated=tokens.num_truncated,
+            num_unknown_labels=int((rows.label_ids == UNKNOWN_ID).sum()),
             padded_tokens=predictions.padded_tokens, seconds=self._finished_s - started_s,
             gpu_mem_used_bytes=torch.cuda.memory_allocated(device) if device else None,
             peak_gpu_mem_bytes=torch.cuda.max_memory_allocated(device) if device else None,
