@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import re
 import shutil
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from utils.evaluation.predictor import Predictions
 
 logger = logging.getLogger(__name__)
 
-OURS = re.compile(r"^\.?rows-\d{12}-\d{12}-[0-9a-f]{12}\.(parquet|json)")
+OURS = re.compile(r"^\.?rows-(?P<start>\d{12})-(?P<stop>\d{12})-[0-9a-f]{12}\.(parquet|json)")
 """Chunks, their figures, and what a killed run left of one that it was writing."""
 COLUMNS = {
     "row_id": pa.int64(), "label_id": pa.int32(), "predicted_id": pa.int32(), "predicted_probability": pa.float32(),
@@ -124,11 +123,14 @@ class ChunkStore:
         """Whether a chunk is finished and whole."""
         return self.load(start, stop) is not None
 
-    def drop_all_but(self, kept: Collection[tuple[int, int]]) -> None:
-        """Once a run is complete: remove every other chunk of ours and what is remembered of other runs."""
-        names = {self.file(*rows).stem for rows in kept}
-        for file in [*self.folder.iterdir(), *self.state.iterdir()]:
-            if OURS.match(file.name) and file.stem not in names:
+    def drop_all_but(self, total: int, chunk_rows: int) -> None:
+        """Once a run of ``total`` rows is complete: remove every other chunk of ours and what is known of other runs."""
+        for file in (file for folder in (self.folder, self.state) for file in folder.iterdir()):
+            if not (ours := OURS.match(file.name)):
+                continue
+            start, stop = int(ours["start"]), int(ours["stop"])
+            whole = start % chunk_rows == 0 and stop == min(start + chunk_rows, total)
+            if not whole or file.stem != self.file(start, stop).stem:
                 file.unlink()
         for state in set(self.all_states.iterdir()) - {self.state}:
             shutil.rmtree(state)

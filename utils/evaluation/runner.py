@@ -54,7 +54,7 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
         chunk = store.load(start, stop)
         assert chunk is not None, "every chunk was found or computed"
         totals.add(chunk)
-    store.drop_all_but(list(chunk_ranges(total, config)))
+    store.drop_all_but(total, config.evaluation.chunk_rows)
     return totals.metrics(loaded, config, store.resolved_limit(), total - computed)
 
 
