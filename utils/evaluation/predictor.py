@@ -96,6 +96,8 @@ class Predictor:
         self.device = device
         self.batching = batching
         self.needs_mask = not is_causal(model)
+        self.compiled: Any = None
+        """The model compiled, for batches without a mask."""
 
     def predict(self, chunk: TokenChunk) -> Predictions:
         """Predict every row; results come back in the chunk's order."""
@@ -155,7 +157,8 @@ class Predictor:
         """Label ids and probabilities, still on the device; None where memory ran out."""
         try:
             ids, mask = self._batch(chunk, rows)
-            logits = self.model(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
+            run = self.compiled if self.compiled is not None and mask is None else self.model
+            logits = run(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
             best = logits.softmax(dim=-1).max(dim=-1)
             return best.indices, best.values
         except RuntimeError as error:
@@ -194,6 +197,27 @@ class Predictor:
     def _on_device(self, values: NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(values)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def warm_up(self, chunk: TokenChunk) -> float:
+        """Let the compiler see one batch of each kind that it makes a program for. Returns the seconds taken.
+
+        It tells a size of 1 from all others (PyTorch's dynamic shapes), so: many rows and one, many tokens and one.
+
+        Raises:
+            ModelError: it cannot compile this model here.
+        """
+        started, lengths = time.perf_counter(), chunk.lengths
+        order = np.argsort(-lengths, kind="stable")
+        same = np.flatnonzero(lengths == np.bincount(lengths).argmax())[:8]  # of one length, so without a mask
+        try:
+            for rows in (same, order[:1], order[-1:]):
+                self._run_all(chunk, [rows])
+                self._synchronize()
+        except Exception as error:  # noqa: BLE001 - compilers raise what they like; there is one thing to do
+            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            fix = "--set evaluation.compile=false"
+            raise ModelError(f"torch.compile failed: {said}", where="evaluation.compile", fix=fix) from error
+        return time.perf_counter() - started
 
     def fastest_budget(self, chunk: TokenChunk) -> int:
         """The token budget that runs this chunk's texts fastest here, by real tokens a second.

@@ -13,6 +13,7 @@ from utils.core.artifacts import sha256_file, sha256_tree
 from utils.core.errors import ConfigError
 from utils.data.reader import Rows, count_rows, iter_rows, read_label_mapping
 from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.comparison import compare
 from utils.evaluation.totals import Totals
 from utils.evaluation.worker import ChunkWorker, wanted_limit
 from utils.model_utils import LoadedModel
@@ -45,8 +46,8 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     total = min(total, config.evaluation.max_samples or total)
     store = open_store(loaded, config, data_sha256)
     with console.progress(total=total, what="Evaluating", unit="row") as bar:
-        computed = 0
-        for rows, _ in ChunkWorker(loaded, config, store).run(missing(store, config, bar)):
+        computed, worker = 0, ChunkWorker(loaded, config, store)
+        for rows, _ in worker.run(missing(store, config, bar)):
             computed += len(rows.texts)
             bar.update(len(rows.texts))
     totals = Totals(names)
@@ -55,7 +56,8 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
         assert chunk is not None, "every chunk was found or computed"
         totals.add(chunk)
     store.drop_all_but(total, config.evaluation.chunk_rows)
-    return totals.metrics(loaded, config, store.resolved_limit(), total - computed)
+    metrics = totals.metrics(loaded, config, store.resolved_limit(), total - computed)
+    return {**metrics, **compare(worker, config, store, metrics)}
 
 
 def open_store(loaded: LoadedModel, config: Config, data_sha256: str | None = None) -> ChunkStore:
@@ -86,6 +88,7 @@ def identity_of(loaded: LoadedModel, config: Config, data_sha256: str) -> dict[s
         "profiling.max_length": config.profiling.max_length,
         "evaluation.batching": config.evaluation.batching,
         "evaluation's batch limit": wanted_limit(config),
+        "evaluation.compile": config.evaluation.compile,
         "evaluation.chunk_rows": config.evaluation.chunk_rows,
     }
 
