@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Output = tuple[torch.Tensor, torch.Tensor] | None
 CPU_BUDGETS = (1024, 2048, 4096, 8192, 16384)
 CUDA_BUDGETS = (4096, 8192, 16384, 32768, 65536, 131072)
+TEXTS_A_CALL = 512
 TRIAL_SECONDS = 6.0
 TRIAL_SPOTS = (0.15, 0.5, 0.85)  # of all tokens, sorted by length
 WORTH_CHANGING = 1.02  # a larger budget must be this much faster: it takes more memory
@@ -51,17 +52,24 @@ class Predictions:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenChunk:
-    """Token ids of the texts, cut at ``max_length``, not padded."""
-    encoded = tokenizer(
-        [encodable(text) for text in texts], truncation=True, max_length=max_length, padding=False,
-        return_attention_mask=False, return_token_type_ids=False,
-    )
-    ids = [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
+    """Token ids of the texts, cut at ``max_length``, not padded.
+
+    A few hundred texts a call: while a call's results become Python objects, no other thread can launch work on a GPU.
+    """
+    ids: list[NDArray[np.int64]] = []
+    truncated: int | None = 0
+    for start in range(0, len(texts), TEXTS_A_CALL):
+        encoded = tokenizer(
+            [encodable(text) for text in texts[start : start + TEXTS_A_CALL]], truncation=True, max_length=max_length,
+            padding=False, return_attention_mask=False, return_token_type_ids=False,
+        )
+        ids += [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
+        known = encoded.encodings if truncated is not None else None
+        truncated = truncated + sum(bool(item.overflowing) for item in known) if known else None  # type: ignore[operator]
     nothing = np.array([tokenizer.pad_token_id], dtype=np.int64)
     return TokenChunk(
         ids=tuple(row if row.size else nothing for row in ids),
-        num_tokens=np.array([row.size for row in ids], dtype=np.int64),
-        num_truncated=sum(bool(item.overflowing) for item in encoded.encodings) if encoded.encodings else None,
+        num_tokens=np.array([row.size for row in ids], dtype=np.int64), num_truncated=truncated,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -45,8 +46,10 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     total = count_rows(config.data_file)
     total = min(total, config.evaluation.max_samples or total)
     store = open_store(loaded, config, data_sha256)
-    with console.progress(total=total, what="Evaluating", unit="row") as bar:
-        computed, worker = 0, ChunkWorker(loaded, config, store)
+    computed = 0
+    with closing(ChunkWorker(loaded, config, store)) as worker, console.progress(
+        total=total, what="Evaluating", unit="row"
+    ) as bar:
         for rows, _ in worker.run(missing(store, config, bar)):
             computed += len(rows.texts)
             bar.update(len(rows.texts))

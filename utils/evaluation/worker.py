@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from utils.gpu_monitor import UTILISATION_WINDOW_S, GpuMonitor
 from utils.model_utils import LoadedModel
 
 T = TypeVar("T")
+SWITCH_INTERVAL_S = 1e-4
 
 
 class ChunkWorker:
@@ -41,10 +43,14 @@ class ChunkWorker:
         if config.evaluation.compile:
             self.predictor.compiled = torch.compile(loaded.model, dynamic=True)
         self.on_cuda = loaded.device.type == "cuda"
+        if self.on_cuda:
+            # The tokenizer's thread shall hold up the launching one for less than a kernel's time.
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
         # On a GPU the next chunk's batches are launched while one chunk is copied back and written.
         self.in_flight = 1 if self.on_cuda else 0
         self._monitor = GpuMonitor(loaded.device, config.profiling.gpu_sample_interval_ms / 1000)
         self._watched_s = self._finished_s = 0.0  # when the monitor's window began; when the last chunk was done
+        self._watch()
 
     def __call__(self, rows: Rows) -> ChunkFigures:
         """Make and save one chunk."""
@@ -59,19 +65,19 @@ class ChunkWorker:
             UserError: a chunk cannot be written.
         """
         saving: deque[Future[tuple[Rows, ChunkFigures]]] = deque()
-        self._watch()
         self._forget_peak()
-        try:
-            with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
-                for rows, tokens, began_s in ahead(self._tokenized(chunks)):
-                    began_s += self.prepare(tokens)
-                    saving.append(writer.submit(self._finish, rows, tokens, self.predictor.launch(tokens), began_s))
-                    while len(saving) > self.in_flight:
-                        yield saving.popleft().result()
-                while saving:
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
+            for rows, tokens, began_s in ahead(self._tokenized(chunks)):
+                began_s += self.prepare(tokens)
+                saving.append(writer.submit(self._finish, rows, tokens, self.predictor.launch(tokens), began_s))
+                while len(saving) > self.in_flight:
                     yield saving.popleft().result()
-        finally:
-            self._monitor.stop()
+            while saving:
+                yield saving.popleft().result()
+
+    def close(self) -> None:
+        """Stop watching the GPU."""
+        self._monitor.stop()
 
     def settle(self, rows: Rows) -> None:
         """Settle the batch limit on these rows, unless it is: before several workers share the store."""
