@@ -6,7 +6,7 @@ from typing import Any
 
 from utils.config_loader import Config
 from utils.evaluation.chunks import ChunkFigures, StoredChunk
-from utils.evaluation.quality import Quality
+from utils.evaluation.quality import MOST_IN_MATRIX, Quality
 from utils.evaluation.worker import wanted_limit
 from utils.model_utils import LoadedModel
 
@@ -77,6 +77,7 @@ class Totals:
             NO_CUDA: loaded.device.type != "cuda",
             f"gpu_util is not measured: {'; '.join(self.gpu_warnings)}": not self.util_s,
             "accuracy and F1 are not measured: the weights are random": loaded.info.weights == "dummy",
+            f"confusion_matrix is left out: over {MOST_IN_MATRIX} labels": len(self.quality.label_names) > MOST_IN_MATRIX,
             f"{missing} rows have no label: predicted, left out of accuracy and F1": missing,
             f"{self.unknown} rows have a label that the model does not know: predicted, left out of accuracy and F1":
                 self.unknown,
