@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from utils.config_loader import Config
-from utils.evaluation.chunks import ChunkFigures, StoredChunk
+from utils.evaluation.chunks import StoredChunk
 from utils.evaluation.quality import MOST_IN_MATRIX, Quality
 from utils.evaluation.worker import wanted_limit
 from utils.model_utils import LoadedModel
@@ -41,12 +41,8 @@ class Totals:
             self.util_pct_s += figures.gpu_util_pct * figures.gpu_util_s
             self.util_s += figures.gpu_util_s
         self.gpu_warnings = self.gpu_warnings or figures.gpu_warnings
-        self._raise_peaks(figures)
-
-    def _raise_peaks(self, figures: ChunkFigures) -> None:
         for name, before in self.peaks.items():
-            value = getattr(figures, name)
-            self.peaks[name] = before if value is None else max(value, before or 0)
+            self.peaks[name] = max((value for value in (before, getattr(figures, name)) if value is not None), default=None)
 
     def metrics(self, loaded: LoadedModel, config: Config, limit: int | None, resumed_rows: int) -> dict[str, Any]:
         """The figures under the contract's names; what is not measured is None, with the reason in ``warnings``."""
