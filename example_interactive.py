@@ -87,7 +87,7 @@ def body(config: Config, args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.make_parser(__doc__ or "", "python example_interactive.py --config configs/demo.yaml")
-    return cli.run_script(parser, body, argv)
+    return cli.run_script(parser, body, argv, alone=True)
 
 
 if __name__ == "__main__":

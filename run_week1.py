@@ -65,7 +65,7 @@ def closing_lines(config: Config, seconds: float) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run_script(make_parser(), body, argv)
+    return cli.run_script(make_parser(), body, argv, alone=True)
 
 
 if __name__ == "__main__":

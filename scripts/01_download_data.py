@@ -12,7 +12,7 @@ from utils.config_loader import EMBEDDED, Config
 from utils.core import cli, console, steps
 from utils.data.demo_assets import ensure_demo_assets
 from utils.data.labels import decide_mapping
-from utils.data.sources import read_source, write_dataset
+from utils.data.sources import read_source, scan, write_dataset
 from utils.model_utils import model_label2id
 
 
@@ -24,14 +24,16 @@ def body(config: Config) -> None:
         console.say("The embedded data set is there already and unchanged.")
         return
     source = read_source(config)
-    mapping, origin, warnings = decide_mapping({name for name in source.labels if name}, model_label2id(config))
-    for warning in (*source.warnings, *warnings):
+    contents = scan(source, config.dataset.hf_name)
+    skip = config.evaluation.unknown_labels == "skip"
+    mapping, origin, warnings = decide_mapping(contents.label_rows, model_label2id(config), skip_unknown=skip)
+    for warning in (*contents.warnings, *warnings):
         console.warn(warning)
-    write_dataset(config, source, mapping, origin, warnings)
-    console.say(f"Wrote {len(source.texts):,} rows with {len(mapping.names)} labels to {config.data_file}")
+    write_dataset(config, source, contents, mapping, origin, warnings)
+    console.say(f"Wrote {contents.num_rows:,} rows with {len(mapping.names)} labels to {config.data_file}")
     console.say(f"Label ids are {'sorted names' if origin == 'sorted' else 'those of the model'}: {config.label_mappings_file}")
     steps.record_finished(step, config)
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__))
+    raise SystemExit(cli.run_file(body, __doc__, alone=True))

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Measure every batch size, then predict the whole data set. A run that was cut goes on where it stopped.",
         "python scripts/02_baseline_inference.py --config configs/demo.yaml --set evaluation.max_samples=1000",
     )
-    return cli.run_script(parser, body, argv)
+    return cli.run_script(parser, body, argv, alone=True)
 
 
 if __name__ == "__main__":

@@ -34,4 +34,4 @@ def body(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__))
+    raise SystemExit(cli.run_file(body, __doc__, alone=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -53,7 +54,8 @@ class ModelConfig(Section):
 
 class DatasetConfig(Section):
     hf_name: str = Field("codefactory4791/amazon_test", min_length=1)
-    """Hub id, a local ``.csv``, ``.parquet`` or ``.jsonl`` file, or ``embedded``."""
+    """Hub id, a local ``.csv``, ``.parquet`` or ``.jsonl`` file or a pattern of many (``data/part-*.parquet``), or
+    ``embedded``."""
     revision: str | None = None
     """Commit, tag or branch of the data set on the hub."""
     split: str = Field("test", min_length=1)
@@ -117,6 +119,13 @@ class EvaluationConfig(Section):
     """Rows between two safe points."""
     max_samples: PositiveInt | None = None
     """Evaluate only the first rows; null is all of them."""
+    compile: bool = False
+    """Run batches without padding through ``torch.compile``; what it won is measured, its compile time reported apart."""
+    compare_batching: bool = True
+    """Measure on some rows what ``token_budget`` wins over ``dataset_order``."""
+    unknown_labels: Literal["error", "skip"] = "error"
+    """Rows whose label the model does not know: ``error`` refuses the data set and shows them; ``skip`` predicts them,
+    leaves them out of accuracy and says how many."""
     num_workers: PositiveInt = 1
     """Processes or GPUs that share the evaluation."""
 
@@ -192,6 +201,11 @@ class Config(Section):
 def project_path(value: str | Path) -> Path:
     """An absolute path; relative ones start at the project's root."""
     return (PROJECT_ROOT / Path(value).expanduser()).resolve()
+
+
+def source_files(name: str) -> list[Path]:
+    """The local files that ``dataset.hf_name`` stands for: the file itself, or all that its pattern (``*``) matches."""
+    return [file for file in map(Path, sorted(glob.glob(str(project_path(name)), recursive=True))) if file.is_file()]
 
 
 def load_config(path: str | Path = "configs/config.yaml", overrides: Iterable[str] = ()) -> Config:

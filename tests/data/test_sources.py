@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tracemalloc
 from collections import namedtuple
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
+from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
+from utils.core.steps import step
 from utils.data.labels import decide_mapping
 from utils.data.reader import iter_rows
-from utils.data.sources import Source, read_source, write_dataset
+from utils.data.sources import Source, read_source, scan, write_dataset
 
 # Python 3.10's csv module neither writes nor reads NUL.
 NUL = "\0" if sys.version_info >= (3, 11) else " "
@@ -31,9 +35,20 @@ def config_for(folder: Path, source: Path | str, *more: str, suffix: str = ".csv
 
 
 def write(config: Config, source: Source) -> list[tuple[str, int]]:
-    mapping, origin, warnings = decide_mapping({name for name in source.labels if name}, None)
-    write_dataset(config, source, mapping, origin, warnings)
+    contents = scan(source, "here")
+    mapping, origin, warnings = decide_mapping(contents.label_rows, None)
+    write_dataset(config, source, contents, mapping, origin, warnings)
     return [pair for part in iter_rows(config.data_file, 3) for pair in zip(part.texts, part.label_ids.tolist(), strict=True)]
+
+
+def given(texts: Sequence[str], labels: Sequence[str | None]) -> Source:
+    return Source(rows=lambda: iter(zip(texts, labels, strict=True)))
+
+
+def as_lists(source: Source) -> tuple[list[str], list[str | None]]:
+    pairs = list(source.rows())
+    assert pairs == list(source.rows()), "it can be read again"
+    return [text for text, _ in pairs], [label for _, label in pairs]
 
 
 def save(frame: pd.DataFrame, file: Path) -> Path:
@@ -47,10 +62,10 @@ def save(frame: pd.DataFrame, file: Path) -> Path:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(texts=st.lists(TEXT, min_size=1, max_size=8))
+@drawn(texts=st.lists(TEXT, min_size=1, max_size=8))
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_any_text_comes_back_as_it_was(tmp_path: Path, suffix: str, texts: list[str]) -> None:
-    source = Source(texts=texts, labels=["a"] * len(texts), revision=None, warnings=())
+    source = given(texts, ["a"] * len(texts))
     assert write(config_for(tmp_path, "x.csv", suffix=suffix), source) == [(text, 0) for text in texts]
 
 
@@ -65,33 +80,28 @@ def test_a_csv_with_a_bom_and_na_as_a_word(tmp_path: Path) -> None:
     file = tmp_path / "in.csv"
     file.write_bytes(b"\xef\xbb\xbftext,labels\nNA,a\n,None\n")
     source = read_source(config_for(tmp_path, file))
-    assert (source.texts, source.labels) == (["NA", ""], ["a", "None"])
+    assert as_lists(source) == (["NA", ""], ["a", "None"])
 
 
 @pytest.mark.parametrize("columns", [("query", "label"), ("text", "labels"), ("query", "labels")])
 def test_synonyms_of_columns_are_understood(tmp_path: Path, columns: tuple[str, str]) -> None:
     file = save(pd.DataFrame([["one", "a"]], columns=list(columns)), tmp_path / "in.csv")
     source = read_source(config_for(tmp_path, file))
-    assert (source.texts, source.labels) == (["one"], ["a"])
+    assert as_lists(source) == (["one"], ["a"])
 
 
 def test_numbers_and_missing_labels(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": ["a", "b", "c"], "labels": [1, None, 0]})
     config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
     source = read_source(config)
-    assert source.labels == ["1", None, "0"]
+    assert as_lists(source)[1] == ["1", None, "0"]
     assert write(config, source) == [("a", 1), ("b", -1), ("c", 0)]
 
 
 def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
-    file = tmp_path / "in.jsonl"
-    file.write_text('{"text": "a", "labels": "x"}\n')
-    config = config_for(tmp_path, file)
-    from utils.data import sources
-
-    source = sources._columns(pd.DataFrame({"text": pd.Series(["a\ud800"], dtype=object), "labels": ["x"]}), config, None)
-    assert source.texts == ["a?"]
-    assert "1 texts" in source.warnings[0]
+    source = given(["a\ud800", "b"], ["x", "x"])
+    assert "1 texts" in scan(source, "here").warnings[0]
+    assert write(config_for(tmp_path, "x.csv"), source) == [("a?", 0), ("b", 0)]
 
 
 def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
@@ -118,7 +128,7 @@ def test_sources_that_cannot_be_used(tmp_path: Path, name: str, content: bytes |
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_source(config_for(tmp_path, tmp_path / name))
+        scan(read_source(config_for(tmp_path, tmp_path / name)), "here")
     assert words in caught.value.what
     assert caught.value.where and caught.value.fix
 
@@ -138,8 +148,62 @@ def test_a_write_that_breaks_off_leaves_the_old_data_set(tmp_path: Path) -> None
     config = config_for(tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv"))
     config.data_file.parent.mkdir()
     config.data_file.write_text("old")
-    source = Source(texts=["a", 5], labels=["x", "x"], revision=None, warnings=())  # type: ignore[list-item]
-    with pytest.raises(AttributeError):
-        write(config, source)
+    whole = given(["a", "b"], ["x", "x"])
+    contents = scan(whole, "here")
+    mapping, origin, warnings = decide_mapping(contents.label_rows, None)
+
+    def broken() -> Iterator[tuple[str, str | None]]:
+        yield "a", "x"
+        raise ValueError("the network went away")
+
+    with pytest.raises(ValueError, match="network"):
+        write_dataset(config, Source(rows=broken), contents, mapping, origin, warnings)
     assert [p.name for p in config.data_file.parent.iterdir()] == ["val_df.csv"]
     assert config.data_file.read_text() == "old"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_many_files_by_a_pattern_are_one_data_set_in_the_order_of_their_names(tmp_path: Path, suffix: str) -> None:
+    for part in (2, 0, 1):
+        texts = [f"text {part}-{i}\nsecond line" for i in range(3)]
+        save(pd.DataFrame({"text": texts, "labels": ["a", "b", "a"]}), tmp_path / f"part-{part}{suffix}")
+    config = config_for(tmp_path, tmp_path / f"part-*{suffix}")
+    expected = [(f"text {part}-{i}\nsecond line", i % 2) for part in range(3) for i in range(3)]
+    assert write(config, read_source(config)) == expected
+    assert len(step("01").inputs(config)) == 3, "a changed part makes step 01 run again"
+    with pytest.raises(DataError, match="no such data file"):
+        scan(read_source(config_for(tmp_path, tmp_path / f"other-*{suffix}")), "here")
+
+
+def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": list("abcdef"), "labels": ["x", "y", "zebra", "zebra", None, "yak"]})
+    config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
+    source = read_source(config)
+    contents = scan(source, "here")
+    with pytest.raises(DataError, match=r"3 rows: 'zebra' \(2\), 'yak' \(1\)"):
+        decide_mapping(contents.label_rows, {"x": 0, "y": 1})
+    mapping, origin, warnings = decide_mapping(contents.label_rows, {"x": 0, "y": 1}, skip_unknown=True)
+    assert "3 rows have a label that the model does not know, and are skipped: 'zebra' (2), 'yak' (1)" in warnings[0]
+    write_dataset(config, source, contents, mapping, origin, warnings)
+    [rows] = iter_rows(config.data_file, 10)
+    assert rows.label_ids.tolist() == [0, 1, -2, -2, -1, -2]
+    assert pd.read_csv(config.data_file, keep_default_na=False).labels.tolist() == ["x", "y", "zebra", "zebra", "", "yak"]
+    with pytest.raises(DataError, match="0 names agree"):
+        decide_mapping(contents.label_rows, {"p": 0, "q": 1}, skip_unknown=True)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, suffix: str) -> None:
+    """Peak of what Python allocates, which is what reading a whole table into lists or frames would fill."""
+    peaks = []
+    for count in (20_000, 200_000):
+        file = save(pd.DataFrame({"text": ["a text of some length"] * count, "labels": "x"}), tmp_path / f"{count}{suffix}")
+        config = config_for(tmp_path, file, suffix=suffix)
+        tracemalloc.start()
+        source = read_source(config)
+        contents = scan(source, "here")
+        mapping, origin, warnings = decide_mapping(contents.label_rows, None)
+        write_dataset(config, source, contents, mapping, origin, warnings)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]

@@ -51,7 +51,7 @@ def test_imbalance_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("texts", "ids", "message"),
-    [(["a"], [3], "label id 3"), (["a"], [-2], "label id -2"), ([], [], "no rows"), (["", "\n"], [0, 0], "empty")],
+    [(["a"], [3], "label id 3"), (["a"], [-3], "label id -3"), ([], [], "no rows"), (["", "\n"], [0, 0], "empty")],
 )
 def test_data_that_cannot_be_measured_is_refused(tmp_path: Path, texts: list[str], ids: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from tests import support
 from utils.core.errors import ModelError
 from utils.evaluation.batching import Batching
-from utils.evaluation.predictor import Predictor, tokenize
+from utils.evaluation.predictor import Predictor, is_causal, tokenize
 
 CPU = torch.device("cpu")
 ODD = ("<pad>", "ends in padding <pad><pad>", "<pad> begins", "a\x00b", " \n\t ", "é漢字🎲", "long " * 5000, "<eos>")
@@ -85,6 +85,32 @@ def test_a_mask_is_given_only_where_there_is_padding(loaded: tuple[Any, Any]) ->
     predictor.predict(tokenize(tokenizer, ("aaa", "aaa", "a", "aaa b c d"), MAX_LENGTH))
     assert masks[0] is None
     assert masks[1].tolist()[0].count(0) > 0
+
+
+def test_a_causal_model_needs_no_mask(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    bert = BertForSequenceClassification(BertConfig(
+        vocab_size=320, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, pad_token_id=0,
+    )).eval()
+    assert (is_causal(model), is_causal(bert), is_causal(object())) == (True, False, False)
+    expected = plain_loop(bert, tokenizer, TEXTS, 16).softmax(-1).max(-1)
+    for which, answers in ((bert, expected), (model, plain_loop(model, tokenizer, TEXTS, 16).softmax(-1).max(-1))):
+        got = Predictor(which, 0, CPU, Batching(kind="dataset_order", limit=7)).predict(tokenize(tokenizer, TEXTS, MAX_LENGTH))
+        assert got.probabilities == pytest.approx(answers.values.numpy(), abs=1e-5)
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_cores(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    chunk, kept, found = tokenize(tokenizer, TEXTS, MAX_LENGTH), torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            got = Predictor(model, 0, CPU, Batching(kind="token_budget", limit=300)).predict(chunk)
+            assert torch.get_num_threads() == threads, "it is put back"
+        finally:
+            torch.set_num_threads(kept)
+        found.append(got.probabilities.tobytes() + got.predicted_ids.tobytes())
+    assert found[0] == found[1]
 
 
 class SmallMemory:

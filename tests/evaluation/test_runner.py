@@ -21,7 +21,7 @@ from tests.evaluation.test_predictor import SmallMemory, plain_loop
 from utils.config_loader import load_config
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import ConfigError
-from utils.evaluation import predictor, runner
+from utils.evaluation import predictor, runner, totals, worker
 from utils.model_utils import LoadedModel, load_model
 
 Evaluate = Callable[..., dict[str, Any]]
@@ -58,13 +58,13 @@ def predictions(folder: Path) -> pd.DataFrame:
 def count_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of every chunk that is really computed from here on."""
     seen: list[int] = []
-    real = predictor.Predictor.predict
+    real = predictor.Predictor.launch
 
-    def spy(self: predictor.Predictor, chunk: predictor.TokenChunk) -> predictor.Predictions:
+    def spy(self: predictor.Predictor, chunk: predictor.TokenChunk) -> predictor.Running:
         seen.append(len(chunk.ids))
         return real(self, chunk)
 
-    monkeypatch.setattr(predictor.Predictor, "predict", spy)
+    monkeypatch.setattr(predictor.Predictor, "launch", spy)
     return seen
 
 
@@ -83,7 +83,7 @@ def test_figures_and_predictions_are_the_plain_loops(
     assert metrics["throughput_samples_per_sec"] == pytest.approx(60 / metrics["inference_time_s"])
     assert metrics["accuracy_ci95_low"] < metrics["accuracy"] < metrics["accuracy_ci95_high"]
     assert metrics["gpu_util"] is None
-    assert runner.NO_CUDA in metrics["warnings"]
+    assert totals.NO_CUDA in metrics["warnings"]
     assert (metrics["max_tokens_per_batch"] is None) == (batching == "dataset_order")
 
 
@@ -193,7 +193,7 @@ def test_old_predictions_stay_until_the_new_run_is_complete(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(predictor.Predictor, "predict", fail)
+        patch.setattr(predictor.Predictor, "launch", fail)
         evaluate("profiling.max_length=4")
     assert chunk_bytes(tmp_path) == old
 
@@ -248,8 +248,27 @@ def test_an_error_in_the_background_comes_to_the_front() -> None:
         yield 1
         raise ValueError("cut")
 
-    ahead = runner._ahead(items())
+    ahead = worker.ahead(items())
     assert next(ahead) == 1
     with pytest.raises(ValueError, match="cut"):
         next(ahead)
     assert os.getpid()  # and the thread has ended: the pool joins it
+
+
+def test_a_chunk_written_while_the_next_one_runs_is_the_same(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: one chunk in flight while the next is launched."""
+    more = (EXACT, "evaluation.chunk_rows=7")
+    evaluate(*more)
+    real = worker.ChunkWorker.__init__
+
+    def overlapping(self: worker.ChunkWorker, *arguments: Any) -> None:
+        real(self, *arguments)
+        self.in_flight = 1
+
+    monkeypatch.setattr(worker.ChunkWorker, "__init__", overlapping)
+    metrics = evaluate(*more, folder=tmp_path / "other")
+    assert chunk_bytes(tmp_path / "other") == chunk_bytes(tmp_path)
+    assert metrics["num_samples"] == 60
+    assert 0 < metrics["inference_time_s"] < 60

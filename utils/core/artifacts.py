@@ -92,6 +92,10 @@ class ResultFiles:
         """What the steps remember between runs: finished steps, the sweep's rows."""
         return self.results_dir / ".state"
 
+    @property
+    def lock(self) -> Path:
+        return self.state_dir / "lock"
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:

@@ -10,12 +10,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from utils.config_loader import Config, load_config
 from utils.core import console
 from utils.core.artifacts import cannot_write
 from utils.core.errors import Interrupted, UserError
+from utils.core.lock import hold
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +46,13 @@ def common_arguments(args: argparse.Namespace) -> list[str]:
     return ["--config", args.config, "--log-level", args.log_level, *overrides]
 
 
-def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] | None = None) -> int:
+def run_script(
+    parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] | None = None, *, alone: bool = False
+) -> int:
     """Parse, load the config, run ``body``, and turn how it ended into an exit code.
+
+    Args:
+        alone: whether ``body`` writes results, and so must be the only one in its results folder.
 
     Returns:
         0 done; 1 failed inside; 2 the user must change something; 130 or 143 interrupted.
@@ -60,7 +67,8 @@ def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] 
         log_file = _log_file(config, name)
         console.start_logging(args.log_level, log_file)
         logger.info("%s started: %s", name, " ".join(sys.argv))
-        body(config, args)
+        with hold(config.files.lock) if alone and not getattr(args, "dry_run", False) else nullcontext():
+            body(config, args)
     except UserError as error:
         console.complain(f"Error: {error}")
         return error.exit_code
@@ -78,10 +86,10 @@ def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] 
     return 0
 
 
-def run_file(body: Callable[[Config], object], description: str | None) -> int:
-    """``run_script`` for a file of ``scripts/`` that takes the shared flags alone."""
+def run_file(body: Callable[[Config], object], description: str | None, *, alone: bool = False) -> int:
+    """``run_script`` for a file of ``scripts/`` that takes no flags but the shared ones."""
     parser = make_parser(description or "", f"python scripts/{Path(sys.argv[0]).name} --config configs/demo.yaml")
-    return run_script(parser, lambda config, _: body(config))
+    return run_script(parser, lambda config, _: body(config), alone=alone)
 
 
 def resume_command() -> str:

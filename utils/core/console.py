@@ -59,6 +59,7 @@ def progress(items: Iterable[T] | None = None, *, total: float | None = None, wh
 
 def start_logging(level: str, log_file: Path | None) -> None:
     """Send log records of ``level`` and above to the terminal's standard error, and all to ``log_file``."""
+    logging.raiseExceptions = False  # a full disk is told once, by whoever cannot write a result
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(level)
     # What the console module says is on the terminal already.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import Interrupted, UserError
+from utils.core.lock import held
 from utils.core.steps import Step
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ def run_step(item: Step, arguments: Sequence[str]) -> float:
         StepFailed: the step ended with another code than 0.
     """
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, str(item.path), *arguments], cwd=PROJECT_ROOT, start_new_session=True)
+    words = [sys.executable, str(item.path), *arguments]
+    process = subprocess.Popen(words, cwd=PROJECT_ROOT, start_new_session=True, pass_fds=held())
     try:
         code = process.wait()
     except (Interrupted, KeyboardInterrupt):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.config_loader import EMBEDDED, Config, project_path
+from utils.config_loader import EMBEDDED, Config, project_path, source_files
 from utils.core.artifacts import PROJECT_ROOT, fingerprint, read_json, sha256_file, sha256_tree, write_json
 from utils.core.errors import UserError
 
@@ -40,8 +40,7 @@ class Step:
 
 
 def _source(config: Config) -> tuple[Path, ...]:
-    local = project_path(config.dataset.hf_name)
-    return (local,) if local.is_file() else ()
+    return tuple(source_files(config.dataset.hf_name))
 
 
 def _model(config: Config) -> tuple[Path, ...]:
@@ -58,7 +57,7 @@ STEPS = (
         number="01", script="01_download_data.py", skip_flag="skip_download",
         title="Download and check the data set",
         settings=("dataset.hf_name", "dataset.revision", "dataset.split", "dataset.local_path", "dataset.text_column",
-                  "dataset.label_column", "model.name", "model.revision", "embedded"),
+                  "dataset.label_column", "model.name", "model.revision", "embedded", "evaluation.unknown_labels"),
         inputs=_source,
         outputs=_data,
         sources=("utils/data/*.py", "utils/hub.py", "utils/model_source.py", "utils/model_utils.py"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ SHOWN = 8
 STEP_01 = "python scripts/01_download_data.py"
 MISSING_ID = -1
 """The label id of a row without a label: predicted, and left out of accuracy."""
+
+UNKNOWN_ID = -2
+"""The label id of a row with a label that the model does not know, where such rows are skipped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,13 +59,14 @@ def read_mapping_file(path: Path) -> LabelMapping:
 
 
 def decide_mapping(
-    dataset_labels: Iterable[str], model_label2id: dict[str, int] | None
+    dataset_labels: Iterable[str], model_label2id: dict[str, int] | None, *, skip_unknown: bool = False
 ) -> tuple[LabelMapping, str, tuple[str, ...]]:
     """Choose the label ids.
 
     Args:
-        dataset_labels: the distinct labels of the data set, as text.
+        dataset_labels: the labels of the data set, as text; a Counter says how many rows have each.
         model_label2id: the model's names, or None where it has only ``LABEL_0`` and so on.
+        skip_unknown: leave labels that the model does not know to ``UNKNOWN_ID``, as long as it knows some.
 
     Returns:
         The mapping, its source (``model``, ``sorted`` or ``ids``), and warnings.
@@ -69,7 +74,8 @@ def decide_mapping(
     Raises:
         DataError: names that match only partly, or label counts that differ.
     """
-    labels = set(dataset_labels)
+    rows = Counter(dataset_labels)
+    labels = set(rows)
     if not labels:
         raise DataError("The data set has no labels.", fix="name the right column: --set dataset.label_column=NAME")
     if model_label2id is None:
@@ -91,22 +97,33 @@ def decide_mapping(
     if not labels & set(names) and labels <= {str(i) for i in range(len(names))}:
         warning = "the data set's labels are numbers: they are taken for the model's label ids"
         return LabelMapping(names=names), "ids", (warning,)
-    raise _mismatch(labels, set(names))
+    unknown = Counter({name: count for name, count in rows.items() if name not in names})
+    if skip_unknown and labels & set(names):
+        said = f"{unknown.total():,} rows have a label that the model does not know, and are skipped: {_some(_counted(unknown))}"
+        return LabelMapping(names=names), "model", (said,)
+    raise _mismatch(labels, set(names), unknown)
 
 
-def _mismatch(labels: set[str], names: set[str]) -> DataError:
+def _mismatch(labels: set[str], names: set[str], unknown: Counter[str]) -> DataError:
     counts = f"The data set has {len(labels)} labels, the model {len(names)}; {len(labels & names)} names agree."
+    only = f"only in the data set, {unknown.total():,} rows: {_some(_counted(unknown))}"
     return DataError(
-        f"{counts}\n  only in the data set: {_some(labels - names)}\n  only in the model: {_some(names - labels)}",
+        f"{counts}\n  {only}\n  only in the model: {_some(map(repr, sorted(names - labels)))}",
         where="dataset.label_column",
-        fix="use the model that was fine-tuned on this data set, or rename the labels so that they agree",
+        fix="use the model that was fine-tuned on this data set, rename the labels so that they agree, or leave those "
+        "rows out of accuracy with --set evaluation.unknown_labels=skip",
     )
 
 
-def _some(names: set[str]) -> str:
-    shown = sorted(names)[:SHOWN]
+def _counted(rows: Counter[str]) -> list[str]:
+    return [f"{name!r} ({count:,})" for name, count in sorted(rows.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    shown = names[:SHOWN]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return (", ".join(map(repr, shown)) or "none") + more
+    return (", ".join(shown) or "none") + more
 
 
 def _natural(name: str) -> tuple[int, int, str]:

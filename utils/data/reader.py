@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Rows:
     Args:
         start: position of the first row in the data set.
         texts: one a row.
-        label_ids: int64 of shape ``[rows]``; -1 where a row has no label.
+        label_ids: int64 of shape ``[rows]``; -1 where a row has no label, -2 where the model does not know it.
     """
 
     start: int
@@ -43,19 +44,35 @@ def read_label_mapping(path: Path) -> LabelMapping:
     return read_mapping_file(path)
 
 
+def encodable(text: str) -> str:
+    """The text; lone surrogates, which neither UTF-8 nor a tokenizer takes, become question marks."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def count_rows(path: Path) -> int:
     """How many rows the data set has.
 
     Raises:
         DataError: missing, unreadable, or empty.
     """
-    if path.suffix == ".parquet" and path.is_file():
-        rows = int(pq.read_metadata(path).num_rows)
-    else:
-        rows = sum(len(part.texts) for part in iter_rows(path, BLOCK_ROWS))
+    if not path.is_file():
+        raise DataError("There is no data set yet.", where=path, fix=FIX)
+    state = path.stat()
+    rows = _count(path, state.st_mtime_ns, state.st_size)
     if not rows:
         raise DataError("The data set has no rows.", where=path, fix=FIX)
     return rows
+
+
+@lru_cache(maxsize=8)
+def _count(path: Path, mtime_ns: int, size_bytes: int) -> int:
+    """Counted once as long as the file stays what it is: a CSV has to be read for it."""
+    if path.suffix != ".parquet":
+        return sum(len(part.texts) for part in iter_rows(path, BLOCK_ROWS))
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The data set cannot be read: {error}.", where=path, fix=FIX) from error
 
 
 def iter_rows(path: Path, chunk_rows: int, max_rows: int | None = None) -> Iterator[Rows]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from utils.config_loader import EMBEDDED, SOURCE_SUFFIXES, Config, project_path
+from utils.config_loader import EMBEDDED, SOURCE_SUFFIXES, Config, project_path, source_files
 from utils.core.artifacts import atomic_path, sha256_file, write_json
 from utils.core.errors import DataError
-from utils.data.labels import MISSING_ID, LabelMapping
-from utils.data.reader import COLUMNS
+from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping
+from utils.data.reader import BLOCK_ROWS, COLUMNS, encodable
 
 SYNONYMS = {"text": "query", "query": "text", "labels": "label", "label": "labels"}
 SPARE_BYTES = 50 * 10**6
@@ -25,86 +29,147 @@ SPARE_BYTES = 50 * 10**6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Texts and labels as they were found.
+    """Texts and labels as they were found, in a stream: memory does not grow with the rows.
 
     Args:
-        texts: one a row; a missing text is an empty one.
-        labels: as text, None where a row has no label.
+        rows: reads from the beginning: a text and its label as text. A missing text is an empty one, a missing label None.
         revision: the commit on the hub, None for a file.
-        warnings: what the user should know about how they were read.
     """
 
-    texts: list[str]
-    labels: list[str | None]
-    revision: str | None
+    rows: Callable[[], Iterator[tuple[str, str | None]]]
+    revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contents:
+    """What one reading of a source found: rows, rows by label, and what the user should know."""
+
+    num_rows: int
+    text_bytes: int
+    nul_texts: int
+    label_rows: Counter[str]
     warnings: tuple[str, ...]
 
 
 def read_source(config: Config) -> Source:
-    """Read what ``dataset.hf_name`` names.
+    """Open what ``dataset.hf_name`` names.
 
     Raises:
-        DataError: not there, not readable, no rows, or without the columns.
+        DataError: not there, not readable, or without the columns (also while it is read).
         UserError: the hub refused or cannot be reached.
     """
-    settings = config.dataset
-    if settings.hf_name == EMBEDDED:
-        return _columns(pd.read_parquet(config.path("embedded.dir") / "corpus_eval.parquet"), config, None)
-    file = project_path(settings.hf_name)
-    if file.suffix in SOURCE_SUFFIXES:
-        return _columns(_read_file(file), config, None)
+    name = config.dataset.hf_name
+    if name == EMBEDDED:
+        return _in_files([config.path("embedded.dir") / "corpus_eval.parquet"], config)
+    if Path(name).suffix in SOURCE_SUFFIXES:
+        return _in_files(source_files(name) or [project_path(name)], config)
     return _read_hub(config)
 
 
-def write_dataset(config: Config, source: Source, mapping: LabelMapping, origin: str, warnings: tuple[str, ...]) -> None:
+def scan(source: Source, where: str) -> Contents:
+    """Read the source once and count.
+
+    Raises:
+        DataError: no rows, or what reading it raises.
+    """
+    labels: Counter[str] = Counter()
+    rows = size = nuls = replaced = 0
+    for text, label in source.rows():
+        rows += 1
+        size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        nuls += "\0" in text
+        replaced += encodable(text) != text
+        labels.update([label] if label else ())
+    if not rows:
+        raise DataError("The data set has no rows.", where=where, fix="name another file or split")
+    warnings = (f"{replaced} texts held lone surrogates, which UTF-8 cannot hold; each became '?'",) if replaced else ()
+    return Contents(num_rows=rows, text_bytes=size, nul_texts=nuls, label_rows=labels, warnings=warnings)
+
+
+def write_dataset(
+    config: Config, source: Source, contents: Contents, mapping: LabelMapping, origin: str, warnings: tuple[str, ...]
+) -> None:
     """Write the data set, its label mappings and its record; each file is whole or untouched."""
     numbers = mapping.label2id if origin != "ids" else {str(i): i for i in range(len(mapping.names))}
-    ids = [MISSING_ID if label is None else numbers[label] for label in source.labels]
-    names = [mapping.names[number] if number != MISSING_ID else "" for number in ids]
     file = config.data_file
-    if file.suffix == ".csv" and sys.version_info < (3, 11) and any("\0" in text for text in source.texts):
+    if file.suffix == ".csv" and sys.version_info < (3, 11) and contents.nul_texts:
         fix = f"use Python 3.11 or later, or --set dataset.local_path={file.with_suffix('.parquet')}"
         raise DataError("Texts hold NUL characters, which Python 3.10's csv module cannot write.", where=file, fix=fix)
-    _check_space(file, sum(len(text.encode()) for text in source.texts))
+    _check_space(file, contents.text_bytes)
+
+    def rows() -> Iterator[tuple[str, str, int]]:
+        for text, label in source.rows():
+            number = MISSING_ID if label is None else numbers.get(label, UNKNOWN_ID)
+            yield encodable(text), mapping.names[number] if number >= 0 else label or "", number
+
     with atomic_path(file) as temporary:
-        if file.suffix == ".parquet":
-            frame = pd.DataFrame(dict(zip(COLUMNS, (source.texts, names, ids), strict=True)))
-            frame.to_parquet(temporary, index=False)
-        else:
-            with temporary.open("w", encoding="utf-8", newline="") as out:
-                # All strings are quoted: a lone carriage return or an empty text comes back as it was.
-                table = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-                table.writerow(COLUMNS)
-                table.writerows(zip(source.texts, names, ids, strict=True))
+        (_write_parquet if file.suffix == ".parquet" else _write_csv)(temporary, rows())
     write_json(config.label_mappings_file, mapping.to_json())
     record = {
-        "name": config.dataset.hf_name, "revision": source.revision, "num_rows": len(ids),
+        "name": config.dataset.hf_name, "revision": source.revision, "num_rows": contents.num_rows,
         "num_labels": len(mapping.names), "label_mapping_source": origin, "sha256": sha256_file(file),
-        "warnings": [*source.warnings, *warnings],
+        "warnings": [*contents.warnings, *warnings],
     }
     write_json(file.parent / "dataset_info.json", record)
 
 
-def _read_file(file: Path) -> pd.DataFrame:
-    fix = "--set dataset.hf_name=PATH names a UTF-8 .csv, a .jsonl or a .parquet file"
+def _write_csv(file: Path, rows: Iterator[tuple[str, str, int]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as out:
+        # All strings are quoted: a lone carriage return or an empty text comes back as it was.
+        table = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(rows)
+
+
+def _write_parquet(file: Path, rows: Iterator[tuple[str, str, int]]) -> None:
+    schema = pa.schema(list(zip(COLUMNS, (pa.string(), pa.string(), pa.int64()), strict=True)))
+    with pq.ParquetWriter(file, schema) as out:
+        while block := list(islice(rows, BLOCK_ROWS)):
+            out.write_batch(pa.record_batch([pa.array(column) for column in zip(*block, strict=True)], schema=schema))
+
+
+def _in_files(files: list[Path], config: Config) -> Source:
+    def rows() -> Iterator[tuple[str, str | None]]:
+        for file in files:
+            for frame in _frames(file):
+                yield from _pairs(frame, config, file)
+
+    return Source(rows=rows)
+
+
+def _frames(file: Path) -> Iterator[pd.DataFrame]:
+    """A file's rows in pieces; a piece without rows still has the columns."""
+    fix = "--set dataset.hf_name=PATH names UTF-8 .csv, .jsonl or .parquet files"
     try:
         if file.suffix == ".parquet":
-            return pd.read_parquet(file)
-        if file.suffix == ".jsonl":
-            return pd.read_json(file, lines=True, dtype=False, encoding="utf-8", convert_dates=False)
-        with file.open(encoding="utf-8-sig", newline="") as source:
-            rows = list(csv.reader(source))
-        width = len(rows[0]) if rows else 0
-        bad = next((i for i, row in enumerate(rows, start=1) if row and len(row) != width), None)
-        if bad is not None:
-            raise DataError(f"Row {bad} has {len(rows[bad - 1])} fields, the header {width}.", where=file, fix=fix)
-        return pd.DataFrame([row for row in rows[1:] if row], columns=rows[0] if rows else [], dtype=object)
+            table = pq.ParquetFile(file)
+            yield table.schema_arrow.empty_table().to_pandas()
+            yield from (batch.to_pandas() for batch in table.iter_batches(batch_size=BLOCK_ROWS))
+        elif file.suffix == ".jsonl":
+            yield from pd.read_json(
+                file, lines=True, dtype=False, encoding="utf-8", convert_dates=False, chunksize=BLOCK_ROWS
+            )
+        else:
+            yield from _csv_frames(file, fix)
     except FileNotFoundError as error:
         raise DataError("There is no such data file.", where=file, fix=fix) from error
     except UnicodeDecodeError as error:
         raise DataError(f"The data file is not UTF-8: {error.reason} at byte {error.start}.", where=file, fix=fix) from error
     except (ValueError, OSError, csv.Error, pa.ArrowInvalid) as error:
         raise DataError(f"The data file cannot be read: {error}.", where=file, fix=fix) from error
+
+
+def _csv_frames(file: Path, fix: str) -> Iterator[pd.DataFrame]:
+    with file.open(encoding="utf-8-sig", newline="") as source:
+        lines = csv.reader(source)
+        header = next(lines, [])
+        yield pd.DataFrame(columns=header, dtype=object)
+        numbered = ((number, line) for number, line in enumerate(lines, start=2) if line)
+        while block := list(islice(numbered, BLOCK_ROWS)):
+            for number, line in block:
+                if len(line) != len(header):
+                    raise DataError(f"Row {number} has {len(line)} fields, the header {len(header)}.", where=file, fix=fix)
+            yield pd.DataFrame([line for _, line in block], columns=header, dtype=object)
 
 
 def _read_hub(config: Config) -> Source:
@@ -123,37 +188,31 @@ def _read_hub(config: Config) -> Source:
                 raise
             fix = "--set dataset.split=NAME, with one of the names above"
             raise DataError(f"The data set has no split {settings.split!r}: {error}", where=name, fix=fix) from error
-    frame = table.to_pandas()
-    for column, feature in table.features.items():
-        if isinstance(feature, ClassLabel):
-            names = feature.names
-            frame[column] = [None if pd.isna(i) or i < 0 else names[int(i)] for i in frame[column]]
-    return _columns(frame, config, place.commit)
+    names = {column: feature.names for column, feature in table.features.items() if isinstance(feature, ClassLabel)}
+
+    def rows() -> Iterator[tuple[str, str | None]]:
+        yield from _pairs(pd.DataFrame(columns=list(table.features)), config, name)
+        for part in table.iter(batch_size=BLOCK_ROWS):
+            named = {column: [None if i is None or i < 0 else known[i] for i in part[column]] for column, known in names.items()}
+            yield from _pairs(pd.DataFrame({**part, **named}, dtype=object), config, name)
+
+    return Source(rows=rows, revision=place.commit)
 
 
-def _columns(frame: pd.DataFrame, config: Config, revision: str | None) -> Source:
-    text_column = _find(frame, config.dataset.text_column, "dataset.text_column", config)
-    label_column = _find(frame, config.dataset.label_column, "dataset.label_column", config)
-    if not len(frame):
-        raise DataError("The data set has no rows.", where=config.dataset.hf_name, fix="name another file or split")
-    texts, replaced = [], 0
-    for value in frame[text_column]:
-        text = "" if _missing(value) else str(value)
-        clean = text.encode("utf-8", "replace").decode("utf-8")
-        replaced += clean != text
-        texts.append(clean)
-    warnings = (f"{replaced} texts held lone surrogates, which UTF-8 cannot hold; each became '?'",) if replaced else ()
-    labels = [None if _missing(value) else _label(value) for value in frame[label_column]]
-    return Source(texts=texts, labels=labels, revision=revision, warnings=warnings)
+def _pairs(frame: pd.DataFrame, config: Config, where: object) -> Iterator[tuple[str, str | None]]:
+    text_column = _find(frame, config.dataset.text_column, "dataset.text_column", where)
+    label_column = _find(frame, config.dataset.label_column, "dataset.label_column", where)
+    for text, label in zip(frame[text_column], frame[label_column], strict=True):
+        yield "" if _missing(text) else str(text), None if _missing(label) else _label(label)
 
 
-def _find(frame: pd.DataFrame, wanted: str, key: str, config: Config) -> str:
+def _find(frame: pd.DataFrame, wanted: str, key: str, where: object) -> str:
     for name in (wanted, SYNONYMS.get(wanted, wanted)):
         if name in frame.columns:
             return name
     raise DataError(
         f"The data set has no column {wanted!r}; it has {', '.join(map(repr, frame.columns)) or 'none'}.",
-        where=config.dataset.hf_name, fix=f"--set {key}=NAME, with one of those",
+        where=where, fix=f"--set {key}=NAME, with one of those",
     )
 
 

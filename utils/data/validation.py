@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.core.errors import DataError
-from utils.data.labels import MISSING_ID, LabelMapping
+from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping
 from utils.data.reader import FIX, Rows, iter_rows
 
 BLOCK_ROWS = 1024
@@ -44,7 +44,8 @@ def validate_dataset(
         lengths += count_tokens(rows.texts)
     if texts["empty"] == len(lengths):
         raise DataError("Every text of the data set is empty." if lengths else "The data set has no rows.", where=path, fix=FIX)
-    unlabelled, repeated, cut = labels.pop(MISSING_ID, 0), len(lengths) - len(seen), sum(n > max_length for n in lengths)
+    unlabelled = labels.pop(MISSING_ID, 0) + labels.pop(UNKNOWN_ID, 0)
+    repeated, cut = len(lengths) - len(seen), sum(n > max_length for n in lengths)
     largest, smallest = max(labels, key=labels.__getitem__), min(labels, key=labels.__getitem__)
     tokens = zip(QUANTILES, np.quantile(lengths, QUANTILES, method="higher"), strict=True)
     findings = {
@@ -60,7 +61,7 @@ def validate_dataset(
     warnings = {
         f"{texts['empty']:,} texts are empty": texts["empty"],
         f"{repeated:,} texts repeat an earlier one": repeated,
-        f"{unlabelled:,} rows have no label and are left out of accuracy": unlabelled,
+        f"{unlabelled:,} rows have no label that the model knows and are left out of accuracy": unlabelled,
         f"labels without a row: {', '.join(unused)}": unused,
         f"the largest label has over {IMBALANCE} times the rows of the smallest: read F1 (macro) beside accuracy":
             labels[largest] > IMBALANCE * min(filter(None, labels.values()), default=0),
@@ -81,7 +82,7 @@ def _peculiar(text: str) -> Iterator[str]:
 
 
 def _check_ids(rows: Rows, num_labels: int, path: Path) -> None:
-    wrong = np.flatnonzero((rows.label_ids < MISSING_ID) | (rows.label_ids >= num_labels))
+    wrong = np.flatnonzero((rows.label_ids < UNKNOWN_ID) | (rows.label_ids >= num_labels))
     if len(wrong):
         raise DataError(
             f"Row {rows.start + wrong[0]} has the label id {rows.label_ids[wrong[0]]}; the label mappings end at {num_labels - 1}.",

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import re
 import shutil
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from utils.evaluation.predictor import Predictions
 
 logger = logging.getLogger(__name__)
 
-OURS = re.compile(r"^\.?rows-\d{12}-\d{12}-[0-9a-f]{12}\.(parquet|json)")
+OURS = re.compile(r"^\.?rows-(?P<start>\d{12})-(?P<stop>\d{12})-[0-9a-f]{12}\.(parquet|json)")
 """Chunks, their figures, and what a killed run left of one that it was writing."""
 COLUMNS = {
     "row_id": pa.int64(), "label_id": pa.int32(), "predicted_id": pa.int32(), "predicted_probability": pa.float32(),
@@ -34,18 +33,21 @@ COLUMNS = {
 class ChunkFigures:
     """What one chunk cost. Kept beside its predictions, so that these are the same bytes on every run.
 
-    ``padded_tokens`` were computed, padding included; ``seconds`` are explained at ``evaluate_dataset``.
+    ``padded_tokens`` were computed, padding included; ``seconds`` are explained at ``evaluate_dataset``;
+    ``gpu_util_pct`` stands for the last ``gpu_util_s`` seconds, which may hold earlier chunks that have none.
     """
 
     num_rows: int
     num_tokens: int
     padded_tokens: int
     num_truncated: int | None
+    num_unknown_labels: int
     seconds: float
     gpu_mem_used_bytes: int | None
     peak_gpu_mem_bytes: int | None
     cpu_mem_used_bytes: int
     gpu_util_pct: float | None
+    gpu_util_s: float
     gpu_warnings: tuple[str, ...]
 
 
@@ -117,11 +119,18 @@ class ChunkStore:
         old, new = before["identity"], self.identity
         return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
 
-    def drop_all_but(self, kept: Collection[Path]) -> None:
-        """Once a run is complete: remove every other chunk of ours and what is remembered of other runs."""
-        names = {file.name for file in kept} | {self._record(file).name for file in kept}
-        for file in [*self.folder.iterdir(), *self.state.iterdir()]:
-            if OURS.match(file.name) and file.name not in names:
+    def has(self, start: int, stop: int) -> bool:
+        """Whether a chunk is finished and whole."""
+        return self.load(start, stop) is not None
+
+    def drop_all_but(self, total: int, chunk_rows: int) -> None:
+        """Once a run of ``total`` rows is complete: remove every other chunk of ours and what is known of other runs."""
+        for file in (file for folder in (self.folder, self.state) for file in folder.iterdir()):
+            if not (ours := OURS.match(file.name)):
+                continue
+            start, stop = int(ours["start"]), int(ours["stop"])
+            whole = start % chunk_rows == 0 and stop == min(start + chunk_rows, total)
+            if not whole or file.stem != self.file(start, stop).stem:
                 file.unlink()
         for state in set(self.all_states.iterdir()) - {self.state}:
             shutil.rmtree(state)

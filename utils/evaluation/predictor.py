@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from utils.core.errors import ModelError
+from utils.data.reader import encodable
 from utils.evaluation.batching import Batching, Indices, padded_tokens
 
 logger = logging.getLogger(__name__)
 
+Output = tuple[torch.Tensor, torch.Tensor] | None
 CPU_BUDGETS = (1024, 2048, 4096, 8192, 16384)
 CUDA_BUDGETS = (4096, 8192, 16384, 32768, 65536, 131072)
+TEXTS_A_CALL = 512
 TRIAL_SECONDS = 6.0
 TRIAL_SPOTS = (0.15, 0.5, 0.85)  # of all tokens, sorted by length
 WORTH_CHANGING = 1.02  # a larger budget must be this much faster: it takes more memory
@@ -48,23 +52,47 @@ class Predictions:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenChunk:
-    """Token ids of the texts, cut at ``max_length``, not padded."""
-    encoded = tokenizer(
-        [_encodable(text) for text in texts], truncation=True, max_length=max_length, padding=False,
-        return_attention_mask=False, return_token_type_ids=False,
-    )
-    ids = [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
+    """Token ids of the texts, cut at ``max_length``, not padded.
+
+    A few hundred texts a call: while a call's results become Python objects, no other thread can launch work on a GPU.
+    """
+    ids: list[NDArray[np.int64]] = []
+    truncated: int | None = 0
+    for start in range(0, len(texts), TEXTS_A_CALL):
+        encoded = tokenizer(
+            [encodable(text) for text in texts[start : start + TEXTS_A_CALL]], truncation=True, max_length=max_length,
+            padding=False, return_attention_mask=False, return_token_type_ids=False,
+        )
+        ids += [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
+        known = encoded.encodings if truncated is not None else None
+        truncated = truncated + sum(bool(item.overflowing) for item in known) if known else None  # type: ignore[operator]
     nothing = np.array([tokenizer.pad_token_id], dtype=np.int64)
     return TokenChunk(
         ids=tuple(row if row.size else nothing for row in ids),
-        num_tokens=np.array([row.size for row in ids], dtype=np.int64),
-        num_truncated=sum(bool(item.overflowing) for item in encoded.encodings) if encoded.encodings else None,
+        num_tokens=np.array([row.size for row in ids], dtype=np.int64), num_truncated=truncated,
     )
 
 
-def _encodable(text: str) -> str:
-    """The text; lone surrogates, which no tokenizer takes, become question marks."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+class Running:
+    """A chunk whose batches are launched: on a GPU they may still be running, and their results on the way here."""
+
+    def __init__(self, lengths: Indices, batches: list[Indices], ids: torch.Tensor, values: torch.Tensor) -> None:
+        self._lengths, self._batches = lengths, batches
+        self._ids, self._values = _to_host(ids), _to_host(values)
+        self._copied = torch.cuda.Event() if ids.is_cuda else None
+        if self._copied:
+            self._copied.record(torch.cuda.current_stream(ids.device))
+
+    def result(self) -> Predictions:
+        """The predictions in the chunk's order; waits for the device, without stopping what was launched since."""
+        if self._copied:
+            self._copied.synchronize()
+        rows = np.concatenate(self._batches)
+        assert len(rows) == len(self._lengths), "every row was predicted once"
+        predicted, probabilities = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.float32)
+        predicted[rows], probabilities[rows] = self._ids.numpy(), self._values.numpy()
+        padded = sum(padded_tokens(self._lengths[batch]) for batch in self._batches)
+        return Predictions(predicted_ids=predicted, probabilities=probabilities, padded_tokens=padded)
 
 
 class Predictor:
@@ -75,34 +103,70 @@ class Predictor:
         self.pad_token_id = pad_token_id
         self.device = device
         self.batching = batching
+        self.needs_mask = not is_causal(model)
+        self.compiled: Any = None
+        """The model compiled, for batches without a mask."""
 
-    @torch.inference_mode()
     def predict(self, chunk: TokenChunk) -> Predictions:
-        """Predict every row; results come back in the chunk's order, in one copy from the device.
+        """Predict every row; results come back in the chunk's order."""
+        return self.launch(chunk).result()
 
-        A batch that does not fit into memory is planned again at half its size, with all that had not run yet;
+    def launch(self, chunk: TokenChunk) -> Running:
+        """Start every batch of the chunk. On a GPU the host waits for nothing but memory.
+
+        When a batch does not fit into memory, all that has not run yet is planned again at half its size;
         the smaller limit stays for later chunks.
 
         Raises:
             ModelError: a single row does not fit.
         """
-        lengths = chunk.lengths
-        pending = deque(self.batching.plan(lengths))
+        lengths, left = chunk.lengths, np.arange(len(chunk.ids))
         done: list[tuple[Indices, torch.Tensor, torch.Tensor]] = []
-        while pending:
-            rows = pending.popleft()
-            output = self._run_or_none(chunk, rows)
-            if output is None:
-                pending = self._planned_smaller(lengths, rows, pending)
-            else:
-                done.append((rows, *output))
-        return _in_file_order(lengths, done)
+        while len(left):
+            plan = [left[rows] for rows in self.batching.plan(lengths[left])]
+            outputs = self._run_all(chunk, plan)
+            done += [(rows, *output) for rows, output in zip(plan, outputs, strict=True) if output is not None]
+            unfinished = [rows for rows, output in zip(plan, outputs, strict=True) if output is None]
+            if unfinished:
+                self._back_off(lengths[unfinished[0]])
+            left = np.sort(np.concatenate(unfinished)) if unfinished else left[:0]
+        batches, ids, values = (list(column) for column in zip(*done, strict=True))
+        with torch.inference_mode():
+            return Running(lengths, batches, torch.cat(ids), torch.cat(values))
 
-    def _run_or_none(self, chunk: TokenChunk, rows: Indices) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _run_all(self, chunk: TokenChunk, plan: list[Indices]) -> list[Output]:
+        """The outputs of the batches, None from the first on for which memory ran out.
+
+        On the CPU batches run side by side, each on one core: what is too small to be split keeps no core waiting, and
+        the bytes of a result do not depend on the number of cores.
+        """
+        full = threading.Event()
+
+        def attempt(rows: Indices) -> Output:
+            output = None if full.is_set() else self._run_or_none(chunk, rows)
+            if output is None:
+                full.set()
+            return output
+
+        if self.device.type == "cuda":
+            return [attempt(rows) for rows in plan]
+        lanes = torch.get_num_threads()
+        torch.set_num_threads(1)
+        pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        try:
+            return list(pool.map(attempt, plan))
+        finally:
+            full.set()  # an interruption does not wait for the batches that have not begun
+            pool.shutdown()
+            torch.set_num_threads(lanes)
+
+    @torch.inference_mode()
+    def _run_or_none(self, chunk: TokenChunk, rows: Indices) -> Output:
         """Label ids and probabilities, still on the device; None where memory ran out."""
         try:
             ids, mask = self._batch(chunk, rows)
-            logits = self.model(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
+            run = self.compiled if self.compiled is not None and mask is None else self.model
+            logits = run(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
             best = logits.softmax(dim=-1).max(dim=-1)
             return best.indices, best.values
         except RuntimeError as error:
@@ -111,37 +175,58 @@ class Predictor:
                 raise
         return None
 
-    def _planned_smaller(self, lengths: Indices, failed: Indices, pending: deque[Indices]) -> deque[Indices]:
+    def _back_off(self, lengths: Indices) -> None:
         # Outside the handler: the traceback no longer holds the tensors that filled the memory.
         torch.cuda.empty_cache()
-        if len(failed) == 1:
+        if len(lengths) == 1:
             raise ModelError(
-                f"A single text of {int(lengths[failed[0]])} tokens does not fit into the memory of {self.device}.",
+                f"A single text of {int(lengths[0])} tokens does not fit into the memory of {self.device}.",
                 where="evaluation", fix="lower profiling.max_length, or use --set model.dtype=bfloat16",
             )
-        self.batching = self.batching.backed_off(lengths[failed])
-        logger.warning("memory ran out at %d rows; batches now hold at most %d", len(failed), self.batching.limit)
-        left = np.sort(np.concatenate([failed, *pending]))
-        return deque(left[rows] for rows in self.batching.plan(lengths[left]))
+        self.batching = self.batching.backed_off(lengths)
+        logger.warning("memory ran out at %d rows; batches now hold at most %d", len(lengths), self.batching.limit)
 
     def _batch(self, chunk: TokenChunk, rows: Indices) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Input ids (rows, longest) padded on the right, and their mask; both on the device.
 
-        Rows of one length have no mask, which opens the faster attention kernels and changes no result: nothing is
-        masked. Where the model reads its answer (the last token that is not the padding token) depends on
-        a row's own tokens, never on how far it is padded, so a padding token within a text is harmless too.
+        There is no mask where it would change nothing, which opens the faster attention kernels: for rows of one length,
+        and for a causal model, whose tokens see no padding to their right. (Given a mask, transformers also looks
+        whether it masks anything, and that stops the host until the device gets there.) Where the model reads its answer,
+        the last token that is not the padding token, depends on a row's own tokens, never on how far it is padded, so a
+        padding token within a text is harmless too.
         """
         lengths = chunk.lengths[rows]
         real = np.arange(int(lengths.max())) < lengths[:, None]
         ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
         ids[real] = np.concatenate([chunk.ids[row] for row in rows])
-        return self._on_device(ids), None if real.all() else self._on_device(real.astype(np.int64))
+        masked = self.needs_mask and not real.all()
+        return self._on_device(ids), self._on_device(real.astype(np.int64)) if masked else None
 
     def _on_device(self, values: NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(values)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
-    @torch.inference_mode()
+    def warm_up(self, chunk: TokenChunk) -> float:
+        """Let the compiler see one batch of each kind that it makes a program for. Returns the seconds taken.
+
+        It tells a size of 1 from all others (PyTorch's dynamic shapes), so: many rows and one, many tokens and one.
+
+        Raises:
+            ModelError: it cannot compile this model here.
+        """
+        started, lengths = time.perf_counter(), chunk.lengths
+        order = np.argsort(-lengths, kind="stable")
+        same = np.flatnonzero(lengths == np.bincount(lengths).argmax())[:8]  # of one length, so without a mask
+        try:
+            for rows in (same, order[:1], order[-1:]):
+                self._run_all(chunk, [rows])
+                self._synchronize()
+        except Exception as error:  # noqa: BLE001 - compilers raise what they like; there is one thing to do
+            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            fix = "--set evaluation.compile=false"
+            raise ModelError(f"torch.compile failed: {said}", where="evaluation.compile", fix=fix) from error
+        return time.perf_counter() - started
+
     def fastest_budget(self, chunk: TokenChunk) -> int:
         """The token budget that runs this chunk's texts fastest here, by real tokens a second.
 
@@ -164,18 +249,19 @@ class Predictor:
         return best
 
     def _trial_speed(self, chunk: TokenChunk, budget: int) -> float:
-        """Real tokens a second over one batch from each of ``TRIAL_SPOTS``; 0 where memory ran out."""
+        """Real tokens a second over batches from each of ``TRIAL_SPOTS``, as many as run at once; 0 where memory ran out."""
         lengths = chunk.lengths
         order = np.argsort(lengths, kind="stable")
         reached = np.cumsum(lengths[order])
         stops = [int(np.searchsorted(reached, spot * reached[-1])) + 1 for spot in TRIAL_SPOTS]
         batches = [order[max(0, stop - max(1, budget // int(lengths[order[stop - 1]]))) : stop] for stop in stops]
+        batches *= torch.get_num_threads() if self.device.type == "cpu" else 1
         self._synchronize()
         started = time.perf_counter()
-        for rows in batches:
-            if self._run_or_none(chunk, rows) is None:
-                return 0.0
+        outputs = self._run_all(chunk, batches)
         self._synchronize()
+        if any(output is None for output in outputs):
+            return 0.0
         return sum(int(lengths[rows].sum()) for rows in batches) / (time.perf_counter() - started)
 
     def _synchronize(self) -> None:
@@ -183,11 +269,14 @@ class Predictor:
             torch.cuda.synchronize(self.device)
 
 
-def _in_file_order(lengths: Indices, done: list[tuple[Indices, torch.Tensor, torch.Tensor]]) -> Predictions:
-    rows = np.concatenate([rows for rows, _, _ in done])
-    assert len(rows) == len(lengths), "every row was predicted once"
-    predicted, probabilities = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.float32)
-    predicted[rows] = torch.cat([ids for _, ids, _ in done]).cpu().numpy()
-    probabilities[rows] = torch.cat([values for _, _, values in done]).cpu().numpy()
-    padded = sum(padded_tokens(lengths[rows]) for rows, _, _ in done)
-    return Predictions(predicted_ids=predicted, probabilities=probabilities, padded_tokens=padded)
+def is_causal(model: Any) -> bool:
+    """Whether no token of the model sees one to its right: all its attention modules say so."""
+    said = [module.is_causal for module in getattr(model, "modules", list)() if hasattr(module, "is_causal")]
+    return bool(said) and all(said)
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in pinned memory that the device fills when it gets there; itself on the CPU."""
+    if not tensor.is_cuda:
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

@@ -1,0 +1,371 @@
+#!/usr/bin/env python
+"""The evaluator against what a user would pick instead, and against the machine's limit, in one interleaved run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch.profiler import ProfilerActivity, profile  # noqa: E402
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pipeline  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
+
+from utils.analysis import roofline  # noqa: E402
+from utils.analysis.costs import category, plain_name  # noqa: E402
+from utils.config_loader import Config, load_config  # noqa: E402
+from utils.core.artifacts import write_text  # noqa: E402
+from utils.data.demo_assets import ensure_demo_assets  # noqa: E402
+from utils.data.reader import Rows  # noqa: E402
+from utils.evaluation.batching import Batching  # noqa: E402
+from utils.evaluation.chunks import ChunkStore  # noqa: E402
+from utils.evaluation.predictor import Predictor, Running, is_causal, tokenize  # noqa: E402
+from utils.evaluation.worker import ChunkWorker  # noqa: E402
+from utils.model_utils import LoadedModel, load_model  # noqa: E402
+from utils.statistics import mean_interval  # noqa: E402
+
+Classify = Callable[[list[str]], np.ndarray[Any, Any]]
+BATCH = 32
+OURS, PLAIN, PIPELINE, TRAINER, CROSS = "this evaluator", "plain loop", "pipeline", "Trainer.predict", "CrossEncoder"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One line of the verdict; ``passed`` is None where no bar applies or nothing was measured."""
+
+    name: str
+    expected: str
+    measured: str
+    passed: bool | None
+
+
+class Ours:
+    """The evaluator from texts to chunk files, as step 02 runs it; the token budget is found once, before the rounds."""
+
+    def __init__(self, loaded: LoadedModel, config: Config) -> None:
+        self.loaded, self.config, self.limit = loaded, config, 0
+
+    def __call__(self, texts: list[str]) -> np.ndarray[Any, Any]:
+        size = self.config.evaluation.chunk_rows
+        with tempfile.TemporaryDirectory() as folder:
+            store = ChunkStore(Path(folder) / "predictions", Path(folder) / "state", {"benchmark": 1})
+            if self.limit:
+                store.settle_limit(self.limit)
+            chunks = [
+                Rows(start=i, texts=texts[i : i + size], label_ids=np.zeros(len(texts[i : i + size]), dtype=np.int64))
+                for i in range(0, len(texts), size)
+            ]
+            for _ in ChunkWorker(self.loaded, self.config, store).run(iter(chunks)):
+                pass
+            self.limit = store.resolved_limit() or 0
+            loaded = [store.load(rows.start, rows.start + len(rows.texts)) for rows in chunks]
+        return np.concatenate([chunk.predicted_ids for chunk in loaded if chunk])
+
+
+def plain_loop(loaded: LoadedModel, max_length: int) -> Classify:
+    """Fixed batches in file order, padded to their longest: what every tutorial shows."""
+
+    @torch.inference_mode()
+    def run(texts: list[str]) -> np.ndarray[Any, Any]:
+        found = []
+        for start in range(0, len(texts), BATCH):
+            batch = loaded.tokenizer(
+                texts[start : start + BATCH], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+            ).to(loaded.device)
+            logits = loaded.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            found.append(logits.argmax(-1).cpu())
+        return torch.cat(found).numpy()
+
+    return run
+
+
+def pipeline_peer(loaded: LoadedModel, max_length: int) -> Classify:
+    run = pipeline("text-classification", model=loaded.model, tokenizer=loaded.tokenizer, device=loaded.device)
+    numbers = {name: number for number, name in loaded.model.config.id2label.items()}
+
+    def classify(texts: list[str]) -> np.ndarray[Any, Any]:
+        answers = run(texts, batch_size=BATCH, truncation=True, max_length=max_length)
+        return np.array([numbers[answer["label"]] for answer in answers])
+
+    return classify
+
+
+def trainer_peer(loaded: LoadedModel, max_length: int, folder: Path) -> Classify:
+    arguments = TrainingArguments(
+        output_dir=str(folder), per_device_eval_batch_size=BATCH, report_to=[], disable_tqdm=True,
+        use_cpu=loaded.device.type == "cpu",
+    )
+    trainer = Trainer(model=loaded.model, args=arguments, data_collator=DataCollatorWithPadding(loaded.tokenizer))
+
+    def classify(texts: list[str]) -> np.ndarray[Any, Any]:
+        encoded = loaded.tokenizer(texts, truncation=True, max_length=max_length)
+        names = ("input_ids", "attention_mask")
+        rows: Any = [{name: encoded[name][i] for name in names} for i in range(len(texts))]
+        return np.asarray(trainer.predict(rows).predictions).argmax(-1)
+
+    return classify
+
+
+def cross_encoder_peer(loaded: LoadedModel, max_length: int, folder: Path) -> Classify:
+    """sentence-transformers sorts by length, then takes fixed batches. It takes pairs alone: the second text is empty."""
+    from sentence_transformers import CrossEncoder
+
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    encoder = CrossEncoder(str(folder), device=str(loaded.device), max_length=max_length,
+                           model_kwargs={"dtype": loaded.model.dtype})
+
+    def classify(texts: list[str]) -> np.ndarray[Any, Any]:
+        answers = encoder.predict([(text, "") for text in texts], batch_size=BATCH, show_progress_bar=False)
+        return np.asarray(answers).argmax(-1)
+
+    return classify
+
+
+def contestants(ours: Ours, folder: Path, texts: list[str]) -> tuple[dict[str, Classify], dict[str, str]]:
+    """Everyone who runs here, warmed up, and why the others do not."""
+    loaded, length = ours.loaded, ours.config.profiling.max_length
+    makers: dict[str, Callable[[], Classify]] = {
+        OURS: lambda: ours, PLAIN: lambda: plain_loop(loaded, length), PIPELINE: lambda: pipeline_peer(loaded, length),
+        TRAINER: lambda: trainer_peer(loaded, length, folder / "trainer"),
+        CROSS: lambda: cross_encoder_peer(loaded, length, folder / "cross"),
+    }
+    there: dict[str, Classify] = {}
+    absent: dict[str, str] = {}
+    for name, make in makers.items():
+        try:
+            there[name] = make()
+            there[name](texts if name == OURS else texts[: 2 * BATCH])
+        except Exception as error:  # noqa: BLE001 - another library's refusal of this model is a result
+            if name == OURS:
+                raise
+            there.pop(name, None)
+            absent[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
+    return there, absent
+
+
+def rounds(there: dict[str, Classify], texts: list[str], count: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of everyone in every round, the order turned round each time, and everyone's labels."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    labels: dict[str, Any] = {}
+    for number in range(count):
+        for name in list(there)[:: 1 if number % 2 == 0 else -1]:
+            began = time.perf_counter()
+            labels[name] = there[name](texts)
+            seconds[name].append(time.perf_counter() - began)
+            print(f"  round {number + 1}: {name:16} {len(texts) / seconds[name][-1]:10,.1f} samples/s", flush=True)
+    return seconds, labels
+
+
+def real_flops(model: Any, lengths: np.ndarray[Any, Any], *, whole: bool = False) -> float:
+    """FLOPs of the matrix products that the real tokens need; of a causal model's attention, the half below the diagonal.
+
+    ``whole`` counts the other half too, as FLOP counters do (and ``flops_per_sample``).
+    """
+    linear = sum(m.in_features * m.out_features for m in model.modules() if isinstance(m, torch.nn.Linear))
+    settings = model.config.get_text_config()
+    head = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
+    pairs = (lengths * (lengths + 1) / 2 if is_causal(model) and not whole else lengths**2).sum()
+    attention = 4 * settings.num_hidden_layers * settings.num_attention_heads * head * pairs
+    return float(2 * linear * lengths.sum() + attention)
+
+
+@contextmanager
+def clocked(names: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
+    """Seconds inside each named function, over all threads."""
+    spent: dict[str, float] = dict.fromkeys(names, 0.0)
+    lock, kept = threading.Lock(), {name: getattr(*place) for name, place in names.items()}
+
+    def timing(name: str) -> Callable[..., Any]:
+        def run(*args: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return kept[name](*args, **named)
+            finally:
+                with lock:
+                    spent[name] += time.perf_counter() - began
+        return run
+
+    for name, place in names.items():
+        setattr(*place, timing(name))
+    try:
+        yield spent
+    finally:
+        for name, place in names.items():
+            setattr(*place, kept[name])
+
+
+def phases(ours: Ours, texts: list[str]) -> dict[str, float]:
+    """Where the cores' time goes, in percent; ``waiting and the rest`` is what no clock saw."""
+    import utils.evaluation.worker as worker
+
+    places = {
+        "tokenise": (worker, "tokenize"), "plan batches": (Batching, "plan"), "pad and copy": (Predictor, "_batch"),
+        "batches": (Predictor, "_run_or_none"), "copy back": (Running, "result"), "write": (ChunkStore, "save"),
+    }
+    with clocked(places) as spent:
+        began = time.perf_counter()
+        ours(texts)
+        wall = time.perf_counter() - began
+    spent["forward"] = spent.pop("batches") - spent["pad and copy"]
+    cores = torch.get_num_threads() if ours.loaded.device.type == "cpu" else 1
+    # On the CPU the tokenizer uses as many cores as there are, and its clock is one thread's wait.
+    shares = {name: 100 * seconds / (wall * cores) for name, seconds in spent.items()}
+    return {**shares, "waiting and the rest": 100 - sum(shares.values())}
+
+
+def operators(ours: Ours, texts: list[str]) -> tuple[dict[str, float], float | None]:
+    """Percent of the forward pass by kind of operator, and on CUDA the share of time with a kernel running."""
+    loaded = ours.loaded
+    cuda = loaded.device.type == "cuda"
+    chunk = tokenize(loaded.tokenizer, texts, ours.config.profiling.max_length)
+    predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device,
+                          Batching(kind="token_budget", limit=ours.limit))
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
+    with profile(activities=activities) as trace:
+        if cuda:
+            ours(texts)
+        else:  # the profiler sees one thread: batch by batch, on one core as in the lanes
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            for rows in predictor.batching.plan(chunk.lengths):
+                predictor._run_or_none(chunk, rows)
+            torch.set_num_threads(threads)
+    kinds: dict[str, float] = defaultdict(float)
+    for event in trace.key_averages():
+        if event.key.startswith("aten::"):
+            kinds[category(plain_name(event.key))] += event.self_device_time_total if cuda else event.self_cpu_time_total
+    total = sum(kinds.values())
+    shares = {kind: 100 * value / total for kind, value in sorted(kinds.items(), key=lambda item: -item[1])}
+    return shares, _busy(trace) if cuda else None
+
+
+def _busy(trace: Any) -> float:
+    """Share of the time from the first kernel's start to the last one's end in which a kernel or copy ran."""
+    spans = sorted(
+        (event.time_range.start, event.time_range.end) for event in trace.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA
+    )
+    covered, reached = 0.0, spans[0][0]
+    for start, end in spans:
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered / (reached - spans[0][0])
+
+
+def ratio(peer: Sequence[float], ours: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """How many times faster we are: mean over the rounds of the two times' ratio, and its 95% interval."""
+    ratios = [a / b for a, b in zip(peer, ours, strict=True)]
+    return sum(ratios) / len(ratios), mean_interval(ratios)
+
+
+def checks(
+    seconds: dict[str, list[float]], labels: dict[str, Any], absent: dict[str, str], share: float, *, dtype: str, cuda: bool
+) -> list[Check]:
+    """Everything measured, held against its bar."""
+    bars = {PIPELINE: 10.0} if cuda else dict.fromkeys((PLAIN, PIPELINE, TRAINER), 5.0)
+    found = []
+    for name in (PLAIN, PIPELINE, TRAINER, CROSS):
+        bar = bars.get(name)
+        expected = f">= {bar:g} times" if bar else "reported"
+        if name in absent:
+            found.append(Check(name=f"speed over {name}", expected=expected, measured=f"not run: {absent[name]}", passed=None))
+            continue
+        mean, interval = ratio(seconds[name], seconds[OURS])
+        said = f"{mean:.2f} times" + (f" (95%: {interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
+        found.append(Check(name=f"speed over {name}", expected=expected, measured=said, passed=mean >= bar if bar else None))
+        agreed = float((labels[name] == labels[OURS]).mean())
+        exact = dtype == "float32"
+        found.append(Check(name=f"labels as {name}", expected="100%" if exact else "reported", measured=f"{agreed:.3%}",
+                           passed=agreed == 1.0 if exact else None))
+    bar = 0.6 if cuda else 0.5
+    return [*found, Check(name="share of the limit", expected=f">= {bar:.0%}", measured=f"{share:.1%}", passed=share >= bar)]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="configs/demo.yaml")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, auto")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
+    parser.add_argument("--architecture", metavar="PATH", help="random weights of this shape instead of the embedded model")
+    parser.add_argument("--rows", type=int, default=2048, help="texts of the embedded corpus, drawn with a seed")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="512 texts, 2 rounds: shows that it runs, proves nothing")
+    parser.add_argument("--json", metavar="PATH", help="write the lines of the verdict there")
+    return parser
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    words = [f"model.device={args.device}", f"model.dtype={args.dtype}"]
+    if args.architecture:
+        words += [f"model.name={args.architecture}", "model.load_format=dummy", "model.tokenizer=embedded"]
+    return load_config(args.config, [*words, *args.overrides])
+
+
+def read_texts(config: Config, count: int) -> list[str]:
+    import pandas as pd
+
+    frame = pd.read_parquet(ensure_demo_assets(config) / "corpus_eval.parquet")
+    return list(frame["text"].sample(min(count, len(frame)), random_state=0))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    logging.disable(logging.INFO)
+    transformers_logging.set_verbosity_error()
+    config = read_config(args)
+    texts = read_texts(config, 512 if args.quick else args.rows)
+    loaded = load_model(config)
+    cuda = loaded.device.type == "cuda"
+    ours = Ours(loaded, config)
+    print(f"{len(texts):,} texts, {loaded.info.total_params / 1e6:.1f}M parameters, {args.dtype}, {loaded.device}")
+    with tempfile.TemporaryDirectory() as folder:
+        there, absent = contestants(ours, Path(folder), texts)
+        before = roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s
+        seconds, labels = rounds(there, texts, 2 if args.quick else args.rounds)
+        ceiling = max(before, roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s)
+    chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length)
+    limit_s = real_flops(loaded.model, chunk.lengths) / ceiling
+    share = limit_s / (sum(seconds[OURS]) / len(seconds[OURS]))
+    found = checks(seconds, labels, absent, share, dtype=args.dtype, cuda=cuda)
+    counted = share * real_flops(loaded.model, chunk.lengths, whole=True) / real_flops(loaded.model, chunk.lengths)
+    found.append(Check(name="share, attention counted whole", expected="reported", measured=f"{counted:.1%}", passed=None))
+    if args.dtype != "float32":
+        exact = Ours(load_model(read_config(argparse.Namespace(**{**vars(args), "dtype": "float32"}))), config)(texts)
+        said = f"{float((exact == labels[OURS]).mean()):.3%}"
+        found.append(Check(name=f"labels of {args.dtype} as float32", expected="reported", measured=said, passed=None))
+    kinds, busy = operators(ours, texts)
+    if busy is not None:
+        found.append(Check(name="device busy", expected=">= 95%", measured=f"{busy:.1%}", passed=busy >= 0.95))
+    print(f"\nMatrix ceiling {ceiling / 1e9:,.1f} GFLOP/s in {args.dtype}: at most {len(texts) / limit_s:,.0f} samples/s")
+    for check in found:
+        verdict = {True: "pass", False: "MISSED", None: ""}[check.passed]
+        print(f"{check.name:32} {check.expected:>12}  {check.measured:44} {verdict}")
+    print("\nWhere our time goes, percent of the time" + ("" if cuda else " of all cores"))
+    for name, percent in phases(ours, texts).items():
+        print(f"  {name:24} {percent:6.1f}")
+    print("Inside the forward pass, percent")
+    for name, percent in kinds.items():
+        print(f"  {name:24} {percent:6.1f}")
+    if args.json:
+        write_text(Path(args.json), json.dumps([asdict(check) for check in found], indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,209 @@
+"""Killed for real, at any moment: no row lost, none twice, at most the running chunk computed again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests import support
+from utils.core.artifacts import PROJECT_ROOT
+
+SCRIPT = "scripts/02_baseline_inference.py"
+KILLS = 25
+SETTINGS = ("evaluation.chunk_rows=10", "profiling.num_warmup_runs=0", "profiling.num_measurement_runs=1")
+
+NURSERY = """
+import os, signal, sys, time
+from utils.config_loader import load_config
+from utils.evaluation import chunks, predictor, runner
+from utils.model_utils import load_model
+
+log, delays, overrides = sys.argv[1], [float(word) for word in sys.argv[2].split(",") if word], sys.argv[3:]
+
+def note(word, number):
+    with open(log, "a") as out:
+        out.write(f"{word} {number}\\n")
+
+def evaluate(begun):
+    save, launch = chunks.ChunkStore.save, predictor.Predictor.launch
+    def saving(self, start, *rest):
+        save(self, start, *rest)
+        note("saved", start)
+    def launching(self, chunk):
+        note("begun", os.getpid())
+        return launch(self, chunk)
+    chunks.ChunkStore.save, predictor.Predictor.launch = saving, launching
+    if limit := os.environ.get("LIMIT"):
+        predictor.Predictor.fastest_budget = lambda *_: int(limit)
+    os.write(begun, b"!")
+    runner.evaluate_dataset(loaded, config)
+    os._exit(0)
+
+config = load_config(overrides=overrides)
+loaded = load_model(config)
+for delay in [*delays, None]:  # None: until it is finished
+    ready, begun = os.pipe()
+    child = os.fork()
+    if not child:
+        evaluate(begun)
+    os.close(begun)
+    assert os.read(ready, 1) == b"!"
+    os.close(ready)
+    if delay is not None:
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    note("killed" if os.WIFSIGNALED(status) else "ended", os.WTERMSIG(status) or os.WEXITSTATUS(status))
+"""
+
+
+def chunk_bytes(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((folder / "results" / "predictions").glob("*.parquet"))}
+
+
+def check_rows(folder: Path, rows: int) -> None:
+    tables = [pq.read_table(file) for file in sorted((folder / "results" / "predictions").glob("*.parquet"))]
+    assert np.concatenate([table["row_id"].to_numpy() for table in tables]).tolist() == list(range(rows))
+
+
+def resolved_limit(folder: Path) -> int:
+    return int(json.loads(next((folder / "results").rglob("run.json")).read_text())["limit"])
+
+
+def run_nursery(folder: Path, model: Path, delays: list[float], **variables: str) -> list[list[str]]:
+    """Processes forked from one that has only loaded the model, on one thread: a start costs milliseconds."""
+    log = folder / "log.txt"
+    words = [str(log), ",".join(map(str, delays)), *support.small_overrides(folder, model), *SETTINGS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    done = subprocess.run(
+        [sys.executable, "-c", NURSERY, *words], cwd=PROJECT_ROOT, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in log.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_killed_at_25_random_moments_the_result_is_that_of_an_uncut_run(tmp_path: Path, tiny_model: Path) -> None:
+    texts = tuple(f"{text} {i}" for i in range(20) for text in support.TEXTS)
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    for folder in (cut, whole):
+        support.write_dataset(folder / "data", texts)
+    chance = random.Random(4)
+    events = run_nursery(cut, tiny_model, [chance.uniform(0, 0.12) for _ in range(KILLS)])
+    kinds = Counter(event[0] for event in events)
+    assert kinds["killed"] == KILLS, "each was at work when it was killed"
+    assert events[-1] == ["ended", "0"]
+    saved = [int(number) for word, number in events if word == "saved"]
+    assert sorted(saved) == list(range(0, len(texts), 10)), "every chunk was computed to its end exactly once"
+    begun = Counter(number for word, number in events if word == "begun")
+    assert kinds["begun"] - len(saved) <= KILLS, "a kill costs at most the running chunk"
+    assert len(begun) > 5, "the kills fell into the work"
+    uncut = run_nursery(whole, tiny_model, [], LIMIT=str(resolved_limit(cut)))
+    assert uncut[-1] == ["ended", "0"]
+    check_rows(cut, len(texts))
+    assert chunk_bytes(cut) == chunk_bytes(whole)
+
+
+def start_script(folder: Path, model: Path) -> subprocess.Popen[str]:
+    words = support.set_flags([*support.small_overrides(folder, model), *SETTINGS])
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *words], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
+    tmp_path: Path, tiny_model: Path, number: signal.Signals, code: int
+) -> None:
+    texts = tuple(f"{text} {i}" for i in range(100) for text in support.TEXTS)
+    support.write_dataset(tmp_path / "data", texts)
+    process = start_script(tmp_path, tiny_model)
+    waiting_since = time.monotonic()
+    while len(list((tmp_path / "results").rglob("rows-*.json"))) < 3:
+        assert process.poll() is None and time.monotonic() - waiting_since < 120
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert f"Go on with: python {SCRIPT} --set" in said
+    kept = chunk_bytes(tmp_path)
+    assert 3 <= len(kept) < len(texts) // 10
+    assert not list((tmp_path / "results" / "predictions").glob(".*")), "nothing half written is left"
+    process = start_script(tmp_path, tiny_model)
+    said, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
+    assert "taken over" in said
+    check_rows(tmp_path, len(texts))
+    assert kept.items() <= chunk_bytes(tmp_path).items(), "finished chunks were not touched"
+
+
+FULL = """
+set -e
+mount -t tmpfs -o size=450k none "$1/results"
+shift_to="$1"; shift
+status=0; "$@" || status=$?
+df -k "$shift_to/results" >&2
+mount -o remount,size=32m "$shift_to/results"
+ls "$shift_to/results/predictions" > "$shift_to/first.txt"
+"$@"
+cp -r "$shift_to/results" "$shift_to/kept"
+exit $((status + 100))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("unshare") or os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(tmp_path: Path, tiny_model: Path) -> None:
+    allowed = subprocess.run(["unshare", "-m", "true"], capture_output=True)
+    if allowed.returncode:
+        pytest.skip("this machine allows no mount")
+    texts = tuple(f"{text} {i}" for i in range(30) for text in support.TEXTS)
+    support.write_dataset(tmp_path / "data", texts)
+    (tmp_path / "results").mkdir()
+    words = [sys.executable, SCRIPT, *support.set_flags([*support.small_overrides(tmp_path, tiny_model), *SETTINGS])]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", FULL, "sh", str(tmp_path), *words], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 102, done.stdout + done.stderr
+    assert "Cannot write rows-" in done.stderr and "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len((tmp_path / "first.txt").read_text().split()) > 1, "chunks that were finished stayed"
+    (tmp_path / "kept").rename(tmp_path / "results" / "results")
+    check_rows(tmp_path / "results", len(texts))
+
+
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
+from utils.config_loader import load_config
+from utils.core.errors import UserError
+from utils.evaluation import runner
+from utils.model_utils import load_model
+config = load_config(overrides=sys.argv[1:])
+try:
+    runner.evaluate_dataset(load_model(config), config)
+except UserError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_file_that_may_not_grow_is_one_message_and_nothing_half_written(tmp_path: Path, tiny_model: Path) -> None:
+    support.write_dataset(tmp_path / "data")
+    words = [*support.small_overrides(tmp_path, tiny_model), "evaluation.max_tokens_per_batch=256"]
+    done = subprocess.run([sys.executable, "-c", LIMITED, *words], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert (done.returncode, "Cannot write rows-" in done.stdout) == (2, True), done.stdout + done.stderr
+    assert list((tmp_path / "results" / "predictions").iterdir()) == []

@@ -1,0 +1,84 @@
+"""What the chunks of a run add up to: the contract's ``full_dataset_metrics``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from utils.config_loader import Config
+from utils.evaluation.chunks import StoredChunk
+from utils.evaluation.quality import MOST_IN_MATRIX, Quality
+from utils.evaluation.worker import wanted_limit
+from utils.model_utils import LoadedModel
+
+MB = 10**6
+NO_CUDA = "gpu_mem_used and peak_gpu_mem are not measured: the model is not on a CUDA device"
+PEAKS = ("gpu_mem_used_bytes", "peak_gpu_mem_bytes", "cpu_mem_used_bytes")
+
+
+class Totals:
+    """Sums over chunks; their size does not grow with the rows."""
+
+    def __init__(self, label_names: tuple[str, ...]) -> None:
+        self.quality = Quality(label_names)
+        self.rows = self.tokens = self.padded = self.unknown = 0
+        self.truncated: int | None = 0
+        self.seconds = self.util_pct_s = self.util_s = 0.0
+        self.peaks: dict[str, int | None] = dict.fromkeys(PEAKS)
+        self.gpu_warnings: tuple[str, ...] = ()
+
+    def add(self, chunk: StoredChunk) -> None:
+        """Count one chunk."""
+        figures = chunk.figures
+        self.quality.add(chunk.label_ids, chunk.predicted_ids)
+        self.rows += figures.num_rows
+        self.unknown += figures.num_unknown_labels
+        self.tokens += figures.num_tokens
+        self.padded += figures.padded_tokens
+        known = self.truncated is not None and figures.num_truncated is not None
+        self.truncated = self.truncated + figures.num_truncated if known else None  # type: ignore[operator]
+        self.seconds += figures.seconds
+        if figures.gpu_util_pct is not None:
+            self.util_pct_s += figures.gpu_util_pct * figures.gpu_util_s
+            self.util_s += figures.gpu_util_s
+        self.gpu_warnings = self.gpu_warnings or figures.gpu_warnings
+        for name, before in self.peaks.items():
+            self.peaks[name] = max((value for value in (before, getattr(figures, name)) if value is not None), default=None)
+
+    def metrics(self, loaded: LoadedModel, config: Config, limit: int | None, resumed_rows: int) -> dict[str, Any]:
+        """The figures under the contract's names; what is not measured is None, with the reason in ``warnings``."""
+        batching, quality = config.evaluation.batching, self.quality.figures()
+        used, peak, cpu = (None if value is None else value / MB for value in self.peaks.values())
+        return {
+            "num_samples": self.rows, "batching": batching,
+            "max_tokens_per_batch": limit if batching == "token_budget" else None,
+            **(dict.fromkeys(quality) if loaded.info.weights == "dummy" else quality),
+            "num_missing_labels": self.quality.num_missing - self.unknown, "num_unknown_labels": self.unknown,
+            "inference_time_s": self.seconds,
+            "throughput_samples_per_sec": self.rows / self.seconds,
+            "throughput_tokens_per_sec": self.tokens / self.seconds,
+            "latency_per_sample_ms": 1000 * self.seconds / self.rows,
+            "padding_fraction": 1 - self.tokens / self.padded,
+            "num_tokens": self.tokens, "num_truncated": self.truncated,
+            "gpu_mem_used": used, "peak_gpu_mem": peak, "cpu_mem_used": cpu,
+            "gpu_util": self.util_pct_s / self.util_s if self.util_s else None,
+            "resumed_rows": resumed_rows,
+            "warnings": self._warnings(loaded, config, limit, resumed_rows),
+        }
+
+    def _warnings(self, loaded: LoadedModel, config: Config, limit: int | None, resumed_rows: int) -> list[str]:
+        wanted, missing = wanted_limit(config), self.quality.num_missing - self.unknown
+        lowered = wanted != "auto" and limit is not None and limit < wanted
+        said = {
+            f"memory ran out with batches of {wanted}; they held at most {limit} in the end": lowered,
+            NO_CUDA: loaded.device.type != "cuda",
+            f"gpu_util is not measured: {'; '.join(self.gpu_warnings)}": not self.util_s,
+            "accuracy and F1 are not measured: the weights are random": loaded.info.weights == "dummy",
+            f"confusion_matrix is left out: over {MOST_IN_MATRIX} labels": len(self.quality.label_names) > MOST_IN_MATRIX,
+            f"{missing} rows have no label: predicted, left out of accuracy and F1": missing,
+            f"{self.unknown} rows have a label that the model does not know: predicted, left out of accuracy and F1":
+                self.unknown,
+            "num_truncated is not measured: this tokenizer does not tell which texts it cut": self.truncated is None,
+            f"{resumed_rows} rows were predicted by an earlier run and timed then; remove the folder "
+            f"{config.files.predictions_dir.name}/ to measure all anew": resumed_rows,
+        }
+        return [text for text, holds in said.items() if holds]

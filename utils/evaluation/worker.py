@@ -1,0 +1,161 @@
+"""One loaded model that makes finished chunks out of rows: what a process, or a worker of a cluster, runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Literal, TypeVar
+
+import psutil
+import torch
+
+from utils.config_loader import Config
+from utils.data.labels import UNKNOWN_ID
+from utils.data.reader import Rows
+from utils.evaluation.batching import Batching
+from utils.evaluation.chunks import ChunkFigures, ChunkStore
+from utils.evaluation.predictor import Predictor, Running, TokenChunk, tokenize
+from utils.gpu_monitor import GpuMonitor
+from utils.gpu_timeline import LOOK_BACK_S
+from utils.model_utils import LoadedModel
+
+T = TypeVar("T")
+SWITCH_INTERVAL_S = 1e-4
+
+
+class ChunkWorker:
+    """Tokenises, predicts and saves chunks in ``store``; remembers there which batch limit was settled on.
+
+    Any number of workers may share a store: whichever chunk a worker makes, its bytes follow from the store's
+    identity and the settled limit alone.
+    """
+
+    def __init__(self, loaded: LoadedModel, config: Config, store: ChunkStore) -> None:
+        self.store = store
+        self.tokenizer, self.max_length = loaded.tokenizer, config.profiling.max_length
+        self.wanted, self.settled = wanted_limit(config), store.resolved_limit()
+        batching = Batching(kind=config.evaluation.batching, limit=self.settled or 1)
+        self.predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching)
+        self.compile_s: float | None = None
+        if config.evaluation.compile:
+            self.predictor.compiled = torch.compile(loaded.model, dynamic=True)
+        self.on_cuda = loaded.device.type == "cuda"
+        if self.on_cuda:
+            # The tokenizer's thread shall hold up the launching one for less than a kernel's time.
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
+        # On a GPU the next chunk's batches are launched while one chunk is copied back and written.
+        self.in_flight = 1 if self.on_cuda else 0
+        self._monitor = GpuMonitor(loaded.device, config.profiling.gpu_sample_interval_ms / 1000)
+        self._watched_s = self._finished_s = 0.0  # when the monitor's window began; when the last chunk was done
+        self._watch()
+
+    def __call__(self, rows: Rows) -> ChunkFigures:
+        """Make and save one chunk."""
+        [(_, figures)] = self.run([rows])
+        return figures
+
+    def run(self, chunks: Iterable[Rows]) -> Iterator[tuple[Rows, ChunkFigures]]:
+        """Make and save chunks one after another, the next one tokenised meanwhile; yields each once it is saved.
+
+        Raises:
+            ModelError: a text too long for the memory.
+            UserError: a chunk cannot be written.
+        """
+        saving: deque[Future[tuple[Rows, ChunkFigures]]] = deque()
+        self._forget_peak()
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
+            for rows, tokens, began_s in ahead(self._tokenized(chunks)):
+                began_s += self.prepare(tokens)
+                saving.append(writer.submit(self._finish, rows, tokens, self.predictor.launch(tokens), began_s))
+                while len(saving) > self.in_flight:
+                    yield saving.popleft().result()
+            while saving:
+                yield saving.popleft().result()
+
+    def close(self) -> None:
+        """Stop watching the GPU."""
+        self._monitor.stop()
+
+    def settle(self, rows: Rows) -> None:
+        """Settle the batch limit on these rows, unless it is: before several workers share the store."""
+        self.prepare(tokenize(self.tokenizer, rows.texts, self.max_length))
+
+    def plain_predictor(self) -> Predictor:
+        """A predictor of the same model that is not compiled, to compare with."""
+        mine = self.predictor
+        return Predictor(mine.model, mine.pad_token_id, mine.device, mine.batching)
+
+    def _tokenized(self, chunks: Iterable[Rows]) -> Iterator[tuple[Rows, TokenChunk, float]]:
+        for rows in chunks:
+            began_s = time.perf_counter()
+            yield rows, tokenize(self.tokenizer, rows.texts, self.max_length), began_s
+
+    def prepare(self, tokens: TokenChunk) -> float:
+        """Compile if asked to, and take the limit that is set or find the best on this chunk. Returns the seconds taken."""
+        started = time.perf_counter()
+        if self.predictor.compiled is not None and self.compile_s is None:
+            self.compile_s = self.predictor.warm_up(tokens)
+        if self.settled is None:
+            limit = self.predictor.fastest_budget(tokens) if self.wanted == "auto" else self.wanted
+            self.predictor.batching = replace(self.predictor.batching, limit=limit)
+            self._remember()
+            self._forget_peak()  # of the trials
+        return time.perf_counter() - started
+
+    def _forget_peak(self) -> None:
+        if self.on_cuda:
+            torch.cuda.reset_peak_memory_stats(self.predictor.device)
+
+    def _remember(self) -> None:
+        if self.settled != (limit := self.predictor.batching.limit):
+            self.store.settle_limit(limit)
+            self.settled = limit
+
+    def _finish(self, rows: Rows, tokens: TokenChunk, running: Running, began_s: float) -> tuple[Rows, ChunkFigures]:
+        """Wait for the predictions, write them with what they cost."""
+        predictions = running.result()
+        started_s, self._finished_s = max(began_s, self._finished_s), time.perf_counter()
+        util_pct, util_s, warnings = self._watch()
+        device = self.predictor.device if self.on_cuda else None
+        figures = ChunkFigures(
+            num_rows=len(rows.texts), num_tokens=int(tokens.num_tokens.sum()), num_truncated=tokens.num_truncated,
+            num_unknown_labels=int((rows.label_ids == UNKNOWN_ID).sum()),
+            padded_tokens=predictions.padded_tokens, seconds=self._finished_s - started_s,
+            gpu_mem_used_bytes=torch.cuda.memory_allocated(device) if device else None,
+            peak_gpu_mem_bytes=torch.cuda.max_memory_allocated(device) if device else None,
+            cpu_mem_used_bytes=psutil.Process().memory_info().rss,
+            gpu_util_pct=util_pct, gpu_util_s=util_s, gpu_warnings=warnings,
+        )
+        self._remember()  # memory may have lowered it
+        self.store.save(rows.start, rows.label_ids, predictions, tokens.num_tokens, figures)
+        return rows, figures
+
+    def _watch(self) -> tuple[float | None, float, tuple[str, ...]]:
+        """Utilisation in percent and the seconds it stands for. A window may span chunks: NVML looks back a second."""
+        now = time.perf_counter()
+        if self.on_cuda and now - self._watched_s < 2 * LOOK_BACK_S:
+            return None, 0.0, ("gpu_util: the run was too short, NVML looks back a second",)
+        readings, seconds = self._monitor.stop(), now - self._watched_s
+        self._monitor.start()
+        self._watched_s = now
+        return readings.util_pct_mean, seconds, readings.warnings
+
+
+def wanted_limit(config: Config) -> int | Literal["auto"]:
+    """What the config says a batch may hold: tokens, or rows where batches keep the data set's order."""
+    settings = config.evaluation
+    return settings.batch_size if settings.batching == "dataset_order" else settings.max_tokens_per_batch
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, each made in a background thread while the one before it is in use."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
+        coming = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]  # it is not the sentinel
