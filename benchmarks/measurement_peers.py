@@ -95,10 +95,10 @@ def ours(work: Workload, batch_s: float) -> dict[str, float]:
     return {"latency": latency, "forward": record.forward_ms_mean, "rate": rate}
 
 
-def timer_ms(function: Callable[[], Any], seconds: float) -> float:
-    """Median milliseconds a call by torch.utils.benchmark, which counts on one thread unless told otherwise."""
+def timer_ms(function: Callable[[], Any], seconds: float, statistic: str = "median") -> float:
+    """Median or mean milliseconds a call by torch.utils.benchmark, which runs on one thread unless told otherwise."""
     timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
-    return 1e3 * float(timer.blocked_autorange(min_run_time=seconds).median)
+    return 1e3 * float(getattr(timer.blocked_autorange(min_run_time=seconds), statistic))
 
 
 def loadgen(work: Workload, scenario: str, batch_s: float) -> float:
@@ -162,7 +162,7 @@ def rounds_of(work: Workload, rounds: int, with_loadgen: bool) -> dict[str, list
     turns: list[Callable[[], None]] = [
         measure_ours,
         lambda: keep(f"{TIMER} latency", timer_ms(work.end_to_end, work.seconds)),
-        lambda: keep(f"{TIMER} forward", timer_ms(forward, work.seconds)),
+        lambda: keep(f"{TIMER} forward", timer_ms(forward, work.seconds, "mean")),  # ours is a mean, too
     ]
     if with_loadgen:
         turns += [
@@ -179,7 +179,7 @@ def peer_rows(size: int, figures: dict[str, list[float]]) -> Iterator[Row]:
     """Ours against each reference; the spread of the rounds' own ratios says what one round is worth."""
     for reference, what, unit, word in (
         (TIMER, "latency", "ms", "latency a batch"), (SINGLE, "latency", "ms", "latency a batch"),
-        (OFFLINE, "rate", "batches/s", "throughput"), (TIMER, "forward", "ms", "forward alone"),
+        (OFFLINE, "rate", "batches/s", "throughput"), (TIMER, "forward", "ms", "forward alone, mean"),
     ):
         theirs = figures.get(f"{reference} {what}")
         check = f"batches of {size}, {word}: ours against {reference}"
