@@ -4,8 +4,8 @@
 The sweep runs several times, each in a new Python process. For each ordered pair of processes (i, j) the interval of i
 either holds j's mean or not. Bar: 85% of all pairs; below that the interval is too narrow and gets mended.
 
-What to expect: were there no difference between processes at all, a 95% interval of the *mean* would still miss, as both
-means scatter. With n runs it holds the other mean with the probability that |t(n - 1)| stays below t(0.975, n - 1) / sqrt(2):
+What to expect: were there no difference between processes at all, a 95% interval of the *mean* alone would still miss, as
+both means scatter. With n runs it holds the other mean with the probability that |t(n - 1)| stays below t(0.975, n - 1) / sqrt(2):
 88% with 5 runs, 86% with 10, 84% with 30. The table says so beside the bar.
 """
 
@@ -30,6 +30,7 @@ from scipy import stats
 
 from benchmarks import common
 from benchmarks.common import Row
+from utils.statistics import PROCESS_SPREAD
 
 BAR = 0.85
 MEAN, LOW, HIGH = "throughput_samples_per_sec_mean", "throughput_samples_per_sec_ci95_low", "throughput_samples_per_sec_ci95_high"
@@ -86,6 +87,20 @@ def judge(claims: dict[int, list[Claim]], num_runs: int, unit: str) -> Iterator[
     )
 
 
+def process_spread(sweeps: Sequence[Sequence[dict[str, Any]]]) -> float | None:
+    """Standard deviation over mean by which processes differ beyond what the spread of their runs explains.
+
+    The variance of the processes' means less the mean variance of a mean, over the squared mean; the mean of all batch sizes.
+    """
+    parts = []
+    for rows in zip(*sweeps, strict=True):
+        means = [row[MEAN] for row in rows]
+        if len(means) > 1 and None not in means and rows[0]["num_runs"] > 1:
+            within = statistics.fmean(row[MEAN.replace("_mean", "_std")] ** 2 / row["num_runs"] for row in rows)
+            parts.append((statistics.variance(means) - within) / statistics.fmean(means) ** 2)
+    return math.sqrt(max(0.0, statistics.fmean(parts))) if parts else None
+
+
 def claims_of(sweeps: Sequence[Sequence[dict[str, Any]]], columns: tuple[str, str, str]) -> dict[int, list[Claim]]:
     """By batch size; a batch size without an interval has no claim."""
     found: dict[int, list[Claim]] = {}
@@ -129,7 +144,11 @@ def body(args: argparse.Namespace) -> list[Row]:
         for number in range(args.processes):
             sweeps.append(sweep_in_a_process(Path(folder) / f"{number}.json", args))
     unit = "samples/s" if args.mean == MEAN else ""
-    return list(judge(claims_of(sweeps, (args.mean, args.low, args.high)), args.runs, unit))
+    rows = list(judge(claims_of(sweeps, (args.mean, args.low, args.high)), args.runs, unit))
+    if (spread := process_spread(sweeps)) is not None:
+        allowed = f"the intervals allow for {PROCESS_SPREAD:.3g}"
+        rows.append(common.reported("what processes differ by: profiling.process_spread for this machine", spread, note=allowed))
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:

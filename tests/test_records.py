@@ -93,10 +93,19 @@ def test_a_disturbed_row_is_not_stable_and_says_why(changes: dict[str, Any], sai
     assert any(said in text for text in record.warnings)
 
 
+def test_intervals_allow_for_what_processes_differ_by() -> None:
+    runs = [run(1 + 0.001 * (-1) ** i) for i in range(10)]
+    alone, among = summarise_runs(4, runs, process_spread=0.0), summarise_runs(4, runs, process_spread=0.05)
+    mean, half = among.throughput_samples_per_sec.mean, among.throughput_samples_per_sec_ci95_high
+    assert (half - mean) / mean == pytest.approx((0.05**2 * 1.96**2 + (2.262 * 0.001054 / 10**0.5) ** 2) ** 0.5, rel=1e-3)
+    assert among.latency_per_sample_ms_median_ci95_low < alone.latency_per_sample_ms_median_ci95_low
+    assert (alone.throughput_samples_per_sec_ci95_high - mean) / mean < 0.001
+
+
 def test_runs_that_follow_each_other_widen_the_interval_and_say_so() -> None:
     times = [1 + 0.01 * (i // 10) for i in range(40)]
-    record = summarise_runs(4, [run(seconds) for seconds in times])
-    shuffled = summarise_runs(4, [run(seconds) for seconds in sorted(times, key=lambda value: hash(str(value)))[::7] * 7])
+    record = summarise_runs(4, [run(seconds) for seconds in times], process_spread=0.0)
+    shuffled = summarise_runs(4, [run(seconds) for seconds in times[::10] * 10], process_spread=0.0)
     assert any("runs follow each other" in text for text in record.warnings)
     width = record.throughput_samples_per_sec_ci95_high - record.throughput_samples_per_sec_ci95_low
     assert width > 2 * (shuffled.throughput_samples_per_sec_ci95_high - shuffled.throughput_samples_per_sec_ci95_low)

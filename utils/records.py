@@ -9,6 +9,7 @@ from typing import Any
 from utils.gpu_timeline import GpuReadings
 from utils.statistics import (
     MIN_LATENCIES,
+    PROCESS_SPREAD,
     Summary,
     coefficient_of_variation,
     effective_size,
@@ -16,6 +17,7 @@ from utils.statistics import (
     mean_interval,
     median_absolute_deviation,
     median_interval,
+    next_process,
     percentile,
     summarise,
 )
@@ -160,7 +162,7 @@ COLUMNS = tuple(BatchSizeRecord(batch_size=1, status="ok", num_runs=0, num_sampl
 def summarise_runs(
     batch_size: int, runs: Sequence[Run], *, window: Run | None = None, flops_per_sample: float | None = None,
     num_truncated: int | None = None, matmul_flops_per_s: float | None = None, disturbed: Sequence[str] = (),
-    warnings: Sequence[str] = (),
+    process_spread: float = PROCESS_SPREAD, warnings: Sequence[str] = (),
 ) -> BatchSizeRecord:
     """The row that runs at one batch size add up to.
 
@@ -169,13 +171,16 @@ def summarise_runs(
         window: runs back to back, long enough for the GPU's readings; None takes them from ``runs``.
         flops_per_sample: executed FLOPs, padding included.
         matmul_flops_per_s: this machine's measured ceiling; MFU needs it.
+        process_spread: by how much processes differ, standard deviation over mean; the intervals allow for it.
         disturbed: reasons from outside the runs why the row is not stable.
     """
     first, seconds = runs[0], [run.seconds for run in runs]
     rates, per_sample = [r.num_samples / r.seconds for r in runs], [1e3 * r.seconds / r.num_samples for r in runs]
     batches = [1e3 * sum(phases) for run in runs for phases in run.phase_seconds[: run.num_full_batches]]
-    low, high = mean_interval(rates) or (None, None)
-    median_low, median_high = median_interval(per_sample) or (None, None)
+    mean, median = summarise(rates).mean or 0.0, summarise(per_sample).median or 0.0
+    low, high = next_process(mean, found, process_spread) if (found := mean_interval(rates)) else (None, None)
+    found = median_interval(per_sample)
+    median_low, median_high = next_process(median, found, process_spread) if found else (None, None)
     phases = _phase_means(runs)
     achieved = flops_per_sample * batch_size / phases["forward_ms_mean"] * 1e3 if flops_per_sample and phases else None
     waiting = _mean(runs, lambda run: run.cpu_wait_fraction)

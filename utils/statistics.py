@@ -32,6 +32,9 @@ SHORTEST_RUN_S = 1e-3
 CONFIDENCE = 0.95
 SAME_WITHIN = 0.01
 """A ratio whose whole interval lies this close to 1 is no difference: less than what two processes differ by."""
+PROCESS_SPREAD = 0.04
+"""Standard deviation over mean by which two processes differ though each is steady: memory layout, placement of threads,
+neighbours on the machine. Measured by ``benchmarks/repeatability.py`` on two shared CPU cores; no GPU was measured."""
 RESAMPLES = 2000
 """Bootstrap resamples: the ends of a 95% interval then move by about a hundredth of its width."""
 
@@ -91,6 +94,16 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
     data, worth = _array(values), effective_size(values)
     half = float(stats.t.ppf((1 + confidence) / 2, worth - 1)) * float(data.std(ddof=1)) / math.sqrt(worth)
     return float(data.mean()) - half, float(data.mean()) + half
+
+
+def next_process(centre: float, interval: tuple[float, float], spread: float) -> tuple[float, float]:
+    """One process's interval, wide enough to be held against another process's figure.
+
+    Runs of one process cannot tell how much processes differ: ``spread`` (over ``centre``) has to be known from elsewhere.
+    The two kinds of chance are independent, so their half widths add as squares.
+    """
+    more = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * spread * centre
+    return centre - math.hypot(centre - interval[0], more), centre + math.hypot(interval[1] - centre, more)
 
 
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from utils.core import console
 from utils.core.errors import UserError
 from utils.records import BatchSizeRecord, Run, summarise_runs
-from utils.statistics import compare, mean_interval
+from utils.statistics import PROCESS_SPREAD, compare, mean_interval
 
 SAME_SAMPLE = 0.05
 """Difference in tokens per second between samples that is worth a word: half of what perf_analyzer calls unstable."""
@@ -21,9 +21,10 @@ SAME_SAMPLE = 0.05
 class SweepSettings:
     """How often and how long. ``num_runs`` is the least.
 
-    With ``target_relative_ci`` runs go on until half the 95% interval of the mean is at most that share of the mean, or
-    ``max_seconds_per_batch_size`` are spent. ``min_window_seconds``: how long a batch size runs back to back for the
-    GPU's readings (0: no such window); without CUDA there is none.
+    With ``target_relative_ci`` runs go on until half the 95% interval of their mean is at most that share of it, or
+    ``max_seconds_per_batch_size`` are spent; ``process_spread`` is in the published intervals, not in this one.
+    ``min_window_seconds``: how long a batch size runs back to back for the GPU's readings (0: no such window); without
+    CUDA there is none.
     """
 
     num_runs: int = 10
@@ -32,6 +33,7 @@ class SweepSettings:
     seed: int = 0
     target_relative_ci: float | None = None
     max_seconds_per_batch_size: float = 60.0
+    process_spread: float = PROCESS_SPREAD
     min_window_seconds: float = 2.0
     try_all_batch_sizes: bool = False
 
@@ -66,12 +68,13 @@ class Trial:
         low, high = mean_interval(seconds) or (0.0, float("inf"))
         return (high - low) / (high + low) <= settings.target_relative_ci
 
-    def record(self) -> BatchSizeRecord:
+    def record(self, process_spread: float = PROCESS_SPREAD) -> BatchSizeRecord:
         """The row; without figures where there are none that could be trusted."""
         if self.status == "ok":
             return summarise_runs(
                 self.batch_size, self.runs, window=self.window, flops_per_sample=self.flops_per_sample,
-                num_truncated=self.num_truncated, disturbed=self.disturbed, warnings=self.warnings,
+                num_truncated=self.num_truncated, disturbed=self.disturbed,
+                process_spread=process_spread, warnings=self.warnings,
             )
         return BatchSizeRecord(
             batch_size=self.batch_size, status=self.status, num_runs=0, num_samples=self.num_samples,

@@ -159,16 +159,28 @@ def test_the_share_that_an_interval_of_a_mean_can_reach() -> None:
     assert repeatability.ideal_share(10) == pytest.approx(float(held), abs=0.01)
 
 
+def test_what_processes_differ_by_beyond_their_runs_spread() -> None:
+    def row(mean: float, std: float) -> dict[str, Any]:
+        return {repeatability.MEAN: mean, "throughput_samples_per_sec_std": std, "num_runs": 4}
+
+    # means 90, 100, 110: variance 100; each mean's own is 20^2 / 4 = 100, then 12^2 / 4 = 36
+    assert repeatability.process_spread([[row(mean, 20.0)] for mean in (90, 100, 110)]) == 0
+    assert repeatability.process_spread([[row(mean, 12.0)] for mean in (90, 100, 110)]) == pytest.approx(0.08)
+    assert repeatability.process_spread([[row(90, 12.0)]]) is None
+
+
 def test_sweeps_run_in_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = []
 
     def run(command: list[str], **options: Any) -> None:
         commands.append(command)
         with open(command[-1], "w") as out:
-            out.write('[{"batch_size": 1, "m": 5.0, "l": 4.0, "h": 6.0}]')
+            mean = '"throughput_samples_per_sec_mean": 5.0, "throughput_samples_per_sec_std": 0.0, "num_runs": 5'
+            out.write(f'[{{"batch_size": 1, {mean}, "m": 5.0, "l": 4.0, "h": 6.0}}]')
 
     monkeypatch.setattr(repeatability.subprocess, "run", run)
     args = SimpleNamespace(quick=False, processes=3, runs=5, samples=8, device="cpu", mean="m", low="l", high="h")
-    *_, overall = repeatability.body(args)  # type: ignore[arg-type]
+    *_, overall, spread = repeatability.body(args)  # type: ignore[arg-type]
+    assert spread.measured == 0
     assert len(commands) == 3
     assert overall.status == PASS
