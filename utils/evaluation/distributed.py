@@ -7,6 +7,7 @@ import os
 import pickle
 import platform
 import signal
+import socket
 import time
 import traceback
 import uuid
@@ -100,12 +101,18 @@ def compute(worker: ChunkWorker, loaded: LoadedModel, config: Config, absent: li
             except ray.exceptions.RayError as error:
                 lost = str(error).strip().splitlines()[0]
                 logger.warning("a worker was lost, the rest goes on with the nodes that are left: %s", lost)
-            before, absent = len(absent), _still_absent(worker.store, absent, waits=lost is None)
-            futile = 0 if len(absent) < before else futile + 1
+            before, absent = absent, _still_absent(worker.store, absent, waits=lost is None)
+            futile = 0 if len(absent) < len(before) else futile + 1
+            if (more := _rows(before) - _rows(absent) - made) > 0:
+                yield more  # of tasks that were lost before they were told of
             if futile == FUTILE_WAVES:
                 raise RuntimeError(f"the workers die before they finish a chunk, {futile} times in a row: {lost}")
             if lost and absent:
                 placement = _placed(ray, job, min(config.evaluation.num_workers, _fitting(ray, job)))
+
+
+def _rows(chunks: list[Chunk]) -> int:
+    return sum(stop - start for start, stop in chunks)
 
 
 def _prepared(worker: ChunkWorker, loaded: LoadedModel, config: Config, first: Chunk) -> Job:
@@ -323,10 +330,13 @@ def _cluster(config: Config) -> Iterator[Any]:
     own: dict[str, Any] = {"num_cpus": cores, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
+        if address and ":" in address:  # Ray itself goes on asking for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **({} if address else own))
         with _noted(handlers):
             yield ray
-    except (ConnectionError, ValueError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         if not address or ray.is_initialized():
             raise
         raise ConfigError(
