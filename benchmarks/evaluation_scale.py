@@ -139,7 +139,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="up to 100,000 rows")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the points there")
-    parser.add_argument("--plot", metavar="FILE", type=Path, default=Path("results/evaluation_scale.png"), help="default: %(default)s")
+    plot = Path("results/evaluation_scale.png")
+    parser.add_argument("--plot", metavar="FILE", type=Path, default=plot, help="default: %(default)s")
     parser.add_argument("--point", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.point:
