@@ -75,6 +75,7 @@ def small_overrides(folder: Path, model: Path) -> list[str]:
         f"model.name={model}", "model.device=cpu", f"dataset.local_path={folder / 'data' / 'val_df.csv'}",
         "dataset.sample_sizes=[8]", "profiling.batch_sizes=[1, 4]", "profiling.num_warmup_runs=1",
         "profiling.num_measurement_runs=3", "profiling.max_length=64", "evaluation.chunk_rows=25",
+        "evaluation.compare_batching=false",
         f"output.results_dir={folder / 'results'}", f"embedded.dir={folder / 'demo'}",
     ]
 

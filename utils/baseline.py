@@ -18,6 +18,7 @@ from utils.core.environment import environment_record
 from utils.core.errors import ModelError, UserError
 from utils.data.labels import LabelMapping
 from utils.data.reader import count_rows, sample_texts
+from utils.evaluation.facts import comparison_facts
 from utils.metrics import COLUMNS, UNITS, BatchSizeRecord
 from utils.model_utils import LoadedModel
 from utils.profiler import InferenceProfiler, optimal_batch_size
@@ -30,7 +31,10 @@ EVALUATION_UNITS = {
     "peak_gpu_mem": "MB", "cpu_mem_used": "MB", "gpu_util": "%", "num_samples": "rows", "num_labelled": "rows",
     "num_correct": "rows", "num_missing_labels": "rows", "num_unknown_labels": "rows", "resumed_rows": "rows",
     "num_workers": "workers", "busy_s": "s",
-    "num_truncated": "rows", "num_tokens": "tokens", "max_tokens_per_batch": "tokens",
+    "num_truncated": "rows", "num_tokens": "tokens", "max_tokens_per_batch": "tokens", "speedup": "ratio",
+    "label_agreement": "fraction", "compile_s": "s", "confusion_matrix": "rows",
+    **{f"{way}_samples_per_sec": "samples/s" for way in ("token_budget", "dataset_order", "compiled", "plain")},
+    **{f"{way}_padding_fraction": "fraction" for way in ("token_budget", "dataset_order", "compiled", "plain")},
 }
 OTHER_UNITS = {
     "duration_s": "s", "total_params": "parameters", "trainable_params": "parameters", "total_size_mb": "MB",
@@ -127,6 +131,7 @@ def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
         f"F1-Score (Weighted): {quality('f1_weighted')}",
         f"Inference time: {metrics['inference_time_s']:,.2f} seconds",
         f"Throughput: {metrics['throughput_samples_per_sec']:,.2f} samples/sec",
+        *(f"{name}: {text}" for name, text in comparison_facts(metrics)),
     ]
 
 

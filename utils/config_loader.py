@@ -111,6 +111,10 @@ class EvaluationConfig(Section):
     """Rows between two safe points."""
     max_samples: PositiveInt | None = None
     """Evaluate only the first rows; null is all of them."""
+    compile: bool = False
+    """Run batches without padding through ``torch.compile``; what it won is measured, its compile time reported apart."""
+    compare_batching: bool = True
+    """Measure on some rows what ``token_budget`` wins over ``dataset_order``."""
     unknown_labels: Literal["error", "skip"] = "error"
     """Rows whose label the model does not know: ``error`` refuses the data set and shows them; ``skip`` predicts them,
     leaves them out of accuracy and says how many."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from utils.core.errors import DataError
 from utils.evaluation.quality import Quality, wilson_interval
@@ -26,6 +26,7 @@ def test_it_equals_scikit_learn_on_the_whole(pairs: np.ndarray, cut: int) -> Non
     for average in ("macro", "weighted"):
         expected = precision_recall_fscore_support(true, predicted, average=average, zero_division=0)[2]
         assert figures[f"f1_{average}"] == pytest.approx(expected)
+    assert figures["confusion_matrix"] == confusion_matrix(true, predicted, labels=range(6)).tolist()
     columns = precision_recall_fscore_support(true, predicted, labels=range(6), zero_division=0)
     for name, column in zip(("precision", "recall", "f1", "support"), columns, strict=True):
         assert [row[name] for row in figures["per_class"]] == pytest.approx(list(column))

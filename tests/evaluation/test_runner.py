@@ -247,3 +247,22 @@ def test_an_error_in_the_background_comes_to_the_front() -> None:
     with pytest.raises(ValueError, match="cut"):
         next(ahead)
     assert os.getpid()  # and the thread has ended: the pool joins it
+
+
+def test_a_chunk_written_while_the_next_one_runs_is_the_same(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: one chunk in flight while the next is launched."""
+    more = (EXACT, "evaluation.chunk_rows=7")
+    evaluate(*more)
+    real = worker.ChunkWorker.__init__
+
+    def overlapping(self: worker.ChunkWorker, *arguments: Any) -> None:
+        real(self, *arguments)
+        self.in_flight = 1
+
+    monkeypatch.setattr(worker.ChunkWorker, "__init__", overlapping)
+    metrics = evaluate(*more, folder=tmp_path / "other")
+    assert chunk_bytes(tmp_path / "other") == chunk_bytes(tmp_path)
+    assert metrics["num_samples"] == 60
+    assert 0 < metrics["inference_time_s"] < 60

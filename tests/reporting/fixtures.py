@@ -83,6 +83,11 @@ def evaluation(labels: tuple[str, ...], *, gpu: bool, dummy: bool) -> dict[str, 
     known: dict[str, Any] = dict(zip(quality, figures, strict=True))
     return {
         **known, "num_samples": 5000, "batching": "token_budget", "max_tokens_per_batch": 8192, "num_missing_labels": 0,
+        "num_unknown_labels": 0, "confusion_matrix": None, "compile_comparison": None, "batching_comparison": {
+            "max_tokens_per_batch": 8192, "batch_size": 32, "num_rows": 512, "rounds": 2, "speedup": 4.9, "label_agreement": 1.0,
+            "token_budget_samples_per_sec": 110.0, "token_budget_padding_fraction": 0.0123,
+            "dataset_order_samples_per_sec": 22.5, "dataset_order_padding_fraction": 0.74,
+        },
         "inference_time_s": 45.41, "throughput_samples_per_sec": 110.12, "throughput_tokens_per_sec": 6771.3,
         "latency_per_sample_ms": 9.0817, "padding_fraction": 0.0123, "num_tokens": 307512, "num_truncated": 17,
         "gpu_mem_used": 1976.14 if gpu else None, "peak_gpu_mem": 3210.5 if gpu else None, "cpu_mem_used": 912.7,

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Output = tuple[torch.Tensor, torch.Tensor] | None
 CPU_BUDGETS = (1024, 2048, 4096, 8192, 16384)
 CUDA_BUDGETS = (4096, 8192, 16384, 32768, 65536, 131072)
+TEXTS_A_CALL = 512
 TRIAL_SECONDS = 6.0
 TRIAL_SPOTS = (0.15, 0.5, 0.85)  # of all tokens, sorted by length
 WORTH_CHANGING = 1.02  # a larger budget must be this much faster: it takes more memory
@@ -51,17 +52,24 @@ class Predictions:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenChunk:
-    """Token ids of the texts, cut at ``max_length``, not padded."""
-    encoded = tokenizer(
-        [encodable(text) for text in texts], truncation=True, max_length=max_length, padding=False,
-        return_attention_mask=False, return_token_type_ids=False,
-    )
-    ids = [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
+    """Token ids of the texts, cut at ``max_length``, not padded.
+
+    A few hundred texts a call: while a call's results become Python objects, no other thread can launch work on a GPU.
+    """
+    ids: list[NDArray[np.int64]] = []
+    truncated: int | None = 0
+    for start in range(0, len(texts), TEXTS_A_CALL):
+        encoded = tokenizer(
+            [encodable(text) for text in texts[start : start + TEXTS_A_CALL]], truncation=True, max_length=max_length,
+            padding=False, return_attention_mask=False, return_token_type_ids=False,
+        )
+        ids += [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
+        known = encoded.encodings if truncated is not None else None
+        truncated = truncated + sum(bool(item.overflowing) for item in known) if known else None  # type: ignore[operator]
     nothing = np.array([tokenizer.pad_token_id], dtype=np.int64)
     return TokenChunk(
         ids=tuple(row if row.size else nothing for row in ids),
-        num_tokens=np.array([row.size for row in ids], dtype=np.int64),
-        num_truncated=sum(bool(item.overflowing) for item in encoded.encodings) if encoded.encodings else None,
+        num_tokens=np.array([row.size for row in ids], dtype=np.int64), num_truncated=truncated,
     )
 
 
@@ -96,6 +104,8 @@ class Predictor:
         self.device = device
         self.batching = batching
         self.needs_mask = not is_causal(model)
+        self.compiled: Any = None
+        """The model compiled, for batches without a mask."""
 
     def predict(self, chunk: TokenChunk) -> Predictions:
         """Predict every row; results come back in the chunk's order."""
@@ -155,7 +165,8 @@ class Predictor:
         """Label ids and probabilities, still on the device; None where memory ran out."""
         try:
             ids, mask = self._batch(chunk, rows)
-            logits = self.model(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
+            run = self.compiled if self.compiled is not None and mask is None else self.model
+            logits = run(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
             best = logits.softmax(dim=-1).max(dim=-1)
             return best.indices, best.values
         except RuntimeError as error:
@@ -194,6 +205,27 @@ class Predictor:
     def _on_device(self, values: NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(values)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def warm_up(self, chunk: TokenChunk) -> float:
+        """Let the compiler see one batch of each kind that it makes a program for. Returns the seconds taken.
+
+        It tells a size of 1 from all others (PyTorch's dynamic shapes), so: many rows and one, many tokens and one.
+
+        Raises:
+            ModelError: it cannot compile this model here.
+        """
+        started, lengths = time.perf_counter(), chunk.lengths
+        order = np.argsort(-lengths, kind="stable")
+        same = np.flatnonzero(lengths == np.bincount(lengths).argmax())[:8]  # of one length, so without a mask
+        try:
+            for rows in (same, order[:1], order[-1:]):
+                self._run_all(chunk, [rows])
+                self._synchronize()
+        except Exception as error:  # noqa: BLE001 - compilers raise what they like; there is one thing to do
+            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            fix = "--set evaluation.compile=false"
+            raise ModelError(f"torch.compile failed: {said}", where="evaluation.compile", fix=fix) from error
+        return time.perf_counter() - started
 
     def fastest_budget(self, chunk: TokenChunk) -> int:
         """The token budget that runs this chunk's texts fastest here, by real tokens a second.

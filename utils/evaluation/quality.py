@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from utils.core.errors import DataError
 
+MOST_IN_MATRIX = 100
+"""Labels up to which the confusion matrix is written: a page holds no more."""
 Z_95 = 1.959963984540054
 """The normal distribution's 97.5% point, for a two-sided 95% interval."""
 
@@ -41,7 +43,7 @@ class Quality:
         self.confusion += np.bincount(true * size + predicted, minlength=size * size).reshape(size, size)
 
     def figures(self) -> dict[str, Any]:
-        """Accuracy with its 95% interval, F1, figures by class; None without labelled rows.
+        """Accuracy with its 95% interval, F1, figures by class, rows by (true, predicted); None without labelled rows.
 
         As scikit-learn does: macro F1 averages over the labels that occur as truth or prediction,
         and a quotient with nothing below the line is 0.
@@ -58,6 +60,7 @@ class Quality:
             "accuracy_ci95_low": low, "accuracy_ci95_high": high,
             "f1_macro": float(f1[support + said > 0].mean()) if total else None,
             "f1_weighted": float((f1 * support).sum() / total) if total else None,
+            "confusion_matrix": self.confusion.tolist() if len(self.label_names) <= MOST_IN_MATRIX else None,
             "per_class": [
                 dict(label_id=i, label=name, precision=float(p), recall=float(r), f1=float(f), support=int(n))
                 for i, (name, p, r, f, n) in enumerate(columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,6 +15,7 @@ from utils.core.artifacts import sha256_file, sha256_tree
 from utils.core.errors import ConfigError
 from utils.data.reader import Rows, count_rows, iter_rows, read_label_mapping
 from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.comparison import compare
 from utils.evaluation.totals import Totals
 from utils.evaluation.worker import ChunkWorker, wanted_limit
 from utils.model_utils import LoadedModel
@@ -55,10 +57,12 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     total = count_rows(config.data_file)
     total = min(total, config.evaluation.max_samples or total)
     store = open_store(loaded, config, data_sha256)
-    with console.progress(total=total, what="Evaluating", unit="row") as bar:
-        worker = ChunkWorker(loaded, config, store)
-        computed = 0
-        for rows in _computed_by_ray(worker, loaded, config, total, bar) if through_ray(config) else _computed(worker, config, bar):
+    computed = 0
+    with closing(ChunkWorker(loaded, config, store)) as worker, console.progress(
+        total=total, what="Evaluating", unit="row"
+    ) as bar:
+        made = _computed_by_ray(worker, loaded, config, total, bar) if through_ray(config) else _computed(worker, config, bar)
+        for rows in made:
             computed += rows
             bar.update(rows)
     totals = Totals(names)
@@ -67,7 +71,8 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
         assert chunk is not None, "every chunk was found or computed"
         totals.add(chunk)
     store.drop_all_but(total, config.evaluation.chunk_rows)
-    return totals.metrics(loaded, config, store.resolved_limit(), total - computed)
+    metrics = totals.metrics(loaded, config, store.resolved_limit(), total - computed)
+    return {**metrics, **compare(worker, config, store, metrics)}
 
 
 def _computed(worker: ChunkWorker, config: Config, bar: Any) -> Iterator[int]:
@@ -113,6 +118,7 @@ def identity_of(loaded: LoadedModel, config: Config, data_sha256: str) -> dict[s
         "profiling.max_length": config.profiling.max_length,
         "evaluation.batching": config.evaluation.batching,
         "evaluation's batch limit": wanted_limit(config),
+        "evaluation.compile": config.evaluation.compile,
         "evaluation.chunk_rows": config.evaluation.chunk_rows,
     }
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.config_loader import Config
-from utils.evaluation.chunks import ChunkFigures, StoredChunk
-from utils.evaluation.quality import Quality
+from utils.evaluation.chunks import StoredChunk
+from utils.evaluation.quality import MOST_IN_MATRIX, Quality
 from utils.evaluation.worker import wanted_limit
 from utils.model_utils import LoadedModel
 
@@ -69,7 +69,8 @@ class Totals:
             self.util_pct_s += figures.gpu_util_pct * figures.gpu_util_s
             self.util_s += figures.gpu_util_s
         self.gpu_warnings = self.gpu_warnings or figures.gpu_warnings
-        self._raise_peaks(figures)
+        for name, before in self.peaks.items():
+            self.peaks[name] = max((value for value in (before, getattr(figures, name)) if value is not None), default=None)
 
     def _add_time(self, figures: ChunkFigures) -> None:
         """One process works on one chunk after another; several do so at once, so that their seconds do not add up."""
@@ -84,11 +85,6 @@ class Totals:
     @property
     def wall_s(self) -> float:
         return self.seconds + sum(last - first for first, last in self.parts.values())
-
-    def _raise_peaks(self, figures: ChunkFigures) -> None:
-        for name, before in self.peaks.items():
-            value = getattr(figures, name)
-            self.peaks[name] = before if value is None else max(value, before or 0)
 
     def metrics(self, loaded: LoadedModel, config: Config, limit: int | None, resumed_rows: int) -> dict[str, Any]:
         """The figures under the contract's names; what is not measured is None, with the reason in ``warnings``."""
@@ -121,6 +117,7 @@ class Totals:
             NO_CUDA: loaded.device.type != "cuda",
             f"gpu_util is not measured: {'; '.join(self.gpu_warnings)}": not self.util_s,
             "accuracy and F1 are not measured: the weights are random": loaded.info.weights == "dummy",
+            f"confusion_matrix is left out: over {MOST_IN_MATRIX} labels": len(self.quality.label_names) > MOST_IN_MATRIX,
             f"{missing} rows have no label: predicted, left out of accuracy and F1": missing,
             f"{self.unknown} rows have a label that the model does not know: predicted, left out of accuracy and F1":
                 self.unknown,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from utils.gpu_monitor import UTILISATION_WINDOW_S, GpuMonitor
 from utils.model_utils import LoadedModel
 
 T = TypeVar("T")
+SWITCH_INTERVAL_S = 1e-4
 
 
 class ChunkWorker:
@@ -44,11 +46,18 @@ class ChunkWorker:
         self.wanted, self.settled = wanted_limit(config), limit or store.resolved_limit()
         batching = Batching(kind=config.evaluation.batching, limit=self.settled or 1)
         self.predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching)
+        self.compile_s: float | None = None
+        if config.evaluation.compile:
+            self.predictor.compiled = torch.compile(loaded.model, dynamic=True)
         self.on_cuda = loaded.device.type == "cuda"
+        if self.on_cuda:
+            # The tokenizer's thread shall hold up the launching one for less than a kernel's time.
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
         # On a GPU the next chunk's batches are launched while one chunk is copied back and written.
         self.in_flight = 1 if self.on_cuda else 0
         self._monitor = GpuMonitor(loaded.device, config.profiling.gpu_sample_interval_ms / 1000)
         self._watched_s = self._finished_s = 0.0  # when the monitor's window began; when the last chunk was done
+        self._watch()
 
     def __call__(self, rows: Rows) -> ChunkFigures:
         """Make and save one chunk."""
@@ -63,37 +72,44 @@ class ChunkWorker:
             UserError: a chunk cannot be written.
         """
         saving: deque[Future[tuple[Rows, ChunkFigures]]] = deque()
-        self._watch()
         self._forget_peak()
-        try:
-            with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
-                for rows, tokens, began_s in ahead(self._tokenized(chunks)):
-                    began_s += self._settle(tokens)
-                    saving.append(writer.submit(self._finish, rows, tokens, self.predictor.launch(tokens), began_s))
-                    while len(saving) > self.in_flight:
-                        yield saving.popleft().result()
-                while saving:
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
+            for rows, tokens, began_s in ahead(self._tokenized(chunks)):
+                began_s += self.prepare(tokens)
+                saving.append(writer.submit(self._finish, rows, tokens, self.predictor.launch(tokens), began_s))
+                while len(saving) > self.in_flight:
                     yield saving.popleft().result()
-        finally:
-            self._monitor.stop()
+            while saving:
+                yield saving.popleft().result()
+
+    def close(self) -> None:
+        """Stop watching the GPU."""
+        self._monitor.stop()
 
     def settle(self, rows: Rows) -> None:
         """Settle the batch limit on these rows, unless it is: before several workers share the store."""
-        self._settle(tokenize(self.tokenizer, rows.texts, self.max_length))
+        self.prepare(tokenize(self.tokenizer, rows.texts, self.max_length))
+
+    def plain_predictor(self) -> Predictor:
+        """A predictor of the same model that is not compiled, to compare with."""
+        mine = self.predictor
+        return Predictor(mine.model, mine.pad_token_id, mine.device, mine.batching)
 
     def _tokenized(self, chunks: Iterable[Rows]) -> Iterator[tuple[Rows, TokenChunk, float]]:
         for rows in chunks:
             began_s = time.perf_counter()
             yield rows, tokenize(self.tokenizer, rows.texts, self.max_length), began_s
 
-    def _settle(self, tokens: TokenChunk) -> float:
-        """Take the limit that is set, or find the best on this chunk. Returns the seconds that took."""
+    def prepare(self, tokens: TokenChunk) -> float:
+        """Compile if asked to, and take the limit that is set or find the best on this chunk. Returns the seconds taken."""
         started = time.perf_counter()
+        if self.predictor.compiled is not None and self.compile_s is None:
+            self.compile_s = self.predictor.warm_up(tokens)
         if self.settled is None:
             limit = self.predictor.fastest_budget(tokens) if self.wanted == "auto" else self.wanted
             self.predictor.batching = replace(self.predictor.batching, limit=limit)
             self._remember()
-            self._forget_peak()
+            self._forget_peak()  # of the trials
         return time.perf_counter() - started
 
     def _forget_peak(self) -> None:

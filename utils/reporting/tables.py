@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from utils.evaluation.facts import comparison_facts
 from utils.reporting.answers import accuracy
 from utils.reporting.figures import DASH, interval, number, percent, spread, unmeasured, yes_no
 from utils.reporting.results import Results, Row, Sweep
@@ -166,6 +167,7 @@ def padding_facts(results: Results) -> list[tuple[str, str]]:
     """Tokens computed that no text asked for."""
     shares = [(row["padding_fraction"], row["batch_size"]) for row in results.sweep.having("padding_fraction")]
     facts = [("Whole data set", f"{percent(results.evaluation['padding_fraction'])} of the tokens computed")]
+    facts += comparison_facts(results.evaluation)
     if shares:
         (low, first), (high, last) = min(shares), max(shares)
         facts.append(("Batch-size sweep", f"{percent(low)} (batch size {first}) to {percent(high)} (batch size {last})"))

@@ -1,0 +1,67 @@
+"""The benchmark's own arithmetic, and that everyone in it answers alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import evaluation_peers as peers
+from tests import support
+from utils.analysis.costs import count
+from utils.model_utils import load_model
+
+
+@pytest.fixture(scope="module")
+def ours(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> peers.Ours:
+    config = support.small_config(tmp_path_factory.mktemp("peers"), tiny_model)
+    return peers.Ours(load_model(config), config)
+
+
+def test_the_limits_flops_are_those_of_the_projects_counter(ours: peers.Ours) -> None:
+    model, lengths = ours.loaded.model, np.full(4, 32)
+    ids = torch.ones(4, 32, dtype=torch.int64)
+    with torch.inference_mode():
+        counted = sum(cost.flops or 0 for cost in count(lambda: model(input_ids=ids)))
+    assert peers.real_flops(model, lengths, whole=True) == pytest.approx(counted, rel=0.05), "it counts other operators too"
+    assert peers.real_flops(model, lengths) < peers.real_flops(model, lengths, whole=True)
+
+
+def test_everyone_gives_the_same_labels(ours: peers.Ours, tmp_path: Path) -> None:
+    texts = list(support.TEXTS)
+    there, absent = peers.contestants(ours, tmp_path, texts)
+    assert {peers.OURS, peers.PLAIN, peers.PIPELINE} <= set(there)
+    seconds, labels = peers.rounds(there, texts, 2)
+    assert all(len(times) == 2 for times in seconds.values())
+    assert all((found == labels[peers.PLAIN]).all() for found in labels.values())
+    lines = peers.checks(seconds, labels, absent, 0.3, dtype="float32", cuda=False)
+    assert {line.name: line.passed for line in lines}["share of the limit"] is False
+    assert {line.name: line.passed for line in lines}[f"labels as {peers.PLAIN}"] is True
+
+
+def test_a_ratio_is_over_rounds_and_carries_its_interval() -> None:
+    mean, interval = peers.ratio([10.0, 12.0], [2.0, 2.0])
+    assert mean == 5.5
+    assert interval is not None and interval[0] < 5.5 < interval[1]
+    assert peers.ratio([10.0], [2.0]) == (5.0, None)
+
+
+def test_the_shares_of_the_profile_add_up(ours: peers.Ours) -> None:
+    ours.limit = 256
+    shares = peers.phases(ours, list(support.TEXTS))
+    assert sum(shares.values()) == pytest.approx(100)
+    assert shares["forward"] > 0 and shares["write"] > 0
+    kinds, busy = peers.operators(ours, list(support.TEXTS))
+    assert sum(kinds.values()) == pytest.approx(100)
+    assert busy is None
+
+
+def test_devices_and_precisions_reach_the_config(tmp_path: Path) -> None:
+    words = ["--device", "cuda", "--dtype", "bfloat16", "--architecture", "configs/architectures/qwen2.5-0.5b.json"]
+    config = peers.read_config(peers.make_parser().parse_args(words))
+    assert (config.model.device, config.model.dtype, config.model.load_format) == ("cuda", "bfloat16", "dummy")
+    assert config.model.tokenizer == "embedded"
+
+

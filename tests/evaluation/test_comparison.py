@@ -1,0 +1,80 @@
+"""What grouping and compiling won is measured on the same rows, once, and told."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import support
+from utils.core.errors import ModelError
+from utils.evaluation import comparison, runner
+from utils.evaluation.facts import comparison_facts
+from utils.model_utils import LoadedModel, load_model
+
+NOTHING: dict[str, Any] = {"batching_comparison": None, "compile_comparison": None}
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, tiny_model: Path) -> LoadedModel:
+    return load_model(support.small_config(tmp_path, tiny_model))
+
+
+@pytest.mark.parametrize("batching", ["token_budget", "dataset_order"])
+def test_both_ways_run_the_same_rows(
+    loaded: LoadedModel, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, batching: str
+) -> None:
+    monkeypatch.setattr(comparison, "LEAST_ROWS", 40)
+    more = (
+        f"evaluation.batching={batching}", "evaluation.compare_batching=true", "evaluation.batch_size=7",
+        "evaluation.max_tokens_per_batch=256",
+    )
+    config = support.small_config(tmp_path, tiny_model, *more)
+    metrics = runner.evaluate_dataset(loaded, config)
+    won = metrics["batching_comparison"]
+    assert metrics["compile_comparison"] is None
+    assert (won["batch_size"], won["label_agreement"]) == (7, 1.0)
+    assert 40 <= won["num_rows"] <= 60
+    assert won["token_budget_padding_fraction"] < won["dataset_order_padding_fraction"]
+    assert won["speedup"] == pytest.approx(won["token_budget_samples_per_sec"] / won["dataset_order_samples_per_sec"])
+    assert comparison_facts(metrics)[0][1].startswith(f"{won['speedup']:.2f} times: ")
+    again = runner.evaluate_dataset(loaded, config)
+    assert again["batching_comparison"] == won, "taken over, not measured again"
+    assert len(list((tmp_path / "results" / "predictions").iterdir())) == 3, "comparing writes no predictions"
+
+
+def test_it_is_left_out_where_it_is_not_asked_for(loaded: LoadedModel, tmp_path: Path, tiny_model: Path) -> None:
+    metrics = runner.evaluate_dataset(loaded, support.small_config(tmp_path, tiny_model))
+    assert {name: metrics[name] for name in NOTHING} == NOTHING
+    assert comparison_facts(metrics) == []
+
+
+def test_compiled_it_says_the_same_and_what_it_won(
+    loaded: LoadedModel, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph is really captured; the backend that runs it is the one that needs no C++ compiler."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain = runner.evaluate_dataset(loaded, support.small_config(tmp_path, tiny_model))
+    metrics = runner.evaluate_dataset(loaded, support.small_config(tmp_path, tiny_model, "evaluation.compile=true"))
+    won = metrics["compile_comparison"]
+    assert metrics["resumed_rows"] == 0, "compiled bytes are others: chunks are not mixed"
+    assert metrics["num_correct"] == plain["num_correct"]
+    assert won["label_agreement"] == 1.0
+    assert won["compile_s"] > 0
+    assert won["speedup"] == pytest.approx(won["compiled_samples_per_sec"] / won["plain_samples_per_sec"])
+    assert "compiling took" in dict(comparison_facts(metrics))["Compiling won"]
+
+
+def test_a_compiler_that_fails_is_one_clear_message(
+    loaded: LoadedModel, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no C++ compiler here\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    with pytest.raises(ModelError, match="torch.compile failed: ") as caught:
+        runner.evaluate_dataset(loaded, support.small_config(tmp_path, tiny_model, "evaluation.compile=true"))
+    assert caught.value.fix == "--set evaluation.compile=false"

@@ -1,0 +1,99 @@
+"""What grouping by length won, and what compiling won: both ways on the same rows, in turn, in the run they belong to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from utils.config_loader import Config
+from utils.core.artifacts import read_json, write_json
+from utils.core.errors import UserError
+from utils.data.reader import sample_texts
+from utils.evaluation.batching import Batching
+from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.predictor import Predictions, TokenChunk, tokenize
+from utils.evaluation.worker import ChunkWorker
+
+LEAST_ROWS, MOST_ROWS = 256, 4096
+LEAST_S, SHARE_OF_RUN = 3.0, 0.03
+"""Seconds that one round may take: so many, or that share of the evaluation's own time where it is more."""
+SLOWER = 7
+"""A round's time over that of the grouped way alone, where file order is six times slower: for choosing the sample's size."""
+ROUNDS = 2
+
+Way = Callable[[TokenChunk], Predictions]
+
+
+def compare(worker: ChunkWorker, config: Config, store: ChunkStore, metrics: dict[str, Any]) -> dict[str, Any]:
+    """``batching_comparison`` and ``compile_comparison``, each None where it was not asked for.
+
+    Rows that are tokenised already, forward passes and copies: the ways differ in nothing but the batches, or the
+    compiling. Measured once; a run that goes on takes it over.
+    """
+    settings = config.evaluation
+    file = store.state / "comparison.json"
+    try:
+        return read_json(file, made_by="python scripts/02_baseline_inference.py")
+    except UserError:  # not measured yet
+        pass
+    found: dict[str, Any] = {"batching_comparison": None, "compile_comparison": None}
+    if settings.compare_batching or settings.compile:
+        rate = metrics["throughput_samples_per_sec"]
+        wanted = max(LEAST_S, SHARE_OF_RUN * metrics["inference_time_s"]) * rate / SLOWER
+        size = int(min(MOST_ROWS, max(LEAST_ROWS, wanted), metrics["num_samples"]))
+        chunk = tokenize(worker.tokenizer, sample_texts(config.data_file, size, config.profiling.seed), worker.max_length)
+        worker.prepare(chunk)
+        if settings.compare_batching:
+            found["batching_comparison"] = _batching(worker, config, chunk)
+        if settings.compile:
+            found["compile_comparison"] = _compiling(worker, chunk)
+        write_json(file, found)
+    return found
+
+
+def _batching(worker: ChunkWorker, config: Config, chunk: TokenChunk) -> dict[str, Any]:
+    plain, settings = worker.plain_predictor(), config.evaluation
+    if settings.batching == "token_budget":
+        budget = worker.predictor.batching.limit
+    else:
+        wanted = settings.max_tokens_per_batch
+        budget = plain.fastest_budget(chunk) if wanted == "auto" else wanted
+
+    def way(batching: Batching) -> Way:
+        def run(tokens: TokenChunk) -> Predictions:
+            plain.batching = batching
+            return plain.predict(tokens)
+        return run
+
+    ways = {
+        "token_budget": way(Batching(kind="token_budget", limit=budget)),
+        "dataset_order": way(Batching(kind="dataset_order", limit=settings.batch_size)),
+    }
+    return {"max_tokens_per_batch": budget, "batch_size": settings.batch_size, **_in_turn(ways, chunk)}
+
+
+def _compiling(worker: ChunkWorker, chunk: TokenChunk) -> dict[str, Any]:
+    plain = worker.plain_predictor()
+    plain.batching = replace(worker.predictor.batching)
+    return {"compile_s": worker.compile_s, **_in_turn({"compiled": worker.predictor.predict, "plain": plain.predict}, chunk)}
+
+
+def _in_turn(ways: dict[str, Way], chunk: TokenChunk) -> dict[str, Any]:
+    """Speed and padding of two ways, how many times faster the first is, and the share of rows with equal labels."""
+    seconds = dict.fromkeys(ways, 0.0)
+    last: dict[str, Predictions] = {}
+    for number in range(ROUNDS):
+        for name in list(ways)[:: 1 if number % 2 == 0 else -1]:
+            started = time.perf_counter()
+            last[name] = ways[name](chunk)
+            seconds[name] += time.perf_counter() - started
+    first, second = ways
+    tokens = int(chunk.num_tokens.sum())
+    figures: dict[str, Any] = {"num_rows": len(chunk.ids), "rounds": ROUNDS, "speedup": seconds[second] / seconds[first]}
+    for name in ways:
+        figures[f"{name}_samples_per_sec"] = ROUNDS * len(chunk.ids) / seconds[name]
+        figures[f"{name}_padding_fraction"] = 1 - tokens / last[name].padded_tokens
+    figures["label_agreement"] = float((last[first].predicted_ids == last[second].predicted_ids).mean())
+    return figures
