@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.config_loader import Config
-from utils.evaluation.chunks import StoredChunk
+from utils.evaluation.chunks import ChunkFigures, StoredChunk
 from utils.evaluation.quality import MOST_IN_MATRIX, Quality
 from utils.evaluation.worker import wanted_limit
 from utils.model_utils import LoadedModel
