@@ -24,5 +24,5 @@ setup(
     packages=find_packages(include=["utils", "utils.*"]),
     package_data={"utils.reporting": ["templates/*.j2"]},
     install_requires=requirements("requirements.txt"),
-    extras_require={"dev": requirements("requirements-dev.txt"), "ray": ["ray[data]>=2.9,<3"]},
+    extras_require={"dev": requirements("requirements-dev.txt"), "ray": ["ray[data]>=2.60,<2.64"]},
 )

@@ -35,6 +35,7 @@ EVALUATION_UNITS = {
     "throughput_samples_per_sec": "samples/s", "throughput_tokens_per_sec": "tokens/s", "gpu_mem_used": "MB",
     "peak_gpu_mem": "MB", "cpu_mem_used": "MB", "gpu_util": "%", "num_samples": "rows", "num_labelled": "rows",
     "num_correct": "rows", "num_missing_labels": "rows", "num_unknown_labels": "rows", "resumed_rows": "rows",
+    "num_workers": "workers", "busy_s": "s",
     "num_truncated": "rows", "num_tokens": "tokens", "max_tokens_per_batch": "tokens", "speedup": "ratio",
     "label_agreement": "fraction", "compile_s": "s", "confusion_matrix": "rows",
     **{f"{way}_samples_per_sec": "samples/s" for way in ("token_budget", "dataset_order", "compiled", "plain")},

@@ -131,7 +131,9 @@ class EvaluationConfig(Section):
     """Rows whose label the model does not know: ``error`` refuses the data set and shows them; ``skip`` predicts them,
     leaves them out of accuracy and says how many."""
     num_workers: PositiveInt = 1
-    """Processes or GPUs that share the evaluation."""
+    """Processes that share the evaluation, each with a model and, where there are GPUs, a GPU; above 1 through Ray Data."""
+    ray_address: Annotated[str, Field(pattern=r"^(auto|[^/\s]+:\d+)$")] | None = None
+    """``host:port`` of a Ray cluster, or ``auto`` for the one that this machine belongs to; null needs none."""
 
 
 class OutputConfig(Section):

@@ -9,7 +9,7 @@ import pytest
 
 from tests import support
 from utils.core.errors import DataError
-from utils.data.reader import count_rows, iter_rows, sample_texts
+from utils.data.reader import chunk_offsets, count_rows, iter_rows, sample_texts
 
 
 @pytest.fixture(params=[".csv", ".parquet"])
@@ -65,3 +65,23 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"not parquet")
     with pytest.raises(DataError):
         list(iter_rows(file, 5))
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv with \\r\\n", "parquet"])
+def test_any_run_of_chunks_is_read_alone(tmp_path: Path, kind: str) -> None:
+    """As several workers read: texts over lines, of many bytes, empty; row groups that end within a chunk."""
+    texts = ["plain", 'over\nlines, "quoted"', "é漢字🎲", "", "a\r\nb", "last", "x" * 5000] * 5
+    frame = pd.DataFrame({"text": texts, "labels": "a", "label_id": pd.array([0, 1, None, 2, 3, 4, 5] * 5, dtype="Int64")})
+    path = tmp_path / ("val_df.parquet" if kind == "parquet" else "val_df.csv")
+    if kind == "parquet":
+        frame.to_parquet(path, index=False, row_group_size=4)
+    else:
+        frame.to_csv(path, index=False, lineterminator="\r\n" if "r" in kind[3:] else "\n")
+    whole = list(iter_rows(path, 3))
+    offsets = chunk_offsets(path, 3)
+    assert len(offsets) == len(whole) == 12
+    for number, offset in enumerate(offsets):
+        part = list(iter_rows(path, 3, 6, first=3 * number, offset=offset))
+        assert [rows.start for rows in part] == [rows.start for rows in whole[number : number + 2]]
+        assert [rows.texts for rows in part] == [rows.texts for rows in whole[number : number + 2]]
+        assert [rows.label_ids.tolist() for rows in part] == [rows.label_ids.tolist() for rows in whole[number : number + 2]]

@@ -20,7 +20,6 @@ from tests import support
 from tests.evaluation.test_predictor import SmallMemory, plain_loop
 from utils.config_loader import load_config
 from utils.core.artifacts import PROJECT_ROOT
-from utils.core.errors import ConfigError
 from utils.evaluation import predictor, runner, totals, worker
 from utils.model_utils import LoadedModel, load_model
 
@@ -236,11 +235,6 @@ def test_dummy_weights_have_no_accuracy(tmp_path: Path, tiny_model: Path) -> Non
     names = ("accuracy", "f1_macro", "f1_weighted", "accuracy_ci95_low", "num_correct", "per_class")
     assert [metrics[name] for name in names] == [None] * len(names)
     assert any("random" in warning for warning in metrics["warnings"])
-
-
-def test_more_workers_are_refused(evaluate: Evaluate) -> None:
-    with pytest.raises(ConfigError, match="only 1 is supported in this version"):
-        evaluate("evaluation.num_workers=2")
 
 
 def test_an_error_in_the_background_comes_to_the_front() -> None:

@@ -177,7 +177,7 @@ def test_dummy_weights_say_that_accuracy_was_not_measured(
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("evaluation.num_workers=2", "only 1 is supported"),
+        ("evaluation.num_workers=two", "evaluation.num_workers"),
         ("profiling.max_length=100000", "profiling.max_length"),
         ("dataset.local_path=./nowhere/val_df.csv", "01_download_data.py"),
     ],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -75,20 +76,50 @@ def _count(path: Path, mtime_ns: int, size_bytes: int) -> int:
         raise DataError(f"The data set cannot be read: {error}.", where=path, fix=FIX) from error
 
 
-def iter_rows(path: Path, chunk_rows: int, max_rows: int | None = None) -> Iterator[Rows]:
+def iter_rows(
+    path: Path, chunk_rows: int, max_rows: int | None = None, *, first: int = 0, offset: int | None = None
+) -> Iterator[Rows]:
     """Yield the data set in order, ``chunk_rows`` rows at a time, at most ``max_rows`` of them.
+
+    Args:
+        first: the row to begin at.
+        offset: where a CSV has that row, in bytes, from ``chunk_offsets``; a Parquet file knows it itself.
 
     Raises:
         DataError: the file is missing, is not UTF-8 or lacks a column.
     """
     if not path.is_file():
         raise DataError("There is no data set yet.", where=path, fix=FIX)
-    pairs = islice(_parquet_pairs(path) if path.suffix == ".parquet" else _csv_pairs(path), max_rows)
-    start = 0
+    pairs = islice(_parquet_pairs(path, first) if path.suffix == ".parquet" else _csv_pairs(path, offset), max_rows)
+    start = first
     while block := list(islice(pairs, chunk_rows)):
         ids = np.array([number for _, number in block], dtype=np.int64)
         yield Rows(start=start, texts=[text for text, _ in block], label_ids=ids)
         start += len(block)
+
+
+def chunk_offsets(path: Path, chunk_rows: int) -> list[int | None]:
+    """Where each chunk's first row begins, in bytes into a CSV, which is read once; None for a Parquet file's."""
+    if path.suffix == ".parquet":
+        return [None] * -(-count_rows(path) // chunk_rows)
+    offsets: list[int | None] = []
+    position = 0
+
+    def counted(source: Iterable[str]) -> Iterator[str]:
+        nonlocal position
+        for line in source:
+            position += len(line) if line.isascii() else len(line.encode("utf-8"))
+            yield line
+
+    with path.open(encoding="utf-8", newline="") as source:
+        lines = csv.reader(counted(source))
+        next(lines, None)
+        begin = position
+        for row, _ in enumerate(lines):  # the reader takes no line before it needs it
+            if row % chunk_rows == 0:
+                offsets.append(begin)
+            begin = position
+    return offsets
 
 
 def sample_texts(path: Path, size: int, seed: int) -> list[str]:
@@ -102,25 +133,37 @@ def sample_texts(path: Path, size: int, seed: int) -> list[str]:
     return texts
 
 
-def _csv_pairs(path: Path) -> Iterator[tuple[str, int]]:
-    with path.open(encoding="utf-8", newline="") as source:
+def _csv_pairs(path: Path, offset: int | None) -> Iterator[tuple[str, int]]:
+    with path.open("rb") as file:
+        source = io.TextIOWrapper(file, encoding="utf-8", newline="")
         lines = csv.reader(source)
         try:
-            header = next(lines, [])
-            text, number = _positions(header, path)
+            text, number = _positions(next(lines, []), path)
+            if offset is not None:
+                file.seek(offset)
+                lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
             for line in lines:
                 yield line[text], int(line[number] or MISSING_ID)
         except (UnicodeDecodeError, csv.Error, ValueError, IndexError) as error:
-            raise DataError(f"The data set is damaged at line {lines.line_num}: {error}.", where=path, fix=FIX) from error
+            begun = "" if offset is None else f" after byte {offset}"
+            said = f"The data set is damaged at line {lines.line_num}{begun}: {error}."
+            raise DataError(said, where=path, fix=FIX) from error
 
 
-def _parquet_pairs(path: Path) -> Iterator[tuple[str, int]]:
+def _parquet_pairs(path: Path, first: int) -> Iterator[tuple[str, int]]:
+    """From row ``first`` on; the row groups before it are not read."""
     try:
         table = pq.ParquetFile(path)
         _positions(table.schema_arrow.names, path)
-        for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=["text", "label_id"]):
-            ids = (MISSING_ID if number is None else number for number in batch.column("label_id").to_pylist())
-            yield from zip((text or "" for text in batch.column("text").to_pylist()), ids, strict=True)
+        groups, skipped = list(range(table.num_row_groups)), first
+        while groups and skipped >= (rows := table.metadata.row_group(groups[0]).num_rows):
+            skipped -= rows
+            del groups[0]
+        for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=["text", "label_id"], row_groups=groups):
+            rest = batch.slice(min(skipped, batch.num_rows))
+            skipped -= batch.num_rows - rest.num_rows
+            ids = (MISSING_ID if number is None else number for number in rest.column("label_id").to_pylist())
+            yield from zip((text or "" for text in rest.column("text").to_pylist()), ids, strict=True)
     except (OSError, ValueError) as error:
         raise DataError(f"The data set cannot be read: {error}.", where=path, fix=FIX) from error
 

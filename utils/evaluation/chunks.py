@@ -49,6 +49,12 @@ class ChunkFigures:
     gpu_util_pct: float | None
     gpu_util_s: float
     gpu_warnings: tuple[str, ...]
+    worker: str | None = None
+    """Which worker of several made it; None where there was one process."""
+    part: str | None = None
+    """Which call of the evaluation that worker belonged to."""
+    done_at_s: float | None = None
+    """Unix time by the clock of the worker's machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

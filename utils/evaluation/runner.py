@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -23,12 +24,21 @@ IDENTITY_VERSION = 2  # raise it when the same settings would give other bytes
 
 
 def check_workers(config: Config) -> None:
-    """Refuse more workers than this version can use, before anything is loaded."""
-    if config.evaluation.num_workers > 1:
+    """Refuse, before anything is loaded, what needs Ray where it is not installed."""
+    if through_ray(config) and find_spec("ray") is None:
+        settings = config.evaluation
+        name = "num_workers" if settings.ray_address is None else "ray_address"
         raise ConfigError(
-            f"evaluation.num_workers cannot be {config.evaluation.num_workers}: only 1 is supported in this version.",
-            where="evaluation.num_workers", fix="--set evaluation.num_workers=1",
+            f"evaluation.{name} is {getattr(settings, name)}: that needs Ray Data, which is not installed.",
+            where=f"evaluation.{name}",
+            fix='python -m pip install "ray[data]" (it brings no PyTorch), or one process: --set evaluation.num_workers=1 '
+            "--set evaluation.ray_address=null",
         )
+
+
+def through_ray(config: Config) -> bool:
+    """Whether the chunks go through Ray Data."""
+    return config.evaluation.num_workers > 1 or config.evaluation.ray_address is not None
 
 
 def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | None = None) -> dict[str, Any]:
@@ -37,9 +47,10 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     Goes on at the first chunk that is missing or damaged; everything is added up from what is stored.
     ``inference_time_s`` adds up the chunks, those of earlier parts of the run included; a chunk's clock runs from the
     end of the chunk before it (the first: from asking for its token ids) until its predictions are in host memory.
+    With several workers it is wall time instead: from where the first chunk begins to where the last one is done.
 
     Raises:
-        ConfigError, DataError, ModelError: more workers than one; unusable data; a text too long for the memory.
+        ConfigError, DataError, ModelError: Ray is asked for and not there; unusable data; a text too long for the memory.
     """
     check_workers(config)
     names = read_label_mapping(config.label_mappings_file).names
@@ -50,9 +61,10 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     with closing(ChunkWorker(loaded, config, store)) as worker, console.progress(
         total=total, what="Evaluating", unit="row"
     ) as bar:
-        for rows, _ in worker.run(missing(store, config, bar)):
-            computed += len(rows.texts)
-            bar.update(len(rows.texts))
+        made = _computed_by_ray(worker, loaded, config, total, bar) if through_ray(config) else _computed(worker, config, bar)
+        for rows in made:
+            computed += rows
+            bar.update(rows)
     totals = Totals(names)
     for start, stop in chunk_ranges(total, config):
         chunk = store.load(start, stop)
@@ -61,6 +73,21 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     store.drop_all_but(total, config.evaluation.chunk_rows)
     metrics = totals.metrics(loaded, config, store.resolved_limit(), total - computed)
     return {**metrics, **compare(worker, config, store, metrics)}
+
+
+def _computed(worker: ChunkWorker, config: Config, bar: Any) -> Iterator[int]:
+    """Make what is missing; yields the rows of each chunk made."""
+    for rows, _ in worker.run(missing(worker.store, config, bar)):
+        yield len(rows.texts)
+
+
+def _computed_by_ray(worker: ChunkWorker, loaded: LoadedModel, config: Config, total: int, bar: Any) -> Iterator[int]:
+    from utils.evaluation import distributed  # it imports this module; and nobody else needs Ray
+
+    chunks = list(chunk_ranges(total, config))
+    absent = [chunk for chunk in chunks if not worker.store.has(*chunk)]
+    bar.update(total - sum(stop - start for start, stop in absent))
+    return distributed.compute(worker, loaded, config, absent)
 
 
 def open_store(loaded: LoadedModel, config: Config, data_sha256: str | None = None) -> ChunkStore:

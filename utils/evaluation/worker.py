@@ -32,12 +32,19 @@ class ChunkWorker:
 
     Any number of workers may share a store: whichever chunk a worker makes, its bytes follow from the store's
     identity and the settled limit alone.
+
+    Args:
+        limit: the batch limit that was settled on; None looks for it in the store.
+        name, part: which of several workers this is, and in which call of the evaluation; written with its chunks.
     """
 
-    def __init__(self, loaded: LoadedModel, config: Config, store: ChunkStore) -> None:
-        self.store = store
+    def __init__(
+        self, loaded: LoadedModel, config: Config, store: ChunkStore, *,
+        limit: int | None = None, name: str | None = None, part: str | None = None,
+    ) -> None:
+        self.store, self.name, self.part = store, name, part
         self.tokenizer, self.max_length = loaded.tokenizer, config.profiling.max_length
-        self.wanted, self.settled = wanted_limit(config), store.resolved_limit()
+        self.wanted, self.settled = wanted_limit(config), limit or store.resolved_limit()
         batching = Batching(kind=config.evaluation.batching, limit=self.settled or 1)
         self.predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching)
         self.compile_s: float | None = None
@@ -129,6 +136,7 @@ class ChunkWorker:
             peak_gpu_mem_bytes=torch.cuda.max_memory_allocated(device) if device else None,
             cpu_mem_used_bytes=psutil.Process().memory_info().rss,
             gpu_util_pct=util_pct, gpu_util_s=util_s, gpu_warnings=warnings,
+            worker=self.name, part=self.part, done_at_s=None if self.name is None else time.time(),
         )
         self._remember()  # memory may have lowered it
         self.store.save(rows.start, rows.label_ids, predictions, tokens.num_tokens, figures)

@@ -1,0 +1,293 @@
+"""Several workers and machines, with Ray for real: the same bytes as one process, whatever happens on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from tests import support
+from utils.config_loader import Config, load_config
+from utils.core.artifacts import METRICS_SCHEMA, PROJECT_ROOT, read_json
+from utils.core.errors import ConfigError, ModelError
+from utils.evaluation import distributed, runner
+from utils.evaluation.distributed import Placement, placed
+from utils.model_utils import LoadedModel, load_model
+
+SCRIPT = "scripts/02_baseline_inference.py"
+TEXTS = tuple(f'{text}"quoted, é漢字\nover lines {i}"' if i % 3 else text for i, text in enumerate(support.TEXTS * 50))
+SETTINGS = ("evaluation.max_tokens_per_batch=256", "evaluation.chunk_rows=100", "profiling.max_length=32")
+CHUNKS = len(TEXTS) // 100
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install -r setup/requirements-dev.txt"
+)
+
+
+def overrides(folder: Path, model: Path, *more: str) -> list[str]:
+    return [*support.small_overrides(folder, model), *SETTINGS, *more]
+
+
+def configured(folder: Path, model: Path, *more: str) -> Config:
+    support.write_dataset(folder / "data", TEXTS)
+    return load_config(overrides=overrides(folder, model, *more))
+
+
+def chunk_bytes(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((folder / "results" / "predictions").glob("rows-*.parquet"))}
+
+
+def makers(folder: Path) -> set[str]:
+    """The workers that have stored a chunk."""
+    records = (folder / "results" / ".state" / "evaluation").glob("*/rows-*.json")
+    return {json.loads(file.read_text())["worker"] for file in records}
+
+
+def finished(folder: Path) -> int:
+    return len(list((folder / "results" / ".state" / "evaluation").glob("*/rows-*.json")))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough that every worker is up before the work is done."""
+    folder = tmp_path_factory.mktemp("model")
+    return support.build_tiny_model(folder, hidden_size=160, intermediate_size=640, num_hidden_layers=3)
+
+
+@pytest.fixture(scope="module")
+def loaded(model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(configured(tmp_path_factory.mktemp("config"), model))
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory, model: Path, loaded: LoadedModel) -> tuple[Path, dict[str, Any]]:
+    """One process's results."""
+    folder = tmp_path_factory.mktemp("single")
+    return folder, runner.evaluate_dataset(loaded, configured(folder, model))
+
+
+def same_quality(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one[name] == other[name] for name in ("num_samples", "accuracy", "f1_macro", "num_tokens", "padding_fraction"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "on_cuda", "expected"),
+    [
+        ([(2, 0)], 2, False, (2, 1)), ([(8, 0)], 2, False, (2, 4)), ([(8, 0), (4, 0)], 3, False, (3, 4)),
+        ([(1, 0), (1, 0)], 3, False, None), ([(128, 8)], 8, True, (8, 16)), ([(128, 8), (4, 1)], 9, True, (9, 4)),
+        ([(64, 0), (32, 4)], 5, True, None), ([], 1, False, None), ([(3, 4)], 4, True, None),
+    ],
+)
+def test_workers_get_all_the_cores_that_there_are(
+    nodes: list[tuple[float, float]], wanted: int, on_cuda: bool, expected: tuple[int, int] | None
+) -> None:
+    found = placed(nodes, wanted, on_cuda=on_cuda)
+    assert found == (Placement(workers=expected[0], cpus=expected[1]) if expected else None)
+
+
+def test_tasks_are_runs_of_chunks_that_follow_one_another() -> None:
+    absent = [(0, 10), (10, 20), (20, 30), (50, 60), (70, 80), (80, 85)]
+    tasks = list(distributed._tasks(absent, [7, 1, 2, 3, 4, 5, 6, 77, 8], 10, 2))
+    assert [(task["start"], task["stop"], task["offset"]) for task in tasks] == [
+        (0, 20, 7), (20, 30, 2), (50, 60, 5), (70, 85, 77)
+    ]
+
+
+@pytest.mark.parametrize("setting", ["evaluation.num_workers=2", "evaluation.ray_address=auto"])
+def test_without_ray_the_message_says_what_to_install(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setattr(runner, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"not installed(.|\n)*pip install \"ray\[data\]\"") as caught:
+        runner.check_workers(configured(tmp_path, model, setting))
+    assert caught.value.exit_code == 2
+
+
+def test_the_model_leaves_its_gpu_to_the_workers_and_comes_back() -> None:
+    class Moved:
+        places: list[str] = []
+
+        def to(self, place: Any) -> None:
+            self.places.append(str(place))
+
+    info: Any = None
+    with distributed._idle(LoadedModel(model=Moved(), tokenizer=None, info=info, device=torch.device("cuda", 1))):
+        assert Moved.places == ["cpu"]
+    assert Moved.places == ["cpu", "cuda:1"]
+
+
+def test_results_that_only_the_workers_see_are_an_error(
+    tmp_path: Path, model: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = runner.open_store(loaded, configured(tmp_path, model), "0" * 64)
+    monkeypatch.setattr(distributed, "STORAGE_LAG_S", 0.0)
+    with pytest.raises(distributed.UserError, match="none shows here"):
+        distributed._still_absent(store, [(0, 100)], waits=True)
+    assert distributed._still_absent(store, [(0, 100)], waits=False) == [(0, 100)]
+
+
+def job_for(loaded: LoadedModel, config: Config, **changes: Any) -> distributed.Job:
+    worker = distributed.ChunkWorker(loaded, config, runner.open_store(loaded, config, "0" * 64), limit=256)
+    job = distributed._prepared(worker, loaded, config, (0, 100))
+    return distributed.Job(**{**{name: getattr(job, name) for name in distributed.Job.__slots__}, **changes})
+
+
+def outcome_of(job: distributed.Job) -> Exception | int:
+    """What a worker answers to one task, run here."""
+    threads = torch.get_num_threads()
+    try:
+        answer = distributed.TaskRunner(job, 1)({"start": np.array([0]), "stop": np.array([100]), "offset": np.array([0])})
+    finally:
+        torch.set_num_threads(threads)
+    error: Exception | int = distributed.pickle.loads(answer["error"][0]) if answer["error"][0] else answer["rows"][0]
+    return error
+
+
+def test_a_worker_refuses_other_data_and_other_settings(tmp_path: Path, model: Path, loaded: LoadedModel) -> None:
+    config = configured(tmp_path, model)
+    job = job_for(loaded, config)
+    assert outcome_of(job) == 100
+    assert "does not see the run's data set" in str(outcome_of(job_for(loaded, config, data_bytes=1)))
+    other = outcome_of(job_for(loaded, config, identity={**job.identity, "device": "H100"}))
+    assert isinstance(other, ModelError)
+    assert "device: H100 -> cpu" in str(other)
+    (tmp_path / "data" / "val_df.csv").write_text("text,labels,label_id\na,books,x\n" + " " * 999)
+    damaged = outcome_of(job_for(loaded, config))
+    assert "damaged" in str(damaged)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
+    tmp_path: Path, model: Path, single: tuple[Path, dict[str, Any]]
+) -> None:
+    """The whole step; before it some chunks are there from one process, one of them damaged."""
+    support.write_dataset(tmp_path / "data", TEXTS)
+    shutil.copytree(single[0] / "results", tmp_path / "results")
+    files = sorted((tmp_path / "results" / "predictions").iterdir())
+    for file in files[4:]:
+        file.unlink()
+    content = bytearray(files[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[1].write_bytes(content)
+    done = support.run_script(
+        SCRIPT, *support.set_flags(overrides(tmp_path, model, "evaluation.num_workers=2")), OMP_NUM_THREADS="1"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith("Warning: ") and "is damaged" not in line] == []
+    assert not any(word in (done.stdout + done.stderr).lower() for word in (" ray", "raylet", "actor", "dashboard"))
+    assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
+    payload = read_json(tmp_path / "results" / "baseline_metrics.json", made_by=SCRIPT, schema=METRICS_SCHEMA)
+    metrics = payload["full_dataset_metrics"]
+    assert same_quality(metrics, single[1])
+    assert metrics["resumed_rows"] == 300
+    assert metrics["num_workers"] == len(metrics["workers"]) == 2
+    assert sum(worker["num_samples"] for worker in metrics["workers"]) == len(TEXTS) - 300
+    busy = sum(worker["busy_s"] for worker in metrics["workers"])
+    assert metrics["inference_time_s"] < busy + single[1]["inference_time_s"], "they worked at the same time"
+    assert metrics["throughput_samples_per_sec"] == pytest.approx(len(TEXTS) / metrics["inference_time_s"])
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_workers_stop_and_one_process_goes_on(
+    tmp_path: Path, model: Path, loaded: LoadedModel, single: tuple[Path, dict[str, Any]], number: int, code: int
+) -> None:
+    config = configured(tmp_path, model)
+    words = support.set_flags(overrides(tmp_path, model, "evaluation.num_workers=2"))
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT_ROOT / SCRIPT), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: finished(tmp_path) >= 2 or process.poll() is not None)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started, "Ray's processes"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "Interrupted; everything finished so far is kept" in said
+    _, left = psutil.wait_procs(started, timeout=20)
+    assert left == []
+    kept = finished(tmp_path)
+    assert 2 <= kept < CHUNKS
+    metrics = runner.evaluate_dataset(loaded, config)
+    assert metrics["resumed_rows"] == 100 * kept
+    assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
+    assert same_quality(metrics, single[1])
+
+
+def wait_until(ready: Callable[[], bool], timeout_s: float = 120) -> None:
+    end = time.monotonic() + timeout_s
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Two nodes of one core each on this machine; a dead one is noticed within seconds."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": distributed.OBJECT_STORE_BYTES, "include_dashboard": False}
+    health = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    nodes = Cluster(initialize_head=True, head_node_args={**node, "_system_config": health})
+    nodes.add_node(**node)
+    yield nodes
+    nodes.shutdown()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_node_that_dies_takes_nothing_with_it(
+    cluster: Any, tmp_path: Path, model: Path, loaded: LoadedModel, single: tuple[Path, dict[str, Any]]
+) -> None:
+    config = configured(tmp_path, model, "evaluation.num_workers=2", f"evaluation.ray_address={cluster.address}")
+    made_by: dict[str, int] = {}
+
+    def kill() -> None:
+        wait_until(lambda: len(makers(tmp_path)) == 2)
+        made_by["before"] = finished(tmp_path)
+        [other] = cluster.worker_nodes
+        cluster.remove_node(other, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    metrics = runner.evaluate_dataset(loaded, config)
+    killer.join()
+    assert made_by["before"] < CHUNKS, "it died in the middle"
+    assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
+    assert same_quality(metrics, single[1])
+    assert metrics["resumed_rows"] == 0
+    assert metrics["num_workers"] >= 3, "two before, and at least one anew on the node that was left"
+    assert sum(worker["num_samples"] for worker in metrics["workers"]) == len(TEXTS)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_what_a_worker_or_the_cluster_cannot_do_is_said_in_our_words(
+    cluster: Any, tmp_path: Path, model: Path, loaded: LoadedModel
+) -> None:
+    here = f"evaluation.ray_address={cluster.address}"
+    with pytest.raises(ConfigError, match="num_workers is 3; Ray has 2 CPUs on 2 nodes"):
+        runner.evaluate_dataset(loaded, configured(tmp_path, model, "evaluation.num_workers=3", here))
+    broken = tmp_path / "model"
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="The model cannot be loaded"):
+        runner.evaluate_dataset(loaded, configured(tmp_path, broken, "evaluation.num_workers=2", here))
+    assert json.loads(next((tmp_path / "results").rglob("run.json")).read_text())["limit"] == 256
+    with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
+        runner.evaluate_dataset(loaded, configured(tmp_path, model, "evaluation.ray_address=127.0.0.1:1"))
