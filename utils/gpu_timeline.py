@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from utils.core.artifacts import atomic_path
+from utils.core.artifacts import atomic_path, cannot_write
 
 LOOK_BACK_S = 1.0  # of utilisation (1/6 to 1 s) and averaged power. NVML API reference: nvmlUtilization_t, nvmlDeviceGetPowerUsage
 INSTANT, AVERAGE, BUFFER = "instant", "average over 1 s", "sample buffer"
@@ -176,12 +175,19 @@ def timeline_row(sample: Sample, since_s: float, labels: Mapping[str, Any]) -> d
 
 
 def write_timeline(path: Path, rows: Iterable[Mapping[str, Any]], *, append: bool = False) -> None:
-    """Write CSV, whole or not at all: a run's first rows anew, later ones with ``append`` (copies some 5 kB a second)."""
-    with atomic_path(path) as temporary:
-        if append := append and path.exists():
-            shutil.copyfile(path, temporary)
-        with temporary.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, TIMELINE_COLUMNS)
-            if not append:
-                writer.writeheader()
-            writer.writerows(rows)
+    """Write CSV: a run's first rows whole or not at all, later ones with ``append`` at the end of the file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if append and path.exists():
+        try:
+            with path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, TIMELINE_COLUMNS).writerows(rows)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        return
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, TIMELINE_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -20,7 +20,7 @@ from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkFigures, ChunkStore
 from utils.evaluation.predictor import Predictor, Running, TokenChunk, tokenize
 from utils.gpu_monitor import GpuMonitor
-from utils.gpu_timeline import LOOK_BACK_S
+from utils.gpu_timeline import LOOK_BACK_S, write_timeline
 from utils.model_utils import LoadedModel
 
 T = TypeVar("T")
@@ -57,6 +57,8 @@ class ChunkWorker:
         # On a GPU the next chunk's batches are launched while one chunk is copied back and written.
         self.in_flight = 1 if self.on_cuda else 0
         self._monitor = GpuMonitor(loaded.device, config.profiling.gpu_sample_interval_ms / 1000)
+        self._monitor.mark(step="evaluation")
+        self._timeline = config.files.gpu_timeline if name is None else None  # one of several workers writes none
         self._watched_s = self._finished_s = 0.0  # when the monitor's window began; when the last chunk was done
         self._watch()
 
@@ -148,6 +150,8 @@ class ChunkWorker:
         if self.on_cuda and now - self._watched_s < 2 * LOOK_BACK_S:
             return None, 0.0, ("gpu_util: the run was too short, NVML looks back a second",)
         readings, seconds = self._monitor.stop(), now - self._watched_s
+        if (samples := self._monitor.timeline()) and self._timeline:
+            write_timeline(self._timeline, samples, append=True)
         self._monitor.start()
         self._watched_s = now
         return readings.util_pct_mean, seconds, readings.warnings
