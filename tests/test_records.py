@@ -97,9 +97,14 @@ def test_intervals_allow_for_what_processes_differ_by() -> None:
     runs = [run(1 + 0.001 * (-1) ** i) for i in range(10)]
     alone, among = summarise_runs(4, runs, process_spread=0.0), summarise_runs(4, runs, process_spread=0.05)
     mean, half = among.throughput_samples_per_sec.mean, among.throughput_samples_per_sec_ci95_high
-    assert (half - mean) / mean == pytest.approx((0.05**2 * 1.96**2 + (2.262 * 0.001054 / 10**0.5) ** 2) ** 0.5, rel=1e-3)
+    own = 2.262 * 0.001054 / 10**0.5
+    assert (half - mean) / mean == pytest.approx((2 * (0.05**2 * 1.96**2 + own**2)) ** 0.5, rel=1e-3)
     assert among.latency_per_sample_ms_median_ci95_low < alone.latency_per_sample_ms_median_ci95_low
-    assert (alone.throughput_samples_per_sec_ci95_high - mean) / mean < 0.001
+    assert (alone.throughput_samples_per_sec_ci95_high - mean) / mean == pytest.approx(2**0.5 * own, rel=1e-2)
+    unknown = summarise_runs(4, runs, process_spread=None)
+    assert unknown.throughput_samples_per_sec_ci95_high == alone.throughput_samples_per_sec_ci95_high
+    assert any("profiling.process_spread" in text for text in unknown.warnings)
+    assert not any("profiling.process_spread" in text for text in alone.warnings)
 
 
 def test_runs_that_follow_each_other_widen_the_interval_and_say_so() -> None:

@@ -64,6 +64,16 @@ def test_the_interval_holds_the_mean_of_a_correlated_process_as_often_as_it_says
     assert held / cases > 0.9
 
 
+def test_the_interval_holds_another_processs_mean_as_often_as_it_says() -> None:
+    """Processes that differ by 5%, ten runs each that differ by 3%."""
+    random, held, cases = np.random.default_rng(5), 0, 2000
+    for _ in range(cases):
+        runs, other = (random.normal(centre, 0.03, 10) for centre in random.normal(1, 0.05, 2))
+        low, high = statistics.next_process(float(np.mean(runs)), statistics.mean_interval(runs) or (0, 0), 0.05)
+        held += low <= other.mean() <= high
+    assert held / cases == pytest.approx(0.95, abs=0.02)
+
+
 def test_median_interval_is_scipys_bootstrap() -> None:
     values = tuple(np.random.default_rng(1).normal(5, 1, 60))
     low, high = statistics.median_interval(values) or (0, 0)

@@ -136,7 +136,7 @@ def forget_sweep(config: Config) -> None:
 
 
 def _describe(config: Config, kept: _Kept) -> Sweep:
-    records = [[trial.record(config.profiling.process_spread) for trial in state.trials] for state in kept.samples]
+    records = [[trial.record() for trial in state.trials] for state in kept.samples]
     largest = max(range(len(records)), key=lambda i: kept.samples[i].sample_size)
     asked = zip(config.dataset.sample_sizes, kept.samples, strict=True)
     dependence = sample_dependence(kept.samples)

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from utils.core.artifacts import PROJECT_ROOT, ResultFiles
 from utils.core.errors import ConfigError
-from utils.statistics import PROCESS_SPREAD
 
 EMBEDDED = "embedded"
 """As ``model.name`` or ``dataset.hf_name``: the model and corpus that are made on the spot."""
@@ -87,9 +86,9 @@ class ProfilingConfig(Section):
     """Measure on until half the 95% interval of the mean is at most this share of it; null stops at the runs above."""
     max_seconds_per_batch_size: float = Field(60.0, gt=0)
     """Seconds after which a batch size is measured no further, where ``target_relative_ci`` asks for more runs."""
-    process_spread: float = Field(PROCESS_SPREAD, ge=0, lt=1)
-    """By how much two processes differ on this machine, standard deviation over mean, as benchmarks/repeatability.py
-    measures it; the 95% intervals allow for it."""
+    process_spread: float | None = Field(None, ge=0, lt=1)
+    """By how much processes differ on this machine, standard deviation over mean, as benchmarks/repeatability.py measures
+    it; the 95% intervals allow for it. Null: what is known of this kind of device (CPU: 0.12; CUDA: nothing)."""
     min_window_seconds: float = Field(2.0, ge=0)
     """How long each batch size runs back to back for the GPU's readings, which look back up to a second; 0: not at all."""
     try_all_batch_sizes: bool = False

@@ -21,6 +21,7 @@ from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
 from utils.model_utils import LOGIT_TOLERANCE, check_max_length, encode_batch
 from utils.records import BatchSizeRecord
+from utils.statistics import PROCESS_SPREAD
 from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
 
 SAME_BATCH = 0.1
@@ -105,7 +106,7 @@ class InferenceProfiler:
         state = new_state(len(texts), batch_sizes)
         how = SweepSettings(num_runs=num_runs, max_length=max_length, **settings)
         self.sweep(texts, state, how, on_event=on_event)
-        return tuple(trial.record(how.process_spread) for trial in state.trials)
+        return tuple(trial.record() for trial in state.trials)
 
     def sweep(
         self, texts: Sequence[str], state: SweepState, settings: SweepSettings, *,
@@ -115,6 +116,9 @@ class InferenceProfiler:
         self._check(settings)
         expected: dict[int, torch.Tensor] = {}
         monitor = self.collector.monitor
+        known = PROCESS_SPREAD.get(self.device.type) if settings.process_spread is None else settings.process_spread
+        for trial in state.trials:
+            trial.process_spread = known
         with monitor.sampling(), _frozen_garbage():
             if not all(trial.finished(settings) for trial in state.trials):
                 self._warm_up(texts, state, settings, expected, on_event)

@@ -9,7 +9,6 @@ from typing import Any
 from utils.gpu_timeline import GpuReadings
 from utils.statistics import (
     MIN_LATENCIES,
-    PROCESS_SPREAD,
     Summary,
     coefficient_of_variation,
     effective_size,
@@ -162,7 +161,7 @@ COLUMNS = tuple(BatchSizeRecord(batch_size=1, status="ok", num_runs=0, num_sampl
 def summarise_runs(
     batch_size: int, runs: Sequence[Run], *, window: Run | None = None, flops_per_sample: float | None = None,
     num_truncated: int | None = None, matmul_flops_per_s: float | None = None, disturbed: Sequence[str] = (),
-    process_spread: float = PROCESS_SPREAD, warnings: Sequence[str] = (),
+    process_spread: float | None = 0.0, warnings: Sequence[str] = (),
 ) -> BatchSizeRecord:
     """The row that runs at one batch size add up to.
 
@@ -171,21 +170,25 @@ def summarise_runs(
         window: runs back to back, long enough for the GPU's readings; None takes them from ``runs``.
         flops_per_sample: executed FLOPs, padding included.
         matmul_flops_per_s: this machine's measured ceiling; MFU needs it.
-        process_spread: by how much processes differ, standard deviation over mean; the intervals allow for it.
+        process_spread: by how much processes differ, standard deviation over mean; None is not known, and said.
         disturbed: reasons from outside the runs why the row is not stable.
     """
     first, seconds = runs[0], [run.seconds for run in runs]
     rates, per_sample = [r.num_samples / r.seconds for r in runs], [1e3 * r.seconds / r.num_samples for r in runs]
     batches = [1e3 * sum(phases) for run in runs for phases in run.phase_seconds[: run.num_full_batches]]
     mean, median = summarise(rates).mean or 0.0, summarise(per_sample).median or 0.0
-    low, high = next_process(mean, found, process_spread) if (found := mean_interval(rates)) else (None, None)
+    low, high = next_process(mean, found, process_spread or 0.0) if (found := mean_interval(rates)) else (None, None)
     found = median_interval(per_sample)
-    median_low, median_high = next_process(median, found, process_spread) if found else (None, None)
+    median_low, median_high = next_process(median, found, process_spread or 0.0) if found else (None, None)
     phases = _phase_means(runs)
     achieved = flops_per_sample * batch_size / phases["forward_ms_mean"] * 1e3 if flops_per_sample and phases else None
     waiting = _mean(runs, lambda run: run.cpu_wait_fraction)
     reasons = (*instability(seconds), *_disturbances(runs, waiting), *disturbed)
-    no_ceiling = ("mfu: the matrix-product ceiling is measured by step 03",) if achieved and not matmul_flops_per_s else ()
+    unknown = {
+        "mfu: the matrix-product ceiling is measured by step 03": achieved and not matmul_flops_per_s,
+        "ci95: what processes differ by is not known for this device, the intervals are of this process alone; measure it "
+        "with benchmarks/repeatability.py and set profiling.process_spread": process_spread is None,
+    }
     return BatchSizeRecord(
         batch_size=batch_size, status="ok", num_runs=len(runs), num_samples=first.num_samples,
         latency_per_sample_ms=summarise(per_sample),
@@ -223,7 +226,9 @@ def summarise_runs(
         cpu_wait_fraction=waiting,
         cv=coefficient_of_variation(seconds),
         stable=not reasons if len(runs) > 1 else None,
-        warnings=tuple(dict.fromkeys((*warnings, *_absences(runs, window, len(batches)), *no_ceiling, *reasons))),
+        warnings=tuple(dict.fromkeys((
+            *warnings, *_absences(runs, window, len(batches)), *(text for text, holds in unknown.items() if holds), *reasons,
+        ))),
     )
 
 

@@ -32,9 +32,10 @@ SHORTEST_RUN_S = 1e-3
 CONFIDENCE = 0.95
 SAME_WITHIN = 0.01
 """A ratio whose whole interval lies this close to 1 is no difference: less than what two processes differ by."""
-PROCESS_SPREAD = 0.04
-"""Standard deviation over mean by which two processes differ though each is steady: memory layout, placement of threads,
-neighbours on the machine. Measured by ``benchmarks/repeatability.py`` on two shared CPU cores; no GPU was measured."""
+PROCESS_SPREAD = {"cpu": 0.12}
+"""Standard deviation over mean by which processes differ though each is steady (memory layout, placement of threads, and
+above all neighbours on the machine), by kind of device. Measured by ``benchmarks/repeatability.py``: 0.10, 0.15 and 0.08 with
+5, 10 and 8 processes on two virtual CPU cores of a shared host, 2026-11-24; pooled. No GPU was measured."""
 RESAMPLES = 2000
 """Bootstrap resamples: the ends of a 95% interval then move by about a hundredth of its width."""
 
@@ -97,13 +98,14 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
 
 
 def next_process(centre: float, interval: tuple[float, float], spread: float) -> tuple[float, float]:
-    """One process's interval, wide enough to be held against another process's figure.
+    """The interval for the same figure of another process like this one, from this process's interval of its own.
 
     Runs of one process cannot tell how much processes differ: ``spread`` (over ``centre``) has to be known from elsewhere.
-    The two kinds of chance are independent, so their half widths add as squares.
+    The two kinds of chance are independent, so half widths add as squares; the other figure scatters as much, so twice.
     """
     more = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * spread * centre
-    return centre - math.hypot(centre - interval[0], more), centre + math.hypot(interval[1] - centre, more)
+    low, high = (math.sqrt(2) * math.hypot(centre - end, more) for end in interval)
+    return centre - low, centre + high
 
 
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0) -> tuple[float, float] | None:

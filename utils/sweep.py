@@ -11,7 +11,7 @@ from typing import Any, Literal
 from utils.core import console
 from utils.core.errors import UserError
 from utils.records import BatchSizeRecord, Run, summarise_runs
-from utils.statistics import PROCESS_SPREAD, compare, mean_interval
+from utils.statistics import compare, mean_interval
 
 SAME_SAMPLE = 0.05
 """Difference in tokens per second between samples that is worth a word: half of what perf_analyzer calls unstable."""
@@ -22,7 +22,8 @@ class SweepSettings:
     """How often and how long. ``num_runs`` is the least.
 
     With ``target_relative_ci`` runs go on until half the 95% interval of their mean is at most that share of it, or
-    ``max_seconds_per_batch_size`` are spent; ``process_spread`` is in the published intervals, not in this one.
+    ``max_seconds_per_batch_size`` are spent; ``process_spread`` (None: what is known of this kind of device) is in the
+    published intervals, not in this one.
     ``min_window_seconds``: how long a batch size runs back to back for the GPU's readings (0: no such window); without
     CUDA there is none.
     """
@@ -33,7 +34,7 @@ class SweepSettings:
     seed: int = 0
     target_relative_ci: float | None = None
     max_seconds_per_batch_size: float = 60.0
-    process_spread: float = PROCESS_SPREAD
+    process_spread: float | None = None
     min_window_seconds: float = 2.0
     try_all_batch_sizes: bool = False
 
@@ -49,6 +50,7 @@ class Trial:
     window: Run | None = None
     flops_per_sample: float | None = None
     num_truncated: int | None = None
+    process_spread: float | None = 0.0
     disturbed: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -68,13 +70,13 @@ class Trial:
         low, high = mean_interval(seconds) or (0.0, float("inf"))
         return (high - low) / (high + low) <= settings.target_relative_ci
 
-    def record(self, process_spread: float = PROCESS_SPREAD) -> BatchSizeRecord:
+    def record(self) -> BatchSizeRecord:
         """The row; without figures where there are none that could be trusted."""
         if self.status == "ok":
             return summarise_runs(
                 self.batch_size, self.runs, window=self.window, flops_per_sample=self.flops_per_sample,
                 num_truncated=self.num_truncated, disturbed=self.disturbed,
-                process_spread=process_spread, warnings=self.warnings,
+                process_spread=self.process_spread, warnings=self.warnings,
             )
         return BatchSizeRecord(
             batch_size=self.batch_size, status=self.status, num_runs=0, num_samples=self.num_samples,
