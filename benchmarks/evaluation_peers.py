@@ -26,9 +26,9 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pi
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from utils.analysis import roofline  # noqa: E402
-from utils.analysis.costs import category, plain_name  # noqa: E402
 from utils.config_loader import Config, load_config  # noqa: E402
 from utils.core.artifacts import write_text  # noqa: E402
+from utils.costs import category, plain_name  # noqa: E402
 from utils.data.demo_assets import ensure_demo_assets  # noqa: E402
 from utils.data.reader import Rows  # noqa: E402
 from utils.evaluation.batching import Batching  # noqa: E402

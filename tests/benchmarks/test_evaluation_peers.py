@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import evaluation_peers as peers
 from tests import support
-from utils.analysis.costs import count
+from utils.costs import count
 from utils.model_utils import load_model
 
 
