@@ -245,7 +245,7 @@ class TestRefusals:
             load_model(config_of("./no/such/folder"))
 
     def test_embedded_not_built(self, tmp_path: Path) -> None:
-        command = r"python scripts/01_download_data\.py --config configs/demo\.yaml"
+        command = r"python scripts/build_demo_assets\.py"
         with pytest.raises(ModelError, match=command):
             load_model(config_of("embedded", f"embedded.dir={tmp_path}"))
 
