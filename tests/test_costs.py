@@ -84,6 +84,14 @@ def test_fused_attention(query_heads: int) -> None:
         assert attention.bytes_moved == F32 * (2 * q.numel() + k.numel() + v.numel() + 3 * query_heads * 10)
 
 
+@pytest.mark.parametrize("kernel", ["flash", "efficient", "cudnn"])
+def test_grouped_heads_on_cudas_kernels(kernel: str) -> None:
+    """As transformers calls them for grouped heads; torch's own formulas refused that until lately."""
+    q, k = torch.empty(2, 8, 5, 16), torch.empty(2, 2, 5, 16)
+    func = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention").default
+    assert costs.count_flops(func, (q, k, k), {}, q) == 2 * (2 * 2 * 8 * 5 * 5 * 16)
+
+
 def test_eager_attention() -> None:
     q, k, v = (torch.randn(3, 2, 10, 8) for _ in range(3))
     flops, moved, _ = total(lambda: (q @ k.transpose(-1, -2) * 0.5).softmax(-1) @ v)

@@ -195,7 +195,7 @@ def test_a_function_that_an_older_pynvml_lacks_is_none_with_the_reason() -> None
     finally:
         Driver._DeviceGetTemperature = lambda self, sensor: 50  # type: ignore[method-assign]
     assert readings.temperature_c_max is None
-    assert any(text.startswith("temperature_c: nvmlDeviceGetTemperature") for text in readings.warnings)
+    assert any(text.startswith("gpu_temperature: nvmlDeviceGetTemperature") for text in readings.warnings)
 
 
 def test_a_gpu_that_is_lost_in_mid_run_leaves_reasons_and_no_half_figures(short_limits: None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from utils.core import process
+from utils.core.errors import UserError
 from utils.metrics import MetricsCollector
 from utils.records import COLUMNS, WAITING_LIMIT
 
@@ -51,6 +52,14 @@ def test_what_the_block_tells_is_worked_out_after_the_clock_has_stopped() -> Non
     assert measurement.run is not None
     assert (measurement.run.num_batches, measurement.run.real_tokens) == (3, 7)
     assert measurement.run.seconds < 0.15
+
+
+@pytest.mark.parametrize(("batch_size", "num_samples"), [(0, 1), (1, 0), (-1, 3)])
+def test_impossible_numbers_are_refused_and_collection_goes_on(batch_size: int, num_samples: int) -> None:
+    collector = MetricsCollector(device="cpu")
+    with pytest.raises(UserError, match="cannot be"):
+        collector.end_measurement(collector.start_measurement(), batch_size, num_samples)
+    assert gc.isenabled()
 
 
 def test_garbage_collection_is_off_inside_and_back_afterwards() -> None:

@@ -115,6 +115,9 @@ def test_matmul_precision_is_set(tiny_model: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal is about a machine without CUDA")
 def test_device(tiny_model: Path) -> None:
     assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
+    for name in ("mps", "xpu:0", "cuda:-1"):
+        with pytest.raises(ModelError, match="cannot be"):
+            resolve_device(name)
     with pytest.raises(ModelError, match="--set model.device=cpu"):
         load_model(config_of(tiny_model, "model.device=cuda:1"))
 

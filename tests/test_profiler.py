@@ -130,6 +130,22 @@ def test_a_resumed_sweep_says_whose_runs_it_took_over() -> None:
     assert any("runs 1 to 2 were measured by an earlier process" in text for text in record.warnings)
 
 
+def test_the_hosts_memory_may_run_out_too() -> None:
+    class Host(Model):
+        def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            if len(input_ids) > 2:
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: can't allocate memory")
+            return super().__call__(input_ids, attention_mask)
+
+    class Broken(Model):
+        def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            raise RuntimeError("shapes do not fit")
+
+    assert [record.status for record in sweep(Host(), ["a"] * 4, [2, 4])] == ["ok", "oom"]
+    with pytest.raises(RuntimeError, match="shapes"):
+        sweep(Broken(), ["a"] * 4, [2])
+
+
 def test_a_batch_larger_than_the_sample_repeats_texts_and_says_so() -> None:
     (record,) = sweep(Model(), ["a", "b"], [5])
     assert record.num_samples == 5

@@ -22,6 +22,7 @@ from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
 from utils.data.reader import count_rows, sample_texts
 from utils.evaluation.facts import comparison_facts
+from utils.evaluation.runner import identity_of
 from utils.gpu_timeline import GpuReadings, write_timeline
 from utils.model_utils import LoadedModel
 from utils.profiler import InferenceProfiler
@@ -89,8 +90,8 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
     """Run the sweep on each sample size; runs that a cut run has measured under the same settings are taken over."""
     settings, file = config.profiling, _kept_file(config)
     kept = _read_kept(file, fingerprint(
-        [config.to_dict()[name] for name in ("model", "dataset", "profiling")]
-        + [data_sha256, loaded.info.revision, environment_record(loaded.info.device)]
+        [config.to_dict()[name] for name in ("model", "dataset", "profiling", "embedded")]
+        + [identity_of(loaded, config, data_sha256), environment_record(loaded.info.device)]
     ))
     profiler = InferenceProfiler(
         loaded.model, loaded.tokenizer, loaded.info.device, gpu_sample_interval_ms=settings.gpu_sample_interval_ms
@@ -109,12 +110,16 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
         num_runs=settings.num_measurement_runs,
         **{item.name: getattr(settings, item.name) for item in fields(SweepSettings) if item.name != "num_runs"},
     )
+
+    def after_round(_: SweepState) -> None:
+        write_text(file, _KEPT.dump_json(kept).decode())
+        if rows := profiler.collector.monitor.timeline():
+            write_timeline(config.files.gpu_timeline, rows, append=True)
+
     for texts, state in zip(samples, kept.samples, strict=True):
         if len(samples) > 1:
             console.say(f"\nSample of {len(texts)} texts")
-        profiler.sweep(texts, state, how, after_round=lambda _: write_text(file, _KEPT.dump_json(kept).decode()))
-        if rows := profiler.collector.monitor.timeline():
-            write_timeline(config.files.gpu_timeline, rows, append=True)
+        profiler.sweep(texts, state, how, after_round=after_round)
     return _describe(config, kept)
 
 

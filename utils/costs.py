@@ -66,8 +66,12 @@ NO_BYTES = frozenset((
 WRITE_ONLY = frozenset(("copy_", "fill_", "zero_"))
 """In-place operators that do not read what they overwrite."""
 
-CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
-OVERRIDEABLE_ATTENTION = "_scaled_dot_product_fused_attention_overrideable"
+FORWARD_ATTENTION = frozenset((
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_fused_attention_overrideable",
+    "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+))
+"""Query, key and value come first, heads in the second dimension. All have one formula here: the registry's own refuse
+grouped heads before torch 2.12, and it has none for the first two."""
 
 CATEGORIES = (
     ("matrix product", ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "convolution", "_convolution", "linear", "matmul")),
@@ -159,12 +163,12 @@ def count_flops(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
     """FLOPs of one call; None where no formula is known."""
     packet = func._overloadpacket
     bare = plain_name(func._schema.name)
-    if packet in flop_registry:
-        return int(flop_registry[packet](*args, **kwargs, out_val=out))
-    if bare in (CPU_ATTENTION, OVERRIDEABLE_ATTENTION):
+    if bare in FORWARD_ATTENTION:
         query, key, value = (tuple(tensor.shape) for tensor in args[:3])
         # Key-value heads as often as they are used: older formulas refuse grouped heads.
         return int(sdpa_flop_count(query, (key[0], query[1], *key[2:]), (value[0], query[1], *value[2:])))
+    if packet in flop_registry:
+        return int(flop_registry[packet](*args, **kwargs, out_val=out))
     if bare in NO_FLOPS or _is_view(func, args, kwargs, out):
         return 0
     if bare in PER_OUTPUT_ELEMENT:

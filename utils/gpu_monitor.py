@@ -112,7 +112,7 @@ class GpuMonitor(AbstractContextManager["GpuMonitor"]):
     """
 
     def __init__(self, device: torch.device, interval_s: float = 0.02, nvml: Any = None, uuid: str | None = None) -> None:
-        self._torch_device, self._interval_s, self._made_s = device, interval_s, time.perf_counter()
+        self._torch_device, self._interval_s, self._made_s = device, interval_s, time.perf_counter() - time.time()
         self._rows: list[tuple[Sample, dict[str, Any]]] = []
         self._labels: dict[str, Any] = {}
         self._lock, self._halt, self._stays = threading.Lock(), threading.Event(), False
@@ -181,7 +181,7 @@ class GpuMonitor(AbstractContextManager["GpuMonitor"]):
         self._labels = {"step": step, "batch_size": batch_size, "run": run}
 
     def timeline(self) -> list[dict[str, Any]]:
-        """Every sample since the last call; ``time_s`` counts from the making of the monitor."""
+        """Every sample since the last call; ``time_s`` is Unix time, so that several monitors may share a file."""
         with self._lock:
             rows, self._rows = self._rows, []
         return [gpu_timeline.timeline_row(sample, self._made_s, labels) for sample, labels in rows]

@@ -28,7 +28,10 @@ CLOCK_LIMITS = {  # NVML API reference: nvmlClocksEventReasons
 SPOILING = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
 TIMELINE_COLUMNS = ("time_s", "step", "batch_size", "run", "util_pct", "memory_mb", "sm_clock_mhz", "memory_clock_mhz",
                     "power_w", "temperature_c", "clock_limit_reasons")
-NAMES = {"util_pct": "gpu_util", "power_w": "gpu_power"}  # in the reason for a figure's absence; others as they are
+NAMES = {  # in the reason for a figure's absence; others as they are
+    "util_pct": "gpu_util", "power_w": "gpu_power", "memory_bytes": "gpu_mem_device, gpu_mem_other",
+    "sm_clock_mhz": "gpu_sm_clock", "temperature_c": "gpu_temperature",
+}
 Points = tuple[tuple[float, float], ...]  # time.perf_counter in seconds, value
 
 

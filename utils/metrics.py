@@ -14,6 +14,7 @@ import torch
 
 from utils.core import process
 from utils.core.device import resolve_device
+from utils.core.errors import UserError
 from utils.gpu_monitor import GpuMonitor, GpuReadings
 from utils.records import BatchSizeRecord, Run, summarise_runs
 
@@ -65,11 +66,18 @@ class MetricsCollector:
         return measurement
 
     def end_measurement(self, measurement: Measurement, batch_size: int, num_samples: int) -> BatchSizeRecord:
-        """Stop the clock, once the device has finished, and read what else there is to read."""
+        """Stop the clock, once the device has finished, and read what else there is to read.
+
+        Raises:
+            UserError: a batch size or a number of samples below 1.
+        """
         self.synchronize()
         seconds = (time.perf_counter_ns() - measurement.started_ns) / 1e9
         waiting = process.waiting_share(measurement.cpu_before, process.cpu_times_ns())
         gpu = self._stop()
+        if batch_size < 1 or num_samples < 1:
+            what = f"A measurement of {num_samples} samples in batches of {batch_size} cannot be."
+            raise UserError(what, where="end_measurement", fix="both at least 1")
         memory: dict[str, int] = {}
         if self._cuda:
             peak = torch.cuda.max_memory_allocated(self.device)

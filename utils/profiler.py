@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from utils.core import console
+from utils.core.device import is_out_of_memory
 from utils.core.errors import UserError
 from utils.costs import count
 from utils.gpu_timeline import GpuReadings
@@ -86,7 +87,10 @@ class InferenceProfiler:
     def idle_readings(self) -> GpuReadings:
         """The GPU's readings while this process gives it nothing to do: idle power, and whether others use it."""
         self.collector.synchronize()
-        return self.collector.monitor.idle()
+        self.collector.monitor.mark(step="idle")
+        readings = self.collector.monitor.idle()
+        self.collector.monitor.mark()
+        return readings
 
     def profile_multiple_batch_sizes(
         self, texts: Sequence[str], batch_sizes: Sequence[int], num_runs: int = 10, max_length: int = 512,
@@ -170,14 +174,17 @@ class InferenceProfiler:
                     self._run_once(work, trial.batch_size, settings.max_length)
                 answers = self._run_once(work, trial.batch_size, settings.max_length)
                 trial.flops_per_sample = self._count_flops(work, trial.batch_size, settings.max_length)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 trial.give_up("oom", f"out of memory: {str(error).splitlines()[0]}")
                 too_large = trial.batch_size
             else:
                 expected[trial.batch_size] = answers
                 trial.num_truncated = self._count_truncated(work, settings.max_length)
                 self._compare_batch_sizes(trial, expected)
-            self._give_memory_back()
+            if trial.status != "ok":  # what fits stays warm: its memory is in the allocator's cache
+                self._give_memory_back()
         on_event("Warmup complete!")
 
     def _measure(self, trial: Trial, texts: list[str], expected: torch.Tensor, max_length: int) -> None:
@@ -186,7 +193,9 @@ class InferenceProfiler:
             with self.collector.measure(trial.batch_size, len(texts)) as measurement:
                 self._timed_run(texts, trial.batch_size, max_length, work)
                 measurement.details = work.details
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             trial.give_up("oom", f"out of memory while measuring: {str(error).splitlines()[0]}")
         if trial.status != "ok":
             del work
@@ -197,17 +206,22 @@ class InferenceProfiler:
         wrong = _difference(torch.cat(work.logits), expected, SAME_BATCH * self._tolerance(expected))
         if wrong:
             trial.give_up("wrong_outputs", f"outputs: timed and untimed {wrong}; the figures are withheld")
+        elif flipped := _flipped(torch.cat(work.logits), expected):
+            trial.warnings.append(f"outputs: {flipped} labels of timed runs differ from untimed ones, by rounding alone")
 
     def _measure_window(self, trial: Trial, texts: list[str], settings: SweepSettings) -> None:
         """Runs back to back, long enough for what NVML averages; their times are in no other figure."""
         repeats = math.ceil(settings.min_window_seconds / min(run.seconds for run in trial.runs))
         works = [self._prepare(len(texts), trial.batch_size) for _ in range(repeats)]
         try:
+            self._run_once(texts, trial.batch_size, settings.max_length)  # a resumed sweep may have no warm shape yet
             with self.collector.measure(trial.batch_size, repeats * len(texts)) as measurement:
                 for work in works:
                     self._timed_run(texts, trial.batch_size, settings.max_length, work)
             trial.window = measurement.run
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             trial.warnings.append(f"gpu_util, gpu_power, energy: out of memory in their window: {str(error).splitlines()[0]}")
 
     def _needs_window(self, trial: Trial, settings: SweepSettings) -> bool:
@@ -309,5 +323,9 @@ def _difference(logits: torch.Tensor, expected: torch.Tensor, tolerance: float) 
     largest = float((logits - expected).abs().max())
     if largest <= tolerance:
         return None
-    flipped = int((logits.argmax(-1) != expected.argmax(-1)).sum())
+    flipped = _flipped(logits, expected)
     return f"logits differ by up to {largest:.2g} (limit {tolerance:.2g}), {flipped} of {len(logits)} labels differ"
+
+
+def _flipped(logits: torch.Tensor, expected: torch.Tensor) -> int:
+    return int((logits.argmax(-1) != expected.argmax(-1)).sum())

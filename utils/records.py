@@ -9,6 +9,7 @@ from typing import Any
 from utils.gpu_timeline import GpuReadings
 from utils.statistics import (
     MIN_LATENCIES,
+    MIN_RUNS,
     Summary,
     coefficient_of_variation,
     effective_size,
@@ -55,8 +56,8 @@ class Run:
         seconds: from the first text to the last logits on the host, the device synchronised at both ends.
         num_full_batches: those that hold ``batch_size`` rows; the last batch of a run may be smaller.
         phase_seconds: a row a batch, each phase in the order of ``PHASES``.
-        launch_seconds: by batch, how long the host was in the model's call; ``device_seconds``: how long the device
-            took from its first kernel to its last, by CUDA events.
+        launch_seconds: by batch, how long the host was in the model's call; ``device_seconds``: by CUDA events on an idle
+            stream, from that call's start to the end of its last kernel, gaps in which the device waits included.
         activation_bytes: peak less what was allocated before the run, the weights among it.
         cpu_wait_fraction: share of the time in which this process could have run that it waited for a CPU.
     """
@@ -177,15 +178,18 @@ def summarise_runs(
     rates, per_sample = [r.num_samples / r.seconds for r in runs], [1e3 * r.seconds / r.num_samples for r in runs]
     batches = [1e3 * sum(phases) for run in runs for phases in run.phase_seconds[: run.num_full_batches]]
     mean, median = summarise(rates).mean or 0.0, summarise(per_sample).median or 0.0
-    low, high = next_process(mean, found, process_spread or 0.0) if (found := mean_interval(rates)) else (None, None)
-    found = median_interval(per_sample)
-    median_low, median_high = next_process(median, found, process_spread or 0.0) if found else (None, None)
+    low, high = _interval(mean, mean_interval(rates), process_spread)
+    median_low, median_high = _interval(median, median_interval(per_sample), process_spread)
     phases = _phase_means(runs)
-    achieved = flops_per_sample * batch_size / phases["forward_ms_mean"] * 1e3 if flops_per_sample and phases else None
+    forward_s = sum(parts[PHASES.index("forward")] for run in runs for parts in run.phase_seconds)
+    achieved = flops_per_sample * sum(run.num_samples for run in runs) / forward_s if flops_per_sample and forward_s else None
     waiting = _mean(runs, lambda run: run.cpu_wait_fraction)
-    reasons = (*instability(seconds), *_disturbances(runs, waiting), *disturbed)
+    seen = runs if window is None else (*runs, window)
+    reasons = (*instability(seconds), *_disturbances(seen, waiting), *disturbed)
     unknown = {
-        "mfu: the matrix-product ceiling is measured by step 03": achieved and not matmul_flops_per_s,
+        "mfu: it needs the matrix-product ceiling, which step 03 measures: see bottlenecks.json": not matmul_flops_per_s,
+        "flops_per_sample, achieved_tflops: no operator with a formula was counted": flops_per_sample is None,
+        "num_truncated: this tokenizer does not tell which texts it cut": num_truncated is None,
         "ci95: what processes differ by is not known for this device, the intervals are of this process alone; measure it "
         "with benchmarks/repeatability.py and set profiling.process_spread": process_spread is None,
     }
@@ -211,8 +215,8 @@ def summarise_runs(
         gpu_mem_reserved=_largest_mb(runs, lambda run: run.reserved_bytes),
         peak_gpu_mem=_largest_mb(runs, lambda run: run.peak_bytes),
         activations_mem=_largest_mb(runs, lambda run: run.activation_bytes),
-        gpu_mem_device=_largest_mb(runs, lambda run: run.gpu.device_memory_bytes),
-        gpu_mem_other=_largest_mb(runs, _outside_allocator),
+        gpu_mem_device=_largest_mb(seen, lambda run: run.gpu.device_memory_bytes),
+        gpu_mem_other=_largest_mb(seen, _outside_allocator),
         cpu_mem_used=_largest_mb(runs, lambda run: run.resident_bytes),
         cpu_mem_peak=_largest_mb(runs, lambda run: run.resident_peak_bytes),
         **_gpu_figures(runs if window is None else (window,)),
@@ -232,6 +236,16 @@ def summarise_runs(
     )
 
 
+def _interval(
+    centre: float, own: tuple[float, float] | None, process_spread: float | None
+) -> tuple[float, float] | tuple[None, None]:
+    """Of another process's figure; of this process's own where nothing is known of others. No figure here is below 0."""
+    if own is None:
+        return None, None
+    low, high = own if process_spread is None else next_process(centre, own, process_spread)
+    return max(0.0, low), high
+
+
 def _absences(runs: Sequence[Run], window: Run | None, latencies: int) -> Iterable[str]:
     """Why figures are null, and what else a reader should know of them."""
     per_run = max(1, latencies // len(runs))
@@ -246,6 +260,10 @@ def _absences(runs: Sequence[Run], window: Run | None, latencies: int) -> Iterab
     missing = 1 - sum(sum(map(sum, run.phase_seconds)) for run in runs) / spent
     if all(run.phase_seconds for run in runs) and abs(missing) > PHASE_TOLERANCE:
         yield f"phases: {missing:.1%} of the time lies between them (limit {PHASE_TOLERANCE:.0%})"
+    if len(runs) < MIN_RUNS:
+        yield f"latency_per_sample_ms_median_ci95: {len(runs)} runs, it takes {MIN_RUNS}"
+    if len(runs) < 2:
+        yield "throughput_samples_per_sec_ci95, cv, std: a single run has no spread"
     if runs[0].resident_peak_bytes is None:
         yield "cpu_mem_peak: this kernel does not let a process reset its peak"
     if runs[0].cpu_wait_fraction is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from utils.core.errors import ModelError
@@ -14,11 +16,22 @@ def resolve_device(name: str | torch.device) -> torch.device:
         ModelError: PyTorch does not see that device.
     """
     name = str(name)
-    if name == "cpu" or name == "auto" and not torch.cuda.is_available():
+    if name in ("cpu", "cpu:0") or name == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
+    if not re.fullmatch(r"auto|cuda(:\d+)?", name):
+        raise ModelError(f"The device cannot be {name!r}.", where="model.device", fix="cuda, cuda:N, cpu or auto")
     index = int(name.partition(":")[2] or 0)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
         fix = "run on the CPU with --set model.device=cpu" + (f", or use cuda:0 to cuda:{count - 1}" if count else "")
         raise ModelError(f"{name} was asked for, but PyTorch sees {count} CUDA devices.", where="model.device", fix=fix)
     return torch.device("cuda", index)
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+"""What the host's allocator, cuBLAS and the driver say; only PyTorch's CUDA allocator has a class of its own for it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the device or the host."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
