@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
@@ -16,6 +17,14 @@ from utils.core.artifacts import PROJECT_ROOT
 from utils.core.process import usable_cores
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pyarrow", "nvidia-ml-py", "peft")
+DRIVER_SETTINGS: dict[str, tuple[str, tuple[int, ...], float | None]] = {  # NVML's function, its arguments, units a figure
+    "driver": ("nvmlSystemGetDriverVersion", (), None),
+    "max_sm_clock_mhz": ("nvmlDeviceGetMaxClockInfo", (1,), 1),
+    "max_memory_clock_mhz": ("nvmlDeviceGetMaxClockInfo", (2,), 1),
+    "power_limit_w": ("nvmlDeviceGetEnforcedPowerLimit", (), 1e3),
+    "persistence_mode": ("nvmlDeviceGetPersistenceMode", (), 1),
+    "ecc_mode": ("nvmlDeviceGetEccMode", (), 1),
+}
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE")
 
 
@@ -83,21 +92,36 @@ def _gpu_record(device: str) -> dict[str, Any] | None:
     if not device.startswith("cuda"):
         return None
     properties = torch.cuda.get_device_properties(device)
+    uuid = f"GPU-{properties.uuid}" if hasattr(properties, "uuid") else None
     return {
         "name": properties.name,
-        "uuid": f"GPU-{properties.uuid}" if hasattr(properties, "uuid") else None,
+        "uuid": uuid,
         "compute_capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
         "memory_bytes": properties.total_memory,
-        "driver": _driver_version(),
+        **driver_record(uuid),
     }
 
 
-def _driver_version() -> str | None:
-    import pynvml
+def driver_record(uuid: str | None, nvml: Any = None) -> dict[str, Any]:
+    """What the driver says of how the GPU is set: what may differ between two machines with the same card.
 
+    Every value None where NVML, the device or the function is not there. ``nvml`` is for tests.
+    """
     try:
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError:
-        return None
+        nvml = nvml or importlib.import_module("pynvml")
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    except (ImportError, TypeError, getattr(nvml, "NVMLError", ImportError)):
+        return dict.fromkeys(DRIVER_SETTINGS)
+
+    def read(function: str, arguments: tuple[int, ...], scale: float | None) -> Any:
+        device = () if function == "nvmlSystemGetDriverVersion" else (handle,)
+        try:
+            value = getattr(nvml, function)(*device, *arguments)
+        except (nvml.NVMLError, AttributeError):
+            return None
+        value = value[0] if isinstance(value, (list, tuple)) else value
+        return str(value) if scale is None else value / scale
+
+    return {name: read(*how) for name, how in DRIVER_SETTINGS.items()}
