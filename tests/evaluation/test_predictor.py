@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    Qwen2ForSequenceClassification,
+)
 
 from tests import support
 from utils.core.errors import ModelError
@@ -97,6 +103,20 @@ def test_a_causal_model_needs_no_mask(loaded: tuple[Any, Any]) -> None:
     for which, answers in ((bert, expected), (model, plain_loop(model, tokenizer, TEXTS, 16).softmax(-1).max(-1))):
         got = Predictor(which, 0, CPU, Batching(kind="dataset_order", limit=7)).predict(tokenize(tokenizer, TEXTS, MAX_LENGTH))
         assert got.probabilities == pytest.approx(answers.values.numpy(), abs=1e-5)
+
+
+def test_a_decoder_made_bidirectional_keeps_its_mask(loaded: tuple[Any, Any]) -> None:
+    torch.manual_seed(0)
+    model = Qwen2ForSequenceClassification(support.build_model_config(is_causal=False, initializer_range=0.5)).eval()
+    chunk = tokenize(loaded[1], TEXTS, MAX_LENGTH)
+    assert not is_causal(model)
+    padded, alone = (
+        Predictor(model, 0, CPU, Batching(kind="dataset_order", limit=limit)).predict(chunk) for limit in (7, 1)
+    )
+    assert padded.predicted_ids.tolist() == alone.predicted_ids.tolist()
+    assert padded.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+    model.config.is_causal, model.config.use_bidirectional_attention = True, True
+    assert not is_causal(model)
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_cores(loaded: tuple[Any, Any]) -> None:

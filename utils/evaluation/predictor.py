@@ -270,9 +270,16 @@ class Predictor:
 
 
 def is_causal(model: Any) -> bool:
-    """Whether no token of the model sees one to its right: all its attention modules say so."""
+    """Whether no token of the model sees one to its right: all its attention modules say so, and its config not otherwise.
+
+    A decoder that its config makes bidirectional keeps modules that say they are causal.
+    """
     said = [module.is_causal for module in getattr(model, "modules", list)() if hasattr(module, "is_causal")]
-    return bool(said) and all(said)
+    if not said or not all(said):
+        return False
+    settings = model.config.get_text_config()
+    both_ways = getattr(settings, "use_bidirectional_attention", False) or getattr(settings, "is_causal", True) is False
+    return not both_ways
 
 
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:
