@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import transformers
 
 from tests import support
 from tests.evaluation.test_predictor import SmallMemory, plain_loop
@@ -205,6 +207,27 @@ def test_changed_data_or_model_is_other_settings(
     seen = count_runs(monkeypatch)
     assert evaluate()["num_samples"] == sum(seen) == 61
     assert evaluate("evaluation.max_samples=30")["resumed_rows"] == 25, "fewer rows of the same data may be reused"
+
+
+def test_the_tokenizer_the_adapter_and_its_base_are_settings_too(
+    loaded: LoadedModel, tmp_path: Path, tiny_model: Path
+) -> None:
+    config = support.small_config(tmp_path, tiny_model)
+    plain = runner.identity_of(loaded, config, "data")
+    loaded.tokenizer(["one", "two words"], padding=True, truncation=True, max_length=3)
+    assert runner.identity_of(loaded, config, "data") == plain, "what a call leaves behind is no setting"
+    base = support.build_tiny_model(tmp_path / "base")
+    adapted = dataclasses.replace(loaded, info=dataclasses.replace(loaded.info, name=str(base), adapter="mine"))
+    before = runner.identity_of(adapted, config, "data")
+    assert {key for key in plain if plain[key] != before[key]} == {"adapter", "base model's files"}
+    damage(base / "model.safetensors")
+    after = runner.identity_of(adapted, config, "data")
+    assert [key for key in before if before[key] != after[key]] == ["base model's files"]
+    other = support.build_tokenizer()
+    other.add_tokens(["books number"])
+    changed = runner.identity_of(dataclasses.replace(loaded, tokenizer=other), config, "data")
+    assert [key for key in plain if plain[key] != changed[key]] == ["tokenizer"]
+    assert (plain["torch"], plain["transformers"]) == (torch.__version__, transformers.__version__)
 
 
 def test_running_out_of_memory_is_told_and_kept(evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path) -> None:
