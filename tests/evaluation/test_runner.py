@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests import support
 from tests.evaluation.test_predictor import SmallMemory, plain_loop
 from utils.config_loader import load_config
 from utils.core.artifacts import PROJECT_ROOT
+from utils.core.errors import ModelError
 from utils.evaluation import predictor, runner, totals, worker
 from utils.model_utils import LoadedModel, load_model
 
@@ -236,6 +238,19 @@ def test_running_out_of_memory_is_told_and_kept(evaluate: Evaluate, loaded: Load
     assert metrics["num_samples"] == len(predictions(tmp_path)) == 60
     assert metrics["max_tokens_per_batch"] < 100000
     assert any("memory ran out with batches of 100000" in warning for warning in metrics["warnings"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_no_numbers_are_refused(evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path, value: float) -> None:
+    def overflowing(*, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
+        logits = torch.zeros(len(input_ids), 3)
+        logits[input_ids[:, 0] == loaded.tokenizer("books number 3")["input_ids"][0], 1] = value
+        return SimpleNamespace(logits=logits)
+
+    with pytest.raises(ModelError, match="20 of 60 rows") as caught:
+        evaluate("evaluation.chunk_rows=60", EXACT, model=dataclasses.replace(loaded, model=overflowing))
+    assert "model.dtype=bfloat16" in str(caught.value)
+    assert not list((tmp_path / "results" / "predictions").glob("*.parquet"))
 
 
 def test_odd_texts_and_missing_labels(evaluate: Evaluate, tmp_path: Path) -> None:

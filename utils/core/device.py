@@ -6,6 +6,9 @@ import torch
 
 from utils.core.errors import ModelError
 
+MEMORY_ERRORS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "can't allocate memory")
+"""In the messages of RuntimeErrors: cuBLAS, CUDA itself and the host's allocator have no class of their own for it."""
+
 
 def resolve_device(name: str | torch.device) -> torch.device:
     """The device that ``cuda``, ``cuda:N``, ``cpu`` or ``auto`` means; CUDA always with its index.
@@ -22,3 +25,9 @@ def resolve_device(name: str | torch.device) -> torch.device:
         fix = "run on the CPU with --set model.device=cpu" + (f", or use cuda:0 to cuda:{count - 1}" if count else "")
         raise ModelError(f"{name} was asked for, but PyTorch sees {count} CUDA devices.", where="model.device", fix=fix)
     return torch.device("cuda", index)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's or the host's memory ran out."""
+    told = isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_ERRORS)
+    return told or isinstance(error, torch.OutOfMemoryError)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError
 from utils.data.reader import encodable
 from utils.evaluation.batching import Batching, Indices, padded_tokens
@@ -44,7 +45,7 @@ class TokenChunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
-    """For each row its most probable label and that label's softmax probability."""
+    """For each row its most probable label and that label's softmax probability, NaN where a logit is not finite."""
 
     predicted_ids: NDArray[np.int64]
     probabilities: NDArray[np.float32]
@@ -168,10 +169,9 @@ class Predictor:
             run = self.compiled if self.compiled is not None and mask is None else self.model
             logits = run(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
             best = logits.softmax(dim=-1).max(dim=-1)
-            return best.indices, best.values
+            return best.indices, best.values.masked_fill(~logits.isfinite().all(dim=-1), torch.nan)
         except RuntimeError as error:
-            # The host's allocator has no class of its own for it.
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
         return None
 

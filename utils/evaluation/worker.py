@@ -10,15 +10,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal, TypeVar
 
+import numpy as np
 import psutil
 import torch
 
 from utils.config_loader import Config
+from utils.core.errors import ModelError
 from utils.data.labels import UNKNOWN_ID
 from utils.data.reader import Rows
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkFigures, ChunkStore
-from utils.evaluation.predictor import Predictor, Running, TokenChunk, tokenize
+from utils.evaluation.predictor import Predictions, Predictor, Running, TokenChunk, tokenize
 from utils.gpu_monitor import GpuMonitor
 from utils.gpu_timeline import LOOK_BACK_S, write_timeline
 from utils.model_utils import LoadedModel
@@ -71,7 +73,7 @@ class ChunkWorker:
         """Make and save chunks one after another, the next one tokenised meanwhile; yields each once it is saved.
 
         Raises:
-            ModelError: a text too long for the memory.
+            ModelError: a text too long for the memory; logits that are no numbers.
             UserError: a chunk cannot be written.
         """
         saving: deque[Future[tuple[Rows, ChunkFigures]]] = deque()
@@ -127,6 +129,7 @@ class ChunkWorker:
     def _finish(self, rows: Rows, tokens: TokenChunk, running: Running, began_s: float) -> tuple[Rows, ChunkFigures]:
         """Wait for the predictions, write them with what they cost."""
         predictions = running.result()
+        refuse_no_numbers(predictions, rows.start)
         started_s, self._finished_s = max(began_s, self._finished_s), time.perf_counter()
         util_pct, util_s, warnings = self._watch()
         device = self.predictor.device if self.on_cuda else None
@@ -155,6 +158,16 @@ class ChunkWorker:
         self._monitor.start()
         self._watched_s = now
         return readings.util_pct_mean, seconds, readings.warnings
+
+
+def refuse_no_numbers(predictions: Predictions, first_row: int) -> None:
+    """Raise ModelError where the model's logits overflowed: whatever is the largest of them says nothing."""
+    bad = int((~np.isfinite(predictions.probabilities)).sum())
+    if bad:
+        raise ModelError(
+            f"The model's logits are NaN or infinite for {bad} of {len(predictions.probabilities)} rows.",
+            where=f"rows from {first_row} on", fix="--set model.dtype=bfloat16 or --set model.dtype=float32, whose range is wider",
+        )
 
 
 def wanted_limit(config: Config) -> int | Literal["auto"]:
