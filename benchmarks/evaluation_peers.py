@@ -58,20 +58,21 @@ class Ours:
 
     def __init__(self, loaded: LoadedModel, config: Config) -> None:
         self.loaded, self.config, self.limit = loaded, config, 0
+        self.worker: ChunkWorker | None = None
 
     def __call__(self, texts: list[str]) -> np.ndarray[Any, Any]:
         size = self.config.evaluation.chunk_rows
         with tempfile.TemporaryDirectory() as folder:
             store = ChunkStore(Path(folder) / "predictions", Path(folder) / "state", {"benchmark": 1})
-            if self.limit:
-                store.settle_limit(self.limit)
+            worker = self.worker = self.worker or ChunkWorker(self.loaded, self.config, store)
+            worker.store = store
             chunks = [
                 Rows(start=i, texts=texts[i : i + size], label_ids=np.zeros(len(texts[i : i + size]), dtype=np.int64))
                 for i in range(0, len(texts), size)
             ]
-            for _ in ChunkWorker(self.loaded, self.config, store).run(iter(chunks)):
+            for _ in worker.run(iter(chunks)):
                 pass
-            self.limit = store.resolved_limit() or 0
+            self.limit = worker.settled or 0
             loaded = [store.load(rows.start, rows.start + len(rows.texts)) for rows in chunks]
         return np.concatenate([chunk.predicted_ids for chunk in loaded if chunk])
 

@@ -206,6 +206,11 @@ class Predictor:
         tensor = torch.from_numpy(values)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
+    def start_up(self, chunk: TokenChunk) -> None:
+        """Run the first batch, and wait for it; where memory runs out, ``launch`` will tell."""
+        self._run_all(chunk, self.batching.plan(chunk.lengths)[:1])
+        self._synchronize()
+
     def warm_up(self, chunk: TokenChunk) -> float:
         """Let the compiler see one batch of each kind that it makes a program for. Returns the seconds taken.
 

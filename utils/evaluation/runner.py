@@ -48,7 +48,8 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
 
     Goes on at the first chunk that is missing or damaged; everything is added up from what is stored.
     ``inference_time_s`` adds up the chunks, those of earlier parts of the run included; a chunk's clock runs from the
-    end of the chunk before it (the first: from asking for its token ids) until its predictions are in host memory.
+    end of the chunk before it until its predictions are in host memory. The first chunk's, and that of one that follows
+    chunks which were there, runs from asking for its rows, or from having them where others were read past on the way.
     With several workers it is wall time instead: from where the first chunk begins to where the last one is done.
 
     Raises:
