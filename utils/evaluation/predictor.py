@@ -113,7 +113,7 @@ class Predictor:
         return self.launch(chunk).result()
 
     def launch(self, chunk: TokenChunk) -> Running:
-        """Start every batch of the chunk. On a GPU the host waits for nothing but memory.
+        """Start every batch of the chunk. On a GPU the host waits for no result.
 
         When a batch does not fit into memory, all that has not run yet is planned again at half its size;
         the smaller limit stays for later chunks.
@@ -190,8 +190,7 @@ class Predictor:
         """Input ids (rows, longest) padded on the right, and their mask; both on the device.
 
         There is no mask where it would change nothing, which opens the faster attention kernels: for rows of one length,
-        and for a causal model, whose tokens see no padding to their right. (Given a mask, transformers also looks
-        whether it masks anything, and that stops the host until the device gets there.) Where the model reads its answer,
+        and for a causal model, whose tokens see no padding to their right. Where the model reads its answer,
         the last token that is not the padding token, depends on a row's own tokens, never on how far it is padded, so a
         padding token within a text is harmless too.
         """
