@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,3 +68,22 @@ def test_devices_and_precisions_reach_the_config(tmp_path: Path) -> None:
     assert config.model.tokenizer == "embedded"
 
 
+
+
+def test_the_verdict_is_kept_when_the_closing_profile_is_cut(
+    ours: peers.Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(logging, "disable", lambda level: None)  # it would hold for every later test
+    monkeypatch.setattr(peers, "transformers_logging", SimpleNamespace(set_verbosity_error=lambda: None))
+    monkeypatch.setattr(peers, "load_model", lambda config: ours.loaded)
+    monkeypatch.setattr(peers, "read_config", lambda args: ours.config)
+    monkeypatch.setattr(peers, "read_texts", lambda config, count: list(support.TEXTS))
+    monkeypatch.setattr(peers, "operators", cut)
+    with pytest.raises(KeyboardInterrupt):
+        peers.main(["--quick", "--json", str(tmp_path / "lines.json")])
+    names = [line["name"] for line in json.loads((tmp_path / "lines.json").read_text())]
+    assert "share of the limit" in names
+    assert f"speed over {peers.PIPELINE}" in names

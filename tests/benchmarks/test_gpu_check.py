@@ -50,8 +50,28 @@ def test_without_time_left_a_part_has_not_run(tmp_path: Path) -> None:
     assert [row.status for row in rows] == [NOT_HERE]
 
 
-def test_the_parts_fit_into_nine_minutes() -> None:
+def test_the_parts_fit_into_nine_minutes(tmp_path: Path) -> None:
     assert gpu_check.BUDGET_S < 540 - 15
+    assert sum(part.seconds for part in gpu_check.parts(tmp_path, dry_run=False)) <= gpu_check.BUDGET_S
+
+
+def test_a_part_may_use_what_earlier_ones_have_left(tmp_path: Path) -> None:
+    items = [part("quick", "", seconds=10), part("slow", "import time; time.sleep(3)", seconds=0.5), part("last", "", seconds=10)]
+    found = {item.name: [row.status for row in rows] for item, rows, _ in gpu_check.check(items, tmp_path, 40)}
+    assert found == {"quick": [PASS], "slow": [PASS], "last": [PASS]}
+
+
+def test_the_demo_is_trained_once_and_tokenising_is_not_held_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that decides which embedded model a part trains is the same for the pipelines and the evaluator's peers."""
+    commands = {part.name: part.command for part in gpu_check.parts(tmp_path, dry_run=False)}
+    embedded = {name: {word for word in words if word.startswith("embedded.")} for name, words in commands.items()}
+    same = set(gpu_check.embedded_settings(tmp_path))
+    assert embedded["evaluation_peers"] == embedded["pipeline, float32"] == embedded["pipeline, bfloat16"] == same
+    assert list(commands)[-2:] == ["evaluation_peers", "repeatability"]
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    code = "import os; raise SystemExit('TOKENIZERS_PARALLELISM' in os.environ)"
+    ((_, [row], _),) = gpu_check.check([part("tokenises", code)], tmp_path, 60)
+    assert row.status == PASS
 
 
 def test_both_forms_of_rows_are_read(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from utils.core.artifacts import PROJECT_ROOT
 
 TRIVIAL = """
-import json, resource, sys
+import json, sys
 from types import SimpleNamespace
 import torch
 from utils.config_loader import load_config
@@ -24,6 +24,8 @@ from utils.model_utils import LoadedModel
 
 class Tokenizer:
     pad_token_id = 0
+    def get_vocab(self):
+        return {}
     def __call__(self, texts, **settings):
         return Encoded(texts)
 
@@ -35,10 +37,11 @@ class Encoded(dict):
 def model(input_ids, attention_mask):
     return SimpleNamespace(logits=torch.nn.functional.one_hot(input_ids[:, 2] - 3, 2).float())
 
-info = SimpleNamespace(revision=None, weights="pretrained")
+info = SimpleNamespace(revision=None, adapter=None, weights="pretrained")
 loaded = LoadedModel(model=model, tokenizer=Tokenizer(), info=info, device=torch.device("cpu"))
 metrics = runner.evaluate_dataset(loaded, load_config(overrides=sys.argv[1:]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with open("/proc/self/status") as status:  # ru_maxrss would go on from the process that started this one
+    [peak] = [int(line.split()[1]) for line in status if line.startswith("VmHWM:")]
 print(json.dumps({"peak": peak, **{name: metrics[name] for name in ("num_samples", "num_correct", "num_truncated")}}))
 """
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from tests import support
 from utils.core.errors import ModelError
 from utils.evaluation import comparison, runner
 from utils.evaluation.facts import comparison_facts
+from utils.evaluation.predictor import Predictions, TokenChunk, tokenize
 from utils.model_utils import LoadedModel, load_model
 
 NOTHING: dict[str, Any] = {"batching_comparison": None, "compile_comparison": None}
@@ -44,6 +47,29 @@ def test_both_ways_run_the_same_rows(
     again = runner.evaluate_dataset(loaded, config)
     assert again["batching_comparison"] == won, "taken over, not measured again"
     assert len(list((tmp_path / "results" / "predictions").iterdir())) == 3, "comparing writes no predictions"
+
+
+def test_each_way_starts_up_outside_the_rounds(loaded: LoadedModel) -> None:
+    """A stand-in that takes three seconds at its first call and one later, by the clock that the rounds read."""
+    chunk = tokenize(loaded.tokenizer, support.TEXTS, 64)
+    calls: list[tuple[str, int]] = []
+    now = [0.0]
+
+    def way(name: str) -> comparison.Way:
+        def run(tokens: TokenChunk) -> Predictions:
+            now[0] += 1.0 if any(name == called for called, _ in calls) else 3.0
+            calls.append((name, len(tokens.ids)))
+            n = len(tokens.ids)
+            return Predictions(predicted_ids=np.zeros(n, dtype=np.int64), probabilities=np.ones(n, dtype=np.float32),
+                               padded_tokens=int(tokens.lengths.sum()))
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+        found = comparison._in_turn({"a": way("a"), "b": way("b")}, chunk)
+    small, whole = comparison.WARM_UP_ROWS, len(support.TEXTS)
+    assert calls == [("a", small), ("b", small), ("a", whole), ("b", whole), ("b", whole), ("a", whole)]
+    assert (found["speedup"], found["a_samples_per_sec"], found["num_rows"]) == (1.0, whole, whole)
 
 
 def test_it_is_left_out_where_it_is_not_asked_for(loaded: LoadedModel, tmp_path: Path, tiny_model: Path) -> None:

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    Qwen2ForSequenceClassification,
+)
 
 from tests import support
 from utils.core.errors import ModelError
@@ -99,6 +105,20 @@ def test_a_causal_model_needs_no_mask(loaded: tuple[Any, Any]) -> None:
         assert got.probabilities == pytest.approx(answers.values.numpy(), abs=1e-5)
 
 
+def test_a_decoder_made_bidirectional_keeps_its_mask(loaded: tuple[Any, Any]) -> None:
+    torch.manual_seed(0)
+    model = Qwen2ForSequenceClassification(support.build_model_config(is_causal=False, initializer_range=0.5)).eval()
+    chunk = tokenize(loaded[1], TEXTS, MAX_LENGTH)
+    assert not is_causal(model)
+    padded, alone = (
+        Predictor(model, 0, CPU, Batching(kind="dataset_order", limit=limit)).predict(chunk) for limit in (7, 1)
+    )
+    assert padded.predicted_ids.tolist() == alone.predicted_ids.tolist()
+    assert padded.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+    model.config.is_causal, model.config.use_bidirectional_attention = True, True
+    assert not is_causal(model)
+
+
 def test_the_bytes_do_not_depend_on_the_number_of_cores(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     chunk, kept, found = tokenize(tokenizer, TEXTS, MAX_LENGTH), torch.get_num_threads(), []
@@ -116,13 +136,14 @@ def test_the_bytes_do_not_depend_on_the_number_of_cores(loaded: tuple[Any, Any])
 class SmallMemory:
     """A model that runs out of memory above so many padded tokens."""
 
-    def __init__(self, model: Any, tokens: int) -> None:
+    def __init__(self, model: Any, tokens: int, error: Exception | None = None) -> None:
         self.model, self.tokens, self.failures = model, tokens, 0
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory.")
 
     def __call__(self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
         if input_ids.numel() > self.tokens:
             self.failures += 1
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.error
         return self.model(input_ids=input_ids, attention_mask=attention_mask)
 
 
@@ -142,6 +163,18 @@ def test_running_out_of_memory_loses_no_row(loaded: tuple[Any, Any], batching: B
     before = small.failures
     predictor.predict(chunk)
     assert small.failures == before or batching.kind == "dataset_order", "the smaller limit stays"
+
+
+@pytest.mark.parametrize("said", [
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "CUDA error: out of memory",
+    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+])
+def test_every_way_to_run_out_of_memory_is_one(loaded: tuple[Any, Any], said: str) -> None:
+    model, tokenizer = loaded
+    small = SmallMemory(model, 400, RuntimeError(said))
+    got = Predictor(small, 0, CPU, Batching(kind="token_budget", limit=10**6)).predict(tokenize(tokenizer, TEXTS, MAX_LENGTH))
+    assert small.failures > 0
+    assert len(got.predicted_ids) == len(TEXTS)
 
 
 def test_a_text_too_long_for_the_memory_is_one_clear_message(loaded: tuple[Any, Any]) -> None:

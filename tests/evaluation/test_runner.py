@@ -10,16 +10,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import transformers
 
 from tests import support
 from tests.evaluation.test_predictor import SmallMemory, plain_loop
 from utils.config_loader import load_config
 from utils.core.artifacts import PROJECT_ROOT
+from utils.core.errors import ModelError
 from utils.evaluation import predictor, runner, totals, worker
 from utils.model_utils import LoadedModel, load_model
 
@@ -207,12 +211,46 @@ def test_changed_data_or_model_is_other_settings(
     assert evaluate("evaluation.max_samples=30")["resumed_rows"] == 25, "fewer rows of the same data may be reused"
 
 
+def test_the_tokenizer_the_adapter_and_its_base_are_settings_too(
+    loaded: LoadedModel, tmp_path: Path, tiny_model: Path
+) -> None:
+    config = support.small_config(tmp_path, tiny_model)
+    plain = runner.identity_of(loaded, config, "data")
+    loaded.tokenizer(["one", "two words"], padding=True, truncation=True, max_length=3)
+    assert runner.identity_of(loaded, config, "data") == plain, "what a call leaves behind is no setting"
+    base = support.build_tiny_model(tmp_path / "base")
+    adapted = dataclasses.replace(loaded, info=dataclasses.replace(loaded.info, name=str(base), adapter="mine"))
+    before = runner.identity_of(adapted, config, "data")
+    assert {key for key in plain if plain[key] != before[key]} == {"adapter", "base model's files"}
+    damage(base / "model.safetensors")
+    after = runner.identity_of(adapted, config, "data")
+    assert [key for key in before if before[key] != after[key]] == ["base model's files"]
+    other = support.build_tokenizer()
+    other.add_tokens(["books number"])
+    changed = runner.identity_of(dataclasses.replace(loaded, tokenizer=other), config, "data")
+    assert [key for key in plain if plain[key] != changed[key]] == ["tokenizer"]
+    assert (plain["torch"], plain["transformers"]) == (torch.__version__, transformers.__version__)
+
+
 def test_running_out_of_memory_is_told_and_kept(evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path) -> None:
     small = dataclasses.replace(loaded, model=SmallMemory(loaded.model, 300))
     metrics = evaluate("evaluation.max_tokens_per_batch=100000", model=small)
     assert metrics["num_samples"] == len(predictions(tmp_path)) == 60
     assert metrics["max_tokens_per_batch"] < 100000
     assert any("memory ran out with batches of 100000" in warning for warning in metrics["warnings"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_no_numbers_are_refused(evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path, value: float) -> None:
+    def overflowing(*, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
+        logits = torch.zeros(len(input_ids), 3)
+        logits[input_ids[:, 0] == loaded.tokenizer("books number 3")["input_ids"][0], 1] = value
+        return SimpleNamespace(logits=logits)
+
+    with pytest.raises(ModelError, match="20 of 60 rows") as caught:
+        evaluate("evaluation.chunk_rows=60", EXACT, model=dataclasses.replace(loaded, model=overflowing))
+    assert "model.dtype=bfloat16" in str(caught.value)
+    assert not list((tmp_path / "results" / "predictions").glob("*.parquet"))
 
 
 def test_odd_texts_and_missing_labels(evaluate: Evaluate, tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ import torch
 
 from utils.core.errors import ModelError
 
+MEMORY_ERRORS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "can't allocate memory")
+"""In the messages of RuntimeErrors: cuBLAS, CUDA itself and the host's allocator have no class of their own for it."""
+
 
 def resolve_device(name: str | torch.device) -> torch.device:
     """The device that ``cuda``, ``cuda:N``, ``cpu`` or ``auto`` means; CUDA always with its index.
@@ -28,10 +31,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
     return torch.device("cuda", index)
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
-"""What the host's allocator, cuBLAS and the driver say; only PyTorch's CUDA allocator has a class of its own for it."""
-
-
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the device or the host."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+    """Whether an error says that the device's or the host's memory ran out."""
+    told = isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_ERRORS)
+    return told or isinstance(error, torch.OutOfMemoryError)

@@ -206,7 +206,8 @@ class TaskRunner:
         outcome = self.failure
         try:
             if self.worker is not None:
-                rows = sum(figures.num_rows for _, figures in self.worker.run(self._rows(self.worker.store, tasks)))
+                made = self.worker.run(self._rows(self.worker.store, tasks), first=int(tasks["start"][0]))
+                rows = sum(figures.num_rows for _, figures in made)
                 outcome = {"rows": rows, "error": b"", "traceback": ""}
         except Exception as error:  # noqa: BLE001 - a process's boundary: raised again where the run was started
             outcome = _failure(error)

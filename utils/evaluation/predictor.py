@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError
 from utils.data.reader import encodable
 from utils.evaluation.batching import Batching, Indices, padded_tokens
@@ -44,7 +45,7 @@ class TokenChunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
-    """For each row its most probable label and that label's softmax probability."""
+    """For each row its most probable label and that label's softmax probability, NaN where a logit is not finite."""
 
     predicted_ids: NDArray[np.int64]
     probabilities: NDArray[np.float32]
@@ -112,7 +113,7 @@ class Predictor:
         return self.launch(chunk).result()
 
     def launch(self, chunk: TokenChunk) -> Running:
-        """Start every batch of the chunk. On a GPU the host waits for nothing but memory.
+        """Start every batch of the chunk. On a GPU the host waits for no result.
 
         When a batch does not fit into memory, all that has not run yet is planned again at half its size;
         the smaller limit stays for later chunks.
@@ -168,10 +169,9 @@ class Predictor:
             run = self.compiled if self.compiled is not None and mask is None else self.model
             logits = run(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
             best = logits.softmax(dim=-1).max(dim=-1)
-            return best.indices, best.values
+            return best.indices, best.values.masked_fill(~logits.isfinite().all(dim=-1), torch.nan)
         except RuntimeError as error:
-            # The host's allocator has no class of its own for it.
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
         return None
 
@@ -190,8 +190,7 @@ class Predictor:
         """Input ids (rows, longest) padded on the right, and their mask; both on the device.
 
         There is no mask where it would change nothing, which opens the faster attention kernels: for rows of one length,
-        and for a causal model, whose tokens see no padding to their right. (Given a mask, transformers also looks
-        whether it masks anything, and that stops the host until the device gets there.) Where the model reads its answer,
+        and for a causal model, whose tokens see no padding to their right. Where the model reads its answer,
         the last token that is not the padding token, depends on a row's own tokens, never on how far it is padded, so a
         padding token within a text is harmless too.
         """
@@ -205,6 +204,11 @@ class Predictor:
     def _on_device(self, values: NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(values)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def start_up(self, chunk: TokenChunk) -> None:
+        """Run the first batch, and wait for it; where memory runs out, ``launch`` will tell."""
+        self._run_all(chunk, self.batching.plan(chunk.lengths)[:1])
+        self._synchronize()
 
     def warm_up(self, chunk: TokenChunk) -> float:
         """Let the compiler see one batch of each kind that it makes a program for. Returns the seconds taken.
@@ -270,9 +274,16 @@ class Predictor:
 
 
 def is_causal(model: Any) -> bool:
-    """Whether no token of the model sees one to its right: all its attention modules say so."""
+    """Whether no token of the model sees one to its right: all its attention modules say so, and its config not otherwise.
+
+    A decoder that its config makes bidirectional keeps modules that say they are causal.
+    """
     said = [module.is_causal for module in getattr(model, "modules", list)() if hasattr(module, "is_causal")]
-    return bool(said) and all(said)
+    if not said or not all(said):
+        return False
+    settings = model.config.get_text_config()
+    both_ways = getattr(settings, "use_bidirectional_attention", False) or getattr(settings, "is_causal", True) is False
+    return not both_ways
 
 
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:

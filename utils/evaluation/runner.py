@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+import transformers
 
 from utils.config_loader import EMBEDDED, Config, project_path
 from utils.core import console
-from utils.core.artifacts import sha256_file, sha256_tree
+from utils.core.artifacts import fingerprint, sha256_file, sha256_tree
 from utils.core.errors import ConfigError
 from utils.data.reader import Rows, count_rows, iter_rows, read_label_mapping
 from utils.evaluation.chunks import ChunkStore
@@ -20,7 +22,7 @@ from utils.evaluation.totals import Totals
 from utils.evaluation.worker import ChunkWorker, wanted_limit
 from utils.model_utils import LoadedModel
 
-IDENTITY_VERSION = 2  # raise it when the same settings would give other bytes
+IDENTITY_VERSION = 3  # raise it when the same settings would give other bytes
 
 
 def check_workers(config: Config) -> None:
@@ -46,7 +48,8 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
 
     Goes on at the first chunk that is missing or damaged; everything is added up from what is stored.
     ``inference_time_s`` adds up the chunks, those of earlier parts of the run included; a chunk's clock runs from the
-    end of the chunk before it (the first: from asking for its token ids) until its predictions are in host memory.
+    end of the chunk before it until its predictions are in host memory. The first chunk's, and that of one that follows
+    chunks which were there, runs from asking for its rows, or from having them where others were read past on the way.
     With several workers it is wall time instead: from where the first chunk begins to where the last one is done.
 
     Raises:
@@ -103,7 +106,7 @@ def open_store(loaded: LoadedModel, config: Config, data_sha256: str | None = No
 def identity_of(loaded: LoadedModel, config: Config, data_sha256: str) -> dict[str, Any]:
     """What the predictions depend on: not on how many workers or devices take part, but on what kind of device.
 
-    A local model counts by its contents, a hub's by its commit.
+    A local model, adapter or adapter's base counts by its contents, a hub's by its commit; the tokenizer as it was loaded.
     """
     name = config.model.name
     local = config.path("embedded.dir") / "model" if name == EMBEDDED else project_path(name)
@@ -112,6 +115,11 @@ def identity_of(loaded: LoadedModel, config: Config, data_sha256: str) -> dict[s
         **{f"model.{key}": value for key, value in config.to_dict()["model"].items() if key != "device"},
         "model's commit": loaded.info.revision,
         "model's files": sha256_tree(local),
+        "adapter": loaded.info.adapter,
+        "base model's files": sha256_tree(project_path(loaded.info.name)) if loaded.info.adapter else None,
+        "tokenizer": tokenizer_hash(loaded.tokenizer),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
         "device": torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else "cpu",
         "data set": data_sha256,
         "dataset.text_column": config.dataset.text_column,
@@ -121,6 +129,16 @@ def identity_of(loaded: LoadedModel, config: Config, data_sha256: str) -> dict[s
         "evaluation.compile": config.evaluation.compile,
         "evaluation.chunk_rows": config.evaluation.chunk_rows,
     }
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Of all that decides a text's token ids; a slow tokenizer has no more to show than its vocabulary."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    # A fast tokenizer keeps the last call's truncation and padding, which every call sets anew.
+    described = tokenizer.get_vocab() if backend is None else {
+        key: value for key, value in json.loads(backend.to_str()).items() if key not in ("truncation", "padding")
+    }
+    return fingerprint([tokenizer.pad_token_id, described])
 
 
 def chunk_ranges(total: int, config: Config) -> Iterator[tuple[int, int]]:

@@ -52,6 +52,7 @@ class Totals:
         self.peaks: dict[str, int | None] = dict.fromkeys(PEAKS)
         self.gpu_warnings: tuple[str, ...] = ()
         self.workers: dict[str, WorkerTotals] = {}
+        self.at_once: dict[str, set[str]] = {}  # the workers' names by part: a part that goes on may have others
         self.parts: dict[str, tuple[float, float]] = {}  # Unix times of the first chunk's begin and the last one's end
 
     def add(self, chunk: StoredChunk) -> None:
@@ -77,6 +78,7 @@ class Totals:
         if figures.worker is None or figures.part is None or figures.done_at_s is None:
             self.seconds += figures.seconds
             return
+        self.at_once.setdefault(figures.part, set()).add(figures.worker)
         self.workers.setdefault(figures.worker, WorkerTotals()).add(figures)
         began, done = figures.done_at_s - figures.seconds, figures.done_at_s
         first, last = self.parts.get(figures.part, (began, done))
@@ -95,7 +97,7 @@ class Totals:
             "max_tokens_per_batch": limit if batching == "token_budget" else None,
             **(dict.fromkeys(quality) if loaded.info.weights == "dummy" else quality),
             "num_missing_labels": self.quality.num_missing - self.unknown, "num_unknown_labels": self.unknown,
-            "num_workers": len(self.workers) or 1,
+            "num_workers": max(map(len, self.at_once.values()), default=1),
             "workers": [worker.to_dict(name) for name, worker in sorted(self.workers.items())],
             "inference_time_s": self.wall_s,
             "throughput_samples_per_sec": self.rows / self.wall_s,

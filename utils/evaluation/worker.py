@@ -10,17 +10,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal, TypeVar
 
+import numpy as np
 import psutil
 import torch
 
 from utils.config_loader import Config
+from utils.core.errors import ModelError
 from utils.data.labels import UNKNOWN_ID
 from utils.data.reader import Rows
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkFigures, ChunkStore
-from utils.evaluation.predictor import Predictor, Running, TokenChunk, tokenize
+from utils.evaluation.predictor import Predictions, Predictor, Running, TokenChunk, tokenize
 from utils.gpu_monitor import GpuMonitor
-from utils.gpu_timeline import LOOK_BACK_S, write_timeline
+from utils.gpu_timeline import LOOK_BACK_S, GpuReadings, write_timeline
 from utils.model_utils import LoadedModel
 
 T = TypeVar("T")
@@ -60,25 +62,32 @@ class ChunkWorker:
         self._monitor.mark(step="evaluation")
         self._timeline = config.files.gpu_timeline if name is None else None  # one of several workers writes none
         self._watched_s = self._finished_s = 0.0  # when the monitor's window began; when the last chunk was done
-        self._watch()
+        self._prepared = False
+        self._next_window()
 
     def __call__(self, rows: Rows) -> ChunkFigures:
         """Make and save one chunk."""
-        [(_, figures)] = self.run([rows])
+        [(_, figures)] = self.run([rows], first=rows.start)
         return figures
 
-    def run(self, chunks: Iterable[Rows]) -> Iterator[tuple[Rows, ChunkFigures]]:
+    def run(self, chunks: Iterable[Rows], *, first: int = 0) -> Iterator[tuple[Rows, ChunkFigures]]:
         """Make and save chunks one after another, the next one tokenised meanwhile; yields each once it is saved.
 
+        ``first`` is the row at which ``chunks`` begins to read, also where it leaves out what is there.
+
         Raises:
-            ModelError: a text too long for the memory.
+            ModelError: a text too long for the memory; logits that are no numbers.
             UserError: a chunk cannot be written.
         """
         saving: deque[Future[tuple[Rows, ChunkFigures]]] = deque()
         self._forget_peak()
+        begun = False
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
-            for rows, tokens, began_s in ahead(self._tokenized(chunks)):
+            for rows, tokens, began_s in ahead(self._tokenized(chunks, first)):
                 began_s += self.prepare(tokens)
+                if not begun:
+                    self._next_window()  # what went before, idle or trials, is no chunk's
+                    begun = True
                 saving.append(writer.submit(self._finish, rows, tokens, self.predictor.launch(tokens), began_s))
                 while len(saving) > self.in_flight:
                     yield saving.popleft().result()
@@ -86,8 +95,9 @@ class ChunkWorker:
                 yield saving.popleft().result()
 
     def close(self) -> None:
-        """Stop watching the GPU."""
+        """Stop watching the GPU, and keep the samples since the last window."""
         self._monitor.stop()
+        self._keep_samples()
 
     def settle(self, rows: Rows) -> None:
         """Settle the batch limit on these rows, unless it is: before several workers share the store."""
@@ -98,21 +108,32 @@ class ChunkWorker:
         mine = self.predictor
         return Predictor(mine.model, mine.pad_token_id, mine.device, mine.batching)
 
-    def _tokenized(self, chunks: Iterable[Rows]) -> Iterator[tuple[Rows, TokenChunk, float]]:
+    def _tokenized(self, chunks: Iterable[Rows], first: int) -> Iterator[tuple[Rows, TokenChunk, float]]:
+        """Each chunk with its token ids and when its clock begins: before it is read, but not before chunks left out are."""
+        asked_s = time.perf_counter()
         for rows in chunks:
-            began_s = time.perf_counter()
+            began_s = asked_s if rows.start == first else time.perf_counter()
             yield rows, tokenize(self.tokenizer, rows.texts, self.max_length), began_s
+            first, asked_s = rows.start + len(rows.texts), time.perf_counter()
 
     def prepare(self, tokens: TokenChunk) -> float:
-        """Compile if asked to, and take the limit that is set or find the best on this chunk. Returns the seconds taken."""
-        started = time.perf_counter()
-        if self.predictor.compiled is not None and self.compile_s is None:
+        """Once: compile if asked to, and take the limit that is set or find the best on this chunk. Returns the seconds taken.
+
+        Where nothing of that ran the model, one batch does: CUDA and its libraries start up with the first.
+        """
+        if self._prepared:
+            return 0.0
+        self._prepared, started = True, time.perf_counter()
+        cold = self.predictor.compiled is None and (self.settled is not None or self.wanted != "auto")
+        if self.predictor.compiled is not None:
             self.compile_s = self.predictor.warm_up(tokens)
         if self.settled is None:
             limit = self.predictor.fastest_budget(tokens) if self.wanted == "auto" else self.wanted
             self.predictor.batching = replace(self.predictor.batching, limit=limit)
             self._remember()
-            self._forget_peak()  # of the trials
+        if cold:
+            self.predictor.start_up(tokens)
+        self._forget_peak()  # of trials and warm-up
         return time.perf_counter() - started
 
     def _forget_peak(self) -> None:
@@ -127,6 +148,7 @@ class ChunkWorker:
     def _finish(self, rows: Rows, tokens: TokenChunk, running: Running, began_s: float) -> tuple[Rows, ChunkFigures]:
         """Wait for the predictions, write them with what they cost."""
         predictions = running.result()
+        refuse_no_numbers(predictions, rows.start)
         started_s, self._finished_s = max(began_s, self._finished_s), time.perf_counter()
         util_pct, util_s, warnings = self._watch()
         device = self.predictor.device if self.on_cuda else None
@@ -149,12 +171,29 @@ class ChunkWorker:
         now = time.perf_counter()
         if self.on_cuda and now - self._watched_s < 2 * LOOK_BACK_S:
             return None, 0.0, ("gpu_util: the run was too short, NVML looks back a second",)
-        readings, seconds = self._monitor.stop(), now - self._watched_s
+        seconds, readings = now - self._watched_s, self._next_window()
+        return readings.util_pct_mean, seconds, readings.warnings
+
+    def _next_window(self) -> GpuReadings:
+        """End the monitor's window, keep its samples, begin another. Returns what the one that ended showed."""
+        readings, self._watched_s = self._monitor.stop(), time.perf_counter()
+        self._keep_samples()
+        self._monitor.start()
+        return readings
+
+    def _keep_samples(self) -> None:
         if (samples := self._monitor.timeline()) and self._timeline:
             write_timeline(self._timeline, samples, append=True)
-        self._monitor.start()
-        self._watched_s = now
-        return readings.util_pct_mean, seconds, readings.warnings
+
+
+def refuse_no_numbers(predictions: Predictions, first_row: int) -> None:
+    """Raise ModelError where the model's logits overflowed: whatever is the largest of them says nothing."""
+    bad = int((~np.isfinite(predictions.probabilities)).sum())
+    if bad:
+        raise ModelError(
+            f"The model's logits are NaN or infinite for {bad} of {len(predictions.probabilities)} rows.",
+            where=f"rows from {first_row} on", fix="--set model.dtype=bfloat16 or --set model.dtype=float32, whose range is wider",
+        )
 
 
 def wanted_limit(config: Config) -> int | Literal["auto"]:

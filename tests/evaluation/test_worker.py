@@ -1,0 +1,127 @@
+"""What belongs to a chunk's seconds and to the GPU's window, and what does not."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import support
+from utils.data.reader import Rows
+from utils.evaluation import worker as workers
+from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.predictor import Predictor
+from utils.evaluation.worker import ChunkWorker
+from utils.gpu_timeline import TIMELINE_COLUMNS, GpuReadings
+from utils.model_utils import load_model
+
+PAUSE_S = 0.3
+EXACT = "evaluation.max_tokens_per_batch=256"
+
+
+def make_worker(folder: Path, model: Path, *more: str) -> ChunkWorker:
+    config = support.small_config(folder, model, *more)
+    store = ChunkStore(config.files.predictions_dir, config.files.state_dir / "evaluation", {"test": 1})
+    return ChunkWorker(load_model(config), config, store)
+
+
+def rows_at(start: int) -> Rows:
+    return Rows(start=start, texts=list(support.TEXTS[:20]), label_ids=np.zeros(20, dtype=np.int64))
+
+
+def slowly(*starts: int) -> Iterator[Rows]:
+    for start in starts:
+        time.sleep(PAUSE_S)
+        yield rows_at(start)
+
+
+def test_reading_that_holds_up_the_next_chunk_is_in_its_seconds(tmp_path: Path, tiny_model: Path) -> None:
+    worker = make_worker(tmp_path, tiny_model, EXACT)
+    worker.settle(rows_at(0))
+    began = time.perf_counter()
+    seconds = [figures.seconds for _, figures in worker.run(slowly(0, 20, 40))]
+    whole = time.perf_counter() - began
+    assert 0.8 * whole < sum(seconds) <= whole
+    assert min(seconds) > 0.5 * PAUSE_S, "each was read, the first one too"
+
+
+def test_reading_past_chunks_that_are_there_is_in_no_ones_seconds(tmp_path: Path, tiny_model: Path) -> None:
+    worker = make_worker(tmp_path, tiny_model, EXACT)
+    worker.settle(rows_at(0))
+    seconds = [figures.seconds for _, figures in worker.run(slowly(20, 60, 80))]
+    assert max(seconds[:2]) < 0.7 * seconds[2], "the last one follows the one before it"
+    assert seconds[2] > 0.5 * PAUSE_S
+
+
+@pytest.mark.parametrize(("more", "batches"), [((EXACT,), 1), ((), 0)])
+def test_one_batch_goes_before_the_first_chunk_unless_trials_did(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], batches: int
+) -> None:
+    worker, events = make_worker(tmp_path, tiny_model, *more), []
+    start_up, launch = Predictor.start_up, Predictor.launch
+    monkeypatch.setattr(Predictor, "fastest_budget", lambda *_: 256)
+    monkeypatch.setattr(Predictor, "start_up", lambda *given: events.append("start_up") or start_up(*given))
+    monkeypatch.setattr(Predictor, "launch", lambda *given: events.append("launch") or launch(*given))
+    seen: list[int] = []
+    worker.predictor.model.register_forward_hook(lambda *_: seen.append(1))
+    worker.prepare(workers.tokenize(worker.tokenizer, support.TEXTS[:20], 64))
+    assert len(seen) == batches
+    assert [rows.start for rows, _ in worker.run(map(rows_at, (0, 20)))] == [0, 20]
+    assert events == ["start_up"] * batches + ["launch", "launch"]
+
+
+class Monitor:
+    """Notes when its windows begin and end; has one sample a window."""
+
+    def __init__(self, *_: Any) -> None:
+        self.events: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def mark(self, **_: Any) -> None: ...
+
+    def start(self) -> None:
+        self.events.append("start")
+
+    def stop(self) -> GpuReadings:
+        self.rows.append(dict.fromkeys(TIMELINE_COLUMNS, len(self.events)))
+        self.events.append("stop")
+        return GpuReadings(util_pct_mean=50.0)
+
+    def timeline(self) -> list[dict[str, Any]]:
+        rows, self.rows = self.rows, []
+        return rows
+
+
+def test_the_gpus_window_begins_with_the_first_chunk_and_no_sample_is_lost(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "GpuMonitor", Monitor)
+    worker = make_worker(tmp_path, tiny_model)
+    monitor: Any = worker._monitor
+    launch = Predictor.launch
+
+    def trials(*_: Any) -> int:
+        time.sleep(PAUSE_S)
+        monitor.events.append("trials")
+        return 256
+
+    monkeypatch.setattr(Predictor, "fastest_budget", trials)
+    monkeypatch.setattr(Predictor, "launch", lambda *given: monitor.events.append("launch") or launch(*given))
+    [first, second] = [figures for _, figures in worker.run(map(rows_at, (0, 20)))]
+    time.sleep(PAUSE_S)
+    [third] = [figures for _, figures in worker.run([rows_at(40)], first=40)]
+    assert first.gpu_util_s < PAUSE_S > third.gpu_util_s, "neither the trials nor the wait between two runs"
+    assert second.gpu_util_pct == 50.0
+    worker.close()
+    window = ["stop", "start"]
+    assert monitor.events == [
+        *window, "trials", *window, "launch", *window, "launch", *window, *window, "launch", *window, "stop",
+    ]
+    with (tmp_path / "results" / "gpu_timeline.csv").open() as file:
+        written = [int(row["run"]) for row in csv.DictReader(file)]
+    assert written == [i for i, event in enumerate(monitor.events) if event == "stop"]

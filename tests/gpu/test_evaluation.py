@@ -1,0 +1,90 @@
+"""The evaluator on a CUDA device: a plain masked loop's predictions, and no row lost at the end of the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests import support
+from utils.config_loader import Config
+from utils.evaluation import runner
+from utils.evaluation.batching import Batching
+from utils.evaluation.predictor import Predictor, tokenize
+from utils.model_utils import LoadedModel, load_model
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+MAX_LENGTH = 64
+MIB = 2**20
+WHOLE = 10**9
+"""A batch limit that puts every row into as few batches as there are ways to group them."""
+
+
+def configured(folder: Path, model: Path, *more: str) -> Config:
+    return support.small_config(folder, model, "model.device=cuda:0", "model.dtype=float32", *more)
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, tiny_model: Path) -> LoadedModel:
+    return load_model(configured(tmp_path, tiny_model))
+
+
+def masked_loop(loaded: LoadedModel, texts: tuple[str, ...], size: int = 16) -> torch.return_types.max:
+    """Label ids and probabilities of fixed batches in file order, padded and masked, as every tutorial shows."""
+    logits = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), size):
+            batch = loaded.tokenizer(list(texts[start : start + size]), padding=True, truncation=True,
+                                     max_length=MAX_LENGTH, return_tensors="pt").to(loaded.device)
+            logits.append(loaded.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.cpu())
+    return torch.cat(logits).float().softmax(-1).max(-1)
+
+
+def same_answers(ids: Any, probabilities: Any, expected: torch.return_types.max) -> None:
+    assert np.asarray(ids).tolist() == expected.indices.tolist()
+    assert np.asarray(probabilities) == pytest.approx(expected.values.numpy(), abs=1e-4)
+
+
+@pytest.mark.parametrize("batching", ["token_budget", "dataset_order"])
+def test_float32_predictions_are_the_plain_masked_loops(
+    loaded: LoadedModel, tmp_path: Path, tiny_model: Path, batching: str
+) -> None:
+    """Through chunk files, with chunks in flight and the budget found by trials."""
+    metrics = runner.evaluate_dataset(loaded, configured(tmp_path, tiny_model, f"evaluation.batching={batching}"))
+    files = sorted((tmp_path / "results" / "predictions").glob("*.parquet"))
+    rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    assert len(files) == 3
+    assert rows.row_id.tolist() == list(range(len(support.TEXTS)))
+    same_answers(rows.predicted_id, rows.predicted_probability, masked_loop(loaded, support.TEXTS))
+    assert metrics["accuracy"] == pytest.approx((rows.label_id == rows.predicted_id).mean())
+    assert metrics["peak_gpu_mem"] >= metrics["gpu_mem_used"] > 0
+
+
+@pytest.fixture
+def little_memory(loaded: LoadedModel) -> Iterator[int]:
+    """The allocator may take 96 MiB above what the model holds, and no more."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    allowed = torch.cuda.memory_reserved(0) + 96 * MIB
+    torch.cuda.set_per_process_memory_fraction(allowed / total, 0)
+    yield allowed
+    torch.cuda.set_per_process_memory_fraction(1.0, 0)
+    torch.cuda.empty_cache()
+
+
+@pytest.mark.parametrize("kind", ["token_budget", "dataset_order"])
+def test_at_the_end_of_the_memory_no_row_is_lost(loaded: LoadedModel, little_memory: int, kind: Any) -> None:
+    """16,384 rows padded to 64 tokens in one batch: 128 bytes a token make 128 MiB of every hidden state."""
+    texts = tuple(f"{text} {'long ' * (i % 50)}" for i, text in enumerate(support.TEXTS * 274))[:16384]
+    chunk = tokenize(loaded.tokenizer, texts, MAX_LENGTH)
+    predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, Batching(kind=kind, limit=WHOLE))
+    got = predictor.predict(chunk)
+    assert predictor.batching.limit < WHOLE, "memory ran out at least once"
+    assert torch.cuda.memory_reserved(0) <= little_memory
+    same_answers(got.predicted_ids, got.probabilities, masked_loop(loaded, texts, 128))
