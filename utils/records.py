@@ -278,8 +278,8 @@ def _disturbances(runs: Sequence[Run], waiting: float | None) -> Iterable[str]:
     if any(run.gpu.shared for run in runs):
         yield SHARED
     if waiting is not None and waiting > WAITING_LIMIT:
-        yield (f"CPU starved: threads waited for a CPU in {waiting:.0%} of their time (limit {WAITING_LIMIT:.0%}): other processes, or "
-               "more threads than cores (OMP_NUM_THREADS; the tokenizer's own: TOKENIZERS_PARALLELISM=false)")
+        yield (f"CPU starved: threads waited for a CPU in {waiting:.0%} of their time (limit {WAITING_LIMIT:.0%}): other "
+               "processes, or more threads than cores (OMP_NUM_THREADS; the tokenizer's own: TOKENIZERS_PARALLELISM=false)")
 
 
 def _phase_means(runs: Sequence[Run]) -> dict[str, Any]:
