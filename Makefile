@@ -20,7 +20,7 @@ run: setup ## the real model and data on a CUDA GPU; settings with ARGS="--set m
 	$(PYTHON_IN_VENV) run_week1.py $(ARGS)
 
 test: setup-dev ## the whole test suite
-	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -q -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -q -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 lint: setup-dev ## linters and types
 	$(PYTHON_IN_VENV) -m ruff check .

@@ -86,7 +86,7 @@ def small_config(folder: Path, model: Path, *more: str) -> Config:
     return load_config("configs/config.yaml", [*small_overrides(folder, model), *more])
 
 
-def run_script(script: str, *arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_script(script: str, *arguments: str, timeout: float = 550, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a script of the project in a process of its own, as a user would."""
     return subprocess.run(
         [sys.executable, str(PROJECT_ROOT / script), *arguments], capture_output=True, text=True, timeout=timeout,

@@ -55,7 +55,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=280, env={**os.environ, "PATH": path}
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=550, env={**os.environ, "PATH": path}
     )
 
 

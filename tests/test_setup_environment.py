@@ -65,7 +65,7 @@ class Machine:
             "HOME": str(self.folder), **environment,
         }
         command = [str(self.folder / "setup_environment.sh"), *words]
-        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
 
     @property
     def calls(self) -> list[str]:

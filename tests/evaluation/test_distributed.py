@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ import pytest
 import torch
 
 from tests import support
+from tests.evaluation.ray_cluster import PREFIX
 from utils.config_loader import Config, load_config
 from utils.core.artifacts import METRICS_SCHEMA, PROJECT_ROOT, read_json
 from utils.core.errors import ConfigError, ModelError
@@ -31,10 +37,24 @@ SCRIPT = "scripts/02_baseline_inference.py"
 TEXTS = tuple(f'{text}"quoted, é漢字\nover lines {i}"' if i % 3 else text for i, text in enumerate(support.TEXTS * 50))
 SETTINGS = ("evaluation.max_tokens_per_batch=256", "evaluation.chunk_rows=100", "profiling.max_length=32")
 CHUNKS = len(TEXTS) // 100
+RAY_S = 480
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install -r setup/requirements-dev.txt"
 )
+
+
+@pytest.fixture
+def no_ray_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kills what a test that went wrong leaves of Ray; every process started by it carries the mark."""
+    resource_tracker.ensure_running()  # multiprocessing's own helper stays without the mark
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("DISTRIBUTED_TEST", mark)
+    yield
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("DISTRIBUTED_TEST") == mark:
+                process.kill()
 
 
 def overrides(folder: Path, model: Path, *more: str) -> list[str]:
@@ -171,6 +191,7 @@ def test_a_worker_refuses_other_data_and_other_settings(tmp_path: Path, model: P
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_ray_left")
 def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
     tmp_path: Path, model: Path, single: tuple[Path, dict[str, Any]]
 ) -> None:
@@ -203,6 +224,7 @@ def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_ray_left")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_workers_stop_and_one_process_goes_on(
     tmp_path: Path, model: Path, loaded: LoadedModel, single: tuple[Path, dict[str, Any]], number: int, code: int
@@ -216,10 +238,10 @@ def test_interrupted_workers_stop_and_one_process_goes_on(
     started = psutil.Process(process.pid).children(recursive=True)
     assert started, "Ray's processes"
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == code, said
     assert "Interrupted; everything finished so far is kept" in said
-    _, left = psutil.wait_procs(started, timeout=20)
+    _, left = psutil.wait_procs(started, timeout=100)
     assert left == []
     kept = finished(tmp_path)
     assert 2 <= kept < CHUNKS
@@ -229,43 +251,66 @@ def test_interrupted_workers_stop_and_one_process_goes_on(
     assert same_quality(metrics, single[1])
 
 
-def wait_until(ready: Callable[[], bool], timeout_s: float = 120) -> None:
+def wait_until(ready: Callable[[], bool], timeout_s: float = 300) -> None:
     end = time.monotonic() + timeout_s
     while not ready():
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Two nodes of one core each on this machine; a dead one is noticed within seconds."""
-    from ray.cluster_utils import Cluster
+class Cluster:
+    """Two nodes of one core each, in a process of its own; a dead one is noticed within seconds."""
 
-    node = {"num_cpus": 1, "object_store_memory": distributed.OBJECT_STORE_BYTES, "include_dashboard": False}
-    health = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
-    nodes = Cluster(initialize_head=True, head_node_args={**node, "_system_config": health})
-    nodes.add_node(**node)
+    def __init__(self) -> None:
+        words = [sys.executable, "-m", "tests.evaluation.ray_cluster"]
+        self.process = subprocess.Popen(words, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.address = self._answer()
+
+    def kill_a_node(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("kill\n")
+        self.process.stdin.flush()
+        assert self._answer() == "killed"
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return next(line.removeprefix(PREFIX).strip() for line in self.process.stdout if line.startswith(PREFIX))
+
+
+@pytest.fixture
+def cluster(no_ray_left: None) -> Iterator[Cluster]:
+    nodes = Cluster()
     yield nodes
-    nodes.shutdown()
+    nodes.process.communicate(timeout=200)
+
+
+def evaluated(folder: Path, model: Path, *more: str) -> dict[str, Any]:
+    """The evaluation with ``model`` here and, where ``more`` names another, that in the workers."""
+    loaded = load_model(load_config(overrides=overrides(folder, model)))
+    return runner.evaluate_dataset(loaded, configured(folder, model, *more))
+
+
+def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Call in a process of its own: Ray ends its driver's process when the cluster is lost."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result(timeout=RAY_S)
 
 
 @needs_ray
 @pytest.mark.slow
 def test_a_node_that_dies_takes_nothing_with_it(
-    cluster: Any, tmp_path: Path, model: Path, loaded: LoadedModel, single: tuple[Path, dict[str, Any]]
+    cluster: Cluster, tmp_path: Path, model: Path, single: tuple[Path, dict[str, Any]]
 ) -> None:
-    config = configured(tmp_path, model, "evaluation.num_workers=2", f"evaluation.ray_address={cluster.address}")
     made_by: dict[str, int] = {}
 
     def kill() -> None:
         wait_until(lambda: len(makers(tmp_path)) == 2)
         made_by["before"] = finished(tmp_path)
-        [other] = cluster.worker_nodes
-        cluster.remove_node(other, allow_graceful=False)
+        cluster.kill_a_node()
 
     killer = threading.Thread(target=kill)
     killer.start()
-    metrics = runner.evaluate_dataset(loaded, config)
+    metrics = apart(evaluated, tmp_path, model, "evaluation.num_workers=2", f"evaluation.ray_address={cluster.address}")
     killer.join()
     assert made_by["before"] < CHUNKS, "it died in the middle"
     assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
@@ -277,17 +322,15 @@ def test_a_node_that_dies_takes_nothing_with_it(
 
 @needs_ray
 @pytest.mark.slow
-def test_what_a_worker_or_the_cluster_cannot_do_is_said_in_our_words(
-    cluster: Any, tmp_path: Path, model: Path, loaded: LoadedModel
-) -> None:
+def test_what_a_worker_or_the_cluster_cannot_do_is_said_in_our_words(cluster: Cluster, tmp_path: Path, model: Path) -> None:
     here = f"evaluation.ray_address={cluster.address}"
     with pytest.raises(ConfigError, match="num_workers is 3; Ray has 2 CPUs on 2 nodes"):
-        runner.evaluate_dataset(loaded, configured(tmp_path, model, "evaluation.num_workers=3", here))
+        apart(evaluated, tmp_path, model, "evaluation.num_workers=3", here)
     broken = tmp_path / "model"
     shutil.copytree(model, broken)
     (broken / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="The model cannot be loaded"):
-        runner.evaluate_dataset(loaded, configured(tmp_path, broken, "evaluation.num_workers=2", here))
+        apart(evaluated, tmp_path, model, f"model.name={broken}", "evaluation.num_workers=2", here)
     assert json.loads(next((tmp_path / "results").rglob("run.json")).read_text())["limit"] == 256
     with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
-        runner.evaluate_dataset(loaded, configured(tmp_path, model, "evaluation.ray_address=127.0.0.1:1"))
+        apart(evaluated, tmp_path, model, "evaluation.ray_address=127.0.0.1:1")
