@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.config_loader import Config
 from utils.core import cli, console
-from utils.data.reader import count_rows, read_label_mapping
+from utils.data.labels import read_mapping_file
+from utils.data.reader import count_rows
 from utils.data.validation import validate_dataset
 from utils.model_source import locate
 from utils.model_utils import load_tokenizer
@@ -18,7 +19,7 @@ from utils.model_utils import load_tokenizer
 
 def body(config: Config) -> None:
     count_rows(config.data_file)  # a missing or damaged file is said before a tokenizer is fetched
-    mapping = read_label_mapping(config.label_mappings_file)
+    mapping = read_mapping_file(config.label_mappings_file)
     tokenizer = load_tokenizer(config, locate(config))
 
     def count_tokens(texts: list[str]) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 
+from utils.core.artifacts import check_disk_space
 from utils.core.errors import UserError
 
 # The HTTP library's own base error; huggingface_hub derives from it, whichever library and version it uses.
@@ -29,7 +29,6 @@ CUT_WORDS = ("Consistency check failed", "Data processing error")  # http_get's 
 OFFLINE_ERRORS = {"TransportError", "ConnectionError", "TimeoutError"}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
-SPARE_BYTES = 100 * 10**6  # disk that a download leaves free: the results and the system need some too
 
 
 class Resolved(NamedTuple):
@@ -150,22 +149,9 @@ def resolve(name: str, revision: str | None = None, kind: str = "model", suffixe
         files = {file: size for file, size in sizes.items() if not suffixes or file.endswith(suffixes)}
         cached = {f for f in files if isinstance(try_to_load_from_cache(name, f, revision=commit, repo_type=kind), str)}
         missing = sum(size for file, size in files.items() if file not in cached)
-        check_disk_space(missing, what, name)
+        move = "move the hub's cache to a larger disk with HF_HOME=PATH"
+        check_disk_space(Path(constants.HF_HUB_CACHE), missing, f"the {what} {name}", fix=move)
         if commit != revision:  # what is fetched by commit leaves no trace of the branch, and offline we look for it
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(commit, encoding="utf-8")
     return Resolved(commit=commit, from_cache=False)
-
-
-def check_disk_space(needed_bytes: int, what: str, name: str) -> None:
-    """Refuse a download that would fill the disk of the hub's cache."""
-    folder = Path(constants.HF_HUB_CACHE)
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed_bytes and needed_bytes + SPARE_BYTES > free:
-        raise UserError(
-            f"Too little disk: the {what} {name} needs {needed_bytes / 1e6:,.1f} MB and "
-            f"{SPARE_BYTES / 1e6:,.0f} MB to spare, {free / 1e6:,.1f} MB are free.",
-            where=folder, fix="free some space, or move the hub's cache to a larger disk with HF_HOME=PATH",
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from utils.core import artifacts
-from utils.core.errors import UserError
+from utils.core.errors import DataError, UserError
 
 
 def test_an_error_inside_keeps_the_old_file_and_leaves_no_rubbish(tmp_path: Path) -> None:
@@ -30,7 +31,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; from pathlib import Path; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "from utils.core.artifacts import write_text; from utils.core.errors import UserError\n"
+        "from utils.core.artifacts import write_text; from utils.core.errors import DataError, UserError\n"
         "try: write_text(Path(sys.argv[1]), 'x' * 5000)\n"
         "except UserError as error: print(error); sys.exit(2)"
     )
@@ -79,3 +80,11 @@ def test_a_folder_hash_knows_names_and_contents(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("2")
     assert len({first, second, artifacts.sha256_tree(tmp_path)}) == 3
     assert artifacts.sha256_tree(tmp_path / "none") is None
+
+
+def test_what_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there"
+    free = shutil.disk_usage(tmp_path).free
+    artifacts.check_disk_space(folder, 0, "the model a/b", fix="move it")
+    with pytest.raises(DataError, match=r"Too little disk: the model a/b needs(.|\n)*or move it"):
+        artifacts.check_disk_space(folder, free, "the model a/b", fix="move it", kind=DataError)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from utils.core.errors import DataError, UserError
-from utils.data.labels import LabelMapping, decide_mapping
-from utils.data.reader import read_label_mapping
+from utils.data.labels import LabelMapping, decide_mapping, read_mapping_file
 
 MODEL = {"music": 0, "books": 1, "games": 2}
 
@@ -69,7 +68,7 @@ def test_the_mapping_survives_its_file(tmp_path: Path) -> None:
     file = tmp_path / "label_mappings.json"
     mapping = LabelMapping(names=("ä", "b"))
     file.write_text(json.dumps(mapping.to_json()))
-    assert read_label_mapping(file) == mapping
+    assert read_mapping_file(file) == mapping
 
 
 @pytest.mark.parametrize(
@@ -79,6 +78,6 @@ def test_a_damaged_mapping_names_the_file_and_step_01(tmp_path: Path, text: str)
     file = tmp_path / "label_mappings.json"
     file.write_text(text)
     with pytest.raises(UserError) as caught:
-        read_label_mapping(file)
+        read_mapping_file(file)
     assert caught.value.where == str(file)
     assert "01_download_data.py" in str(caught.value)

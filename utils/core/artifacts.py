@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 METRICS_SCHEMA = PROJECT_ROOT / "configs" / "baseline_metrics.schema.json"
 SCHEMA_VERSION = 2
 CHUNK_BYTES = 1 << 20
+SPARE_BYTES = 100 * 10**6
+"""Disk to leave free: the results and the system need some too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,18 @@ def cannot_write(path: Path, error: OSError) -> UserError:
         where=path,
         fix="free disk space, make the folder writable, or choose another with --set output.results_dir=PATH",
     )
+
+
+def check_disk_space(folder: Path, needed_bytes: int, what: str, *, fix: str, kind: type[UserError] = UserError) -> None:
+    """Refuse with ``kind`` what would fill the disk of ``folder``, which may not be there yet."""
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed_bytes and needed_bytes + SPARE_BYTES > free:
+        raise kind(
+            f"Too little disk: {what} needs {needed_bytes / 1e6:,.1f} MB and {SPARE_BYTES / 1e6:,.0f} MB to spare, "
+            f"{free / 1e6:,.1f} MB are free.", where=folder, fix=f"free some space, or {fix}",
+        )
 
 
 @cache

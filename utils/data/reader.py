@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from utils.core.errors import DataError
-from utils.data.labels import MISSING_ID, LabelMapping, read_mapping_file
+from utils.data.labels import MISSING_ID
 
 COLUMNS = ("text", "labels", "label_id")
 BLOCK_ROWS = 8192
@@ -38,11 +38,6 @@ class Rows:
     start: int
     texts: list[str]
     label_ids: NDArray[np.int64]
-
-
-def read_label_mapping(path: Path) -> LabelMapping:
-    """Read ``label_mappings.json``; DataError where it is missing or damaged."""
-    return read_mapping_file(path)
 
 
 def encodable(text: str) -> str:

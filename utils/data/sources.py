@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,14 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from utils.config_loader import EMBEDDED, SOURCE_SUFFIXES, Config, project_path, source_files
-from utils.core.artifacts import atomic_path, sha256_file, write_json
+from utils.core.artifacts import atomic_path, check_disk_space, sha256_file, write_json
 from utils.core.errors import DataError
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping
 from utils.data.reader import BLOCK_ROWS, COLUMNS, encodable
 
 SYNONYMS = {"text": "query", "query": "text", "labels": "label", "label": "labels"}
-SPARE_BYTES = 50 * 10**6
-"""Disk to leave free beside the data set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +92,8 @@ def write_dataset(
     if file.suffix == ".csv" and sys.version_info < (3, 11) and contents.nul_texts:
         fix = f"use Python 3.11 or later, or --set dataset.local_path={file.with_suffix('.parquet')}"
         raise DataError("Texts hold NUL characters, which Python 3.10's csv module cannot write.", where=file, fix=fix)
-    _check_space(file, contents.text_bytes)
+    check_disk_space(file.parent, contents.text_bytes, "the data set", fix="--set dataset.local_path=PATH on another disk",
+                     kind=DataError)
 
     def rows() -> Iterator[tuple[str, str, int]]:
         for text, label in source.rows():
@@ -225,15 +223,3 @@ def _label(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value) or None
-
-
-def _check_space(file: Path, needed_bytes: int) -> None:
-    folder = file.parent
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed_bytes + SPARE_BYTES > free:
-        raise DataError(
-            f"Too little disk: the data set needs about {needed_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free.",
-            where=folder, fix="free some space, or --set dataset.local_path=PATH on another disk",
-        )

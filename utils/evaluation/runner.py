@@ -15,7 +15,8 @@ from utils.config_loader import EMBEDDED, Config, project_path
 from utils.core import console
 from utils.core.artifacts import fingerprint, sha256_file, sha256_tree
 from utils.core.errors import ConfigError
-from utils.data.reader import Rows, count_rows, iter_rows, read_label_mapping
+from utils.data.labels import read_mapping_file
+from utils.data.reader import Rows, count_rows, iter_rows
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.comparison import compare
 from utils.evaluation.totals import Totals
@@ -56,7 +57,7 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
         ConfigError, DataError, ModelError: Ray is asked for and not there; unusable data; a text too long for the memory.
     """
     check_workers(config)
-    names = read_label_mapping(config.label_mappings_file).names
+    names = read_mapping_file(config.label_mappings_file).names
     total = count_rows(config.data_file)
     total = min(total, config.evaluation.max_samples or total)
     store = open_store(loaded, config, data_sha256)
