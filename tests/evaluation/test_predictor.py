@@ -20,6 +20,7 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
+from benchmarks import evaluation_scale
 from tests import support
 from utils.core.errors import ModelError
 from utils.evaluation.batching import Batching
@@ -79,6 +80,7 @@ def test_tokens_and_cut_texts_are_counted(loaded: tuple[Any, Any]) -> None:
     chunk = tokenize(tokenizer, ("a", "long " * 5000, "lone \ud800 surrogate"), MAX_LENGTH)
     assert chunk.num_tokens[1] == MAX_LENGTH
     assert chunk.num_truncated == 1
+    assert tokenize(evaluation_scale.Tokenizer(), ("a",), MAX_LENGTH).num_truncated is None, "it does not tell"
     assert chunk.ids[0].tolist() == tokenizer("a")["input_ids"]
 
 

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import torch
 
 from utils.config_loader import Config
@@ -44,6 +45,8 @@ class ChunkWorker:
         self, loaded: LoadedModel, config: Config, store: ChunkStore, *,
         limit: int | None = None, name: str | None = None, part: str | None = None,
     ) -> None:
+        # Arrow's own allocator keeps some 50 MB of what chunk after chunk gives back.
+        pa.set_memory_pool(pa.system_memory_pool())
         self.store, self.name, self.part = store, name, part
         self.tokenizer, self.max_length = loaded.tokenizer, config.profiling.max_length
         self.wanted, self.settled = wanted_limit(config), limit or store.resolved_limit()
