@@ -107,14 +107,16 @@ class ChunkStore:
         labels, predicted = (table[name].cast(pa.int64()).fill_null(-1).to_numpy() for name in table.column_names)
         return StoredChunk(figures=ChunkFigures(**record), label_ids=labels, predicted_ids=predicted)
 
-    def resolved_limit(self) -> int | None:
-        """The batch limit that an earlier part of this run settled on."""
-        settled = self._read(self.state / "run.json")
-        return None if settled is None else int(settled["limit"])
+    def limits(self) -> tuple[int | None, int | None]:
+        """The batch limit that this run began with, and what the memory left of it; None where none is settled."""
+        settled = self._read(self.state / "run.json") or {}
+        return settled.get("first_limit", settled.get("limit")), settled.get("limit")
 
     def settle_limit(self, limit: int) -> None:
-        """Remember the batch limit, so that a resumed run makes the same batches."""
-        write_json(self.state / "run.json", {"limit": limit, "identity": self.identity})
+        """Remember the batch limit, so that a resumed run makes the same batches. Of several workers' the lowest counts."""
+        first, lowest = self.limits()
+        settled = {"first_limit": first or limit, "limit": min(lowest or limit, limit), "identity": self.identity}
+        write_json(self.state / "run.json", settled)
 
     def changed_settings(self) -> list[str]:
         """Where only runs of other settings left chunks: what differs from the latest, as ``name: old -> new``."""

@@ -35,9 +35,12 @@ def compare(worker: ChunkWorker, config: Config, store: ChunkStore, metrics: dic
     """
     settings = config.evaluation
     file = store.state / "comparison.json"
+    # What it depends on beside what the store's predictions do.
+    asked = {name: getattr(settings, name) for name in ("compare_batching", "batch_size", "max_tokens_per_batch", "max_samples")}
     try:
-        return read_json(file, made_by="python scripts/02_baseline_inference.py")
-    except UserError:  # not measured yet
+        if (known := read_json(file, made_by="python scripts/02_baseline_inference.py"))["asked"] == asked:
+            return dict(known["found"])
+    except (UserError, KeyError):  # not measured yet
         pass
     found: dict[str, Any] = {"batching_comparison": None, "compile_comparison": None}
     if settings.compare_batching or settings.compile:
@@ -50,7 +53,7 @@ def compare(worker: ChunkWorker, config: Config, store: ChunkStore, metrics: dic
             found["batching_comparison"] = _batching(worker, config, chunk)
         if settings.compile:
             found["compile_comparison"] = _compiling(worker, chunk)
-        write_json(file, found)
+        write_json(file, {"asked": asked, "found": found})
     return found
 
 

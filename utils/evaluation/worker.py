@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -16,9 +17,9 @@ import pyarrow as pa
 import torch
 
 from utils.config_loader import Config
-from utils.core.errors import ModelError
+from utils.core.errors import DataError, ModelError
 from utils.data.labels import UNKNOWN_ID
-from utils.data.reader import Rows
+from utils.data.reader import Rows, file_state
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkFigures, ChunkStore
 from utils.evaluation.predictor import Predictions, Predictor, Running, TokenChunk, tokenize
@@ -48,8 +49,9 @@ class ChunkWorker:
         # Arrow's own allocator keeps some 50 MB of what chunk after chunk gives back.
         pa.set_memory_pool(pa.system_memory_pool())
         self.store, self.name, self.part = store, name, part
+        self.data_file, self.data_state = config.data_file, file_state(config.data_file)
         self.tokenizer, self.max_length = loaded.tokenizer, config.profiling.max_length
-        self.wanted, self.settled = wanted_limit(config), limit or store.resolved_limit()
+        self.wanted, self.settled = wanted_limit(config), limit or store.limits()[1]
         batching = Batching(kind=config.evaluation.batching, limit=self.settled or 1)
         self.predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching)
         self.compile_s: float | None = None
@@ -80,7 +82,7 @@ class ChunkWorker:
 
         Raises:
             ModelError: a text too long for the memory; logits that are no numbers.
-            UserError: a chunk cannot be written.
+            UserError: a chunk cannot be written; the data set was replaced meanwhile.
         """
         saving: deque[Future[tuple[Rows, ChunkFigures]]] = deque()
         self._forget_peak()
@@ -105,6 +107,11 @@ class ChunkWorker:
     def settle(self, rows: Rows) -> None:
         """Settle the batch limit on these rows, unless it is: before several workers share the store."""
         self.prepare(tokenize(self.tokenizer, rows.texts, self.max_length))
+
+    def refuse_other_data(self) -> None:
+        """Raise DataError where the data set is no longer the file that this worker began with."""
+        if file_state(self.data_file) != self.data_state:
+            raise replaced(self.data_file)
 
     def plain_predictor(self) -> Predictor:
         """A predictor of the same model that is not compiled, to compare with."""
@@ -166,6 +173,7 @@ class ChunkWorker:
             worker=self.name, part=self.part, done_at_s=None if self.name is None else time.time(),
         )
         self._remember()  # memory may have lowered it
+        self.refuse_other_data()
         self.store.save(rows.start, rows.label_ids, predictions, tokens.num_tokens, figures)
         return rows, figures
 
@@ -197,6 +205,12 @@ def refuse_no_numbers(predictions: Predictions, first_row: int) -> None:
             f"The model's logits are NaN or infinite for {bad} of {len(predictions.probabilities)} rows.",
             where=f"rows from {first_row} on", fix="--set model.dtype=bfloat16 or --set model.dtype=float32, whose range is wider",
         )
+
+
+def replaced(data_file: Path) -> DataError:
+    """The data set is not the file that the run began with."""
+    fix = "run the same command again: predictions of the two files are not mixed"
+    return DataError("The data set was replaced while it was evaluated.", where=data_file, fix=fix)
 
 
 def wanted_limit(config: Config) -> int | Literal["auto"]:
