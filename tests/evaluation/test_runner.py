@@ -344,3 +344,11 @@ def test_a_chunk_written_while_the_next_one_runs_is_the_same(
     assert chunk_bytes(tmp_path / "other") == chunk_bytes(tmp_path)
     assert metrics["num_samples"] == 60
     assert 0 < metrics["inference_time_s"] < 60
+
+
+def test_of_several_workers_limits_the_lowest_is_kept(loaded: LoadedModel, tmp_path: Path, tiny_model: Path) -> None:
+    store = runner.open_store(loaded, support.small_config(tmp_path, tiny_model))
+    assert store.limits() == (None, None)
+    for limit in (512, 100, 200):
+        store.settle_limit(limit)
+    assert store.limits() == (512, 100)

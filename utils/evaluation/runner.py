@@ -19,7 +19,7 @@ from utils.data.reader import Rows, count_rows, hash_data, iter_rows, read_label
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.comparison import compare
 from utils.evaluation.totals import Totals
-from utils.evaluation.worker import ChunkWorker, replaced, wanted_limit
+from utils.evaluation.worker import ChunkWorker, wanted_limit
 from utils.model_utils import LoadedModel
 
 IDENTITY_VERSION = 3  # raise it when the same settings would give other bytes
@@ -65,8 +65,7 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     with closing(ChunkWorker(loaded, config, store)) as worker, console.progress(
         total=total, what="Evaluating", unit="row"
     ) as bar:
-        if hash_data(config.data_file) != store.identity["data set"]:  # since it was hashed for this run
-            raise replaced(config.data_file)
+        worker.refuse_other_data(sha256=store.identity["data set"])
         made = _computed_by_ray(worker, loaded, config, total, bar) if through_ray(config) else _computed(worker, config, bar)
         for rows in made:
             computed += rows

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from utils.config_loader import Config
 from utils.core.errors import DataError, ModelError
 from utils.data.labels import UNKNOWN_ID
-from utils.data.reader import Rows, file_state
+from utils.data.reader import Rows, file_state, hash_data
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkFigures, ChunkStore
 from utils.evaluation.predictor import Predictions, Predictor, Running, TokenChunk, tokenize
@@ -108,15 +107,16 @@ class ChunkWorker:
         """Settle the batch limit on these rows, unless it is: before several workers share the store."""
         self.prepare(tokenize(self.tokenizer, rows.texts, self.max_length))
 
-    def refuse_other_data(self) -> None:
-        """Raise DataError where the data set is no longer the file that this worker began with."""
-        if file_state(self.data_file) != self.data_state:
-            raise replaced(self.data_file)
+    def refuse_other_data(self, *, sha256: str | None = None) -> None:
+        """Raise DataError where the data set is no longer the file that this worker began with, or the one of that hash."""
+        if file_state(self.data_file) != self.data_state or sha256 not in (None, hash_data(self.data_file)):
+            fix = "run the same command again: predictions of the two files are not mixed"
+            raise DataError("The data set was replaced while it was evaluated.", where=self.data_file, fix=fix)
 
-    def plain_predictor(self) -> Predictor:
-        """A predictor of the same model that is not compiled, to compare with."""
+    def plain_predictor(self, batching: Batching | None = None) -> Predictor:
+        """A predictor of the same model that is not compiled, to compare with; its batches are the worker's by default."""
         mine = self.predictor
-        return Predictor(mine.model, mine.pad_token_id, mine.device, mine.batching)
+        return Predictor(mine.model, mine.pad_token_id, mine.device, batching or mine.batching)
 
     def _tokenized(self, chunks: Iterable[Rows], first: int) -> Iterator[tuple[Rows, TokenChunk, float]]:
         """Each chunk with its token ids and when its clock begins: before it is read, but not before chunks left out are."""
@@ -205,12 +205,6 @@ def refuse_no_numbers(predictions: Predictions, first_row: int) -> None:
             f"The model's logits are NaN or infinite for {bad} of {len(predictions.probabilities)} rows.",
             where=f"rows from {first_row} on", fix="--set model.dtype=bfloat16 or --set model.dtype=float32, whose range is wider",
         )
-
-
-def replaced(data_file: Path) -> DataError:
-    """The data set is not the file that the run began with."""
-    fix = "run the same command again: predictions of the two files are not mixed"
-    return DataError("The data set was replaced while it was evaluated.", where=data_file, fix=fix)
 
 
 def wanted_limit(config: Config) -> int | Literal["auto"]:
