@@ -141,9 +141,9 @@ def chunk_offsets(path: Path, chunk_rows: int) -> list[int | None]:
     return offsets
 
 
-def sample_texts(path: Path, size: int, seed: int) -> list[str]:
-    """Draw ``size`` texts without replacement, in file order; all of them where there are fewer."""
-    rows = count_rows(path)
+def sample_texts(path: Path, size: int, seed: int, max_rows: int | None = None) -> list[str]:
+    """Draw ``size`` of the first ``max_rows`` texts without replacement, in file order; all of them where there are fewer."""
+    rows = min(count_rows(path), max_rows or sys.maxsize)
     chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
     wanted = set(chosen.tolist())
     texts: list[str] = []

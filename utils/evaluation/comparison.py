@@ -41,7 +41,8 @@ def compare(worker: ChunkWorker, config: Config, store: ChunkStore, metrics: dic
         rate = metrics["throughput_samples_per_sec"]
         wanted = max(LEAST_S, SHARE_OF_RUN * metrics["inference_time_s"]) * rate / SLOWER
         size = int(min(MOST_ROWS, max(LEAST_ROWS, wanted), metrics["num_samples"]))
-        chunk = tokenize(worker.tokenizer, sample_texts(config.data_file, size, config.profiling.seed), worker.max_length)
+        texts = sample_texts(config.data_file, size, config.profiling.seed, settings.max_samples)
+        chunk = tokenize(worker.tokenizer, texts, worker.max_length)
         worker.prepare(chunk)
         if settings.compare_batching:
             found["batching_comparison"] = _batching(worker, config, chunk)

@@ -22,7 +22,7 @@ from utils.evaluation.totals import Totals
 from utils.evaluation.worker import ChunkWorker, wanted_limit
 from utils.model_utils import LoadedModel
 
-IDENTITY_VERSION = 3  # raise it when the same settings would give other bytes
+IDENTITY_VERSION = 4  # raise it when the same settings would give other bytes
 
 
 def check_workers(config: Config) -> None:
