@@ -13,9 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils import baseline  # noqa: E402
 from utils.config_loader import Config  # noqa: E402
 from utils.core import cli, console, steps  # noqa: E402
-from utils.core.artifacts import sha256_file  # noqa: E402
 from utils.data.labels import read_mapping_file  # noqa: E402
-from utils.data.reader import count_rows  # noqa: E402
+from utils.data.reader import count_rows, hash_data  # noqa: E402
 from utils.evaluation.runner import check_workers, evaluate_dataset  # noqa: E402
 from utils.model_utils import check_max_length, load_model, model_summary_lines  # noqa: E402
 
@@ -26,7 +25,7 @@ def body(config: Config, args: argparse.Namespace) -> None:
     check_workers(config)
     labels = read_mapping_file(config.label_mappings_file)
     count_rows(config.data_file)
-    data_sha256 = sha256_file(config.data_file)
+    data_sha256 = hash_data(config.data_file)
     loaded = load_model(config)
     baseline.check_labels(loaded, labels)
     check_max_length(config.profiling.max_length, loaded.model)

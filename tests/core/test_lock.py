@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import platform
 import signal
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import support
+from utils.core import lock
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import UserError
 from utils.core.lock import held, hold
@@ -84,3 +87,38 @@ def test_a_script_in_a_busy_folder_ends_with_code_2(tmp_path: Path, tiny_model: 
     assert done.returncode == 2, done.stderr
     assert f"pid {os.getpid()} on {platform.node()}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_without_the_kernels_lock_a_file_made_once_stands_for_it(tmp_path: Path) -> None:
+    file, owner = tmp_path / "lock", tmp_path / "lock.owner"
+    with hold(file):
+        assert f'"pid": {os.getpid()}' in owner.read_text()
+        with pytest.raises(UserError, match=f"pid {os.getpid()} on {platform.node()}") as refused, hold(file):
+            pass
+        assert "remove lock.owner if it is gone" in str(refused.value)
+    assert not owner.exists()
+
+
+@pytest.mark.usefixtures("without_flock")
+@pytest.mark.parametrize(("host", "pid", "way_in"), [
+    (platform.node(), 2**30, True), ("elsewhere", 2**30, False), (platform.node(), 1, False),
+    (platform.node(), os.getppid(), True),
+])
+def test_only_a_dead_owners_file_of_this_machine_is_taken_over(tmp_path: Path, host: str, pid: int, way_in: bool) -> None:
+    (tmp_path / "lock.owner").write_text(json.dumps({"pid": pid, "host": host}))
+    if way_in:
+        with hold(tmp_path / "lock"):
+            pass
+        assert (tmp_path / "lock.owner").exists() == (pid == os.getppid()), "the parent's is left to it"
+    else:
+        with pytest.raises(UserError, match=f"pid {pid} on {host}"), hold(tmp_path / "lock"):
+            pass

@@ -38,6 +38,7 @@ def test_samples_repeat_with_their_seed_and_without_doubles(file: Path) -> None:
     assert first == sample_texts(file, 20, seed=1) != sample_texts(file, 20, seed=2)
     assert len(set(first)) == 20
     assert sample_texts(file, 999, seed=1) == list(support.TEXTS)
+    assert sample_texts(file, 7, seed=1, max_rows=7) == list(support.TEXTS[:7])
 
 
 @pytest.mark.parametrize("name", ["val_df.csv", "val_df.parquet"])

@@ -47,6 +47,8 @@ def test_both_ways_run_the_same_rows(
     again = runner.evaluate_dataset(loaded, config)
     assert again["batching_comparison"] == won, "taken over, not measured again"
     assert len(list((tmp_path / "results" / "predictions").iterdir())) == 3, "comparing writes no predictions"
+    fewer = runner.evaluate_dataset(loaded, support.small_config(tmp_path, tiny_model, *more, "evaluation.max_samples=25"))
+    assert fewer["batching_comparison"]["num_rows"] == 25, "of other rows: measured anew"
 
 
 def test_each_way_starts_up_outside_the_rounds(loaded: LoadedModel) -> None:

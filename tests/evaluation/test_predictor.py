@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     Qwen2ForSequenceClassification,
 )
 
+from benchmarks import evaluation_scale
 from tests import support
 from utils.core.errors import ModelError
 from utils.evaluation.batching import Batching
@@ -76,6 +80,7 @@ def test_tokens_and_cut_texts_are_counted(loaded: tuple[Any, Any]) -> None:
     chunk = tokenize(tokenizer, ("a", "long " * 5000, "lone \ud800 surrogate"), MAX_LENGTH)
     assert chunk.num_tokens[1] == MAX_LENGTH
     assert chunk.num_truncated == 1
+    assert tokenize(evaluation_scale.Tokenizer(), ("a",), MAX_LENGTH).num_truncated is None, "it does not tell"
     assert chunk.ids[0].tolist() == tokenizer("a")["input_ids"]
 
 
@@ -131,6 +136,50 @@ def test_the_bytes_do_not_depend_on_the_number_of_cores(loaded: tuple[Any, Any])
             torch.set_num_threads(kept)
         found.append(got.probabilities.tobytes() + got.predicted_ids.tobytes())
     assert found[0] == found[1]
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operators that read a value off the device, which on CUDA waits for all that was launched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket._qualified_op_name in (
+            "aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::nonzero",
+        )
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("limit", [1, 7], ids=["no padding", "padding"])
+def test_no_batch_waits_for_the_device(loaded: tuple[Any, Any], limit: int) -> None:
+    model, tokenizer = loaded
+    predictor, chunk = Predictor(model, 0, CPU, Batching(kind="dataset_order", limit=7)), tokenize(tokenizer, TEXTS, MAX_LENGTH)
+    with Waits() as plain, torch.inference_mode():
+        model(input_ids=torch.ones((1, 8), dtype=torch.long), attention_mask=None)
+    assert plain.count > 0, "transformers looks for packed texts, and the count sees it"
+    with Waits() as ours:
+        assert predictor._run_or_none(chunk, np.arange(limit)) is not None
+    assert ours.count == 0
+
+
+def test_only_a_model_that_takes_it_is_told_that_there_is_no_mask(loaded: tuple[Any, Any]) -> None:
+    def told(model: Any) -> Any:
+        return Predictor(model.eval(), 0, CPU, Batching(kind="dataset_order", limit=7)).no_mask
+
+    sizes = dict(vocab_size=320, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, pad_token_id=0)
+    assert told(loaded[0]) == {"full_attention": None}
+    assert told(LlamaForSequenceClassification(LlamaConfig(**sizes))) is None
+    assert told(Qwen2ForSequenceClassification(support.build_model_config(attn_implementation="eager"))) is None
+    sliding = support.build_model_config(use_sliding_window=True, sliding_window=4, max_window_layers=0)
+    assert told(Qwen2ForSequenceClassification(sliding)) is None
+    broken = Qwen2ForSequenceClassification(support.build_model_config())
+    broken.model.forward = lambda *_, attention_mask=None, **__: SimpleNamespace(
+        last_hidden_state=torch.full((1, 8, broken.config.hidden_size), float(attention_mask is None)),
+        past_key_values=None, hidden_states=None, attentions=None,
+    )
+    assert told(broken) is None, "it answers otherwise"
 
 
 class SmallMemory:

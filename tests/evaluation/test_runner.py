@@ -23,7 +23,7 @@ from tests import support
 from tests.evaluation.test_predictor import SmallMemory, plain_loop
 from utils.config_loader import load_config
 from utils.core.artifacts import PROJECT_ROOT
-from utils.core.errors import ModelError
+from utils.core.errors import DataError, ModelError
 from utils.evaluation import predictor, runner, totals, worker
 from utils.model_utils import LoadedModel, load_model
 
@@ -240,6 +240,46 @@ def test_running_out_of_memory_is_told_and_kept(evaluate: Evaluate, loaded: Load
     assert any("memory ran out with batches of 100000" in warning for warning in metrics["warnings"])
 
 
+def test_what_auto_came_to_is_told_with_what_the_memory_left_of_it(
+    evaluate: Evaluate, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor.Predictor, "fastest_budget", lambda *_: 4096)
+    first = evaluate(model=dataclasses.replace(loaded, model=SmallMemory(loaded.model, 300)))
+    assert first["max_tokens_per_batch"] < 4096
+    [said] = [warning for warning in first["warnings"] if "memory ran out" in warning]
+    assert said == f"memory ran out with batches of 4096; they held at most {first['max_tokens_per_batch']} in the end"
+    again = evaluate()
+    assert said in again["warnings"], "the predictions are still those"
+    assert not any("memory ran out" in warning for warning in evaluate("profiling.max_length=32")["warnings"])
+
+
+def test_a_data_set_replaced_meanwhile_is_refused_and_nothing_of_it_kept(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = predictor.Predictor.launch
+    launched: list[int] = []
+
+    def replacing(self: predictor.Predictor, chunk: predictor.TokenChunk) -> predictor.Running:
+        launched.append(len(chunk.ids))
+        if len(launched) == 2:
+            support.write_dataset(tmp_path / "data", support.TEXTS[:30])
+        return launch(self, chunk)
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="replaced while it was evaluated"):
+        patch.setattr(predictor.Predictor, "launch", replacing)
+        evaluate(EXACT)
+    assert [path.name[:17] for path in sorted((tmp_path / "results" / "predictions").iterdir())] == ["rows-000000000000"]
+    assert evaluate(EXACT)["num_samples"] == 30
+
+
+def test_a_data_set_replaced_since_it_was_hashed_is_refused(loaded: LoadedModel, tmp_path: Path, tiny_model: Path) -> None:
+    support.write_dataset(tmp_path / "data")
+    config = support.small_config(tmp_path, tiny_model)
+    with pytest.raises(DataError, match="replaced while it was evaluated"):
+        runner.evaluate_dataset(loaded, config, data_sha256="0" * 64)
+    assert not list((tmp_path / "results").rglob("*.parquet"))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_logits_that_are_no_numbers_are_refused(evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path, value: float) -> None:
     def overflowing(*, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
@@ -304,3 +344,11 @@ def test_a_chunk_written_while_the_next_one_runs_is_the_same(
     assert chunk_bytes(tmp_path / "other") == chunk_bytes(tmp_path)
     assert metrics["num_samples"] == 60
     assert 0 < metrics["inference_time_s"] < 60
+
+
+def test_of_several_workers_limits_the_lowest_is_kept(loaded: LoadedModel, tmp_path: Path, tiny_model: Path) -> None:
+    store = runner.open_store(loaded, support.small_config(tmp_path, tiny_model))
+    assert store.limits() == (None, None)
+    for limit in (512, 100, 200):
+        store.settle_limit(limit)
+    assert store.limits() == (512, 100)

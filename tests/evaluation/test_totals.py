@@ -27,7 +27,7 @@ def metrics(*chunks: StoredChunk) -> dict[str, Any]:
     for each in chunks:
         totals.add(each)
     loaded: Any = SimpleNamespace(info=SimpleNamespace(weights="pretrained"), device=SimpleNamespace(type="cpu"))
-    return totals.metrics(loaded, load_config(), 256, 0)
+    return totals.metrics(loaded, load_config(), (256, 256), 0)
 
 
 @pytest.mark.parametrize(("chunks", "workers", "names", "seconds"), [

@@ -65,6 +65,18 @@ def test_float32_predictions_are_the_plain_masked_loops(
     assert metrics["peak_gpu_mem"] >= metrics["gpu_mem_used"] > 0
 
 
+def test_no_batch_waits_for_the_device(loaded: LoadedModel) -> None:
+    chunk = tokenize(loaded.tokenizer, support.TEXTS, MAX_LENGTH)
+    predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, Batching(kind="token_budget", limit=300))
+    expected = predictor.predict(chunk)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        running = predictor.launch(chunk)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert running.result().predicted_ids.tolist() == expected.predicted_ids.tolist()
+
+
 @pytest.fixture
 def little_memory(loaded: LoadedModel) -> Iterator[int]:
     """The allocator may take 96 MiB above what the model holds, and no more."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from utils.core.artifacts import cannot_write
 from utils.core.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 _held: set[int] = set()
 
@@ -29,7 +29,8 @@ def held() -> tuple[int, ...]:
 def hold(file: Path) -> Iterator[None]:
     """Hold the lock while the block runs. The kernel drops it with the last process that has it open, however that ends.
 
-    A step whose parent has the lock runs under it.
+    A step whose parent has the lock runs under it. Some network file systems have no such lock: there it is a file that is
+    made once and removed at the end; one left behind by a dead process of this machine is taken over.
 
     Raises:
         UserError: another run has it; names its pid and host.
@@ -39,32 +40,57 @@ def hold(file: Path) -> Iterator[None]:
         handle = file.open("a+", encoding="utf-8")
     except OSError as error:
         raise cannot_write(file, error) from error
+    made = None
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            _refuse_strangers(file, error)
-        except OSError as error:  # some network file systems have none
-            logger.warning("%s cannot be locked (%s): do not start a second run in this folder", file, error.strerror)
+            _refuse_strangers(file, error, "wait for it, stop it")
+        except OSError:
+            made = _make(file.with_name(f"{file.name}.owner"))
         else:
             handle.truncate(0)
-            handle.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv}))
+            handle.write(_myself())
             handle.flush()
             _held.add(handle.fileno())
         try:
             yield
         finally:
             _held.discard(handle.fileno())
+            if made:
+                made.unlink(missing_ok=True)
 
 
-def _refuse_strangers(file: Path, error: OSError) -> None:
+def _myself() -> str:
+    return json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv})
+
+
+def _owner(file: Path) -> dict[str, Any]:
     try:
-        owner = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:  # it is just writing it
-        owner = {}
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, FileNotFoundError):  # it is just writing it, or gone
+        return {}
+    return found
+
+
+def _make(file: Path) -> Path | None:
+    """The file that says who runs, made by this process; None where the parent's is there."""
+    if (owner := _owner(file)).get("host") == platform.node() and not psutil.pid_exists(owner["pid"]):
+        file.unlink(missing_ok=True)
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(_myself())
+    except FileExistsError as error:
+        _refuse_strangers(file, error, f"wait for it, stop it, remove {file.name} if it is gone")
+        return None
+    return file
+
+
+def _refuse_strangers(file: Path, error: OSError, what_to_do: str) -> None:
+    owner = _owner(file)
     if owner.get("pid") == os.getppid() and owner.get("host") == platform.node():
         return
     raise UserError(
         f"Another run is at work here: pid {owner.get('pid', 'unknown')} on {owner.get('host', 'an unknown host')}.",
-        where=file.parent.parent, fix="wait for it, stop it, or choose another folder with --set output.results_dir=PATH",
+        where=file.parent.parent, fix=f"{what_to_do}, or choose another folder with --set output.results_dir=PATH",
     ) from error

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from utils.core.artifacts import sha256_file
 from utils.core.errors import DataError
 from utils.data.labels import MISSING_ID
 
@@ -45,6 +46,25 @@ def encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
+def file_state(path: Path) -> tuple[int, int] | None:
+    """What differs once a file was replaced: when it was written (ns) and its bytes; None where there is none."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+def hash_data(path: Path) -> str:
+    """SHA-256 of the data set, as it is now; it is read once as long as the file stays what it is."""
+    return _hash(path, file_state(path))
+
+
+@lru_cache(maxsize=8)
+def _hash(path: Path, state: tuple[int, int] | None) -> str:
+    return sha256_file(path)
+
+
 def count_rows(path: Path) -> int:
     """How many rows the data set has.
 
@@ -53,15 +73,14 @@ def count_rows(path: Path) -> int:
     """
     if not path.is_file():
         raise DataError("There is no data set yet.", where=path, fix=FIX)
-    state = path.stat()
-    rows = _count(path, state.st_mtime_ns, state.st_size)
+    rows = _count(path, file_state(path))
     if not rows:
         raise DataError("The data set has no rows.", where=path, fix=FIX)
     return rows
 
 
 @lru_cache(maxsize=8)
-def _count(path: Path, mtime_ns: int, size_bytes: int) -> int:
+def _count(path: Path, state: tuple[int, int] | None) -> int:
     """Counted once as long as the file stays what it is: a CSV has to be read for it."""
     if path.suffix != ".parquet":
         return sum(len(part.texts) for part in iter_rows(path, BLOCK_ROWS))
@@ -117,9 +136,9 @@ def chunk_offsets(path: Path, chunk_rows: int) -> list[int | None]:
     return offsets
 
 
-def sample_texts(path: Path, size: int, seed: int) -> list[str]:
-    """Draw ``size`` texts without replacement, in file order; all of them where there are fewer."""
-    rows = count_rows(path)
+def sample_texts(path: Path, size: int, seed: int, max_rows: int | None = None) -> list[str]:
+    """Draw ``size`` of the first ``max_rows`` texts without replacement, in file order; all of them where there are fewer."""
+    rows = min(count_rows(path), max_rows or sys.maxsize)
     chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
     wanted = set(chosen.tolist())
     texts: list[str] = []

@@ -93,12 +93,12 @@ class ChunkStore:
         columns = {name: pa.array(column).cast(COLUMNS[name]) for name, column in zip(COLUMNS, values, strict=True)}
         with atomic_path(file) as temporary:
             pq.write_table(pa.table(columns), temporary)
-        write_json(self._record(file), {"sha256": sha256_file(file), **dataclasses.asdict(figures)})
+        self.keep(self._record(file), {"sha256": sha256_file(file), **dataclasses.asdict(figures)})
 
     def load(self, start: int, stop: int) -> StoredChunk | None:
         """A finished chunk; None where it is missing or damaged, and so must be computed."""
         file = self.file(start, stop)
-        if (record := self._read(self._record(file))) is None or not file.is_file():
+        if (record := self.recall(self._record(file))) is None or not file.is_file():
             return None
         if sha256_file(file) != record.pop("sha256", None):
             logger.warning("%s is damaged (its checksum differs); it is computed again", file.name)
@@ -107,21 +107,23 @@ class ChunkStore:
         labels, predicted = (table[name].cast(pa.int64()).fill_null(-1).to_numpy() for name in table.column_names)
         return StoredChunk(figures=ChunkFigures(**record), label_ids=labels, predicted_ids=predicted)
 
-    def resolved_limit(self) -> int | None:
-        """The batch limit that an earlier part of this run settled on."""
-        settled = self._read(self.state / "run.json")
-        return None if settled is None else int(settled["limit"])
+    def limits(self) -> tuple[int | None, int | None]:
+        """The batch limit that this run began with, and what the memory left of it; None where none is settled."""
+        settled = self.recall("run.json") or {}
+        return settled.get("first_limit", settled.get("limit")), settled.get("limit")
 
     def settle_limit(self, limit: int) -> None:
-        """Remember the batch limit, so that a resumed run makes the same batches."""
-        write_json(self.state / "run.json", {"limit": limit, "identity": self.identity})
+        """Remember the batch limit, so that a resumed run makes the same batches. Of several workers' the lowest counts."""
+        first, lowest = self.limits()
+        settled = {"first_limit": first or limit, "limit": min(lowest or limit, limit), "identity": self.identity}
+        self.keep("run.json", settled)
 
     def changed_settings(self) -> list[str]:
         """Where only runs of other settings left chunks: what differs from the latest, as ``name: old -> new``."""
         if (self.state / "run.json").exists():
             return []
         others = sorted(self.all_states.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
-        before = (self._read(others[-1]) if others else None) or {"identity": self.identity}
+        before = (self.recall(others[-1]) if others else None) or {"identity": self.identity}
         old, new = before["identity"], self.identity
         return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
 
@@ -141,12 +143,17 @@ class ChunkStore:
         for state in set(self.all_states.iterdir()) - {self.state}:
             shutil.rmtree(state)
 
-    def _record(self, file: Path) -> Path:
-        return self.state / f"{file.stem}.json"
+    def keep(self, name: str, payload: dict[str, Any]) -> None:
+        """Remember something beside this run's chunks."""
+        write_json(self.state / name, payload)
+
+    def recall(self, name: str | Path) -> dict[str, Any] | None:
+        """What was kept; None where it is missing or damaged, so that what it told is computed again."""
+        try:
+            return read_json(self.state / name, made_by="python scripts/02_baseline_inference.py")
+        except UserError:
+            return None
 
     @staticmethod
-    def _read(path: Path) -> dict[str, Any] | None:
-        try:
-            return read_json(path, made_by="python scripts/02_baseline_inference.py")
-        except UserError:  # missing or damaged: what it told is computed again
-            return None
+    def _record(file: Path) -> str:
+        return f"{file.stem}.json"

@@ -89,21 +89,23 @@ def compute(worker: ChunkWorker, loaded: LoadedModel, config: Config, absent: li
     offsets = chunk_offsets(config.data_file, config.evaluation.chunk_rows)
     with _idle(loaded), _cluster(config) as ray:
         placement = _placed(ray, job, config.evaluation.num_workers)
-        futile = 0
+        futile, asked, told = 0, _rows(absent), 0
         while absent:
             size = -(-len(absent) // (TASKS_PER_WORKER * placement.workers))
             tasks = _tasks(absent, offsets, config.evaluation.chunk_rows, min(CHUNKS_PER_TASK, size))
-            made, lost = 0, None
+            lost = None
             try:
                 for rows in _wave(ray, job, list(islice(tasks, TASKS_PER_WAVE)), placement):
-                    made += rows
-                    yield rows
+                    # What does not show yet is made and told of again.
+                    told += (new := min(rows, asked - told))
+                    yield new
             except ray.exceptions.RayError as error:
                 lost = str(error).strip().splitlines()[0]
                 logger.warning("a worker was lost, the rest goes on with the nodes that are left: %s", lost)
             before, absent = absent, _still_absent(worker.store, absent, waits=lost is None)
             futile = 0 if len(absent) < len(before) else futile + 1
-            if (more := _rows(before) - _rows(absent) - made) > 0:
+            if (more := asked - _rows(absent) - told) > 0:
+                told += more
                 yield more  # of tasks that were lost before they were told of
             if futile == FUTILE_WAVES:
                 raise RuntimeError(f"the workers die before they finish a chunk, {futile} times in a row: {lost}")

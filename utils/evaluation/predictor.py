@@ -105,6 +105,7 @@ class Predictor:
         self.device = device
         self.batching = batching
         self.needs_mask = not is_causal(model)
+        self.no_mask = None if self.needs_mask else said_unmasked(model, device)
         self.compiled: Any = None
         """The model compiled, for batches without a mask."""
 
@@ -167,7 +168,7 @@ class Predictor:
         try:
             ids, mask = self._batch(chunk, rows)
             run = self.compiled if self.compiled is not None and mask is None else self.model
-            logits = run(input_ids=ids, attention_mask=mask).logits.float()  # (rows, labels)
+            logits = run(input_ids=ids, attention_mask=self.no_mask if mask is None else mask).logits.float()  # (rows, labels)
             best = logits.softmax(dim=-1).max(dim=-1)
             return best.indices, best.values.masked_fill(~logits.isfinite().all(dim=-1), torch.nan)
         except RuntimeError as error:
@@ -284,6 +285,26 @@ def is_causal(model: Any) -> bool:
     settings = model.config.get_text_config()
     both_ways = getattr(settings, "use_bidirectional_attention", False) or getattr(settings, "is_causal", True) is False
     return not both_ways
+
+
+@torch.inference_mode()
+def said_unmasked(model: Any, device: torch.device) -> dict[str, None] | None:
+    """What tells a causal model that there is no mask, so that it need not look; None where it takes no more than that.
+
+    Without a mask transformers looks whether several texts are packed into one row: a wait for the device at every batch,
+    and under ``torch.compile`` a mask after all. Decoders of several kinds of layer take a mask for each kind instead.
+    Only for kernels that are causal without a mask, and only where a trial answers the same both ways.
+    """
+    settings = model.config.get_text_config()
+    causal_kernel = settings._attn_implementation in ("sdpa", "flash_attention_2")
+    if not causal_kernel or set(getattr(settings, "layer_types", None) or ()) != {"full_attention"}:
+        return None
+    ids, said = torch.arange(1, 9, device=device)[None], {"full_attention": None}
+    try:
+        answers = [model(input_ids=ids, attention_mask=mask).logits for mask in (None, said)]
+    except Exception:  # noqa: BLE001 - a model that takes no such thing says so in its own way
+        return None
+    return said if torch.equal(*answers) else None
 
 
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from utils.core.errors import DataError
 
 MOST_IN_MATRIX = 100
 """Labels up to which the confusion matrix is written: a page holds no more."""
-Z_95 = 1.959963984540054
-"""The normal distribution's 97.5% point, for a two-sided 95% interval."""
 
 
 class Quality:
@@ -75,11 +73,8 @@ def wilson_interval(successes: int, total: int) -> tuple[float | None, float | N
     """
     if not total:
         return None, None
-    share, z2 = successes / total, Z_95**2
-    centre = share + z2 / (2 * total)
-    half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    scale = 1 + z2 / total
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    interval = stats.binomtest(successes, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:

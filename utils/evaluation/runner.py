@@ -13,17 +13,17 @@ import transformers
 
 from utils.config_loader import EMBEDDED, Config, project_path
 from utils.core import console
-from utils.core.artifacts import fingerprint, sha256_file, sha256_tree
+from utils.core.artifacts import fingerprint, sha256_tree
 from utils.core.errors import ConfigError
 from utils.data.labels import read_mapping_file
-from utils.data.reader import Rows, count_rows, iter_rows
+from utils.data.reader import Rows, count_rows, hash_data, iter_rows
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.comparison import compare
 from utils.evaluation.totals import Totals
 from utils.evaluation.worker import ChunkWorker, wanted_limit
 from utils.model_utils import LoadedModel
 
-IDENTITY_VERSION = 3  # raise it when the same settings would give other bytes
+IDENTITY_VERSION = 4  # raise it when the same settings would give other bytes
 
 
 def check_workers(config: Config) -> None:
@@ -54,7 +54,8 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     With several workers it is wall time instead: from where the first chunk begins to where the last one is done.
 
     Raises:
-        ConfigError, DataError, ModelError: Ray is asked for and not there; unusable data; a text too long for the memory.
+        ConfigError, DataError, ModelError: Ray is asked for and not there; data that is unusable or was replaced meanwhile; a
+            text too long for the memory.
     """
     check_workers(config)
     names = read_mapping_file(config.label_mappings_file).names
@@ -65,17 +66,19 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
     with closing(ChunkWorker(loaded, config, store)) as worker, console.progress(
         total=total, what="Evaluating", unit="row"
     ) as bar:
+        worker.refuse_other_data(sha256=store.identity["data set"])
         made = _computed_by_ray(worker, loaded, config, total, bar) if through_ray(config) else _computed(worker, config, bar)
         for rows in made:
             computed += rows
             bar.update(rows)
+        worker.refuse_other_data()
     totals = Totals(names)
     for start, stop in chunk_ranges(total, config):
         chunk = store.load(start, stop)
         assert chunk is not None, "every chunk was found or computed"
         totals.add(chunk)
     store.drop_all_but(total, config.evaluation.chunk_rows)
-    metrics = totals.metrics(loaded, config, store.resolved_limit(), total - computed)
+    metrics = totals.metrics(loaded, config, store.limits(), total - computed)
     return {**metrics, **compare(worker, config, store, metrics)}
 
 
@@ -96,7 +99,7 @@ def _computed_by_ray(worker: ChunkWorker, loaded: LoadedModel, config: Config, t
 
 def open_store(loaded: LoadedModel, config: Config, data_sha256: str | None = None) -> ChunkStore:
     """The run's chunks; says which settings changed where only chunks of other settings are in place."""
-    identity = identity_of(loaded, config, data_sha256 or sha256_file(config.data_file))
+    identity = identity_of(loaded, config, data_sha256 or hash_data(config.data_file))
     store = ChunkStore(config.files.predictions_dir, config.files.state_dir / "evaluation", identity)
     if changed := store.changed_settings():
         said = "The predictions in place are of other settings; they stay until this run is complete. Changed:"

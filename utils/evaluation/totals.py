@@ -8,7 +8,6 @@ from typing import Any
 from utils.config_loader import Config
 from utils.evaluation.chunks import ChunkFigures, StoredChunk
 from utils.evaluation.quality import MOST_IN_MATRIX, Quality
-from utils.evaluation.worker import wanted_limit
 from utils.model_utils import LoadedModel
 
 MB = 10**6
@@ -88,13 +87,18 @@ class Totals:
     def wall_s(self) -> float:
         return self.seconds + sum(last - first for first, last in self.parts.values())
 
-    def metrics(self, loaded: LoadedModel, config: Config, limit: int | None, resumed_rows: int) -> dict[str, Any]:
-        """The figures under the contract's names; what is not measured is None, with the reason in ``warnings``."""
+    def metrics(
+        self, loaded: LoadedModel, config: Config, limits: tuple[int | None, int | None], resumed_rows: int
+    ) -> dict[str, Any]:
+        """The figures under the contract's names; what is not measured is None, with the reason in ``warnings``.
+
+        ``limits`` are the batch limits that the run began and ended with.
+        """
         batching, quality = config.evaluation.batching, self.quality.figures()
         used, peak, cpu = (None if value is None else value / MB for value in self.peaks.values())
         return {
             "num_samples": self.rows, "batching": batching,
-            "max_tokens_per_batch": limit if batching == "token_budget" else None,
+            "max_tokens_per_batch": limits[1] if batching == "token_budget" else None,
             **(dict.fromkeys(quality) if loaded.info.weights == "dummy" else quality),
             "num_missing_labels": self.quality.num_missing - self.unknown, "num_unknown_labels": self.unknown,
             "num_workers": max(map(len, self.at_once.values()), default=1),
@@ -108,14 +112,15 @@ class Totals:
             "gpu_mem_used": used, "peak_gpu_mem": peak, "cpu_mem_used": cpu,
             "gpu_util": self.util_pct_s / self.util_s if self.util_s else None,
             "resumed_rows": resumed_rows,
-            "warnings": self._warnings(loaded, config, limit, resumed_rows),
+            "warnings": self._warnings(loaded, config, limits, resumed_rows),
         }
 
-    def _warnings(self, loaded: LoadedModel, config: Config, limit: int | None, resumed_rows: int) -> list[str]:
-        wanted, missing = wanted_limit(config), self.quality.num_missing - self.unknown
-        lowered = wanted != "auto" and limit is not None and limit < wanted
+    def _warnings(
+        self, loaded: LoadedModel, config: Config, limits: tuple[int | None, int | None], resumed_rows: int
+    ) -> list[str]:
+        missing = self.quality.num_missing - self.unknown
         said = {
-            f"memory ran out with batches of {wanted}; they held at most {limit} in the end": lowered,
+            f"memory ran out with batches of {limits[0]}; they held at most {limits[1]} in the end": limits[0] != limits[1],
             NO_CUDA: loaded.device.type != "cuda",
             f"gpu_util is not measured: {'; '.join(self.gpu_warnings)}": not self.util_s,
             "accuracy and F1 are not measured: the weights are random": loaded.info.weights == "dummy",

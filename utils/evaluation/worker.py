@@ -12,12 +12,13 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import torch
 
 from utils.config_loader import Config
-from utils.core.errors import ModelError
+from utils.core.errors import DataError, ModelError
 from utils.data.labels import UNKNOWN_ID
-from utils.data.reader import Rows
+from utils.data.reader import Rows, file_state, hash_data
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkFigures, ChunkStore
 from utils.evaluation.predictor import Predictions, Predictor, Running, TokenChunk, tokenize
@@ -44,9 +45,12 @@ class ChunkWorker:
         self, loaded: LoadedModel, config: Config, store: ChunkStore, *,
         limit: int | None = None, name: str | None = None, part: str | None = None,
     ) -> None:
+        # Arrow's own allocator keeps some 50 MB of what chunk after chunk gives back.
+        pa.set_memory_pool(pa.system_memory_pool())
         self.store, self.name, self.part = store, name, part
+        self.data_file, self.data_state = config.data_file, file_state(config.data_file)
         self.tokenizer, self.max_length = loaded.tokenizer, config.profiling.max_length
-        self.wanted, self.settled = wanted_limit(config), limit or store.resolved_limit()
+        self.wanted, self.settled = wanted_limit(config), limit or store.limits()[1]
         batching = Batching(kind=config.evaluation.batching, limit=self.settled or 1)
         self.predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching)
         self.compile_s: float | None = None
@@ -77,7 +81,7 @@ class ChunkWorker:
 
         Raises:
             ModelError: a text too long for the memory; logits that are no numbers.
-            UserError: a chunk cannot be written.
+            UserError: a chunk cannot be written; the data set was replaced meanwhile.
         """
         saving: deque[Future[tuple[Rows, ChunkFigures]]] = deque()
         self._forget_peak()
@@ -103,10 +107,16 @@ class ChunkWorker:
         """Settle the batch limit on these rows, unless it is: before several workers share the store."""
         self.prepare(tokenize(self.tokenizer, rows.texts, self.max_length))
 
-    def plain_predictor(self) -> Predictor:
-        """A predictor of the same model that is not compiled, to compare with."""
+    def refuse_other_data(self, *, sha256: str | None = None) -> None:
+        """Raise DataError where the data set is no longer the file that this worker began with, or the one of that hash."""
+        if file_state(self.data_file) != self.data_state or sha256 not in (None, hash_data(self.data_file)):
+            fix = "run the same command again: predictions of the two files are not mixed"
+            raise DataError("The data set was replaced while it was evaluated.", where=self.data_file, fix=fix)
+
+    def plain_predictor(self, batching: Batching | None = None) -> Predictor:
+        """A predictor of the same model that is not compiled, to compare with; its batches are the worker's by default."""
         mine = self.predictor
-        return Predictor(mine.model, mine.pad_token_id, mine.device, mine.batching)
+        return Predictor(mine.model, mine.pad_token_id, mine.device, batching or mine.batching)
 
     def _tokenized(self, chunks: Iterable[Rows], first: int) -> Iterator[tuple[Rows, TokenChunk, float]]:
         """Each chunk with its token ids and when its clock begins: before it is read, but not before chunks left out are."""
@@ -163,6 +173,7 @@ class ChunkWorker:
             worker=self.name, part=self.part, done_at_s=None if self.name is None else time.time(),
         )
         self._remember()  # memory may have lowered it
+        self.refuse_other_data()
         self.store.save(rows.start, rows.label_ids, predictions, tokens.num_tokens, figures)
         return rows, figures
 
