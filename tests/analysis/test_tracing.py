@@ -84,6 +84,8 @@ def test_operators(traced: tuple[tracing.Trace, Path], model: Any, ceilings: roo
     assert (product.calls, product.flops, product.bytes_moved) == (4, 4 * 2 * 32 * 32 * 64, 4 * 4 * (32 * 32 + 2 * 32 * 64))
     assert product.total_device_ms > 0 and product.attainable_ms > 0
     assert product.achieved_gflops_per_s == pytest.approx(product.flops / product.total_device_ms / 1e6)
+    assert product.ceiling_share == pytest.approx(product.attainable_ms / product.total_device_ms)
+    assert product.ceiling in ("matmul", "copy")
     assert product.arithmetic_intensity == pytest.approx(product.flops / product.bytes_moved)
     assert rows["self_host_ms"].notna().all(), "the profiler saw every operator that was counted"
     assert rows["share_pct"].is_monotonic_decreasing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -60,6 +60,20 @@ def module_kind(model: nn.Module, name: str, module: nn.Module) -> str:
 def layer_index(name: str) -> int | None:
     """The first number in a module's dotted name."""
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several batches': means by module, shares anew."""
+    mean = pd.concat(tables).groupby(["module", "kind", "layer_index"], sort=False, dropna=False).mean().reset_index()
+    return mean.assign(share_pct=100 * mean["self_time_ms"] / mean["self_time_ms"].sum())
+
+
+def roll_up(table: pd.DataFrame, by: str) -> list[dict[str, Any]]:
+    """``self_time_ms`` and its share by ``kind``, the longest first, or by ``layer_index`` (None: outside of the layers)."""
+    sums = table.groupby(by, dropna=False)[["self_time_ms", "share_pct"]].sum()
+    sums = sums.sort_values("self_time_ms", ascending=False) if by == "kind" else sums.sort_index()
+    return [{by: None if pd.isna(row[by]) else row[by], "self_time_ms": row["self_time_ms"], "share_pct": row["share_pct"]}
+            for row in sums.reset_index().to_dict("records")]
 
 
 def measure_layers(
