@@ -98,7 +98,8 @@ def test_parts_add_up_to_the_forward_without_hooks() -> None:
 
 def test_roll_up() -> None:
     table = pd.DataFrame({"module": list("abc"), "kind": ["norm", "mlp", "norm"],
-                          "layer_index": pd.array([1, None, 0], dtype="Int64"), "calls": 1.0, "time_ms": 3.0, "self_time_ms": [1.0, 3.0, 4.0], "share_pct": [12.5, 37.5, 50.0]})
+                          "layer_index": pd.array([1, None, 0], dtype="Int64"), "calls": 1.0,
+                          "time_ms": 3.0, "self_time_ms": [1.0, 3.0, 4.0], "share_pct": [12.5, 37.5, 50.0]})
     assert roll_up(table, "kind") == [{"kind": "norm", "self_time_ms": 5.0, "share_pct": 62.5},
                                       {"kind": "mlp", "self_time_ms": 3.0, "share_pct": 37.5}]
     assert [(row["layer_index"], row["self_time_ms"]) for row in roll_up(table, "layer_index")] == [(0, 4.0), (1, 1.0), (None, 3.0)]
