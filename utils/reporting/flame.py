@@ -9,6 +9,8 @@ from html import escape
 
 WIDTH, ROW, CHARACTER = 1200, 18, 6.7
 """Pixels: of the picture, of a row, of a letter."""
+NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'
+"""A file of its own needs it, a page does not."""
 SMALLEST_SHARE = 0.002
 """Frames with less of the whole time are drawn as one."""
 MACHINERY = re.compile(r":__?(wrapped_)?call_impl$|:_inner$|:_wrapper$|^<built-in_")
@@ -57,7 +59,7 @@ def flame_graph(lines: Iterable[str]) -> str | None:
         for place, (kind, _, colour) in enumerate(KINDS)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="monospace" font-size="11" role="img" '
+        f'<svg{NAMESPACE} viewBox="0 0 {WIDTH} {height}" font-family="monospace" font-size="11" role="img" '
         f'aria-label="Flame graph of the traced steps" fill="currentColor">{legend}{"".join(box for _, box in boxes)}</svg>\n'
     )
 

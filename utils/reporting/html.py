@@ -12,7 +12,7 @@ from markupsafe import Markup
 from utils.core.artifacts import write_text
 from utils.reporting import device, tables
 from utils.reporting.answers import six_answers
-from utils.reporting.flame import flame_graph
+from utils.reporting.flame import NAMESPACE, flame_graph
 from utils.reporting.plots import Picture, write_plots
 from utils.reporting.results import STEP_03_MISSING, Results
 from utils.reporting.text import summary_report
@@ -49,6 +49,6 @@ def page(results: Results, pictures: Sequence[Picture], flame: str | None = None
     encoded = [base64.b64encode(picture.path.read_bytes()).decode("ascii") for picture in pictures]
     return environment.get_template("report.html.j2").render(
         results=results, tables=tables, device=device, answers=six_answers(results), step_03_missing=STEP_03_MISSING,
-        flame=flame and Markup(flame),  # all names in it are escaped
+        flame=flame and Markup(flame.replace(NAMESPACE, "", 1)),  # all names in it are escaped
         pictures=list(zip(pictures, encoded, strict=True)),
     )
