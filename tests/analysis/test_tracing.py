@@ -48,8 +48,12 @@ def traced(model: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[tracin
 
 
 def test_chrome_trace(traced: tuple[tracing.Trace, Path]) -> None:
-    names = {event.get("name") for event in json.loads(traced[1].read_text())["traceEvents"]}
+    events = json.loads(traced[1].read_text())["traceEvents"]
+    names = {event.get("name") for event in events}
     assert {"forward", "model.layers.0", "model.layers.1.self_attn", "score", "aten::mm"} <= names
+    timed = [event for event in events if event["ph"] == "X"]
+    assert all({"name", "pid", "tid"} <= event.keys() and event["ts"] >= 0 <= event["dur"] for event in timed) and timed
+    assert {event["ph"] for event in events} <= set("XiMsfC"), "phases of the Trace Event Format"
     assert [file.name for file in traced[1].parent.iterdir()] == ["trace.json"], "nothing is left beside it"
 
 

@@ -41,7 +41,7 @@ NO_KERNELS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """What a traced run says; ``busy_ms`` is None on the CPU and where no kernel was seen.
+    """What a traced run says.
 
     Args:
         operators: calls, times and memory by operator and tensor shapes, per step; device times NaN where no kernel was seen.
@@ -51,7 +51,6 @@ class Trace:
     operators: pd.DataFrame
     stacks: tuple[str, ...]
     step_ms: float
-    busy_ms: float | None
     events: Sequence[Event]
     warnings: tuple[str, ...]
 
@@ -103,8 +102,7 @@ def _trace_once(
         experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True),
     )
     events: Any = profiler.events()
-    busy = _busy_ms(events, steps) if device.type == "cuda" else None
-    no_kernels = device.type == "cuda" and busy is None
+    no_kernels = device.type == "cuda" and _busy_ms(events, steps) is None
     stacks = collapse(events, on_device=device.type == "cuda" and not no_kernels)
     if not stacks:
         raise RuntimeError("the profiler recorded no events, so there are no call stacks")
@@ -112,7 +110,7 @@ def _trace_once(
     chrome, cut = _export(profiler, trace_file, or_part=last)
     about_file = write_trace(trace_file, chrome)
     return Trace(
-        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, busy_ms=busy, events=chrome["traceEvents"],
+        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, events=chrome["traceEvents"],
         warnings=(*warnings, *([NO_KERNELS] if no_kernels else ()), *filter(None, (cut, about_file))),
     )
 
