@@ -42,7 +42,7 @@ EVENTS = [
 def test_owners_worked_by_hand() -> None:
     [step] = memory.find_steps(EVENTS, on_cuda=True)
     assert (step.before, step.peak_bytes) == (12 * MB, 8 * MB)
-    assert memory.peak_owners(step, EVENTS, 10 * MB) == {
+    assert memory.peak_owners(step, EVENTS, 10 * MB, on_cuda=True) == {
         "total_mb": 20, "weights_mb": 10, "activations_mb": 4, "workspace_mb": 4, "held_before_mb": 2,
         "largest": [
             {"operator": "aten::attention", "module": "model.layers.0.self_attn", "mb": 4, "workspace": True},
@@ -77,7 +77,7 @@ def test_two_tensors_of_known_size(tmp_path: Path) -> None:
     steps = memory.find_steps(traced.events, on_cuda=False)
     assert [step.peak_bytes for step in steps] == [3 * MB, 3 * MB] and steps[0].before == 0
     assert memory.by_module(steps[1], traced.events)["second"] == (2, 2)
-    owners = memory.peak_owners(steps[0], traced.events, 0)
+    owners = memory.peak_owners(steps[0], traced.events, 0, on_cuda=False)
     assert [(one["operator"], one["mb"], one["workspace"]) for one in owners["largest"]] == [
         ("aten::empty", 2, False), ("aten::ones", 1, False)]
     assert owners["held_before_mb"] is None, "not seen on the CPU"

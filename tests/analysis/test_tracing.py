@@ -185,8 +185,9 @@ def test_a_trace_that_is_always_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", cut)
     traced = tracing.trace(lambda _: torch.ones(3) + 1, steps=2, device=CPU, trace_file=tmp_path / "trace.json")
     assert "cut short" in traced.warnings[-1] and "traced again" in traced.warnings[0]
-    assert traced.stacks and len(traced.operators) and traced.events, "what does not come from the file is whole"
-    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"] == list(traced.events)
+    assert traced.stacks and len(traced.operators), "what does not come from the file is whole"
+    assert traced.events == (), "half a trace would give wrong figures"
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"], "what there is can be opened"
 
 
 def test_the_cpu_has_no_device_to_keep_busy() -> None:

@@ -81,7 +81,8 @@ def analyse(
         events: of a trace of one step for each of ``shapes``: batch and length, None where nothing of it was padding.
         sweep, longest: as for :func:`predict`.
     """
-    steps = find_steps(events, on_cuda=device.type == "cuda")
+    on_cuda = device.type == "cuda"
+    steps = find_steps(events, on_cuda=on_cuda)
     largest = max(steps, key=lambda step: step.peak_bytes, default=None)
     weights_bytes = sum(tensor.nbytes for tensor in {*model.parameters(), *model.buffers()})
     fitted = fit(measure_points(forward, max_length, device))
@@ -91,13 +92,13 @@ def analyse(
     ]
     missed = max([*misses, fitted.relative_error]) if fitted else None
     reasons = {
-        "peak": None if largest else "the trace holds no allocations",
+        "peak": None if largest else "the trace was cut, or holds no allocations",
         "prediction": f"fewer than {FEWEST_POINTS} batches could be measured" if fitted is None or missed is None else
         f"the fitted model misses measured peaks by up to {missed:.0%}" if missed > MOST_ERROR else None,
     }
     usable = replace(fitted, relative_error=missed) if fitted and missed is not None and not reasons["prediction"] else None
     return {
-        "peak": peak_owners(largest, events, weights_bytes) if largest else None,
+        "peak": peak_owners(largest, events, weights_bytes, on_cuda=on_cuda) if largest else None,
         "model": fitted and {**asdict(fitted), "traced_batches_error": max(misses, default=None)},
         "prediction": usable and predict(usable, max_length, free_bytes(device), sweep, longest),
         "not_measured": {name: reason for name, reason in reasons.items() if reason},
@@ -126,11 +127,11 @@ def timeline(step: StepMemory) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["time_ms", "allocated_mb"])
 
 
-def peak_owners(step: StepMemory, events: Iterable[Event], weights_bytes: int) -> dict[str, Any]:
+def peak_owners(step: StepMemory, events: Iterable[Event], weights_bytes: int, *, on_cuda: bool) -> dict[str, Any]:
     """What is there when most is allocated: weights, activations, and workspace.
 
     Workspace is what an operator both asks for and gives back before it returns. ``held_before_mb`` is neither weights nor the
-    step's: what CUDA's libraries keep; on the CPU it is not seen.
+    step's: what CUDA's libraries keep; on the CPU it is not seen, nor are the weights.
     """
     events = tuple(events)
     operators, modules = _outermost(_ranges(events, "cpu_op")), tuple(_named(events, step))
@@ -143,7 +144,7 @@ def peak_owners(step: StepMemory, events: Iterable[Event], weights_bytes: int) -
     owned.sort(key=itemgetter("mb"), reverse=True)
     workspace_mb = sum(one["mb"] for one in owned if one["workspace"])
     peak_mb, weights_mb = step.peak_bytes / 1e6, weights_bytes / 1e6
-    held_mb = max(0.0, step.before / 1e6 - weights_mb) if step.before else None
+    held_mb = max(0.0, step.before / 1e6 - weights_mb) if on_cuda else None
     return {
         "total_mb": weights_mb + peak_mb + (held_mb or 0.0), "weights_mb": weights_mb, "activations_mb": peak_mb - workspace_mb,
         "workspace_mb": workspace_mb, "held_before_mb": held_mb, "largest": owned[:LARGEST_SHOWN],

@@ -275,8 +275,9 @@ def _add_device_and_memory(
     result["memory"], step = memory.analyse(
         traced.events, shapes, workload.forward, loaded.model, loaded.device, config.profiling.max_length, rows, longest
     )
+    no_kernels = "no GPU was used" if loaded.device.type == "cpu" else tracing.NO_KERNELS if traced.events else tracing.CUT
     result["not_measured"] = {
-        **({} if result["kernels"] else {"kernels": tracing.NO_KERNELS if loaded.device.type == "cuda" else "no GPU was used"}),
+        **({} if result["kernels"] else {"kernels": no_kernels}),
         **{f"memory.{name}": reason for name, reason in result["memory"].pop("not_measured").items()},
     }
     for file, table in ((files.kernels, kernels.table(traced.events) if result["kernels"] else None),

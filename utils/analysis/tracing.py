@@ -29,6 +29,7 @@ ATTEMPTS = 3
 """Now and then an event's name comes out garbled and the whole trace cannot be read; the next one can."""
 
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
+CUT = "The trace was cut short"
 COMPRESS_ABOVE_BYTES = 64_000_000
 """A larger trace is written as ``trace.json.gz``, some 20 times smaller; Perfetto and chrome://tracing open that as it is."""
 MOST_BYTES = 256_000_000
@@ -45,7 +46,7 @@ class Trace:
 
     Args:
         operators: calls, times and memory by operator and tensor shapes, per step; device times NaN where no kernel was seen.
-        events: of the Chrome trace, also those that a large file leaves out.
+        events: of the Chrome trace, also those that a large file leaves out; none where it was cut.
     """
 
     operators: pd.DataFrame
@@ -108,10 +109,10 @@ def _trace_once(
         raise RuntimeError("the profiler recorded no events, so there are no call stacks")
     operators = _operator_times(profiler.key_averages(group_by_input_shape=True), steps, device, not no_kernels)
     chrome, cut = _export(profiler, trace_file, or_part=last)
-    about_file = write_trace(trace_file, chrome)
+    said = cut or write_trace(trace_file, chrome)
     return Trace(
-        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, events=chrome["traceEvents"],
-        warnings=(*warnings, *([NO_KERNELS] if no_kernels else ()), *filter(None, (cut, about_file))),
+        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, events=() if cut else chrome["traceEvents"],
+        warnings=(*warnings, *([NO_KERNELS] if no_kernels else ()), *([said] if said else ())),
     )
 
 
@@ -179,7 +180,7 @@ def _busy_ms(events: Iterable[Any], steps: int) -> float | None:
 
 
 def _export(profiler: profile, trace_file: Path, *, or_part: bool) -> tuple[dict[str, Any], str | None]:
-    """The Chrome trace; with ``or_part``, of one that cannot be read what there is before the cut, and a word on it."""
+    """The Chrome trace; with ``or_part``, of one that cannot be read the events before the cut, written, and a word on it."""
     with atomic_path(trace_file) as temporary:
         profiler.export_chrome_trace(str(temporary))
         text = temporary.read_text(encoding="utf-8", errors="replace" if or_part else "strict")
@@ -188,11 +189,12 @@ def _export(profiler: profile, trace_file: Path, *, or_part: bool) -> tuple[dict
     except json.JSONDecodeError:
         if not or_part:
             raise
-        events = events_before_cut(text)
-        return {"traceEvents": events}, (
-            f"{trace_file.name} was cut short (is the disk full?): it holds the {len(events):,} events before the cut, and "
-            "what comes from it (kernels, memory) covers these alone."
-        )
+    part = {"traceEvents": events_before_cut(text)}
+    write_trace(trace_file, part)
+    return part, (
+        f"{CUT} (is the disk full?): {trace_file.name} holds the {len(part['traceEvents']):,} events before the cut; kernels and "
+        "memory, which come from it, are not measured."
+    )
 
 
 def events_before_cut(text: str) -> list[Event]:
