@@ -73,7 +73,7 @@ class StepMemory:
 
 def analyse(
     events: Sequence[Event], shapes: Sequence[Shape | None], forward: Forward, model: nn.Module, device: torch.device,
-    max_length: int, sweep: Sequence[Mapping[str, Any]], longest: int,
+    max_length: int, sweep: Sequence[Mapping[str, Any]], longest: int | None,
 ) -> tuple[dict[str, Any], StepMemory | None]:
     """The ``memory`` object of ``bottlenecks.json``, and the traced step with the highest peak.
 
@@ -263,18 +263,18 @@ def free_bytes(device: torch.device) -> int:
 
 
 def predict(
-    model: PeakModel, max_length: int, free: int, sweep: Sequence[Mapping[str, Any]], longest: int
+    model: PeakModel, max_length: int, free: int, sweep: Sequence[Mapping[str, Any]], longest: int | None
 ) -> dict[str, Any]:
     """The largest batch of texts of ``max_length`` that fits, with what the model's error leaves open; and what the sweep says.
 
     Args:
-        sweep: rows of the batch-size sweep, whose longest text has ``longest`` tokens.
+        sweep: rows of the batch-size sweep, whose longest text has ``longest`` tokens; without rows None.
     """
-    known = [row for row in sweep if row["status"] in ("ok", "oom")]
+    known = [row for row in sweep if longest is not None and row["status"] in ("ok", "oom")]
     held = [
         {"batch_size": row["batch_size"], "status": row["status"], "predicted_mb": peak / 1e6, "predicted_fits": peak <= free,
          "measured_mb": row.get("activations_mem")}
-        for row in known for peak in [model.peak_bytes(row["batch_size"], longest)]
+        for row in known for peak in [model.peak_bytes(row["batch_size"], longest or 0)]
     ]
     low, high = (model.largest_batch(max_length, free / (1 + miss)) for miss in (model.relative_error, -model.relative_error))
     return {

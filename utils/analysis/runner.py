@@ -266,9 +266,10 @@ def _add_device_and_memory(
 ) -> pd.DataFrame:
     """Put ``kernels`` and ``memory`` into the result and their tables into files; return the layers with their memory."""
     loaded, files = workload.loaded, config.files
-    rows = _sweep_rows(config)
-    texts = sample_texts(config.data_file, rows[0]["sample_size"], config.profiling.seed) if rows else ["-"]
-    longest = encode_batch(loaded.tokenizer, texts, config.profiling.max_length)["input_ids"].shape[1]
+    rows, longest = _sweep_rows(config), None
+    if rows:
+        texts = sample_texts(config.data_file, rows[0]["sample_size"], config.profiling.seed)
+        longest = encode_batch(loaded.tokenizer, texts, config.profiling.max_length)["input_ids"].shape[1]
     masks = [batch["attention_mask"] for batch in inputs]
     shapes = [None if mask.all() else (mask.shape[0], mask.shape[1]) for mask in masks]
     result["kernels"] = kernels.summarise(traced.events) if loaded.device.type == "cuda" else None
