@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -18,8 +19,15 @@ from transformers import (
 )
 
 from tests import support
-from utils.analysis.layers import layer_index, mean_of, measure_layers, named_in_trace, roll_up
-from utils.analysis.roofline import timed
+from utils.analysis.layers import (
+    PARTS_APART,
+    layer_index,
+    mean_of,
+    measure_layers,
+    named_in_trace,
+    roll_up,
+    time_layers,
+)
 
 CPU = torch.device("cpu")
 TOKENS = torch.ones(2, 16, dtype=torch.long)
@@ -83,16 +91,19 @@ def test_parts_add_up() -> None:
 def test_parts_add_up_to_the_forward_without_hooks() -> None:
     """Within 5%, in the best of a few tries: another process may come between the two passes."""
     model = support.Qwen2ForSequenceClassification(support.build_model_config(hidden_size=256, intermediate_size=1024)).eval()
-
-    def run() -> object:
-        return model(input_ids=TOKENS.repeat(4, 4))
+    forward = partial(model, input_ids=TOKENS.repeat(4, 4))
 
     def apart() -> float:
-        plain_s, tables = zip(*((timed(run, CPU), measure_layers(model, run, 1, CPU)[0]) for _ in range(20)), strict=True)
-        return abs(min(table["self_time_ms"].sum() for table in tables) / min(plain_s) / 1e3 - 1)
+        warnings: list[str] = []
+        table, found = time_layers(model, [forward, forward], 20, CPU, warnings)
+        hooks = found["hooks"]
+        assert hooks["forward_by_layers_ms"] == pytest.approx(table["self_time_ms"].sum())
+        off = abs(hooks["forward_by_layers_ms"] / hooks["forward_ms"] - 1)
+        assert bool(warnings) == (off > PARTS_APART), "said where it is more"
+        return off
 
     with torch.inference_mode():
-        run()
+        forward()
         assert min(apart() for _ in range(4)) < 0.05
 
 

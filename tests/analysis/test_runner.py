@@ -15,7 +15,7 @@ import torch
 
 from tests import support
 from tests.analysis.test_kernels import TRACE
-from utils.analysis import memory, roofline, runner, tracing, verdict
+from utils.analysis import from_trace, memory, roofline, runner, tracing, verdict
 from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.model_utils import LoadedModel, load_model
@@ -139,14 +139,14 @@ def test_kernels_of_a_cuda_trace_reach_the_files(
     tmp_path: Path, tiny_model: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = support.small_config(tmp_path, tiny_model)
-    workload = runner.Workload(replace(loaded, device=torch.device("cuda")), (), 64)
+    on_cuda = replace(loaded, device=torch.device("cuda"))
     monkeypatch.setattr(memory, "analyse", lambda *_: ({"not_measured": {"peak": "planted"}}, None))
     layers = pd.DataFrame({"module": ["a"]})
 
     def add(events: Any) -> dict[str, Any]:
         traced = tracing.Trace(operators=layers, stacks=(), step_ms=1.0, events=events, warnings=())
         result: dict[str, Any] = {}
-        table = runner._add_device_and_memory(result, layers, traced, [], workload, config)
+        table = from_trace.add_kernels_and_memory(result, layers, traced, [], lambda _: 0, on_cuda, [], config)
         assert table["memory_peak_mb"].isna().all() and result["not_measured"]["memory.peak"] == "planted"
         return result
 

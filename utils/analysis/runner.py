@@ -16,7 +16,7 @@ import torch
 from torch.profiler import record_function
 
 from utils import costs
-from utils.analysis import kernels, layers, memory, operators, roofline, tracing, verdict
+from utils.analysis import from_trace, layers, operators, roofline, tracing, verdict
 from utils.config_loader import Config
 from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
@@ -30,8 +30,6 @@ MOST_BATCHES = 8
 REPEATS = 3
 SECONDS_PER_SIZE = 4.0
 """With large models fewer batches are taken, so that timing one size stays about this short (one batch at least)."""
-PARTS_APART = 0.05
-"""Modules' times that differ by more from the forward without hooks come with a warning."""
 DOUBLED_UP_TO_S = 0.25
 """A forward that takes longer is not decided by the host's work to start its operators: doubling it says nothing new."""
 
@@ -208,7 +206,8 @@ def _detail(
     traced_inputs = [workload.inputs(index) for index in range(steps)]
     counted = costs.count(lambda: [workload.forward(inputs) for inputs in traced_inputs])
     table = operators.join(traced.operators, counted, steps, ceilings)
-    layer_table, by_layers = _time_layers(workload, warnings)
+    forwards = [partial(workload.forward, workload.inputs(index)) for index in range(len(workload.batches))]
+    layer_table, by_layers = layers.time_layers(loaded.model, forwards, REPEATS, loaded.device, warnings)
     bfloat16 = ceilings.bfloat16_matmul_flops_per_s
     wins = verdict.find_wins(
         evidence, group_operators(table, evidence.forward_ms), config.model, config.profiling.batch_sizes,
@@ -229,68 +228,14 @@ def _detail(
         ],
         "wins": wins, "main_bottleneck": _main_sentence(verdict.decide(evidence), wins), "warnings": list(dict.fromkeys(warnings)),
     }
-    layer_table = _add_device_and_memory(result, layer_table, traced, traced_inputs, workload, config)
+    layer_table = from_trace.add_kernels_and_memory(
+        result, layer_table, traced, traced_inputs, workload.forward, loaded, _sweep_rows(config), config
+    )
     write_text(files.stacks, "\n".join(traced.stacks) + "\n")
     write_text(files.operators, table.to_csv(index=False, columns=list(operators.COLUMNS), lineterminator="\n"))
     write_text(files.layers, layer_table.to_csv(index=False, lineterminator="\n"))
     write_json(files.bottlenecks, result)
     return result
-
-
-def _time_layers(workload: Workload, warnings: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Time by module, and what hooks do to the whole: passes with and without hooks take turns, the fastest of each batch count."""
-    model, device, number = workload.loaded.model, workload.loaded.device, len(workload.batches)
-    plain_ms, tables, costs_us = 0.0, [], []
-    for run in [partial(workload.forward, workload.inputs(index)) for index in range(number)]:
-        passes = [(roofline.timed(run, device), *layers.measure_layers(model, run, 1, device)) for _ in range(REPEATS)]
-        plain_ms += min(seconds for seconds, *_ in passes) / number * 1e3
-        _, fastest, hook = min(passes, key=lambda one: one[1]["self_time_ms"].sum())
-        tables.append(fastest)
-        costs_us.append(sum(hook) * 1e6)
-    table = layers.mean_of(tables)
-    parts_ms = float(table["self_time_ms"].sum())
-    if abs(parts_ms / plain_ms - 1) > PARTS_APART:
-        warnings.append(
-            f"The modules' times add up to {parts_ms:.3g} ms where the forward without hooks takes {plain_ms:.3g} ms: "
-            + ("hooks delay the launches." if device.type == "cuda" else "the machine was busy meanwhile, or calls are very short.")
-        )
-    return table, {
-        "hooks": {"forward_ms": plain_ms, "forward_by_layers_ms": parts_ms, "taken_out_us_per_call": max(costs_us)},
-        "layers_by_kind": layers.roll_up(table, "kind"), "layers_by_index": layers.roll_up(table, "layer_index"),
-    }
-
-
-def _add_device_and_memory(
-    result: dict[str, Any], layer_table: pd.DataFrame, traced: tracing.Trace, inputs: Sequence[dict[str, torch.Tensor]],
-    workload: Workload, config: Config,
-) -> pd.DataFrame:
-    """Put ``kernels`` and ``memory`` into the result and their tables into files; return the layers with their memory."""
-    loaded, files = workload.loaded, config.files
-    rows, longest = _sweep_rows(config), None
-    if rows:
-        texts = sample_texts(config.data_file, rows[0]["sample_size"], config.profiling.seed)
-        longest = encode_batch(loaded.tokenizer, texts, config.profiling.max_length)["input_ids"].shape[1]
-    masks = [batch["attention_mask"] for batch in inputs]
-    shapes = [None if mask.all() else (mask.shape[0], mask.shape[1]) for mask in masks]
-    result["kernels"] = kernels.summarise(traced.events) if loaded.device.type == "cuda" else None
-    result["memory"], step = memory.analyse(
-        traced.events, shapes, workload.forward, loaded.model, loaded.device, config.profiling.max_length, rows, longest
-    )
-    no_kernels = "no GPU was used" if loaded.device.type == "cpu" else tracing.NO_KERNELS if traced.events else tracing.CUT
-    result["not_measured"] = {
-        **({} if result["kernels"] else {"kernels": no_kernels}),
-        **{f"memory.{name}": reason for name, reason in result["memory"].pop("not_measured").items()},
-    }
-    for file, table in ((files.kernels, kernels.table(traced.events) if result["kernels"] else None),
-                        (files.memory, memory.timeline(step) if step else None)):
-        if table is None:
-            file.unlink(missing_ok=True)  # an earlier run's
-        else:
-            write_text(file, table.to_csv(index=False, lineterminator="\n"))
-    added = memory.by_module(step, traced.events) if step else {}
-    kept, most = ({name: both[place] for name, both in added.items()} for place in (0, 1))
-    names = layer_table["module"]
-    return layer_table.assign(memory_kept_mb=names.map(kept).astype(float), memory_peak_mb=names.map(most).astype(float))
 
 
 def _sweep_rows(config: Config) -> list[dict[str, Any]]:
