@@ -144,9 +144,9 @@ def test_kernels_of_a_cuda_trace_reach_the_files(
     layers = pd.DataFrame({"module": ["a"]})
 
     def add(events: Any) -> dict[str, Any]:
-        traced = tracing.Trace(operators=layers, stacks=(), step_ms=1.0, events=events, warnings=())
+        traced = tracing.Trace(operators=layers, stacks=(), step_ms=1.0, events=(), warnings=())
         result: dict[str, Any] = {}
-        table = from_trace.add_kernels_and_memory(result, layers, traced, [], lambda _: 0, on_cuda, [], config)
+        table = from_trace.add_kernels_and_memory(result, layers, traced, events, [], lambda _: 0, on_cuda, [], config)
         assert table["memory_peak_mb"].isna().all() and result["not_measured"]["memory.peak"] == "planted"
         return result
 

@@ -190,5 +190,14 @@ def test_a_trace_that_is_always_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"], "what there is can be opened"
 
 
+def test_bare_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tracing.bare_events(lambda _: torch.ones(3) + 1, steps=2, device=CPU)
+    names = [event.get("name", "") for event in events]
+    assert names.count("aten::add") == 2 and sum(name.startswith("ProfilerStep") for name in names) == 2
+    assert "[memory]" not in names and not any(event.get("cat") == "python_function" for event in events)
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", lambda _, path: Path(path).write_text('{"traceEvents": [{'))
+    assert tracing.bare_events(lambda _: None, steps=1, device=CPU) == []
+
+
 def test_the_cpu_has_no_device_to_keep_busy() -> None:
     assert tracing.device_busy_ms(lambda _: None, steps=1, device=CPU) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from utils.analysis.kernels import STEP, Event, Interval
+from utils.analysis.tracing import events_of
 
 Shape = tuple[int, int]
 """Batch and length."""
@@ -187,10 +186,7 @@ def forward_peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(file))
-        steps = find_steps(json.loads(file.read_text(encoding="utf-8", errors="replace"))["traceEvents"], on_cuda=False)
+    steps = find_steps(events_of(profiler), on_cuda=False)
     return steps[0].peak_bytes if steps else 0
 
 

@@ -197,11 +197,10 @@ def _detail(
     """Operators, layers, stacks and wins of one batch size; then everything into files."""
     workload, evidence = measured[size]
     loaded, files, steps = workload.loaded, config.files, config.profiling.trace_steps
+    step = partial(workload.run, span=record_function, encode=_in_new_thread)
     with layers.named_in_trace(loaded.model):
-        traced = tracing.trace(
-            lambda index: workload.run(index, record_function, _in_new_thread), steps=steps, device=loaded.device,
-            trace_file=files.trace,
-        )
+        traced = tracing.trace(step, steps=steps, device=loaded.device, trace_file=files.trace)
+    bare = tracing.bare_events(step, steps=steps, device=loaded.device) if loaded.device.type == "cuda" else []
     warnings += traced.warnings
     traced_inputs = [workload.inputs(index) for index in range(steps)]
     counted = costs.count(lambda: [workload.forward(inputs) for inputs in traced_inputs])
@@ -229,7 +228,7 @@ def _detail(
         "wins": wins, "main_bottleneck": _main_sentence(verdict.decide(evidence), wins), "warnings": list(dict.fromkeys(warnings)),
     }
     layer_table = from_trace.add_kernels_and_memory(
-        result, layer_table, traced, traced_inputs, workload.forward, loaded, _sweep_rows(config), config
+        result, layer_table, traced, bare, traced_inputs, workload.forward, loaded, _sweep_rows(config), config
     )
     write_text(files.stacks, "\n".join(traced.stacks) + "\n")
     write_text(files.operators, table.to_csv(index=False, columns=list(operators.COLUMNS), lineterminator="\n"))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -77,6 +78,23 @@ def device_busy_ms(step: Callable[[int], object], *, steps: int, device: torch.d
         return None
     profiler, _ = _profiled(step, steps, device)
     return _busy_ms(profiler.events() or (), steps)
+
+
+def bare_events(step: Callable[[int], object], *, steps: int, device: torch.device) -> list[Event]:
+    """A Chrome trace's events without shapes, memory and stacks, whose recording delays the launches of kernels."""
+    profiler, _ = _profiled(step, steps, device)
+    return events_of(profiler)
+
+
+def events_of(profiler: profile) -> list[Event]:
+    """What the profiler recorded; nothing where it cannot be read."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(file))
+        try:
+            return list(json.loads(file.read_text(encoding="utf-8", errors="replace"))["traceEvents"])
+        except json.JSONDecodeError:
+            return []
 
 
 def _profiled(step: Callable[[int], object], steps: int, device: torch.device, **options: Any) -> tuple[profile, list[float]]:
