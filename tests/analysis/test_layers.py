@@ -95,7 +95,7 @@ def test_parts_add_up_to_the_forward_without_hooks() -> None:
 
     def apart() -> float:
         warnings: list[str] = []
-        table, found = time_layers(model, [forward, forward], 20, CPU, warnings)
+        table, found = time_layers(model, [forward, forward], 8, CPU, warnings)
         hooks = found["hooks"]
         assert hooks["forward_by_layers_ms"] == pytest.approx(table["self_time_ms"].sum())
         off = abs(hooks["forward_by_layers_ms"] / hooks["forward_ms"] - 1)
@@ -104,7 +104,7 @@ def test_parts_add_up_to_the_forward_without_hooks() -> None:
 
     with torch.inference_mode():
         forward()
-        assert min(apart() for _ in range(4)) < 0.05
+        assert any(apart() < 0.05 for _ in range(6))
 
 
 def test_roll_up() -> None:
@@ -150,12 +150,15 @@ def test_hooks_are_taken_out() -> None:
             return input_ids
 
     model = Caller()
-    with torch.inference_mode():
+
+    def left_over() -> float:
         rows, cost = measure_layers(model, lambda: model(TOKENS), 1, CPU)
-    hooks_ms = 5000 * (cost.inside_s + cost.outside_s) * 1e3
-    [whole_ms] = rows.loc[rows["module"] == "(model)", "time_ms"]
-    assert cost.outside_s > 0
-    assert whole_ms < hooks_ms, "what remains is less than what the hooks took"
+        assert cost.outside_s > 0
+        [whole_ms] = rows.loc[rows["module"] == "(model)", "time_ms"]
+        return float(whole_ms / (5000 * sum(cost) * 1e3))
+
+    with torch.inference_mode():  # another process may come between calibration and calls
+        assert any(left_over() < 1 for _ in range(4)), "what remains is less than what the hooks took"
 
 
 def test_hooks_are_removed_and_survive_errors() -> None:
