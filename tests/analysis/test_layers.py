@@ -40,11 +40,11 @@ def busy(seconds: float) -> None:
         pass
 
 
-def measure(model: Any, forwards: int = 3) -> dict[str, Any]:
+def measure(model: Any, passes: int = 3) -> dict[str, Any]:
     model.eval()
     with torch.inference_mode():
         model(input_ids=TOKENS)
-        rows, _ = measure_layers(model, lambda: [model(input_ids=TOKENS) for _ in range(forwards)], forwards, CPU)
+        rows, _ = time_layers(model, [partial(model, input_ids=TOKENS)], passes, CPU, [])
     return {row.module: row for row in rows.astype({"layer_index": object}).itertuples()}
 
 
@@ -81,7 +81,7 @@ def test_other_architectures(model: Any) -> None:
 
 
 def test_parts_add_up() -> None:
-    rows = measure(qwen(), forwards=20)
+    rows = measure(qwen())
     parts = sum(row.self_time_ms for row in rows.values())
     assert parts == pytest.approx(rows["(model)"].time_ms, rel=1e-6)
     assert sum(row.share_pct for row in rows.values()) == pytest.approx(100)
@@ -129,7 +129,7 @@ def test_a_slow_layer_is_found() -> None:
         return forward(*args)
 
     slow.forward = dragged
-    rows = measure(model)
+    rows = measure(model, passes=8)
     worst = max(rows.values(), key=lambda row: row.self_time_ms)
     assert (worst.module, worst.kind, worst.layer_index) == ("model.layers.2.mlp.down_proj", "down_proj", 2)
     assert worst.self_time_ms >= BUSY_S * 1e3 * 0.999
