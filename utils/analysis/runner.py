@@ -16,7 +16,7 @@ import torch
 from torch.profiler import record_function
 
 from utils import costs
-from utils.analysis import layers, operators, roofline, tracing, verdict
+from utils.analysis import from_trace, layers, operators, roofline, tracing, verdict
 from utils.config_loader import Config
 from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
@@ -197,19 +197,16 @@ def _detail(
     """Operators, layers, stacks and wins of one batch size; then everything into files."""
     workload, evidence = measured[size]
     loaded, files, steps = workload.loaded, config.files, config.profiling.trace_steps
+    step = partial(workload.run, span=record_function, encode=_in_new_thread)
     with layers.named_in_trace(loaded.model):
-        traced = tracing.trace(
-            lambda index: workload.run(index, record_function, _in_new_thread), steps=steps, device=loaded.device,
-            trace_file=files.trace,
-        )
+        traced = tracing.trace(step, steps=steps, device=loaded.device, trace_file=files.trace)
+    bare = tracing.bare_events(step, steps=steps, device=loaded.device) if loaded.device.type == "cuda" else []
     warnings += traced.warnings
     traced_inputs = [workload.inputs(index) for index in range(steps)]
     counted = costs.count(lambda: [workload.forward(inputs) for inputs in traced_inputs])
     table = operators.join(traced.operators, counted, steps, ceilings)
-    inputs = [workload.inputs(index) for index in range(len(workload.batches))] * REPEATS
-    layer_table, hook = layers.measure_layers(
-        loaded.model, lambda: [workload.forward(batch) for batch in inputs], len(inputs), loaded.device
-    )
+    forwards = [partial(workload.forward, workload.inputs(index)) for index in range(len(workload.batches))]
+    layer_table, by_layers = layers.time_layers(loaded.model, forwards, REPEATS, loaded.device, warnings)
     bfloat16 = ceilings.bfloat16_matmul_flops_per_s
     wins = verdict.find_wins(
         evidence, group_operators(table, evidence.forward_ms), config.model, config.profiling.batch_sizes,
@@ -222,10 +219,7 @@ def _detail(
     result = {
         "schema_version": SCHEMA_VERSION, "device": str(loaded.device), "dtype": loaded.info.dtype, "ceilings": asdict(ceilings),
         "detail_batch_size": size, "tracing_overhead_ratio": traced.step_ms / evidence.total_ms,
-        "hooks": {
-            "forward_ms": evidence.forward_ms, "forward_by_layers_ms": float(layer_table["self_time_ms"].sum()),
-            "taken_out_us_per_call": sum(hook) * 1e6,
-        },
+        **by_layers,
         "batch_sizes": [
             {"batch_size": one.batch_size, **asdict(verdict.decide(one)), "evidence": one.to_dict(),
              "padding_fraction": one.padding_fraction, "measured_ms": one.total_ms, "floor_ms": one.floor_ms}
@@ -233,11 +227,25 @@ def _detail(
         ],
         "wins": wins, "main_bottleneck": _main_sentence(verdict.decide(evidence), wins), "warnings": list(dict.fromkeys(warnings)),
     }
+    layer_table = from_trace.add_kernels_and_memory(
+        result, layer_table, traced, bare, traced_inputs, workload.forward, loaded, _sweep_rows(config), config
+    )
     write_text(files.stacks, "\n".join(traced.stacks) + "\n")
     write_text(files.operators, table.to_csv(index=False, columns=list(operators.COLUMNS), lineterminator="\n"))
     write_text(files.layers, layer_table.to_csv(index=False, lineterminator="\n"))
     write_json(files.bottlenecks, result)
     return result
+
+
+def _sweep_rows(config: Config) -> list[dict[str, Any]]:
+    """The sweep's rows of the largest sample; none where it was another model's."""
+    if not config.files.metrics.exists():
+        return []
+    metrics = read_json(config.files.metrics, made_by=STEP_02)
+    rows: list[dict[str, Any]] = metrics["batch_size_profiling"]
+    largest = max((row.get("sample_size") or 0 for row in rows), default=0)
+    same = metrics.get("config", {}).get("model") == config.to_dict()["model"]
+    return [row for row in rows if same and (row.get("sample_size") or 0) == largest]
 
 
 def group_operators(table: pd.DataFrame, forward_ms: float) -> tuple[verdict.Group, ...]:
