@@ -156,7 +156,8 @@ class Predictor:
         torch.set_num_threads(1)
         pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
         try:
-            return list(pool.map(attempt, plan))
+            # A single one in this thread: a graph captured in a thread that has ended, torch 2.11 cannot capture anew in another.
+            return [attempt(plan[0])] if len(plan) == 1 else list(pool.map(attempt, plan))
         finally:
             full.set()  # an interruption does not wait for the batches that have not begun
             pool.shutdown()
