@@ -114,6 +114,7 @@ def test_a_size_that_does_not_fit_is_left_out(
 
     monkeypatch.setattr(runner, "measure_size", short_of_memory)
     found = runner.analyse(loaded, config)
+    assert json.loads(config.files.bottlenecks.read_text())["wins"] == found["wins"] and config.files.ceilings.exists()
     assert [row["batch_size"] for row in found["batch_sizes"]] == [1] and found["detail_batch_size"] == 1
     assert any("Batch size 4 does not fit" in warning for warning in found["warnings"])
     config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[4]")
