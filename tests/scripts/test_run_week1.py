@@ -78,6 +78,8 @@ def test_resume_runs_nothing_until_something_changes(
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("skip (unchanged since it last finished)") == 4
     assert "WEEK 1 COMPLETE!" in again.stdout
+    tried = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume", "--dry-run", "--verify")
+    assert "bottleneck: run (--verify)" in tried.stdout, "no suggestion has been tried yet"
     (folder / "results" / "report.html").unlink()
     dry = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume", "--dry-run")
     assert dry.stdout.count("skip (unchanged") == 3
