@@ -12,8 +12,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+)
 
 from tests import support
+from utils import costs
 from utils.analysis import roofline, runner, verdict
 from utils.config_loader import Config
 from utils.core.errors import UserError
@@ -132,3 +141,50 @@ def test_operators_are_scaled_to_the_untraced_forward() -> None:
     product = groups["matrix product"]
     assert (product.attainable_ms, product.calls) == (0.25, 1), "a composite operator's calls are those of its parts"
     assert runner.group_operators(table.assign(self_device_ms=math.nan), 2.0) == ()
+
+
+ENCODERS: dict[str, Any] = {
+    "bert": (BertForSequenceClassification, BertConfig(
+        vocab_size=320, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)),
+    "distilbert": (DistilBertForSequenceClassification, DistilBertConfig(
+        vocab_size=320, dim=32, n_layers=3, n_heads=4, hidden_dim=64)),
+    "modernbert": (ModernBertForSequenceClassification, ModernBertConfig(
+        vocab_size=320, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, pad_token_id=0)),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_model_that_is_no_qwen2(kind: str, tmp_path: Path) -> None:
+    """The whole analysis: kinds fall back to class names, and nothing that is unknown counts as none."""
+    make, architecture = ENCODERS[kind]
+    make(architecture).save_pretrained(tmp_path / "model")
+    support.build_tokenizer().save_pretrained(tmp_path / "model")
+    config = support.small_config(tmp_path, tmp_path / "model", "profiling.trace_steps=1")
+    model = load_model(config)
+    found = runner.analyse(replace(model, tokenizer=support.build_tokenizer()), config)
+    assert [row["batch_size"] for row in found["batch_sizes"]] == [1, 4] and found["wins"]
+    for row in found["batch_sizes"]:
+        assert row["evidence"]["flops"] > 2 * 3 * 32 * 64 * row["batch_size"], "the layers' products at least"
+        assert row["confidence"] == "low" or not row["evidence"]["unknown_operators"] or row["verdict"] == "input-bound"
+    layers = pd.read_csv(config.files.layers)
+    assert "Linear" in set(layers["kind"]), "kinds that only a Qwen2 has names for fall back to the class"
+    assert set(layers["layer_index"].dropna()) == {0, 1, 2}
+    assert pd.read_csv(config.files.operators)["flops"].sum() > 0
+
+
+def test_an_operator_without_a_formula_is_no_operator_without_flops(
+    loaded: LoadedModel, ceilings: roofline.Ceilings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = costs.count_flops
+
+    def no_formula(func: Any, *rest: Any) -> int | None:
+        return None if func._schema.name == "aten::silu" else sound(func, *rest)
+
+    monkeypatch.setattr(costs, "count_flops", no_formula)
+    with torch.inference_mode():
+        _, evidence = runner.measure_size(loaded, support.TEXTS[:4], 4, 64, ceilings, [])
+    assert evidence.unknown_operators == ("aten::silu",)
+    assert evidence.flops > 0 and evidence.bytes_moved > 0
+    assert verdict.decide(evidence).confidence == "low", "what it computes is not known"
+    known = replace(evidence, unknown_operators=(), time_spread=0.0, ceiling_spread=0.0)
+    assert verdict.decide(known).confidence == "high"

@@ -1,20 +1,13 @@
-"""Verdicts on numbers, and on real workloads whose bottleneck is known by construction."""
+"""Verdicts on numbers; on real workloads: test_known_answers.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
-import torch
 
-from utils import costs
-from utils.analysis import operators, roofline
 from utils.analysis.verdict import Evidence, Speed, decide, turning_point
-
-CPU = torch.device("cpu")
 
 
 def evidence(**changes: Any) -> Evidence:
@@ -108,46 +101,3 @@ def test_larger_batches_may_help_to_the_end() -> None:
     for rows in (((1, 10, 0.0), (64, 20, 0.0)), ((64, 20, 0.0),)):
         found = turning(*rows)
         assert found["batch_size"] is None and found["because"] is None and "up to the largest batch size, 64" in found["sentence"]
-
-
-def measured(run: Callable[[], object], ceilings: roofline.Ceilings) -> Evidence:
-    """Evidence of a workload that is no model."""
-    counted = costs.count(run)
-    limited = {"matmul": 0.0, "copy": 0.0}
-    for cost in counted:
-        seconds, limit = operators.attainable_s(cost, ceilings)
-        limited[limit] += seconds * 1e3
-    with torch.inference_mode():
-        seconds = min(roofline.timed(run, CPU) for _ in range(5))
-    return evidence(
-        tokenize_ms=0.0, forward_ms=seconds * 1e3, matmul_limited_ms=limited["matmul"], copy_limited_ms=limited["copy"],
-        op_calls=sum(cost.calls for cost in counted), dispatch_us=ceilings.dispatch_s * 1e6,
-    )
-
-
-def large_product() -> Callable[[], object]:
-    left, right, out = (torch.ones(1024, 1024) for _ in range(3))
-    return partial(torch.mm, left, right, out=out)
-
-
-def element_wise_chain() -> Callable[[], object]:
-    tensor = torch.ones(1 << 24)
-    return lambda: [tensor.add_(1.0) for _ in range(4)]
-
-
-def tiny_operators() -> Callable[[], object]:
-    one = torch.ones(1)
-    return lambda: [torch.add(one, one) for _ in range(3000)]
-
-
-@pytest.mark.parametrize(
-    ("make", "expected"),
-    [(large_product, "compute-bound"), (element_wise_chain, "memory-bound"), (tiny_operators, "overhead-bound")],
-)
-def test_known_answers(make: Callable[[], Callable[[], object]], expected: str) -> None:
-    run, verdicts = make(), []
-    for _ in range(4):  # ceilings and workload are measured one after the other: another process may come between
-        verdicts.append(decide(measured(run, roofline.measure(CPU, torch.float32))))
-        if verdicts[-1].verdict == expected:
-            return
-    pytest.fail(f"expected {expected}: {[verdict.sentence for verdict in verdicts]}")

@@ -34,6 +34,8 @@ MOST_BATCHES = 8
 REPEATS = 3
 SECONDS_PER_SIZE = 4.0
 """With large models fewer batches are taken, so that timing one size stays about this short (one batch at least)."""
+PROBED_PART = 4
+"""A quarter of the rows and of the tokens are timed too: far enough from the whole to tell their costs apart."""
 DOUBLED_UP_TO_S = 0.25
 """A forward that takes longer is not decided by the host's work to start its operators: doubling it says nothing new."""
 
@@ -173,7 +175,8 @@ def measure_size(
         doubling_growth=_doubling_growth(workload, batches[0]),
         padding_fraction=1 - real / sum(inputs["attention_mask"].numel() for inputs in batches),
         unknown_operators=tuple(sorted({cost.name for cost in counted if cost.flops is None})),
-        timed=tuple((rows, length, ms) for (rows, length), ms in zip(shapes, forwards_ms, strict=True)), time_spread=spread,
+        timed=(*((rows, length, ms) for (rows, length), ms in zip(shapes, forwards_ms, strict=True)),
+               *_probe(workload, batches[0])), time_spread=spread,
         ceiling_spread=max(ceilings.matmul_spread_pct, ceilings.copy_spread_pct) / 100,
     )
 
@@ -205,6 +208,16 @@ def time_phases(workload: Workload) -> tuple[dict[str, float], list[float], floa
         whole = [sum(parts) for parts in zip(*repeats.values(), strict=True)]
         middle_s, fastest_s = middle_s + statistics.median(whole), fastest_s + min(whole)
     return dict(sums), forwards_ms, middle_s / fastest_s - 1
+
+
+def _probe(workload: Workload, inputs: dict[str, torch.Tensor]) -> Iterator[tuple[int, int, float]]:
+    """Rows, length and milliseconds of parts of a batch: batches alike in shape would not tell what rows and tokens cost."""
+    rows, length = inputs["input_ids"].shape
+    few, short = -(-rows // PROBED_PART), -(-length // PROBED_PART)
+    for shape in {(few, length), (rows, short), (few, short), (1, short)} - {(rows, length)}:
+        part = {name: tensor[: shape[0], : shape[1]].contiguous() for name, tensor in inputs.items()}
+        seconds = [roofline.timed(partial(workload.forward, part), workload.loaded.device) for _ in range(1 + REPEATS)]
+        yield *shape, min(seconds[1:]) * 1e3
 
 
 def _doubling_growth(workload: Workload, inputs: dict[str, torch.Tensor]) -> float | None:

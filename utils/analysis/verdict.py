@@ -195,7 +195,7 @@ class Speed:
     @property
     def computed(self) -> float:
         """Tokens a second, padding counted, but for a factor that all sizes share."""
-        return self.samples_per_s / (1 - self.padding_fraction)
+        return self.samples_per_s / max(1 - self.padding_fraction, 1e-6)  # texts may be empty, all of them
 
 
 def turning_point(speeds: Sequence[Speed], source: str, verdicts: Mapping[int, Verdict]) -> dict[str, Any]:
