@@ -11,7 +11,16 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import common, gpu_check, gpu_devices, known_answers, known_times, measurement_peers, overhead, repeatability
+from benchmarks import (
+    common,
+    gpu_check,
+    gpu_devices,
+    known_answers,
+    known_times,
+    measurement_peers,
+    overhead,
+    repeatability,
+)
 from benchmarks.common import MISS, NOT_HERE, PASS, REPORTED
 from benchmarks.gpu_check import Part
 from utils.core.artifacts import PROJECT_ROOT

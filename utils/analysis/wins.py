@@ -86,11 +86,12 @@ def _batching_wins(
     padded = found.padding_ms >= found.overhead_ms
     padding = f"{found.padding_fraction or 0:.1%} of the tokens of the profiled batches are padding"
     eaten = f"at {2 * found.batch_size} in file order it would be {forecast.padding_at(2 * found.batch_size):.1%}"
+    already = ", as step 02's evaluation does here" if config.evaluation.batching == "token_budget" else ""
     yield _win(
         found, found.forward_ms * (1 - forecast.left_by_budget()), "padding" if padded else "small batches",
         cause="short texts are filled up to the longest of their batch, and the model computes the filling" if padded else
         "each batch starts all operators anew; in file order larger ones would be padded",
-        advice="group texts of like length", setting=TOKEN_BUDGET, evidence=f"{padding}; {eaten}; {fitted}",
+        advice="group texts of like length" + already, setting=TOKEN_BUDGET, evidence=f"{padding}; {eaten}; {fitted}",
     )
     larger = 2 * found.batch_size
     if found.batch_size >= largest and larger < too_large:  # else the sweep has tried it

@@ -312,6 +312,7 @@ def files_facts(results: Results) -> list[tuple[str, str]]:
         (files.metrics, "everything that a later week compares against"), (files.detailed_metrics, "one row a batch size"),
         (files.html_report, "this report with pictures, for a browser"), (files.plots_dir, "the pictures"),
         (files.predictions_dir, "a prediction for every row"), (files.bottlenecks, "the verdict with its evidence"),
+        (files.ceilings, "what the machine reaches at best, and which machine it is"),
         (files.operators, "time by operator"), (files.layers, "time by module"),
         (files.gpu_timeline, "every reading of the GPU, with its time"),
         (files.trace, "the timeline: open it in ui.perfetto.dev"), (files.stacks, "call stacks for a flame graph"),
