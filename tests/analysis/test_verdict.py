@@ -94,7 +94,9 @@ def test_where_larger_batches_stop_helping() -> None:
     assert (padded["batch_size"], padded["because"]) == (1, "padding"), "100 tokens a second against 40: all but padding pays"
     assert "0% to 70%" in padded["sentence"]
     assert turning((1, 40, 0.0), (8, 39, 0.1), (64, 30, 0.2))["because"] == "compute-bound", "no more tokens a second either"
-    assert "no ceiling is near" in turning((1, 40, 0.0), (64, 30, 0.0), then="none-near")["sentence"]
+    for then in ("none-near", "overhead-bound"):
+        unknown = turning((1, 40, 0.0), (64, 30, 0.0), then=then)
+        assert unknown["because"] is None and "no ceiling is near" in unknown["sentence"]
 
 
 def test_larger_batches_may_help_to_the_end() -> None:

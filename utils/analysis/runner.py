@@ -263,7 +263,7 @@ def _detail(
     turning = verdict.turning_point(*_speeds(rows, judged), verdicts)
     ranked = wins.find_wins(
         evidence, config, groups=group_operators(table, evidence.forward_ms),
-        layers=list(zip(layer_table["module"], layer_table["self_time_ms"], strict=True)),
+        layers=_scaled(layer_table, evidence.forward_ms),
         faster_products=ceilings.faster_products, forecast=forecast,
         largest=max(verdicts.keys() | {row["batch_size"] for row in rows}),
         too_large=min({row["batch_size"] for row in rows if row["status"] == "oom"} | too_large, default=math.inf),
@@ -317,6 +317,12 @@ def _speeds(rows: Sequence[dict[str, Any]], judged: Sequence[verdict.Evidence]) 
         for one in judged
     ]
     return (swept, "the sweep") if swept else (here, "the profiled batch sizes")
+
+
+def _scaled(layer_table: pd.DataFrame, forward_ms: float) -> list[tuple[str, float]]:
+    """Each module's own time, scaled down where hooks, or a mean of disturbed calls, are longer than the fastest forward."""
+    own = layer_table["self_time_ms"] * min(1.0, forward_ms / max(layer_table["self_time_ms"].sum(), 1e-9))
+    return [(str(name), float(ms)) for name, ms in zip(layer_table["module"], own, strict=True)]
 
 
 def group_operators(table: pd.DataFrame, forward_ms: float) -> tuple[wins.Group, ...]:

@@ -209,8 +209,9 @@ def turning_point(speeds: Sequence[Speed], source: str, verdicts: Mapping[int, V
                                              for other in speeds if other.batch_size > one.batch_size))
     last = speeds[-1]
     first, then = (verdicts[pick(verdicts)].verdict for pick in (min, max))
+    limit = then if then in ("input-bound", "memory-bound", "compute-bound") else None  # the others would let larger batches help
     said: dict[str, Any] = {
-        "batch_size": turn.batch_size, "from_verdict": first, "to_verdict": then, "because": then, "source": source}
+        "batch_size": turn.batch_size, "from_verdict": first, "to_verdict": then, "because": limit, "source": source}
     if turn is last:
         still = "no larger one was tried" if len(speeds) > 1 else "it is the only one that was tried"
         return {**said, "batch_size": None, "because": None,
@@ -219,7 +220,8 @@ def turning_point(speeds: Sequence[Speed], source: str, verdicts: Mapping[int, V
         said["because"] = "padding"
         why = (f"padding grows from {turn.padding_fraction:.0%} to {last.padding_fraction:.0%} of the tokens at "
                f"{last.batch_size} and eats what batching wins")
+    elif limit:
+        why = f"batch size {max(verdicts)} is {then}"
     else:
-        why = {"none-near": "tokens computed a second grow no more, though no ceiling is near"}.get(
-            then, f"batch size {max(verdicts)} is {then}")
+        why = "tokens computed a second no longer grow, though no ceiling is near"
     return {**said, "sentence": f"From batch size {turn.batch_size} on larger batches stop helping, because {why}."}

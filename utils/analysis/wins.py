@@ -23,6 +23,8 @@ MOST_WINS = 3
 LEAST_PEERS = 3
 SLOW_LAYER = 2.0
 """A module that takes twice what its like take in the other layers (three of them at least) is no accident of timing."""
+SLOW_LAYER_SHARE = 0.05
+"""Of the forward that it has to cost: less may be one interrupt in the mean of a few calls."""
 LONG_TEXTS = 0.95
 """Share of the texts that a smaller ``max_length`` must leave whole."""
 LENGTH_STEP = 8
@@ -147,8 +149,8 @@ def _layer_wins(found: Evidence, layers: Sequence[tuple[str, float]]) -> Iterabl
         others = [ms for ms, other in peers if other != name]
         if len(others) >= LEAST_PEERS - 1 and own_ms > SLOW_LAYER * statistics.median(others):
             slow.append((own_ms - statistics.median(others), own_ms, name))
-    if slow:
-        excess_ms, own_ms, name = max(slow)
+    excess_ms, own_ms, name = max(slow, default=(0.0, 0.0, ""))
+    if excess_ms >= SLOW_LAYER_SHARE * found.forward_ms:
         yield _win(
             found, min(excess_ms, found.forward_ms), f"slow layer: {name}",
             cause="this module takes longer than the same module of the other layers",
