@@ -104,6 +104,25 @@ def test_padding_is_counted(loaded: LoadedModel, ceilings: roofline.Ceilings) ->
     assert evidence.padding_fraction == pytest.approx((lengths[1] - lengths[0]) / (2 * lengths[1]))
 
 
+def test_doubling_is_tried_on_a_typical_batch(
+    loaded: LoadedModel, ceilings: roofline.Ceilings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short first text alone would make every text look like overhead."""
+    seen = []
+    monkeypatch.setattr(runner, "_doubling_growth", lambda _, inputs: seen.append(inputs["input_ids"].shape[1]))
+    sound = loaded.model.forward
+
+    def by_tokens(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(kwargs["input_ids"].numel() * 2e-4)  # the workload itself
+        return sound(*args, **kwargs)
+
+    monkeypatch.setattr(loaded.model, "forward", by_tokens)
+    texts = ["a", *(f"books number {i} " * 4 for i in range(5))]
+    with torch.inference_mode():
+        runner.measure_size(loaded, texts, 1, 64, ceilings, [])
+    assert seen[0] > 10
+
+
 def test_a_batch_of_empty_texts(loaded: LoadedModel, ceilings: roofline.Ceilings) -> None:
     with torch.inference_mode():
         _, evidence = runner.measure_size(loaded, ["", "books"], 1, 64, ceilings, [])

@@ -27,13 +27,18 @@ def forecast(lengths: list[int], batch_size: int = 4, **changes: Any) -> Forecas
 
 def test_a_fit_gives_back_what_the_times_were_made_of() -> None:
     shapes = [(1, 10), (1, 100), (8, 100), (8, 500), (32, 200)]
-    summed = fit((b, n, 2 + 0.01 * b * n + 1e-5 * b * n * n) for b, n in shapes)
+    summed = fit(((b, n, 2 + 0.01 * b * n + 1e-5 * b * n * n) for b, n in shapes), "cuda")
     assert summed is not None and not summed.overlapped and summed.error < 1e-6 and summed.longest_tokens == 6400
     assert (summed.fixed_ms, summed.ms_per_token, summed.ms_per_pair) == pytest.approx((2, 0.01, 1e-5))
-    side_by_side = fit((b, n, max(20, 0.01 * b * n)) for b, n in shapes)
+    hidden = [(b, n, max(20, 0.01 * b * n)) for b, n in shapes]
+    disturbed = fit(((b, n, (3 if (b, n) == (8, 100) else 1) * (2 + 0.01 * b * n)) for b, n in shapes), "cpu")
+    assert disturbed is not None and disturbed.fixed_ms == pytest.approx(2, rel=0.02)
+    assert disturbed.ms_per_token == pytest.approx(0.01, rel=0.02), "one disturbed time of five"
+    side_by_side, in_turn = fit(hidden, "cuda"), fit(hidden, "cpu")
+    assert in_turn is not None and not in_turn.overlapped, "a CPU does nothing beside itself"
     assert side_by_side is not None and side_by_side.overlapped and side_by_side.error < 1e-6
     assert (side_by_side.fixed_ms, side_by_side.ms_per_token) == pytest.approx((20, 0.01))
-    assert fit([(1, 10, 1.0), (1, 10, 2.0), (1, 20, 1.0), (1, 30, 1.0)]) is None, "three shapes"
+    assert fit([(1, 10, 1.0), (1, 10, 2.0), (1, 20, 1.0), (1, 30, 1.0)], "cpu") is None, "three shapes"
 
 
 def test_padding() -> None:

@@ -111,7 +111,7 @@ def make_forecast(
     loaded: LoadedModel, texts: Sequence[str], size: int, judged: Sequence[verdict.Evidence], config: Config, warnings: list[str]
 ) -> Forecast | None:
     """What other batches of the same texts would take; None, with a warning, where too few shapes were timed to tell."""
-    model = fit(one for evidence in judged for one in evidence.timed)
+    model = fit((one for evidence in judged for one in evidence.timed), loaded.device.type)
     if model is None:
         warnings.append("Batches of too few different shapes were timed: what other batches would win is not predicted.")
         return None
@@ -158,6 +158,7 @@ def measure_size(
     batches = [workload.inputs(index) for index in range(len(workload.batches))]
     phases, forwards_ms, spread = time_phases(workload)
     shapes = [tuple(inputs["input_ids"].shape) for inputs in batches]
+    typical = batches[min(range(len(batches)), key=lambda i: abs(forwards_ms[i] - phases["forward_ms"]))]
     counted = costs.count(lambda: [workload.forward(inputs) for inputs in batches])
     number = len(batches)
     limited: dict[str, float] = defaultdict(float)
@@ -172,11 +173,11 @@ def measure_size(
         op_calls=sum(cost.calls for cost in counted) / number, dispatch_us=ceilings.dispatch_s * 1e6,
         flops=sum(cost.flops or 0 for cost in counted) / number,
         bytes_moved=sum(cost.bytes_moved for cost in counted) / number, device_busy_ms=busy,
-        doubling_growth=_doubling_growth(workload, batches[0]),
+        doubling_growth=_doubling_growth(workload, typical),
         padding_fraction=1 - real / sum(inputs["attention_mask"].numel() for inputs in batches),
         unknown_operators=tuple(sorted({cost.name for cost in counted if cost.flops is None})),
         timed=(*((rows, length, ms) for (rows, length), ms in zip(shapes, forwards_ms, strict=True)),
-               *_probe(workload, batches[0])), time_spread=spread,
+               *_probe(workload, typical)), time_spread=spread,
         ceiling_spread=max(ceilings.matmul_spread_pct, ceilings.copy_spread_pct) / 100,
     )
 
