@@ -150,6 +150,23 @@ def test_a_size_that_does_not_fit_is_left_out(
         runner.analyse(loaded, config)
 
 
+def test_the_sweep_says_where_larger_batches_stop_helping(tmp_path: Path, tiny_model: Path, loaded: LoadedModel) -> None:
+    config = support.small_config(tmp_path, tiny_model, "profiling.trace_steps=1")
+    speeds = {1: (100.0, 0.0), 2: (200.0, 0.1), 4: (190.0, 0.6)}
+    rows = [{"batch_size": size, "status": "ok", "sample_size": 8, "padding_fraction": padding,
+             "throughput_samples_per_sec_mean": rate} for size, (rate, padding) in speeds.items()]
+    smaller_sample = {**rows[0], "sample_size": 4, "throughput_samples_per_sec_mean": 1e6}
+    write_metrics(config, batch_size_profiling=[smaller_sample, *rows, {"batch_size": 8, "status": "oom", "sample_size": 8}])
+    found = runner.analyse(loaded, config)
+    assert found["detail_batch_size"] == 2 and [row["batch_size"] for row in found["batch_sizes"]] == [1, 2, 4]
+    changes = found["verdict_changes"]
+    assert (changes["batch_size"], changes["because"], changes["source"]) == (2, "padding", "the sweep")
+    assert changes["sentence"] in found["main_bottleneck"] and "Confidence: " in found["main_bottleneck"]
+    assert "batch size" not in [win["title"] for win in found["wins"] + found["further_wins"]], "the sweep has tried 4"
+    write_metrics(config, batch_size_profiling=rows, config={"model": {"name": "another"}})
+    assert runner.analyse(loaded, config)["verdict_changes"]["source"] == "the profiled batch sizes"
+
+
 def test_operators_are_scaled_to_the_untraced_forward() -> None:
     table = pd.DataFrame({
         "operator": ["aten::linear", "aten::mm", "aten::copy_"], "self_device_ms": [1.0, 2.0, 1.0], "calls": [1.0, 1.0, 2.0],

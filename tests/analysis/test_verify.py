@@ -86,14 +86,16 @@ def test_failures_lose_nothing(loaded: LoadedModel, config: Config, monkeypatch:
     found = {
         "detail_batch_size": 4, "verified_at": None, "kept": "as it was",
         "wins": [win("model.dtype=bfloat16", "first"), win(None, "second"), win("profiling.batch_sizes=[1,4,400]", "third")],
-        "further_wins": [win("evaluation.batching=token_budget", "fourth"), win("profiling.max_length=8", "fifth")],
+        "further_wins": [win("model.dtype=bfloat16", "the first again"), win("evaluation.batching=token_budget", "fourth"),
+                         win("profiling.max_length=8", "fifth")],
     }
     verified = verify(loaded, config, found)
     first, second, third = (one["verified"] for one in verified["wins"])
     assert (first["reason"], first["measured_speedup"]) == ("it does not fit into memory", None)
     assert second["reason"] == "no setting of ours tries it"
     assert third["reason"] == "DataError: The data set has 24 texts, a batch would hold 400."
-    fourth, fifth = (one["verified"] for one in verified["further_wins"])
+    again, fourth, fifth = (one["verified"] for one in verified["further_wins"])
+    assert again is None, "the same setting is tried once"
     assert fourth["measured_speedup"] is not None and fifth is None, "three settings are tried, those that fail too"
     written = json.loads(config.files.bottlenecks.read_text())
     assert written["kept"] == "as it was" and written["wins"] == verified["wins"] and written["verified_at"]

@@ -341,7 +341,7 @@ def group_operators(table: pd.DataFrame, forward_ms: float) -> tuple[wins.Group,
 
 
 def _main_sentence(judgement: verdict.Verdict, turning: dict[str, Any], ranked: Sequence[wins.Win]) -> str:
-    said = f"{judgement.sentence} {turning['sentence']}"
+    said = f"{judgement.sentence} Confidence: {judgement.confidence}. {turning['sentence']}"
     if not ranked:
         return f"{said} Nothing that was looked for would win 1% or more."
     first = ranked[0]

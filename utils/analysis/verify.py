@@ -40,7 +40,7 @@ Way = Callable[[], NDArray[np.int64]]
 
 
 def verify(loaded: LoadedModel, config: Config, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Try the first three wins that are settings, each alone, for wins overlap; write ``bottlenecks.json`` again.
+    """Try the first three wins whose settings differ, each alone, for wins overlap; write ``bottlenecks.json`` again.
 
     A suggestion that fails has the reason in its place; what was found before stays.
 
@@ -48,15 +48,18 @@ def verify(loaded: LoadedModel, config: Config, found: Mapping[str, Any]) -> dic
         ``found`` with ``verified`` in each win that was tried: predicted and measured speed-up, the measured one's 95% interval,
         label agreement with the baseline, or a reason.
     """
-    tried = [win for win in (*found["wins"], *found["further_wins"]) if win["setting"]][:MOST_TRIED]
+    wins = [*found["wins"], *found["further_wins"]]
+    first = {win["setting"]: win for win in reversed(wins) if win["setting"]}  # of wins with the same setting the larger
+    tried = [win for win in wins if win in first.values()][:MOST_TRIED]
     results = {
-        win["title"]: try_win(loaded, config, found["detail_batch_size"], win)
+        win["setting"]: try_win(loaded, config, found["detail_batch_size"], win)
         for win in console.progress(tried, what="Trying suggestions", unit="suggestion")
     }
-    no_setting = _result(reason="no setting of ours tries it")
 
     def with_result(win: Win) -> Win:
-        return {**win, "verified": results.get(win["title"]) if win["setting"] else no_setting}
+        if win["setting"] is None:
+            return {**win, "verified": _result(reason="no setting of ours tries it")}
+        return {**win, "verified": results.get(win["setting"]) if win is first[win["setting"]] else None}
 
     verified = {
         **found, "wins": [with_result(win) for win in found["wins"]],
