@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from tests import support
 from utils import costs
@@ -57,6 +58,10 @@ CASES = {
         # its bias is a copy; the kernel puts out mean and reciprocal deviation of each row too
         F32 * (2 * 16) + F32 * (128 + 16 + 16 + 128 + 8 + 8),
     ),
+    "root mean square norm, by its parts": (  # square, mean, add, root, scale, weight
+        lambda: Qwen2RMSNorm(16)(x), 128 + 128 + 8 + 8 + 128 + 128,
+        F32 * (16 + 256 + (128 + 8) + 16 + 16 + (128 + 8 + 128) + (16 + 128 + 128)),  # first the weights are made
+    ),
     "concatenation": (lambda: torch.cat((x, x.neg())), 128, F32 * 256 + F32 * 512),
     "integers are no FLOPs": (lambda: ids + 1, 0, 8 * 12),
     "empty tensors": (lambda: torch.empty(0, 4) + 1, 0, 0),
@@ -90,6 +95,35 @@ def test_grouped_heads_on_cudas_kernels(kernel: str) -> None:
     q, k = torch.empty(2, 8, 5, 16), torch.empty(2, 2, 5, 16)
     func = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention").default
     assert costs.count_flops(func, (q, k, k), {}, q) == 2 * (2 * 2 * 8 * 5 * 5 * 16)
+
+
+def test_fused_attention_with_a_mask_reads_it() -> None:
+    q, mask = torch.randn(3, 2, 10, 8), torch.zeros(3, 1, 10, 10)
+    counted = costs.count(lambda: functional.scaled_dot_product_attention(q, q.neg(), q.abs(), attn_mask=mask.expand(3, 2, 10, 10)))
+    [attention] = [cost for cost in counted if "flash_attention_for_cpu" in cost.name]
+    assert attention.flops == 2 * 2 * 3 * 2 * 10 * 10 * 8
+    assert attention.bytes_moved == F32 * (4 * q.numel() + 3 * 2 * 10 + mask.numel()), "a mask for all heads is read once"
+
+
+def test_flash_attn_package() -> None:
+    """Its operators' signatures, on stand-ins: the package runs on GPUs alone."""
+    library = torch.library.Library("flash_attn_standin", "DEF")
+    rest = "float dropout_p) -> Tensor"
+    library.define(f"_flash_attn_forward(Tensor q, Tensor k, Tensor v, {rest}")
+    library.define(f"_flash_attn_varlen_forward(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, {rest}")
+    library.define("_flash_attn_other(Tensor x) -> Tensor")
+    for name in ("_flash_attn_forward", "_flash_attn_varlen_forward", "_flash_attn_other"):
+        library.impl(name, lambda q, *_: torch.empty_like(q), "CPU")
+    ops = torch.ops.flash_attn_standin
+    q, k = torch.empty(3, 10, 4, 8), torch.empty(3, 12, 2, 8)  # batch, length, heads (grouped), width
+    [cost] = [cost for cost in costs.count(lambda: ops._flash_attn_forward(q, k, k, 0.0)) if "forward" in cost.name]
+    assert cost.flops == 2 * 2 * 3 * 4 * 10 * 12 * 8 and costs.category(cost.name) == "attention"
+    packed, ends = torch.empty(9, 4, 8), torch.tensor([0, 2, 9], dtype=torch.int32)  # two texts of 2 and 7 tokens
+    counted = costs.count(lambda: ops._flash_attn_varlen_forward(packed, packed, packed, ends, ends, 0.0))
+    [cost] = [cost for cost in counted if "varlen" in cost.name]
+    assert cost.flops == 2 * 2 * (2 * 2 + 7 * 7) * 4 * 8, "padding that is not there is no work"
+    [other] = [cost for cost in costs.count(lambda: ops._flash_attn_other(packed)) if "other" in cost.name]
+    assert other.flops is None
 
 
 def test_eager_attention() -> None:

@@ -167,6 +167,9 @@ def count_flops(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
         query, key, value = (tuple(tensor.shape) for tensor in args[:3])
         # Key-value heads as often as they are used: older formulas refuse grouped heads.
         return int(sdpa_flop_count(query, (key[0], query[1], *key[2:]), (value[0], query[1], *value[2:])))
+    if "flash_attn" in func._schema.name:
+        names = [argument.name for argument in func._schema.arguments]
+        return _flash_attn_flops({**dict(zip(names, args, strict=False)), **kwargs})
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out))
     if bare in NO_FLOPS or _is_view(func, args, kwargs, out):
@@ -176,6 +179,19 @@ def count_flops(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
     if bare in PER_INPUT_ELEMENT and args and isinstance(args[0], torch.Tensor):
         return PER_INPUT_ELEMENT[bare] * args[0].numel() if args[0].is_floating_point() else 0
     return None
+
+
+def _flash_attn_flops(given: dict[str, Any]) -> int | None:
+    """FLOPs of the flash-attn package's forward: batch x length x heads x width, or sequences end to end without padding."""
+    if not {"q", "k", "v"} <= given.keys():
+        return None
+    (*_, heads, width), value_width = given["q"].shape, given["v"].shape[-1]
+    if "cu_seqlens_q" in given:  # where each sequence begins, and where the last one ends
+        lengths = zip(*(given[f"cu_seqlens_{which}"].diff().tolist() for which in "qk"), strict=True)
+        pairs = sum(queries * keys for queries, keys in lengths)
+    else:
+        pairs = given["q"].shape[0] * given["q"].shape[1] * given["k"].shape[1]
+    return int(2 * pairs * heads * (width + value_width))
 
 
 def count_bytes(func: Any, args: Any, kwargs: Any, out: Any) -> int:

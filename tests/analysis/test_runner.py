@@ -22,8 +22,9 @@ from transformers import (
 )
 
 from tests import support
+from tests.analysis.test_kernels import TRACE
 from utils import costs
-from utils.analysis import roofline, runner, verdict
+from utils.analysis import from_trace, memory, roofline, runner, tracing, verdict
 from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.model_utils import LoadedModel, load_model
@@ -165,6 +166,41 @@ def test_the_sweep_says_where_larger_batches_stop_helping(tmp_path: Path, tiny_m
     assert "batch size" not in [win["title"] for win in found["wins"] + found["further_wins"]], "the sweep has tried 4"
     write_metrics(config, batch_size_profiling=rows, config={"model": {"name": "another"}})
     assert runner.analyse(loaded, config)["verdict_changes"]["source"] == "the profiled batch sizes"
+
+
+def test_memory_is_held_against_the_sweep(tmp_path: Path, tiny_model: Path, loaded: LoadedModel) -> None:
+    config = support.small_config(tmp_path, tiny_model, "profiling.trace_steps=1")
+    rows = [{"batch_size": 1, "status": "ok", "sample_size": 8}, {"batch_size": 10**9, "status": "oom", "sample_size": 8},
+            {"batch_size": 2, "status": "oom", "sample_size": 4}]
+    write_metrics(config, batch_size_profiling=rows, optimal_batch_size={"batch_size": 1})
+    assert runner._sweep_rows(config) == rows[:2], "of the largest sample"
+    found = runner.analyse(loaded, config)["memory"]["prediction"]
+    assert [(row["batch_size"], row["predicted_fits"]) for row in found["sweep"]] == [(1, True), (10**9, False)]
+    assert found["agrees_with_sweep"] is True and 1 < found["sweep_longest_tokens"] <= config.profiling.max_length
+    write_metrics(config, batch_size_profiling=rows, config={"model": {"name": "another"}})
+    assert runner._sweep_rows(config) == []
+
+
+def test_kernels_of_a_cuda_trace_reach_the_files(
+    tmp_path: Path, tiny_model: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = support.small_config(tmp_path, tiny_model)
+    on_cuda = replace(loaded, device=torch.device("cuda"))
+    monkeypatch.setattr(memory, "analyse", lambda *_: ({"not_measured": {"peak": "planted"}}, None))
+    layers = pd.DataFrame({"module": ["a"]})
+
+    def add(events: Any) -> dict[str, Any]:
+        traced = tracing.Trace(operators=layers, stacks=(), step_ms=1.0, events=(), warnings=())
+        result: dict[str, Any] = {}
+        table = from_trace.add_kernels_and_memory(result, layers, traced, events, [], lambda _: 0, on_cuda, [], config)
+        assert table["memory_peak_mb"].isna().all() and result["not_measured"]["memory.peak"] == "planted"
+        return result
+
+    found = add(TRACE)
+    assert found["kernels"]["kernels"] == 9 and "kernels" not in found["not_measured"]
+    assert pd.read_csv(config.files.kernels)["calls"].sum() == 9
+    assert add(())["not_measured"]["kernels"] == tracing.CUT and not config.files.kernels.exists(), "an earlier run's is gone"
+    assert add([event for event in TRACE if event.get("cat") == "cpu_op"])["not_measured"]["kernels"] == tracing.NO_KERNELS
 
 
 def test_operators_are_scaled_to_the_untraced_forward() -> None:

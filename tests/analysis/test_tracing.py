@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -47,8 +48,12 @@ def traced(model: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[tracin
 
 
 def test_chrome_trace(traced: tuple[tracing.Trace, Path]) -> None:
-    names = {event.get("name") for event in json.loads(traced[1].read_text())["traceEvents"]}
+    events = json.loads(traced[1].read_text())["traceEvents"]
+    names = {event.get("name") for event in events}
     assert {"forward", "model.layers.0", "model.layers.1.self_attn", "score", "aten::mm"} <= names
+    timed = [event for event in events if event["ph"] == "X"]
+    assert all({"name", "pid", "tid"} <= event.keys() and event["ts"] >= 0 <= event["dur"] for event in timed) and timed
+    assert {event["ph"] for event in events} <= set("XiMsfC"), "phases of the Trace Event Format"
     assert [file.name for file in traced[1].parent.iterdir()] == ["trace.json"], "nothing is left beside it"
 
 
@@ -83,6 +88,8 @@ def test_operators(traced: tuple[tracing.Trace, Path], model: Any, ceilings: roo
     assert (product.calls, product.flops, product.bytes_moved) == (4, 4 * 2 * 32 * 32 * 64, 4 * 4 * (32 * 32 + 2 * 32 * 64))
     assert product.total_device_ms > 0 and product.attainable_ms > 0
     assert product.achieved_gflops_per_s == pytest.approx(product.flops / product.total_device_ms / 1e6)
+    assert product.ceiling_share == pytest.approx(product.attainable_ms / product.total_device_ms)
+    assert product.ceiling in ("matmul", "copy")
     assert product.arithmetic_intensity == pytest.approx(product.flops / product.bytes_moved)
     assert rows["self_host_ms"].notna().all(), "the profiler saw every operator that was counted"
     assert rows["share_pct"].is_monotonic_decreasing
@@ -119,9 +126,77 @@ def test_always_garbled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_merged_length() -> None:
-    assert tracing.merged_length([(5, 6), (0, 2), (1, 3), (1, 2)]) == 4
-    assert tracing.merged_length([]) == 0
+def chrome(steps: int = 2) -> dict[str, Any]:
+    """A made-up trace: in each step of 100 us an operator with its call stack and a Python function."""
+    return {"schemaVersion": 1, "traceEvents": [
+        {"ph": "X", "cat": cat, "name": name, "ts": 100 * step + begin, "dur": dur, "pid": 1, "tid": 1, "args": args}
+        for step in range(steps) for cat, name, begin, dur, args in (
+            ("user_annotation", f"ProfilerStep#{step}", 0, 90, {}), ("python_function", "f.py(1): f", 5, 50, {}),
+            ("cpu_op", "aten::mm", 10, 40, {"External id": step, "Call stack": "f.py(1): f;" * 20}))
+    ]}
+
+
+def test_a_large_trace_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "trace.json"
+    assert tracing.write_trace(file, chrome()) is None and json.loads(file.read_text()) == chrome()
+    monkeypatch.setattr(tracing, "COMPRESS_ABOVE_BYTES", 100)
+    said = tracing.write_trace(file, chrome())
+    assert said and "trace.json.gz" in said and "without" not in said
+    [packed] = tmp_path.iterdir()
+    assert json.loads(gzip.decompress(packed.read_bytes())) == chrome(), "and trace.json, an earlier run's, is gone"
+    monkeypatch.setattr(tracing, "COMPRESS_ABOVE_BYTES", 10**6)
+    tracing.write_trace(packed, chrome())
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("most_bytes", "names", "stacks"), [
+    (800, ["ProfilerStep#0", "f.py(1): f", "aten::mm"] * 2, 0), (600, ["ProfilerStep#0", "aten::mm"] * 2, 0),
+    (100, ["ProfilerStep#0", "aten::mm"], 0), (5000, ["ProfilerStep#0", "f.py(1): f", "aten::mm"] * 2, 2),
+])
+def test_a_trace_that_is_too_large_is_capped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, names: list[str], stacks: int
+) -> None:
+    monkeypatch.setattr(tracing, "COMPRESS_ABOVE_BYTES", 50)
+    monkeypatch.setattr(tracing, "MOST_BYTES", most_bytes)
+    said = tracing.write_trace(tmp_path / "trace.json", chrome())
+    events = json.loads(gzip.decompress((tmp_path / "trace.json.gz").read_bytes()))["traceEvents"]
+    assert [event["name"].replace("#1", "#0") for event in events] == names
+    assert sum("Call stack" in event["args"] for event in events) == stacks
+    assert said and ("without operators' call stacks" in said) == (not stacks)
+
+
+def test_events_before_the_cut() -> None:
+    text = json.dumps(chrome(), indent=2)
+    whole = chrome()["traceEvents"]
+    for length in range(0, len(text), 7):
+        found = tracing.events_before_cut(text[:length])
+        assert found == whole[: len(found)]
+    assert len(tracing.events_before_cut(text[:-3])) == len(whole) and tracing.events_before_cut("{") == []
+
+
+def test_a_trace_that_is_always_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = torch.profiler.profile.export_chrome_trace
+
+    def cut(self: Any, path: str) -> None:
+        sound(self, path)
+        text = Path(path).read_text()
+        Path(path).write_text(text[: len(text) // 2])
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", cut)
+    traced = tracing.trace(lambda _: torch.ones(3) + 1, steps=2, device=CPU, trace_file=tmp_path / "trace.json")
+    assert "cut short" in traced.warnings[-1] and "traced again" in traced.warnings[0]
+    assert traced.stacks and len(traced.operators), "what does not come from the file is whole"
+    assert traced.events == (), "half a trace would give wrong figures"
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"], "what there is can be opened"
+
+
+def test_bare_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tracing.bare_events(lambda _: torch.ones(3) + 1, steps=2, device=CPU)
+    names = [event.get("name", "") for event in events]
+    assert names.count("aten::add") == 2 and sum(name.startswith("ProfilerStep") for name in names) == 2
+    assert "[memory]" not in names and not any(event.get("cat") == "python_function" for event in events)
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", lambda _, path: Path(path).write_text('{"traceEvents": [{'))
+    assert tracing.bare_events(lambda _: None, steps=1, device=CPU) == []
 
 
 def test_the_cpu_has_no_device_to_keep_busy() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config_loader import Config, load_config
-from utils.core.artifacts import METRICS_SCHEMA, write_json
+from utils.core.artifacts import METRICS_SCHEMA, write_json, write_text
 
 MADE_UP = "TEST DATA, not measured"
 HOSTILE = "<script>alert('x')</script>"
@@ -174,7 +174,39 @@ def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
         "schema_version": 2, "device": device, "dtype": "float32", "ceilings": {"matmul_flops_per_s": 1e11},
         "tracing_overhead_ratio": 1.2, "batch_sizes": verdicts, "wins": wins,
         "main_bottleneck": "compute-bound: 62% of the time is at the matrix ceiling.", "warnings": [f"ceilings: {MADE_UP}"],
+        **device_and_memory(gpu=device != "cpu"),
     }
+
+
+def device_and_memory(*, gpu: bool) -> dict[str, Any]:
+    """Made-up ``kernels`` and ``memory``; on the CPU neither kernels nor a prediction."""
+    kernels = {
+        "steps": 3, "kernels": 900, "span_ms": 61.5, "busy_ms": 41.25, "idle_ms": 20.25, "median_gap_us": 1.75, "launches": 880,
+        "idle_by_cause_ms": {"host_late": 12.0, "synchronisation": 0.0, "between_steps": 8.25, "other": 0.0},
+        "launches_per_s": 14309.0, "launch_ms": 9.5, "kernel_ms": 42.5,
+        "by_category_ms": {"attention": 10.5, "matrix product": 32.0},
+    }
+    peak = {
+        "total_mb": 2310.5, "weights_mb": 1976.5, "activations_mb": 301.5, "workspace_mb": 23.25,
+        "held_before_mb": 9.25 if gpu else None,
+        "largest": [{"operator": "aten::invented", "module": "model.layers.3", "mb": 119.5, "workspace": True}],
+    }
+    fits = {"max_length": 512, "free_mb": 70123.5, "largest_batch": 811, "largest_batch_low": 790, "largest_batch_high": 833,
+            "sweep_longest_tokens": 300, "sweep": [], "agrees_with_sweep": True}
+    return {
+        "kernels": kernels if gpu else None, "memory": {"peak": peak, "model": None, "prediction": fits if gpu else None},
+        "not_measured": {} if gpu else {"kernels": "no GPU was used", "memory.prediction": MADE_UP},
+    }
+
+
+def write_traces(config: Config, *, gpu: bool) -> None:
+    """Made-up stacks, memory over time and, on the GPU, kernels."""
+    files = config.files
+    write_text(files.stacks, f"ProfilerStep*;forward;aten::mm 3000\nProfilerStep*;f.py(1):_{HOSTILE.replace(' ', '_')} 1000\n")
+    _write_csv(files.memory, ["time_ms", "allocated_mb"], [[0, 10.5], [1, 301.5], [2, 0]])
+    if gpu:
+        _write_csv(files.kernels, ["kernel", "category", "calls", "time_ms", "mean_us", "share_pct"],
+                   [["sm90_xmma_gemm_invented", "matrix product", 3, 32.0, 10666.7, 75.3]])
 
 
 def write_operators(file: Path, names: tuple[str, ...] = OPERATORS) -> None:
@@ -219,4 +251,5 @@ def write_results(
         write_json(files.bottlenecks, bottlenecks(rows, "cuda:0" if gpu else "cpu"))
         write_operators(files.operators)
         write_layers(files.layers)
+        write_traces(config, gpu=gpu)
     return config

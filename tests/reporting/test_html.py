@@ -66,6 +66,24 @@ def test_figures_equal_the_files(make: Make) -> None:
     assert "measured 1.93 (95% interval 1.90 to 1.96" in text and "not tried: invented, it does not fit" in text
 
 
+@pytest.mark.parametrize("gpu", [True, False])
+def test_kernels_memory_and_flame_graph(tmp_path: Path, gpu: bool) -> None:
+    results = read_results(fixtures.write_results(tmp_path, gpu=gpu).files)
+    write_report(results)
+    text, svg = results.files.html_report.read_text(), results.files.flame_graph.read_text()
+    assert "<svg viewBox" in text and "<title>aten::mm: 3.000 ms, 75.0%</title>" in text and "<script" not in text
+    assert svg.startswith("<svg xmlns=") and "flamegraph.svg" in text and "memory.csv" in text
+    assert "activations 301.5 MB, workspace 23.25 MB" in text and "aten::invented in model.layers.3 119.5 MB" in text
+    assert ("libraries 9.25 MB" in text) == gpu
+    if gpu:
+        assert "41.25 ms of 61.50 ms" in text and "20.25 ms: host late 12 ms, between steps 8.25 ms; median gap 1.75 us" in text
+        assert "880 launches, 14,309 per second: 9.50 ms of the host, where the kernels take 42.50 ms" in text
+        assert "matrix product 32 ms, attention 10.50 ms" in text and "sm90_xmma_gemm_invented" in text
+        assert "811 texts of 512 tokens (790 to 833), predicted for 70,123.5 MB of free memory; the sweep agrees" in text
+    else:
+        assert "not measured: no GPU was used" in text and f"not measured: {fixtures.MADE_UP}" in text
+
+
 @pytest.mark.parametrize("where", ["label", "model", "warning", "operator", "verdict"])
 def test_hostile_strings_are_escaped(tmp_path: Path, where: str) -> None:
     config = fixtures.write_results(tmp_path, labels=(fixtures.HOSTILE,) if where == "label" else ("a",))

@@ -87,6 +87,14 @@ def test_every_sweep_can_be_drawn(make: Make, peculiar: dict[str, object]) -> No
     pictures = plots.write_plots(results)
     names = {picture.path.name for picture in pictures}
     expected = {"batch_size_comparison.png", "metrics_heatmap.png", "phases.png"}
-    assert names == (expected if results.layers is None else expected | {"layers_time.png", "operators_time.png"})
+    assert names == (expected if results.layers is None else expected | {"layers_time.png", "operators_time.png",
+                                                                              "memory_time.png"})
     assert all(min(png_size(picture.path)) > 300 for picture in pictures)
     assert {path.name for path in results.files.plots_dir.iterdir()} == names
+
+
+def test_memory_over_time(make: Make) -> None:
+    frame = make().memory
+    assert frame is not None
+    figure = plots.memory(frame)
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [10.5, 301.5, 0] and texts(figure) == ["peak 301.5 MB"]

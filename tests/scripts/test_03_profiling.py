@@ -56,12 +56,25 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
     assert list(operators) == [
         "operator", "calls", "input_shapes", "self_device_ms", "total_device_ms", "self_host_ms", "total_host_ms", "flops",
         "bytes_moved", "arithmetic_intensity", "memory_allocated_mb", "achieved_gflops_per_s", "achieved_gbytes_per_s",
-        "share_pct", "attainable_ms",
+        "share_pct", "attainable_ms", "ceiling", "ceiling_share",
     ]
     assert operators["share_pct"].sum() == pytest.approx(100)
     assert operators["flops"].sum() > 0
     layers = pd.read_csv(config.files.layers)
-    assert list(layers) == ["module", "kind", "layer_index", "calls", "time_ms", "self_time_ms", "share_pct"]
+    assert list(layers) == [
+        "module", "kind", "layer_index", "calls", "time_ms", "self_time_ms", "share_pct", "memory_kept_mb", "memory_peak_mb",
+    ]
+    assert layers.loc[layers["module"] == "model.layers.0", "memory_peak_mb"].item() > 0
+    assert sum(row["self_time_ms"] for row in found["layers_by_kind"]) == pytest.approx(layers["self_time_ms"].sum())
+    assert [row["layer_index"] for row in found["layers_by_index"]] == [0, 1, None]
+    assert found["kernels"] is None and found["not_measured"]["kernels"] == "no GPU was used"
+    assert not config.files.kernels.exists()
+    peak, predicted = found["memory"]["peak"], found["memory"]["prediction"]
+    assert peak["total_mb"] == pytest.approx(peak["weights_mb"] + peak["activations_mb"] + peak["workspace_mb"])
+    assert 0 < predicted["largest_batch_low"] <= predicted["largest_batch"] <= predicted["largest_batch_high"]
+    assert predicted["agrees_with_sweep"] is None, "there is no sweep"
+    allocated = pd.read_csv(config.files.memory)["allocated_mb"]
+    assert allocated.max() == pytest.approx(peak["activations_mb"] + peak["workspace_mb"])
     whole = layers.loc[layers["module"] == "(model)", "time_ms"].item()
     assert layers["self_time_ms"].sum() == pytest.approx(whole, rel=0.05)
     assert steps.reason_to_run(steps.step("03"), config) is None

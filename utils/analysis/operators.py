@@ -13,7 +13,7 @@ from utils.costs import OperatorCost, show_shapes
 COLUMNS = (
     "operator", "calls", "input_shapes", "self_device_ms", "total_device_ms", "self_host_ms", "total_host_ms", "flops",
     "bytes_moved", "arithmetic_intensity", "memory_allocated_mb", "achieved_gflops_per_s", "achieved_gbytes_per_s", "share_pct",
-    "attainable_ms",
+    "attainable_ms", "ceiling", "ceiling_share",
 )
 KEY = ["operator", "input_shapes"]
 
@@ -24,6 +24,7 @@ def join(times: pd.DataFrame, costs: Iterable[OperatorCost], batches: int, ceili
     FLOPs and bytes stand at the operator that was asked for; those that it is made of or called by have none, so that
     the column adds up. Achieved rates are over the total device time, shares over the sum of self device times
     (host times where the device's were not measured). Times are of the traced run, which tracing lengthens.
+    ``ceiling_share`` is attainable over total device time: 1 is at the ``ceiling`` that decides. Unknown FLOPs stay empty.
 
     Args:
         times: per batch, from the trace.
@@ -31,9 +32,10 @@ def join(times: pd.DataFrame, costs: Iterable[OperatorCost], batches: int, ceili
     """
     work = pd.DataFrame(
         [(cost.name, show_shapes(cost.input_shapes), cost.calls, cost.flops, cost.bytes_moved,
-          attainable_s(cost, ceilings)[0] * 1e3) for cost in costs],
-        columns=[*KEY, "counted_calls", "flops", "bytes_moved", "attainable_ms"],
+          *attainable_s(cost, ceilings)) for cost in costs],
+        columns=[*KEY, "counted_calls", "flops", "bytes_moved", "attainable_ms", "ceiling"],
     )
+    work["attainable_ms"] *= 1e3
     amounts = ["counted_calls", "flops", "bytes_moved", "attainable_ms"]
     work[amounts] = work[amounts].astype(float) / batches
     table = times.merge(work, how="outer", on=KEY)
@@ -46,6 +48,8 @@ def join(times: pd.DataFrame, costs: Iterable[OperatorCost], batches: int, ceili
         arithmetic_intensity=table["flops"] / table["bytes_moved"].replace(0.0, np.nan),
         achieved_gflops_per_s=table["flops"].replace(0.0, np.nan) / total_ms / 1e6,
         achieved_gbytes_per_s=table["bytes_moved"].replace(0.0, np.nan) / total_ms / 1e6,
+        ceiling=table["ceiling"].where(table["attainable_ms"].gt(0)),
+        ceiling_share=table["attainable_ms"].replace(0.0, np.nan) / total_ms,
     )
     return table.sort_values("share_pct", ascending=False, kind="stable", ignore_index=True)
 

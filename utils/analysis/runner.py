@@ -18,7 +18,7 @@ import torch
 from torch.profiler import record_function
 
 from utils import costs
-from utils.analysis import layers, operators, roofline, tracing, verdict, wins
+from utils.analysis import from_trace, layers, operators, roofline, tracing, verdict, wins
 from utils.analysis.forecast import Forecast, fit
 from utils.config_loader import Config
 from utils.core import console
@@ -245,19 +245,16 @@ def _detail(
     """Operators, layers, stacks and wins of one batch size; then everything into files."""
     workload, evidence = measured[size]
     loaded, files, steps = workload.loaded, config.files, config.profiling.trace_steps
+    step = partial(workload.run, span=record_function, encode=_in_new_thread)
     with layers.named_in_trace(loaded.model):
-        traced = tracing.trace(
-            lambda index: workload.run(index, record_function, _in_new_thread), steps=steps, device=loaded.device,
-            trace_file=files.trace,
-        )
+        traced = tracing.trace(step, steps=steps, device=loaded.device, trace_file=files.trace)
+    bare = tracing.bare_events(step, steps=steps, device=loaded.device) if loaded.device.type == "cuda" else []
     warnings += traced.warnings
     traced_inputs = [workload.inputs(index) for index in range(steps)]
     counted = costs.count(lambda: [workload.forward(inputs) for inputs in traced_inputs])
     table = operators.join(traced.operators, counted, steps, ceilings)
-    inputs = [workload.inputs(index) for index in range(len(workload.batches))] * REPEATS
-    layer_table, hook = layers.measure_layers(
-        loaded.model, lambda: [workload.forward(batch) for batch in inputs], len(inputs), loaded.device
-    )
+    forwards = [partial(workload.forward, workload.inputs(index)) for index in range(len(workload.batches))]
+    layer_table, by_layers = layers.time_layers(loaded.model, forwards, REPEATS, loaded.device, warnings)
     judged = [one for _, one in measured.values()]
     verdicts = {one.batch_size: verdict.decide(one) for one in judged}
     rows, too_large = _sweep_rows(config), set(sizes_to_profile(config, [])[0]) - measured.keys()
@@ -275,10 +272,7 @@ def _detail(
     result = {
         "schema_version": SCHEMA_VERSION, "device": str(loaded.device), "dtype": loaded.info.dtype, "ceilings": asdict(ceilings),
         "detail_batch_size": size, "tracing_overhead_ratio": traced.step_ms / evidence.total_ms,
-        "hooks": {
-            "forward_ms": evidence.forward_ms, "forward_by_layers_ms": float(layer_table["self_time_ms"].sum()),
-            "taken_out_us_per_call": sum(hook) * 1e6,
-        },
+        **by_layers,
         "batch_sizes": [
             {"batch_size": one.batch_size, **asdict(verdicts[one.batch_size]), "evidence": one.to_dict(),
              "padding_fraction": one.padding_fraction, "measured_ms": one.total_ms, "floor_ms": one.floor_ms}
@@ -288,6 +282,9 @@ def _detail(
         "further_wins": ranked[wins.MOST_WINS :], "main_bottleneck": _main_sentence(verdicts[size], turning, ranked),
         "verified_at": None, "warnings": list(dict.fromkeys(warnings)),
     }
+    layer_table = from_trace.add_kernels_and_memory(
+        result, layer_table, traced, bare, traced_inputs, workload.forward, loaded, _sweep_rows(config), config
+    )
     write_text(files.stacks, "\n".join(traced.stacks) + "\n")
     write_text(files.operators, table.to_csv(index=False, columns=list(operators.COLUMNS), lineterminator="\n"))
     write_text(files.layers, layer_table.to_csv(index=False, lineterminator="\n"))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -18,6 +21,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from utils.analysis.kernels import STEP, Event, merged_length
 from utils.analysis.roofline import synchronize
 from utils.core.artifacts import atomic_path
 from utils.costs import Shapes, show_shapes
@@ -26,8 +30,11 @@ ATTEMPTS = 3
 """Now and then an event's name comes out garbled and the whole trace cannot be read; the next one can."""
 
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
-STEP = "ProfilerStep"
-"""How the profiler calls the range of one step."""
+CUT = "The trace was cut short"
+COMPRESS_ABOVE_BYTES = 64_000_000
+"""A larger trace is written as ``trace.json.gz``, some 20 times smaller; Perfetto and chrome://tracing open that as it is."""
+MOST_BYTES = 256_000_000
+"""No more is written, uncompressed: chrome://tracing reads a trace into one string, and browsers allow 512 MB."""
 NO_KERNELS = (
     "The profiler saw no CUDA kernels (CUPTI is missing or not permitted here): device times of operators and the "
     "device's busy time are not measured; latencies come from the host's clock and CUDA events."
@@ -36,16 +43,17 @@ NO_KERNELS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """What a traced run says; ``busy_ms`` is None on the CPU and where no kernel was seen.
+    """What a traced run says.
 
     Args:
         operators: calls, times and memory by operator and tensor shapes, per step; device times NaN where no kernel was seen.
+        events: of the Chrome trace, also those that a large file leaves out; none where it was cut.
     """
 
     operators: pd.DataFrame
     stacks: tuple[str, ...]
     step_ms: float
-    busy_ms: float | None
+    events: Sequence[Event]
     warnings: tuple[str, ...]
 
 
@@ -58,7 +66,7 @@ def trace(step: Callable[[int], object], *, steps: int, device: torch.device, tr
     warnings: list[str] = []
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _trace_once(step, steps, device, trace_file, warnings)
+            return _trace_once(step, steps, device, trace_file, warnings, last=attempt == ATTEMPTS)
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             warnings.append(f"Trace {attempt} of at most {ATTEMPTS} could not be read ({error}); traced again.")
     raise RuntimeError(f"{ATTEMPTS} traces in a row could not be read: {warnings[-1]}")
@@ -70,6 +78,23 @@ def device_busy_ms(step: Callable[[int], object], *, steps: int, device: torch.d
         return None
     profiler, _ = _profiled(step, steps, device)
     return _busy_ms(profiler.events() or (), steps)
+
+
+def bare_events(step: Callable[[int], object], *, steps: int, device: torch.device) -> list[Event]:
+    """A Chrome trace's events without shapes, memory and stacks, whose recording delays the launches of kernels."""
+    profiler, _ = _profiled(step, steps, device)
+    return events_of(profiler)
+
+
+def events_of(profiler: profile) -> list[Event]:
+    """What the profiler recorded; nothing where it cannot be read."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(file))
+        try:
+            return list(json.loads(file.read_text(encoding="utf-8", errors="replace"))["traceEvents"])
+        except json.JSONDecodeError:
+            return []
 
 
 def _profiled(step: Callable[[int], object], steps: int, device: torch.device, **options: Any) -> tuple[profile, list[float]]:
@@ -87,7 +112,7 @@ def _profiled(step: Callable[[int], object], steps: int, device: torch.device, *
 
 
 def _trace_once(
-    step: Callable[[int], object], steps: int, device: torch.device, trace_file: Path, warnings: list[str]
+    step: Callable[[int], object], steps: int, device: torch.device, trace_file: Path, warnings: list[str], *, last: bool
 ) -> Trace:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the tracing library reports its start and stop to the terminal
     profiler, seconds = _profiled(
@@ -96,16 +121,16 @@ def _trace_once(
         experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True),
     )
     events: Any = profiler.events()
-    busy = _busy_ms(events, steps) if device.type == "cuda" else None
-    no_kernels = device.type == "cuda" and busy is None
+    no_kernels = device.type == "cuda" and _busy_ms(events, steps) is None
     stacks = collapse(events, on_device=device.type == "cuda" and not no_kernels)
     if not stacks:
         raise RuntimeError("the profiler recorded no events, so there are no call stacks")
     operators = _operator_times(profiler.key_averages(group_by_input_shape=True), steps, device, not no_kernels)
-    _export(profiler, trace_file)
+    chrome, cut = _export(profiler, trace_file, or_part=last)
+    said = cut or write_trace(trace_file, chrome)
     return Trace(
-        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, busy_ms=busy,
-        warnings=(*warnings, *([NO_KERNELS] if no_kernels else ())),
+        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, events=() if cut else chrome["traceEvents"],
+        warnings=(*warnings, *([NO_KERNELS] if no_kernels else ()), *([said] if said else ())),
     )
 
 
@@ -172,17 +197,73 @@ def _busy_ms(events: Iterable[Any], steps: int) -> float | None:
     return merged_length(intervals) / steps / 1e3 if intervals else None
 
 
-def merged_length(intervals: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of intervals."""
-    total, reached = 0.0, float("-inf")
-    for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
-
-
-def _export(profiler: profile, trace_file: Path) -> None:
+def _export(profiler: profile, trace_file: Path, *, or_part: bool) -> tuple[dict[str, Any], str | None]:
+    """The Chrome trace; with ``or_part``, of one that cannot be read the events before the cut, written, and a word on it."""
     with atomic_path(trace_file) as temporary:
         profiler.export_chrome_trace(str(temporary))
-        if not json.loads(temporary.read_text(encoding="utf-8")).get("traceEvents"):
-            raise RuntimeError("the profiler wrote a trace without events")
+        text = temporary.read_text(encoding="utf-8", errors="replace" if or_part else "strict")
+    try:
+        return json.loads(text), None
+    except json.JSONDecodeError:
+        if not or_part:
+            raise
+    part = {"traceEvents": events_before_cut(text)}
+    write_trace(trace_file, part)
+    return part, (
+        f"{CUT} (is the disk full?): {trace_file.name} holds the {len(part['traceEvents']):,} events before the cut; kernels and "
+        "memory, which come from it, are not measured."
+    )
+
+
+def events_before_cut(text: str) -> list[Event]:
+    """The whole events of a trace whose end is missing."""
+    events: list[Event] = []
+    decoder, between = json.JSONDecoder(), re.compile(r"[\s,]*")
+    start = re.search(r'"traceEvents"\s*:\s*\[', text)
+    position = start.end() if start else len(text)
+    with suppress(json.JSONDecodeError):
+        while found := between.match(text, position):
+            event, position = decoder.raw_decode(text, found.end())
+            events.append(event)
+    return events
+
+
+def write_trace(trace_file: Path, chrome: dict[str, Any]) -> str | None:
+    """Write the trace, compressed where it is large and without its bulkiest parts where it is too large; say so."""
+    plain = trace_file.with_name("trace.json")
+    packed = plain.with_name(f"{plain.name}.gz")
+    text = json.dumps(chrome)
+    whole_mb, left_out = len(text) / 1e6, []
+    for what, cut in CUTS.items():
+        if len(text) <= MOST_BYTES:
+            break
+        chrome = {**chrome, "traceEvents": cut(chrome["traceEvents"])}
+        text = json.dumps(chrome)
+        left_out.append(what)
+    large = len(text) > COMPRESS_ABOVE_BYTES
+    (plain if large else packed).unlink(missing_ok=True)  # an earlier run's
+    with atomic_path(packed if large else plain) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), 6) if large else text.encode())
+    if not large:
+        return None
+    without = f", without {' and '.join(left_out)} to stay below {MOST_BYTES / 1e6:.0f} MB" if left_out else ""
+    return f"The trace has {whole_mb:.0f} MB: it is written as {packed.name}{without}. Perfetto opens it as it is."
+
+
+def _without_call_stacks(events: Sequence[Event]) -> list[Event]:
+    return [{**event, "args": {k: v for k, v in event.get("args", {}).items() if k != "Call stack"}} for event in events]
+
+
+def _without_python(events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if event.get("cat") != "python_function"]
+
+
+def _first_step(events: Sequence[Event]) -> list[Event]:
+    ends = [event["ts"] + event["dur"] for event in events if event.get("ph") == "X" and event["name"].startswith(STEP)]
+    return [event for event in events if not ends or event.get("ts", 0) < min(ends)]
+
+
+CUTS: dict[str, Callable[[Sequence[Event]], list[Event]]] = {
+    "operators' call stacks": _without_call_stacks, "Python functions": _without_python, "steps after the first": _first_step,
+}
+"""What a trace that is too large does without, in this order; ``stacks.txt`` and ``operators.csv`` have it all."""

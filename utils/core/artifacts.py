@@ -61,7 +61,9 @@ class ResultFiles:
 
     @property
     def trace(self) -> Path:
-        return self.traces_dir / "trace.json"
+        """``trace.json``, or ``trace.json.gz`` where a large one was written compressed."""
+        packed = self.traces_dir / "trace.json.gz"
+        return packed if packed.exists() else self.traces_dir / "trace.json"
 
     @property
     def stacks(self) -> Path:
@@ -74,6 +76,18 @@ class ResultFiles:
     @property
     def layers(self) -> Path:
         return self.traces_dir / "layers.csv"
+
+    @property
+    def kernels(self) -> Path:
+        return self.traces_dir / "kernels.csv"
+
+    @property
+    def memory(self) -> Path:
+        return self.traces_dir / "memory.csv"
+
+    @property
+    def flame_graph(self) -> Path:
+        return self.traces_dir / "flamegraph.svg"
 
     @property
     def bottlenecks(self) -> Path:

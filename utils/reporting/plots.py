@@ -113,6 +113,7 @@ def write_plots(results: Results) -> tuple[Picture, ...]:
         (phases, results, files.plots_dir / "phases.png", "Where the time of a batch goes", "Stacked bars by batch size."),
         (layers, results.layers, files.plots_dir / "layers_time.png", "Time in the model's modules", "Bars by kind and layer."),
         (operators, results.operators, files.plots_dir / "operators_time.png", "Time by operator", "Bars, the longest on top."),
+        (memory, results.memory, files.plots_dir / "memory_time.png", "Memory over one batch", "Allocated, by time."),
     ]
     there = [item for item in wanted if item[1] is not None and not getattr(item[1], "empty", False)]
     for draw, source, path, *_ in there:
@@ -317,6 +318,19 @@ def operators(frame: pd.DataFrame) -> Figure:
     if not floor.empty:
         axes.plot(floor.to_numpy(), floor.index, "|", color=RED, markersize=13, markeredgewidth=2.5, label="at the ceilings")
         axes.legend(loc="lower right")
+    return figure
+
+
+def memory(frame: pd.DataFrame) -> Figure:
+    """``memory_time.png``: what is allocated while one traced batch runs."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.step(frame["time_ms"], frame["allocated_mb"], where="post", marker="", linewidth=1.1)
+    axes.fill_between(frame["time_ms"], frame["allocated_mb"], step="post", alpha=0.2, color=BLUE)
+    at, peak = max(zip(frame["time_ms"], frame["allocated_mb"], strict=True), key=lambda point: point[1])
+    axes.annotate(f"peak {number(peak, 'MB')}", (at, peak), xytext=(6, 4), textcoords="offset points", color=RED, fontsize=9)
+    axes.set(xlabel="time (ms, traced)", ylabel="allocated beyond the weights (MB)", ylim=(0, 1.15 * peak or 1))
+    axes.set_title("Memory over one batch")
     return figure
 
 

@@ -18,6 +18,7 @@ STEP_03 = "python scripts/03_detailed_profiling.py"
 STEP_03_MISSING = f"step 03 has not run; run it with the same --config: {STEP_03}"
 DIAGNOSIS_KEYS = {"batch_sizes", "wins", "main_bottleneck"}
 OPERATOR_NUMBERS = ("self_device_ms", "self_host_ms", "share_pct", "attainable_ms", "calls")
+KERNEL_NUMBERS = ("calls", "time_ms", "mean_us", "share_pct")
 LAYER_NUMBERS = ("calls", "time_ms", "self_time_ms", "share_pct", "layer_index")
 
 Row = Mapping[str, Any]
@@ -64,6 +65,8 @@ class Results:
     """``bottlenecks.json``."""
     operators: pd.DataFrame | None
     layers: pd.DataFrame | None
+    kernels: pd.DataFrame | None
+    memory: pd.DataFrame | None
     notes: tuple[str, ...]
     """What is missing or does not belong together."""
 
@@ -105,7 +108,9 @@ def read_results(files: ResultFiles) -> Results:
     return Results(
         files=files, metrics=metrics, sweeps=_split(*_with_mfu(metrics, diagnosis)), diagnosis=diagnosis,
         operators=_read_table(files.operators, ("operator", "input_shapes"), OPERATOR_NUMBERS),
-        layers=_read_table(files.layers, ("module", "kind"), LAYER_NUMBERS), notes=tuple(_notes(files, metrics, diagnosis)),
+        layers=_read_table(files.layers, ("module", "kind"), LAYER_NUMBERS),
+        kernels=_read_table(files.kernels, ("kernel", "category"), KERNEL_NUMBERS),
+        memory=_read_table(files.memory, (), ("time_ms", "allocated_mb")), notes=tuple(_notes(files, metrics, diagnosis)),
     )
 
 

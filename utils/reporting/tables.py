@@ -278,7 +278,7 @@ def time_column(frame: pd.DataFrame) -> str:
 def operators_table(frame: pd.DataFrame) -> Table:
     """The operators that take the most time themselves."""
     column = time_column(frame)
-    return _top_table(frame, column, f"The {TOP} operators with the most {column}, per batch of the traced run", {
+    return top_table(frame, column, f"The {TOP} operators with the most {column}, per batch of the traced run", {
         "operator": "Operator", "input_shapes": "Input shapes", "calls": "Calls", column: "Own time (ms)",
         "attainable_ms": "At the ceilings (ms)", "share_pct": "Share (%)",
     })
@@ -286,13 +286,13 @@ def operators_table(frame: pd.DataFrame) -> Table:
 
 def layers_table(frame: pd.DataFrame) -> Table:
     """The modules that take the most time themselves."""
-    return _top_table(frame, "self_time_ms", f"The {TOP} modules with the most time of their own, per forward", {
+    return top_table(frame, "self_time_ms", f"The {TOP} modules with the most time of their own, per forward", {
         "module": "Module", "kind": "Kind", "calls": "Calls", "self_time_ms": "Own time (ms)",
         "time_ms": "With children (ms)", "share_pct": "Share (%)",
     })
 
 
-def _top_table(frame: pd.DataFrame, by: str, caption: str, columns: dict[str, str]) -> Table:
+def top_table(frame: pd.DataFrame, by: str, caption: str, columns: dict[str, str]) -> Table:
     top = frame.sort_values(by, ascending=False, kind="stable").head(TOP)
     rows = zip(*(top[name] for name in columns), strict=True)
     cells = tuple(tuple(cell if isinstance(cell, str) else number(float(cell)) for cell in row) for row in rows)
@@ -313,9 +313,11 @@ def files_facts(results: Results) -> list[tuple[str, str]]:
         (files.html_report, "this report with pictures, for a browser"), (files.plots_dir, "the pictures"),
         (files.predictions_dir, "a prediction for every row"), (files.bottlenecks, "the verdict with its evidence"),
         (files.ceilings, "what the machine reaches at best, and which machine it is"),
-        (files.operators, "time by operator"), (files.layers, "time by module"),
+        (files.operators, "time by operator"), (files.layers, "time and memory by module"),
+        (files.kernels, "time by kernel of the GPU"), (files.memory, "memory over time"),
         (files.gpu_timeline, "every reading of the GPU, with its time"),
-        (files.trace, "the timeline: open it in ui.perfetto.dev"), (files.stacks, "call stacks for a flame graph"),
+        (files.trace, "the timeline: open it in ui.perfetto.dev"), (files.stacks, "call stacks"),
+        (files.flame_graph, "the flame graph of the call stacks"),
     )
     always = (files.html_report, files.plots_dir)  # written by the step that writes this
     return [(path.relative_to(files.results_dir).as_posix(), what) for path, what in listed if path in always or path.exists()]
