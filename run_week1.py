@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 from utils.config_loader import Config
 from utils.core import cli, console
+from utils.core.artifacts import read_json
 from utils.core.runner import run_step
-from utils.core.steps import STEPS, Step, reason_to_run
+from utils.core.steps import STEPS, Step, reason_to_run, step
 from utils.reporting.answers import answer_lines
 
+VERIFIER = "03"
 TITLE = "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS"
 
 
@@ -22,6 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
         flag = "--" + item.skip_flag.replace("_", "-")
         parser.add_argument(flag, action="store_true", help=f"leave out step {item.number}: {item.title.lower()}")
     parser.add_argument("--resume", action="store_true", help="skip each step whose inputs, settings and outputs are unchanged")
+    parser.add_argument("--verify", action="store_true", help=f"in step 03, {cli.VERIFY_HELP}")
     parser.add_argument("--dry-run", action="store_true", help="say what would run and why, and run nothing")
     return parser
 
@@ -33,9 +36,16 @@ def decide(item: Step, config: Config, args: argparse.Namespace, earlier_runs: b
     if not args.resume:
         return True, "asked for"
     reason = reason_to_run(item, config)
+    if reason is None and args.verify and item.number == VERIFIER and not suggestions_tried(config):
+        reason = "--verify"
     if reason is None and args.dry_run and earlier_runs:
         return True, "if an earlier step changes what it reads"
     return (True, reason) if reason else (False, "unchanged since it last finished")
+
+
+def suggestions_tried(config: Config) -> bool:
+    """Whether step 03 has tried what it suggests."""
+    return bool(read_json(config.files.bottlenecks, made_by=f"python scripts/{step(VERIFIER).script}").get("verified_at"))
 
 
 def body(config: Config, args: argparse.Namespace) -> None:
@@ -46,7 +56,8 @@ def body(config: Config, args: argparse.Namespace) -> None:
         wanted, why = decide(item, config, args, bool(ran))
         console.say(f"\n[{item.number}] {item.title}: {'run' if wanted else 'skip'} ({why})")
         if wanted and not args.dry_run:
-            seconds = run_step(item, cli.common_arguments(args))
+            verify = ["--verify"] if args.verify and item.number == VERIFIER else []
+            seconds = run_step(item, [*cli.common_arguments(args), *verify])
             console.say(f"[{item.number}] done in {seconds:,.1f} s")
         if wanted:
             ran.append(item.number)

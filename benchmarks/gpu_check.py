@@ -75,13 +75,14 @@ def parts(work: Path, dry_run: bool) -> list[Part]:
     report = work / "tests.xml"
     pytest = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}", str(tests)]
     return [
-        benchmark("known_times", 45),
+        benchmark("known_times", 35),
+        benchmark("known_answers", 45, "--quick"),
         benchmark("gpu_devices", 30),
         benchmark("overhead", 40, "--quick", "--rounds", "5"),
-        benchmark("measurement_peers", 45, "--quick", "--rounds", "5"),
-        Part(name="tests/gpu", command=pytest, seconds=60, needs=tests, rows=lambda code: test_rows(report, code)),
+        benchmark("measurement_peers", 35, "--quick", "--rounds", "5"),
+        Part(name="tests/gpu", command=pytest, seconds=50, needs=tests, rows=lambda code: test_rows(report, code)),
         *(pipeline(work, dtype, dry_run) for dtype in ("float32", "bfloat16")),
-        benchmark("evaluation_peers", 110, *([] if dry_run else peers)),
+        benchmark("evaluation_peers", 95, *([] if dry_run else peers)),
         benchmark("repeatability", 40, "--processes", "3", "--runs", "10"),
     ]
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
+
+from utils import costs
+from utils.analysis import operators, roofline, tracing
+from utils.analysis.verdict import Evidence
+from utils.config_loader import Config, load_config
+from utils.model_utils import LoadedModel, load_model
 
 CALIBRATION_CYCLES = 200_000_000
 """About a tenth of a second on a data-centre GPU: long against the resolution of CUDA events (0.5 us)."""
@@ -128,3 +140,94 @@ def small_qwen2(device: torch.device, *, layers: int = 2, width: int = 128, seed
         id2label=dict(enumerate(map(str, range(23)))), use_cache=False,
     )
     return Qwen2ForSequenceClassification(config).eval().to(device)
+
+
+def large_product(device: torch.device) -> Callable[[], object]:
+    """A square matrix product."""
+    size = 8192 if device.type == "cuda" else 512  # on the CPU short enough to have a core for itself while it runs
+    left, right, out = (torch.ones(size, size, device=device) for _ in range(3))
+    return partial(torch.mm, left, right, out=out)
+
+
+def element_wise_chain(device: torch.device) -> Callable[[], object]:
+    """Four additions to a tensor that no cache holds."""
+    tensor = torch.ones(1 << (28 if device.type == "cuda" else 24), device=device)
+    return lambda: [tensor.add_(1.0) for _ in range(4)]
+
+
+def tiny_operators(device: torch.device) -> Callable[[], object]:
+    """Thousands of additions of one element."""
+    one = torch.ones(1, device=device)
+    return lambda: [torch.add(one, one) for _ in range(3000)]
+
+
+@torch.inference_mode()
+def operator_evidence(run: Callable[[], object], ceilings: roofline.Ceilings, device: torch.device) -> Evidence:
+    """Evidence of a workload that is no model: its operators are the forward, and there is no input."""
+    counted = costs.count(run)
+    limited: dict[str, float] = defaultdict(float)
+    for cost in counted:
+        seconds, limit = operators.attainable_s(cost, ceilings)
+        limited[limit] += seconds * 1e3
+    return Evidence(
+        device=device.type, batch_size=1, tokenize_ms=0.0, host_to_device_ms=0.0, device_to_host_ms=0.0,
+        forward_ms=min(roofline.timed(run, device) for _ in range(10)) * 1e3, matmul_limited_ms=limited["matmul"],
+        copy_limited_ms=limited["copy"], op_calls=sum(cost.calls for cost in counted), dispatch_us=ceilings.dispatch_s * 1e6,
+        flops=sum(cost.flops or 0 for cost in counted), bytes_moved=sum(cost.bytes_moved for cost in counted),
+        device_busy_ms=tracing.device_busy_ms(lambda _: run(), steps=3, device=device),
+    )
+
+
+class SleepingTokenizer:
+    """A real tokenizer that sleeps before each call."""
+
+    def __init__(self, inner: Any, seconds: float) -> None:
+        self._inner, self._seconds = inner, seconds
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        time.sleep(self._seconds)
+        return self._inner(*args, **settings)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class SlowModule(torch.nn.Module):
+    """Any module, made slower by ``seconds``: a busy loop on the CPU, a spinning kernel on CUDA. 0 takes the slowness away."""
+
+    def __init__(self, inner: torch.nn.Module, seconds: float, rate: float) -> None:
+        super().__init__()
+        self.inner, self.seconds, self.rate = inner, seconds, rate
+
+    def forward(self, *args: Any, **settings: Any) -> Any:
+        if self.rate:
+            torch.cuda._sleep(round(self.seconds * self.rate))
+        else:
+            end = time.perf_counter() + self.seconds
+            while time.perf_counter() < end:
+                for _ in range(500):  # a tracer sees every call, so few of them
+                    pass
+        return self.inner(*args, **settings)
+
+
+def padded_lengths(batch_size: int) -> list[int]:
+    """Tokens of the texts of one batch of 16 or 64, of which exactly 90% is padding."""
+    long, short = {16: (250, 10), 64: (490, 42)}[batch_size]
+    return [long] + [short] * (batch_size - 1)
+
+
+def ready(folder: Path, model: Any, lengths: Sequence[int], *settings: str) -> tuple[LoadedModel, Config]:
+    """The model saved and loaded as any other, with the word tokenizer, and a data set of texts of these lengths."""
+    model.save_pretrained(folder / "model")
+    word_tokenizer().save_pretrained(folder / "model")
+    labels = list(model.config.id2label.values())
+    texts = pd.DataFrame({"text": map(text_of, lengths), "labels": labels[0], "label_id": 0})
+    texts.to_csv(folder / "val_df.csv", index=False)
+    mapping = {"label2id": model.config.label2id, "id2label": model.config.id2label, "num_labels": len(labels)}
+    (folder / "label_mappings.json").write_text(json.dumps(mapping), encoding="utf-8")
+    config = load_config("configs/config.yaml", [
+        f"model.name={folder / 'model'}", f"model.device={model.device}", f"dataset.local_path={folder / 'val_df.csv'}",
+        f"dataset.sample_sizes=[{len(lengths)}]", f"output.results_dir={folder / 'results'}", *settings,
+    ])
+    # Loading makes a Qwen2's own byte-level tokenizer of any that lies beside one.
+    return replace(load_model(config), tokenizer=word_tokenizer()), config

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -12,26 +13,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 from utils.analysis.runner import analyse
+from utils.analysis.verify import verify
 from utils.config_loader import Config
 from utils.core import cli, console, steps
 from utils.model_utils import check_max_length, load_model
+from utils.reporting.tables import verified_lines, wins
 
 
-def body(config: Config) -> None:
+def body(config: Config, args: argparse.Namespace) -> None:
     loaded = load_model(config)
     check_max_length(config.profiling.max_length, loaded.model)
     found = analyse(loaded, config)
     for warning in found["warnings"]:
         console.warn(warning)
-    lines = [found["main_bottleneck"]]
-    for number, win in enumerate(found["wins"], start=1):
-        setting = f" (--set {win['setting']})" if win["setting"] else ""
-        lines.append(f"{number}. {win['title']}: up to {win['win_ms']:.3g} ms, {win['win_pct']:.0f}% of the batch time")
-        lines.append(f"   {win['evidence']}; try: {win['try']}{setting}")
-    console.block("BOTTLENECK ANALYSIS", lines)
+    console.block("BOTTLENECK ANALYSIS", [found["main_bottleneck"], *(f"{i}. {win}" for i, win in enumerate(wins(found), 1))])
+    if args.verify:
+        found = verify(loaded, config, found)
+        console.block("SUGGESTIONS TRIED", verified_lines(found))
     console.say(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
     steps.record_finished(steps.step("03"), config)
 
 
+def main() -> int:
+    parser = cli.make_parser(__doc__ or "", "python scripts/03_detailed_profiling.py --config configs/demo.yaml --verify")
+    parser.add_argument("--verify", action="store_true", help=cli.VERIFY_HELP)
+    return cli.run_script(parser, body, alone=True)
+
+
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__, alone=True))
+    raise SystemExit(main())

@@ -223,10 +223,21 @@ def load_config(path: str | Path = "configs/config.yaml", overrides: Iterable[st
     settings = _read_yaml(file)
     for override in overrides:
         _apply(settings, override)
+    return _validated(settings, file)
+
+
+def changed(config: Config, override: str) -> Config:
+    """The same settings but for one ``dotted.key=VALUE``, checked as a file's are."""
+    settings = config.to_dict()
+    _apply(settings, override)
+    return _validated(settings, f"--set {override}")
+
+
+def _validated(settings: dict[str, Any], where: object) -> Config:
     try:
         return Config.model_validate(_lists_to_tuples(settings))
     except ValidationError as error:
-        raise _refusal(error, file) from error
+        raise _refusal(error, where) from error
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -275,7 +286,7 @@ def _lists_to_tuples(value: Any) -> Any:
     return value
 
 
-def _refusal(error: ValidationError, file: Path) -> ConfigError:
+def _refusal(error: ValidationError, where: object) -> ConfigError:
     """One message for all that is wrong, the first problem first."""
     problems: dict[str, list[Any]] = {}
     for detail in error.errors():
@@ -285,7 +296,7 @@ def _refusal(error: ValidationError, file: Path) -> ConfigError:
         problems.setdefault(".".join(keys), []).append(detail)
     lines = [_describe(dotted, details) for dotted, details in problems.items()]
     first = next(iter(problems)).split(".")
-    return ConfigError("\n".join(lines), where=file, fix=_nearest(first))
+    return ConfigError("\n".join(lines), where=where, fix=_nearest(first))
 
 
 def _describe(dotted: str, details: list[Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,28 @@ def test_attainable() -> None:
     assert given.attainable_s(0, 0) == (0.0, "copy")
 
 
+def test_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, calls = ceilings(bfloat16_matmul_flops_per_s=2e9, measured_at="2030-01-01T00:00:00+0000"), []
+
+    def measure(*_: Any) -> roofline.Ceilings:
+        calls.append(1)
+        return given
+
+    monkeypatch.setattr(roofline, "measure", measure)
+    file, cpu = tmp_path / "ceilings.json", torch.device("cpu")
+    assert roofline.ceilings_of(cpu, torch.float32, file) == roofline.ceilings_of(cpu, torch.float32, file) == given
+    assert len(calls) == 1 and given.faster_products == {"model.dtype=bfloat16": 2.0}
+    roofline.ceilings_of(cpu, torch.bfloat16, file)
+    assert len(calls) == 2, "another precision"
+    kept = json.loads(file.read_text())
+    kept["machine"]["torch"]["num_threads"] += 1
+    for left in (json.dumps(kept), json.dumps({**kept, "machine": {}}), "{"):
+        file.write_text(left)
+        roofline.ceilings_of(cpu, torch.bfloat16, file)
+        assert json.loads(file.read_text())["machine"]["dtype"] == "torch.bfloat16"
+    assert len(calls) == 5, "other threads, another machine, damaged"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_measured_here(dtype: torch.dtype) -> None:
     found = roofline.measure(torch.device("cpu"), dtype)
@@ -35,5 +59,6 @@ def test_measured_here(dtype: torch.dtype) -> None:
     assert [size for size, _ in found.copy_points] == [2 * size for size in roofline.COPY_BYTES["cpu"]]
     assert 1e-8 < found.dispatch_s < 1e-3
     assert found.matmul_spread_pct >= 0 and found.copy_spread_pct >= 0
-    assert found.bfloat16_matmul_flops_per_s is None
+    assert (found.bfloat16_matmul_flops_per_s is not None) == (dtype == torch.float32), "of bfloat16 it is the ceiling itself"
+    assert found.tf32_matmul_flops_per_s is None, "no CUDA device"
     assert found.dtype == str(dtype).removeprefix("torch.")

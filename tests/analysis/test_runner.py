@@ -12,9 +12,18 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+)
 
 from tests import support
 from tests.analysis.test_kernels import TRACE
+from utils import costs
 from utils.analysis import from_trace, memory, roofline, runner, tracing, verdict
 from utils.config_loader import Config
 from utils.core.errors import UserError
@@ -96,6 +105,25 @@ def test_padding_is_counted(loaded: LoadedModel, ceilings: roofline.Ceilings) ->
     assert evidence.padding_fraction == pytest.approx((lengths[1] - lengths[0]) / (2 * lengths[1]))
 
 
+def test_doubling_is_tried_on_a_typical_batch(
+    loaded: LoadedModel, ceilings: roofline.Ceilings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short first text alone would make every text look like overhead."""
+    seen = []
+    monkeypatch.setattr(runner, "_doubling_growth", lambda _, inputs: seen.append(inputs["input_ids"].shape[1]))
+    sound = loaded.model.forward
+
+    def by_tokens(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(kwargs["input_ids"].numel() * 2e-4)  # the workload itself
+        return sound(*args, **kwargs)
+
+    monkeypatch.setattr(loaded.model, "forward", by_tokens)
+    texts = ["a", *(f"books number {i} " * 4 for i in range(5))]
+    with torch.inference_mode():
+        runner.measure_size(loaded, texts, 1, 64, ceilings, [])
+    assert seen[0] > 10
+
+
 def test_a_batch_of_empty_texts(loaded: LoadedModel, ceilings: roofline.Ceilings) -> None:
     with torch.inference_mode():
         _, evidence = runner.measure_size(loaded, ["", "books"], 1, 64, ceilings, [])
@@ -115,11 +143,29 @@ def test_a_size_that_does_not_fit_is_left_out(
 
     monkeypatch.setattr(runner, "measure_size", short_of_memory)
     found = runner.analyse(loaded, config)
+    assert json.loads(config.files.bottlenecks.read_text())["wins"] == found["wins"] and config.files.ceilings.exists()
     assert [row["batch_size"] for row in found["batch_sizes"]] == [1] and found["detail_batch_size"] == 1
     assert any("Batch size 4 does not fit" in warning for warning in found["warnings"])
     config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[4]")
     with pytest.raises(UserError, match="No batch size fits"):
         runner.analyse(loaded, config)
+
+
+def test_the_sweep_says_where_larger_batches_stop_helping(tmp_path: Path, tiny_model: Path, loaded: LoadedModel) -> None:
+    config = support.small_config(tmp_path, tiny_model, "profiling.trace_steps=1")
+    speeds = {1: (100.0, 0.0), 2: (200.0, 0.1), 4: (190.0, 0.6)}
+    rows = [{"batch_size": size, "status": "ok", "sample_size": 8, "padding_fraction": padding,
+             "throughput_samples_per_sec_mean": rate} for size, (rate, padding) in speeds.items()]
+    smaller_sample = {**rows[0], "sample_size": 4, "throughput_samples_per_sec_mean": 1e6}
+    write_metrics(config, batch_size_profiling=[smaller_sample, *rows, {"batch_size": 8, "status": "oom", "sample_size": 8}])
+    found = runner.analyse(loaded, config)
+    assert found["detail_batch_size"] == 2 and [row["batch_size"] for row in found["batch_sizes"]] == [1, 2, 4]
+    changes = found["verdict_changes"]
+    assert (changes["batch_size"], changes["because"], changes["source"]) == (2, "padding", "the sweep")
+    assert changes["sentence"] in found["main_bottleneck"] and "Confidence: " in found["main_bottleneck"]
+    assert "batch size" not in [win["title"] for win in found["wins"] + found["further_wins"]], "the sweep has tried 4"
+    write_metrics(config, batch_size_profiling=rows, config={"model": {"name": "another"}})
+    assert runner.analyse(loaded, config)["verdict_changes"]["source"] == "the profiled batch sizes"
 
 
 def test_memory_is_held_against_the_sweep(tmp_path: Path, tiny_model: Path, loaded: LoadedModel) -> None:
@@ -167,3 +213,50 @@ def test_operators_are_scaled_to_the_untraced_forward() -> None:
     product = groups["matrix product"]
     assert (product.attainable_ms, product.calls) == (0.25, 1), "a composite operator's calls are those of its parts"
     assert runner.group_operators(table.assign(self_device_ms=math.nan), 2.0) == ()
+
+
+ENCODERS: dict[str, Any] = {
+    "bert": (BertForSequenceClassification, BertConfig(
+        vocab_size=320, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)),
+    "distilbert": (DistilBertForSequenceClassification, DistilBertConfig(
+        vocab_size=320, dim=32, n_layers=3, n_heads=4, hidden_dim=64)),
+    "modernbert": (ModernBertForSequenceClassification, ModernBertConfig(
+        vocab_size=320, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, pad_token_id=0)),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_model_that_is_no_qwen2(kind: str, tmp_path: Path) -> None:
+    """The whole analysis: kinds fall back to class names, and nothing that is unknown counts as none."""
+    make, architecture = ENCODERS[kind]
+    make(architecture).save_pretrained(tmp_path / "model")
+    support.build_tokenizer().save_pretrained(tmp_path / "model")
+    config = support.small_config(tmp_path, tmp_path / "model", "profiling.trace_steps=1")
+    model = load_model(config)
+    found = runner.analyse(replace(model, tokenizer=support.build_tokenizer()), config)
+    assert [row["batch_size"] for row in found["batch_sizes"]] == [1, 4] and found["wins"]
+    for row in found["batch_sizes"]:
+        assert row["evidence"]["flops"] > 2 * 3 * 32 * 64 * row["batch_size"], "the layers' products at least"
+        assert row["confidence"] == "low" or not row["evidence"]["unknown_operators"] or row["verdict"] == "input-bound"
+    layers = pd.read_csv(config.files.layers)
+    assert "Linear" in set(layers["kind"]), "kinds that only a Qwen2 has names for fall back to the class"
+    assert set(layers["layer_index"].dropna()) == {0, 1, 2}
+    assert pd.read_csv(config.files.operators)["flops"].sum() > 0
+
+
+def test_an_operator_without_a_formula_is_no_operator_without_flops(
+    loaded: LoadedModel, ceilings: roofline.Ceilings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = costs.count_flops
+
+    def no_formula(func: Any, *rest: Any) -> int | None:
+        return None if func._schema.name == "aten::silu" else sound(func, *rest)
+
+    monkeypatch.setattr(costs, "count_flops", no_formula)
+    with torch.inference_mode():
+        _, evidence = runner.measure_size(loaded, support.TEXTS[:4], 4, 64, ceilings, [])
+    assert evidence.unknown_operators == ("aten::silu",)
+    assert evidence.flops > 0 and evidence.bytes_moved > 0
+    assert verdict.decide(evidence).confidence == "low", "what it computes is not known"
+    known = replace(evidence, unknown_operators=(), time_spread=0.0, ceiling_spread=0.0)
+    assert verdict.decide(known).confidence == "high"

@@ -1,20 +1,13 @@
-"""Verdicts on numbers, and on real workloads whose bottleneck is known by construction."""
+"""Verdicts on numbers; on real workloads: test_known_answers.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
-from utils import costs
-from utils.analysis import operators, roofline
-from utils.analysis.verdict import Evidence, Group, decide, find_wins
-from utils.config_loader import ModelConfig
-
-CPU = torch.device("cpu")
+from utils.analysis.verdict import Evidence, Speed, decide, turning_point
 
 
 def evidence(**changes: Any) -> Evidence:
@@ -32,7 +25,7 @@ def evidence(**changes: Any) -> Evidence:
         ({}, "none-near"),
         ({"tokenize_ms": 30.0}, "input-bound"),
         ({"tokenize_ms": 3.0, "host_to_device_ms": 4.0, "device_to_host_ms": 3.1}, "input-bound"),
-        ({"tokenize_ms": 10.0}, "none-near"),  # exactly half
+        ({"tokenize_ms": 10.0}, "input-bound"),  # exactly half
         ({"matmul_limited_ms": 6.0, "copy_limited_ms": 0.0}, "compute-bound"),
         ({"matmul_limited_ms": 0.0, "copy_limited_ms": 6.0}, "memory-bound"),
         ({"matmul_limited_ms": 2.5, "copy_limited_ms": 4.0}, "memory-bound"),
@@ -56,76 +49,57 @@ def test_none_near_names_the_largest() -> None:
     assert "memory is largest with 30%" in decide(evidence(copy_limited_ms=3.0)).sentence
 
 
+def test_padding_is_weighed() -> None:
+    sentence = decide(evidence(padding_fraction=0.6)).sentence
+    assert "60% of its tokens are padding, which takes 59% of the forward pass" in sentence, "starting operators does not shrink"
+    assert "padding" not in decide(evidence(padding_fraction=0.6, op_calls=9000)).sentence, "it costs nothing beside the overhead"
+
+
+@pytest.mark.parametrize(
+    ("changes", "confidence"),
+    [
+        ({"matmul_limited_ms": 8.0, "copy_limited_ms": 0.0}, "high"),
+        ({"matmul_limited_ms": 8.0, "copy_limited_ms": 0.0, "time_spread": 0.5}, "low"),
+        ({"matmul_limited_ms": 8.0, "copy_limited_ms": 0.0, "ceiling_spread": 0.5}, "low"),
+        ({"matmul_limited_ms": 8.0, "copy_limited_ms": 0.0, "unknown_operators": ("my::op",)}, "low"),
+        ({"matmul_limited_ms": 5.9, "copy_limited_ms": 0.0, "op_calls": 9000, "time_spread": 0.05}, "low"),  # a rule before
+        ({"tokenize_ms": 90.0, "unknown_operators": ("my::op",)}, "high"),  # whatever it computes
+        ({"time_spread": 0.1}, "high"),
+    ],
+)
+def test_confidence(changes: dict[str, Any], confidence: str) -> None:
+    found = decide(evidence(**changes))
+    assert found.confidence == confidence, (found.number, found.threshold)
+
+
 def test_evidence_is_consistent() -> None:
     found = evidence(matmul_limited_ms=8.0, copy_limited_ms=8.0)
     assert found.floor_ms == 10.0, "the floor is never above what was measured"
     assert max(found.shares.values()) <= 1
     assert found.to_dict()["memory_share"] == 0.8
+    assert evidence(padding_fraction=0.5).to_dict()["padding_ms"] == pytest.approx(0.5 * (10 - 0.1))
     assert evidence(doubling_growth=0.2).overhead_ms == pytest.approx(20 - 12 - 4)
 
 
-def test_wins() -> None:
-    found = evidence(padding_fraction=0.5, tokenize_ms=2.5)
-    groups = (Group(kind="attention", measured_ms=4.0, attainable_ms=1.0, calls=10),
-              Group(kind="copy", measured_ms=1.0, attainable_ms=0.5, calls=10))
-    wins = find_wins(found, groups, ModelConfig(attn_implementation="eager"), (1, 4))
-    assert [win["title"] for win in wins] == ["padding", "slow operators: attention", "tokenising and copying"]
-    assert [win["win_ms"] for win in wins] == pytest.approx([0.5 * (10 - 0.1), 4 - 1 - 0.01, 2.5])
-    assert wins[0]["win_pct"] == pytest.approx(100 * wins[0]["win_ms"] / 12.5)
-    assert [win["setting"] for win in wins] == ["evaluation.batching=token_budget", "model.attn_implementation=sdpa", None]
-    assert wins[0]["try"] == "group texts of like length"
+def turning(*rows: tuple[int, float, float], then: str = "compute-bound") -> dict[str, Any]:
+    verdicts = {1: decide(evidence(op_calls=9000)), 64: replace(decide(evidence()), verdict=then)}
+    return turning_point([Speed(batch_size=b, samples_per_s=s, padding_fraction=p) for b, s, p in rows], "the sweep", verdicts)
 
 
-def test_wins_of_overhead_and_precision() -> None:
-    found = evidence(device="cuda", device_busy_ms=3.0, tokenize_ms=0.01, batch_size=4, matmul_limited_ms=1.5)
-    wins = find_wins(found, (), ModelConfig(), (1, 4), 3.0)
-    assert [win["title"] for win in wins] == ["overhead", "precision"]
-    assert [win["win_ms"] for win in wins] == pytest.approx([7.0, 1.5 * (1 - 1 / 3) + 1.0])
-    assert [win["setting"] for win in wins] == ["profiling.batch_sizes=[1,4,8]", "model.dtype=bfloat16"]
+def test_where_larger_batches_stop_helping() -> None:
+    found = turning((1, 10, 0.0), (8, 40, 0.0), (64, 41, 0.0))
+    assert (found["batch_size"], found["from_verdict"], found["because"]) == (8, "overhead-bound", "compute-bound")
+    assert found["sentence"] == "From batch size 8 on larger batches stop helping, because batch size 64 is compute-bound."
+    padded = turning((1, 40, 0.0), (8, 39, 0.4), (64, 30, 0.7))
+    assert (padded["batch_size"], padded["because"]) == (1, "padding"), "100 tokens a second against 40: all but padding pays"
+    assert "0% to 70%" in padded["sentence"]
+    assert turning((1, 40, 0.0), (8, 39, 0.1), (64, 30, 0.2))["because"] == "compute-bound", "no more tokens a second either"
+    for then in ("none-near", "overhead-bound"):
+        unknown = turning((1, 40, 0.0), (64, 30, 0.0), then=then)
+        assert unknown["because"] is None and "no ceiling is near" in unknown["sentence"]
 
 
-def test_nothing_to_win() -> None:
-    assert find_wins(evidence(tokenize_ms=0.0, op_calls=0), (), ModelConfig(), (1, 4)) == []
-
-
-def measured(run: Callable[[], object], ceilings: roofline.Ceilings) -> Evidence:
-    """Evidence of a workload that is no model."""
-    counted = costs.count(run)
-    limited = {"matmul": 0.0, "copy": 0.0}
-    for cost in counted:
-        seconds, limit = operators.attainable_s(cost, ceilings)
-        limited[limit] += seconds * 1e3
-    with torch.inference_mode():
-        seconds = min(roofline.timed(run, CPU) for _ in range(5))
-    return evidence(
-        tokenize_ms=0.0, forward_ms=seconds * 1e3, matmul_limited_ms=limited["matmul"], copy_limited_ms=limited["copy"],
-        op_calls=sum(cost.calls for cost in counted), dispatch_us=ceilings.dispatch_s * 1e6,
-    )
-
-
-def large_product() -> Callable[[], object]:
-    left, right, out = (torch.ones(1024, 1024) for _ in range(3))
-    return partial(torch.mm, left, right, out=out)
-
-
-def element_wise_chain() -> Callable[[], object]:
-    tensor = torch.ones(1 << 24)
-    return lambda: [tensor.add_(1.0) for _ in range(4)]
-
-
-def tiny_operators() -> Callable[[], object]:
-    one = torch.ones(1)
-    return lambda: [torch.add(one, one) for _ in range(3000)]
-
-
-@pytest.mark.parametrize(
-    ("make", "expected"),
-    [(large_product, "compute-bound"), (element_wise_chain, "memory-bound"), (tiny_operators, "overhead-bound")],
-)
-def test_known_answers(make: Callable[[], Callable[[], object]], expected: str) -> None:
-    run, verdicts = make(), []
-    for _ in range(4):  # ceilings and workload are measured one after the other: another process may come between
-        verdicts.append(decide(measured(run, roofline.measure(CPU, torch.float32))))
-        if verdicts[-1].verdict == expected:
-            return
-    pytest.fail(f"expected {expected}: {[verdict.sentence for verdict in verdicts]}")
+def test_larger_batches_may_help_to_the_end() -> None:
+    for rows in (((1, 10, 0.0), (64, 20, 0.0)), ((64, 20, 0.0),)):
+        found = turning(*rows)
+        assert found["batch_size"] is None and found["because"] is None and "up to the largest batch size, 64" in found["sentence"]

@@ -11,7 +11,16 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import common, gpu_check, gpu_devices, known_times, measurement_peers, overhead, repeatability
+from benchmarks import (
+    common,
+    gpu_check,
+    gpu_devices,
+    known_answers,
+    known_times,
+    measurement_peers,
+    overhead,
+    repeatability,
+)
 from benchmarks.common import MISS, NOT_HERE, PASS, REPORTED
 from benchmarks.gpu_check import Part
 from utils.core.artifacts import PROJECT_ROOT
@@ -149,7 +158,7 @@ def test_only_wheels_that_are_missing_are_installed(tmp_path: Path) -> None:
     assert gpu_check.missing_wheels(tmp_path) == [str(tmp_path / "no_such_package-1.0-py3-none-any.whl")]
 
 
-@pytest.mark.parametrize("module", [known_times, overhead, measurement_peers, repeatability, gpu_devices])
+@pytest.mark.parametrize("module", [known_answers, known_times, overhead, measurement_peers, repeatability, gpu_devices])
 def test_every_benchmark_has_help_with_an_example(module: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         module.main(["--help"])

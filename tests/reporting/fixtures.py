@@ -159,9 +159,16 @@ def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
          "floor_ms": item["latency_per_batch_ms_mean"] * 0.4}
         for item in rows if item["status"] == "ok"
     ]
+    no_figures = dict.fromkeys(("measured_speedup", "ci95", "label_agreement", "rounds", "num_texts"))
+    tried = [
+        {"predicted_speedup": 2.0, "measured_speedup": 1.93, "ci95": [1.9, 1.96], "label_agreement": 0.9988, "rounds": 7,
+         "num_texts": 100, "reason": None},
+        {**no_figures, "predicted_speedup": 1.5, "reason": "invented, it does not fit"}, None,
+    ]
     wins = [
         {"title": f"Invented win {i}", "cause": f"Cause {i}.", "win_ms": 41.7 / i, "win_pct": 23.5 / i, "try": f"remedy {i}",
-         "setting": "evaluation.batching" if i == 1 else None, "evidence": {}} for i in (1, 2, 3)
+         "predicted_speedup": 1 + 1 / i, "prediction": "at most" if i == 2 else "estimate", "evidence": f"Evidence {i}",
+         "setting": "evaluation.batching" if i == 1 else None, "verified": tried[i - 1]} for i in (1, 2, 3)
     ]
     return {
         "schema_version": 2, "device": device, "dtype": "float32", "ceilings": {"matmul_flops_per_s": 1e11},

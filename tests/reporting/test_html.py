@@ -63,6 +63,7 @@ def test_figures_equal_the_files(make: Make) -> None:
         assert f'<td class="word">{item["label"]}</td><td>{item["precision"]:.4f}</td><td>{item["recall"]:.4f}</td>' in text
     assert '<td class="word">out of memory</td><td>–</td>' in text
     assert "0.9207" in text and "494,053,376" in text and "profiling.batch_sizes" in text
+    assert "measured 1.93 (95% interval 1.90 to 1.96" in text and "not tried: invented, it does not fit" in text
 
 
 @pytest.mark.parametrize("gpu", [True, False])

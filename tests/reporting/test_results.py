@@ -12,6 +12,7 @@ from tests.reporting import fixtures
 from tests.reporting.conftest import Make
 from utils.core.errors import UserError
 from utils.reporting.results import STEP_02, STEP_03, read_results, reason
+from utils.reporting.tables import batch_table
 
 
 def test_all_files_are_read(make: Make) -> None:
@@ -80,3 +81,20 @@ def test_reason_is_what_follows_the_name() -> None:
     assert reason("energy_per_sample_j", ["gpu_power, energy: the window is too short"]) == "the window is too short"
     assert reason("peak_gpu_mem", ["cv: high", "GPU figures: not on CUDA"]) == "not on CUDA"
     assert reason("mfu", ["GPU figures: not on CUDA", "gpu_util: short"]) is None
+
+
+def test_mfu_is_joined_from_the_ceilings(make: Make) -> None:
+    results = make()
+    row = results.sweep.rows[0]
+    assert row["mfu"] == pytest.approx(1e12 * row["achieved_tflops"] / 1e11)
+    assert not any(warning.startswith("mfu") for warning in row["warnings"])
+    assert results.metrics["batch_size_profiling"][0]["mfu"] is None, "the file stays as step 02 wrote it"
+    table = batch_table(results.sweep, full=True)
+    assert "MFU" in table.header and "over the 0.1 TFLOP/s of the ceilings in bottlenecks.json" in table.note
+
+
+def test_no_mfu_from_another_precision(tmp_path: Path) -> None:
+    files = fixtures.write_results(tmp_path).files
+    payload = json.loads(files.bottlenecks.read_text())
+    files.bottlenecks.write_text(json.dumps({**payload, "dtype": "bfloat16"}))
+    assert read_results(files).sweep.rows[0]["mfu"] is None

@@ -16,8 +16,10 @@ VERDICTS = {"input-bound", "overhead-bound", "memory-bound", "compute-bound", "n
 
 
 def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
-    config = support.small_config(tmp_path, tiny_model)
-    done = support.run_script(SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model)))
+    config = support.small_config(tmp_path, tiny_model, "evaluation.compile=true")
+    # Compiled already: nothing suggests it, so that no test waits for a compiler.
+    overrides = [*support.small_overrides(tmp_path, tiny_model), "evaluation.compile=true"]
+    done = support.run_script(SCRIPT, *support.set_flags(overrides), "--verify")
     assert done.returncode == 0, done.stderr
     assert "BOTTLENECK ANALYSIS\n" + "=" * 70 in done.stdout
     assert "python scripts/02_baseline_inference.py" in done.stderr, "names the step that makes the missing sweep"
@@ -31,8 +33,16 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
         assert 0 < row["floor_ms"] <= row["measured_ms"]
         assert 0 <= row["padding_fraction"] < 1
         assert row["evidence"]["flops"] > 0 and row["evidence"]["unknown_operators"] == []
-    assert len(found["wins"]) <= 3
-    assert all(set(win) == {"title", "cause", "win_ms", "win_pct", "try", "setting", "evidence"} for win in found["wins"])
+        assert row["confidence"] in ("high", "low") and row["threshold"] > 0
+    wins = found["wins"] + found["further_wins"]
+    assert 1 <= len(found["wins"]) <= 3 and found["verified_at"]
+    assert all(set(win) == {"title", "cause", "win_ms", "win_pct", "predicted_speedup", "prediction", "try", "setting", "evidence",
+                            "verified"} for win in wins)
+    assert sorted(wins, key=lambda win: -win["win_ms"]) == wins
+    tried = [win["verified"] for win in wins if win["setting"]]
+    assert all(one["measured_speedup"] or one["reason"] for one in tried[:3]) and tried[3:] == [None] * len(tried[3:])
+    assert done.stdout.count(", measured ") == sum(one["reason"] is None for one in tried[:3])
+    assert found["verdict_changes"]["source"] == "the profiled batch sizes"
     assert found["main_bottleneck"] in done.stdout
     assert found["tracing_overhead_ratio"] > 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import run_week1
 from tests import support
 from utils.core.artifacts import PROJECT_ROOT
 
@@ -78,6 +79,8 @@ def test_resume_runs_nothing_until_something_changes(
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("skip (unchanged since it last finished)") == 4
     assert "WEEK 1 COMPLETE!" in again.stdout
+    tried = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume", "--dry-run", "--verify")
+    assert "bottleneck: run (--verify)" in tried.stdout, "no suggestion has been tried yet"
     (folder / "results" / "report.html").unlink()
     dry = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume", "--dry-run")
     assert dry.stdout.count("skip (unchanged") == 3
@@ -97,6 +100,13 @@ def test_a_changed_setting_says_which_steps_it_touches(
     assert "[01] Download and check the data set: skip" in dry.stdout
     assert "run (changed: setting evaluation" in dry.stdout
     assert dry.stdout.count("if an earlier step changes what it reads") == 2
+
+
+def test_verify_is_passed_on_to_step_03_alone(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: dict[str, bool] = {}
+    monkeypatch.setattr(run_week1, "run_step", lambda item, arguments: words.update({item.number: "--verify" in arguments}) or 0.0)
+    assert run_week1.main([*flags(tmp_path, tiny_model), "--verify"]) == 0
+    assert words == {"01": False, "02": False, "03": True, "04": False}
 
 
 def test_a_failing_step_stops_the_run_with_its_code(tmp_path: Path, tiny_model: Path) -> None:

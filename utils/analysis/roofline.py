@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
+
+from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json
+from utils.core.environment import environment_record
+from utils.core.errors import UserError
 
 MATMUL_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
 """Square products; large enough that the fastest is limited by arithmetic, small enough for seconds in all."""
@@ -38,8 +44,8 @@ class Ceilings:
         copy_bytes_per_s: read plus written, of the largest buffer.
         copy_points: (bytes read plus written, bytes/s) by size, smallest first: small ones stay in a cache.
         dispatch_s: host seconds to run one operator on one element.
-        matmul_spread_pct, copy_spread_pct: slowest less fastest repeat, in percent of the fastest.
-        bfloat16_matmul_flops_per_s: None where it is not a precision to change to.
+        matmul_spread_pct, copy_spread_pct: the middle repeat less the fastest, in percent of the fastest.
+        bfloat16_matmul_flops_per_s, tf32_matmul_flops_per_s: None where that is no precision to change to.
     """
 
     dtype: str
@@ -51,7 +57,16 @@ class Ceilings:
     copy_spread_pct: float
     dispatch_s: float
     bfloat16_matmul_flops_per_s: float | None
+    tf32_matmul_flops_per_s: float | None = None
+    measured_at: str | None = None
     method: str = "best of 5 warm repeats of square matrix products and of copies of several sizes; median of 3 for dispatch"
+
+    @property
+    def faster_products(self) -> dict[str, float]:
+        """How many times faster matrix products are under a setting of the model, where that was measured."""
+        rates = {"model.dtype=bfloat16": self.bfloat16_matmul_flops_per_s,
+                 "model.matmul_precision=high": self.tf32_matmul_flops_per_s}
+        return {setting: rate / self.matmul_flops_per_s for setting, rate in rates.items() if rate is not None}
 
     def attainable_s(self, flops: int | None, moved: float) -> tuple[float, str]:
         """Seconds at the ceilings, and which of them decides: ``matmul`` or ``copy``."""
@@ -79,18 +94,50 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - begin
 
 
+def ceilings_of(device: torch.device, dtype: torch.dtype, file: Path) -> Ceilings:
+    """Those that ``file`` has of this very machine, device, precision and thread count; else measured, and stored there."""
+    record = environment_record(str(device))
+    record = {name: record[name] for name in ("platform", "cpu", "gpu", "torch", "variables")} | {
+        "torch_version": torch.__version__, "dtype": str(dtype), "device": str(device)}
+    try:
+        kept = read_json(file, made_by="step 03")
+        if kept.get("machine") == record:
+            found = kept["ceilings"]
+            return Ceilings(**{**found, "copy_points": tuple(map(tuple, found["copy_points"]))})
+    except (UserError, KeyError, TypeError):  # not there, damaged, or of another version
+        pass
+    measured = measure(device, dtype)
+    write_json(file, {"schema_version": SCHEMA_VERSION, "ceilings": asdict(measured), "machine": record})
+    return measured
+
+
 def measure(device: torch.device, dtype: torch.dtype) -> Ceilings:
-    """Measure the ceilings: under two seconds on a CPU, some more on CUDA."""
+    """Measure the ceilings: some two seconds on a CPU, some more on CUDA."""
+    full = dtype == torch.float32
     with torch.inference_mode():
         matmul, size, matmul_spread = _best_matmul(device, dtype)
         points, copy_spread = _copies(device)
-        other = device.type == "cuda" and dtype == torch.float32 and torch.cuda.is_bf16_supported()
+        bfloat16 = full and (device.type == "cpu" or torch.cuda.is_bf16_supported())
+        tf32 = full and device.type == "cuda" and torch.get_float32_matmul_precision() == "highest"
+        with _matmul_precision("high"):
+            tf32_rate = _best_matmul(device, dtype)[0] if tf32 else None
         return Ceilings(
             dtype=str(dtype).removeprefix("torch."), matmul_flops_per_s=matmul, matmul_size=size,
             matmul_spread_pct=matmul_spread, copy_bytes_per_s=points[-1][1], copy_points=points,
-            copy_spread_pct=copy_spread, dispatch_s=dispatch_s(device),
-            bfloat16_matmul_flops_per_s=_best_matmul(device, torch.bfloat16)[0] if other else None,
+            copy_spread_pct=copy_spread, dispatch_s=dispatch_s(device), tf32_matmul_flops_per_s=tf32_rate,
+            measured_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            bfloat16_matmul_flops_per_s=_best_matmul(device, torch.bfloat16)[0] if bfloat16 else None,
         )
+
+
+@contextmanager
+def _matmul_precision(name: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def dispatch_s(device: torch.device) -> float:
@@ -143,4 +190,4 @@ def _best(run: Callable[[], object], device: torch.device) -> tuple[float, float
             run()
 
     times = [timed(block, device) / inner for _ in range(REPEATS)]
-    return min(times), (max(times) / min(times) - 1) * 100
+    return min(times), (statistics.median(times) / min(times) - 1) * 100

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +18,14 @@ import torch
 from torch.profiler import record_function
 
 from utils import costs
-from utils.analysis import from_trace, layers, operators, roofline, tracing, verdict
+from utils.analysis import from_trace, layers, operators, roofline, tracing, verdict, wins
+from utils.analysis.forecast import Forecast, fit
 from utils.config_loader import Config
 from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
 from utils.core.errors import UserError
 from utils.data.reader import sample_texts
+from utils.evaluation.predictor import CPU_BUDGETS, CUDA_BUDGETS, tokenize
 from utils.model_utils import LoadedModel, encode_batch
 
 STEP_02 = "python scripts/02_baseline_inference.py"
@@ -30,6 +34,8 @@ MOST_BATCHES = 8
 REPEATS = 3
 SECONDS_PER_SIZE = 4.0
 """With large models fewer batches are taken, so that timing one size stays about this short (one batch at least)."""
+PROBED_PART = 4
+"""A quarter of the rows and of the tokens are timed too: far enough from the whole to tell their costs apart."""
 DOUBLED_UP_TO_S = 0.25
 """A forward that takes longer is not decided by the host's work to start its operators: doubling it says nothing new."""
 
@@ -44,8 +50,8 @@ class Workload:
     batches: tuple[list[str], ...]
     max_length: int
 
-    def run(self, index: int, span: Span, encode: Callable[[Callable[[], Any]], Any] = lambda run: run()) -> None:
-        """One batch from texts to logits on the host, each phase in a ``span``."""
+    def run(self, index: int, span: Span, encode: Callable[[Callable[[], Any]], Any] = lambda run: run()) -> torch.Tensor:
+        """One batch from texts to logits on the host, float32, each phase in a ``span``."""
         with span("tokenize"):
             encoded = encode(partial(self._encode, index))
         with span("host_to_device"):
@@ -53,7 +59,8 @@ class Workload:
         with span("forward"):
             logits = self.loaded.model(**inputs).logits
         with span("device_to_host"):
-            logits.float().cpu()
+            on_host: torch.Tensor = logits.float().cpu()
+        return on_host
 
     def inputs(self, index: int) -> dict[str, torch.Tensor]:
         return self._to_device(self._encode(index))
@@ -83,7 +90,7 @@ def analyse(loaded: LoadedModel, config: Config) -> dict[str, Any]:
     texts = sample_texts(config.data_file, config.dataset.sample_sizes[0], config.profiling.seed)
     measured: dict[int, tuple[Workload, verdict.Evidence]] = {}
     with torch.inference_mode():
-        ceilings = roofline.measure(loaded.device, getattr(torch, loaded.info.dtype))
+        ceilings = roofline.ceilings_of(loaded.device, getattr(torch, loaded.info.dtype), config.files.ceilings)
         for size in console.progress(sizes, what="Profiling batch sizes", unit="size"):
             try:
                 measured[size] = measure_size(loaded, texts, size, config.profiling.max_length, ceilings, warnings)
@@ -94,7 +101,24 @@ def analyse(loaded: LoadedModel, config: Config) -> dict[str, Any]:
             fix = "--set profiling.batch_sizes=[1] or a smaller profiling.max_length"
             raise UserError("No batch size fits into memory.", where="profiling.batch_sizes", fix=fix)
         detail = optimal if optimal in measured else max(measured)
-        return _detail(measured, detail, ceilings, config, warnings)
+        forecast = make_forecast(loaded, texts, detail, [one for _, one in measured.values()], config, warnings)
+        found = _detail(measured, detail, ceilings, forecast, config, warnings)
+    write_json(config.files.bottlenecks, found)
+    return found
+
+
+def make_forecast(
+    loaded: LoadedModel, texts: Sequence[str], size: int, judged: Sequence[verdict.Evidence], config: Config, warnings: list[str]
+) -> Forecast | None:
+    """What other batches of the same texts would take; None, with a warning, where too few shapes were timed to tell."""
+    model = fit((one for evidence in judged for one in evidence.timed), loaded.device.type)
+    if model is None:
+        warnings.append("Batches of too few different shapes were timed: what other batches would win is not predicted.")
+        return None
+    wanted = config.evaluation.max_tokens_per_batch
+    budgets = (CUDA_BUDGETS if loaded.device.type == "cuda" else CPU_BUDGETS) if wanted == "auto" else (wanted,)
+    lengths = tokenize(loaded.tokenizer, texts, config.profiling.max_length).lengths
+    return Forecast(model=model, lengths=lengths, batch_size=size, budgets=budgets)
 
 
 def sizes_to_profile(config: Config, warnings: list[str]) -> tuple[tuple[int, ...], int]:
@@ -132,7 +156,9 @@ def measure_size(
     affordable = max(1, int(SECONDS_PER_SIZE / REPEATS / one_s))
     workload = Workload(loaded, workload.batches[:affordable], max_length)
     batches = [workload.inputs(index) for index in range(len(workload.batches))]
-    phases = time_phases(workload)
+    phases, forwards_ms, spread = time_phases(workload)
+    shapes = [tuple(inputs["input_ids"].shape) for inputs in batches]
+    typical = batches[min(range(len(batches)), key=lambda i: abs(forwards_ms[i] - phases["forward_ms"]))]
     counted = costs.count(lambda: [workload.forward(inputs) for inputs in batches])
     number = len(batches)
     limited: dict[str, float] = defaultdict(float)
@@ -147,15 +173,23 @@ def measure_size(
         op_calls=sum(cost.calls for cost in counted) / number, dispatch_us=ceilings.dispatch_s * 1e6,
         flops=sum(cost.flops or 0 for cost in counted) / number,
         bytes_moved=sum(cost.bytes_moved for cost in counted) / number, device_busy_ms=busy,
-        doubling_growth=_doubling_growth(workload, batches[0]),
+        doubling_growth=_doubling_growth(workload, typical),
         padding_fraction=1 - real / sum(inputs["attention_mask"].numel() for inputs in batches),
         unknown_operators=tuple(sorted({cost.name for cost in counted if cost.flops is None})),
+        timed=(*((rows, length, ms) for (rows, length), ms in zip(shapes, forwards_ms, strict=True)),
+               *_probe(workload, typical)), time_spread=spread,
+        ceiling_spread=max(ceilings.matmul_spread_pct, ceilings.copy_spread_pct) / 100,
     )
 
 
-def time_phases(workload: Workload) -> dict[str, float]:
-    """Milliseconds of each phase per batch: the fastest repeat, as the ceilings are, then the mean of the batches."""
+def time_phases(workload: Workload) -> tuple[dict[str, float], list[float], float]:
+    """Milliseconds of each phase per batch: the fastest repeat, as the ceilings are, then the mean of the batches.
+
+    Returns:
+        Those; the fastest forward of each batch; the middle repeats' whole time over the fastest ones', less 1.
+    """
     sums: dict[str, float] = defaultdict(float)
+    forwards_ms, middle_s, fastest_s = [], 0.0, 0.0
     for index in range(len(workload.batches)):
         seconds: dict[str, list[float]] = defaultdict(list)
 
@@ -168,9 +202,23 @@ def time_phases(workload: Workload) -> dict[str, float]:
 
         for _ in range(1 + REPEATS):  # the first warms up at this shape
             workload.run(index, stopwatch)
-        for phase, values in seconds.items():
-            sums[f"{phase}_ms"] += min(values[1:]) / len(workload.batches) * 1e3
-    return dict(sums)
+        repeats = {phase: values[1:] for phase, values in seconds.items()}
+        for phase, values in repeats.items():
+            sums[f"{phase}_ms"] += min(values) / len(workload.batches) * 1e3
+        forwards_ms.append(min(repeats["forward"]) * 1e3)
+        whole = [sum(parts) for parts in zip(*repeats.values(), strict=True)]
+        middle_s, fastest_s = middle_s + statistics.median(whole), fastest_s + min(whole)
+    return dict(sums), forwards_ms, middle_s / fastest_s - 1
+
+
+def _probe(workload: Workload, inputs: dict[str, torch.Tensor]) -> Iterator[tuple[int, int, float]]:
+    """Rows, length and milliseconds of parts of a batch: batches alike in shape would not tell what rows and tokens cost."""
+    rows, length = inputs["input_ids"].shape
+    few, short = -(-rows // PROBED_PART), -(-length // PROBED_PART)
+    for shape in {(few, length), (rows, short), (few, short), (1, short)} - {(rows, length)}:
+        part = {name: tensor[: shape[0], : shape[1]].contiguous() for name, tensor in inputs.items()}
+        seconds = [roofline.timed(partial(workload.forward, part), workload.loaded.device) for _ in range(1 + REPEATS)]
+        yield *shape, min(seconds[1:]) * 1e3
 
 
 def _doubling_growth(workload: Workload, inputs: dict[str, torch.Tensor]) -> float | None:
@@ -191,8 +239,8 @@ def _in_new_thread(run: Callable[[], Any]) -> Any:
 
 
 def _detail(
-    measured: dict[int, tuple[Workload, verdict.Evidence]], size: int, ceilings: roofline.Ceilings, config: Config,
-    warnings: list[str],
+    measured: dict[int, tuple[Workload, verdict.Evidence]], size: int, ceilings: roofline.Ceilings, forecast: Forecast | None,
+    config: Config, warnings: list[str],
 ) -> dict[str, Any]:
     """Operators, layers, stacks and wins of one batch size; then everything into files."""
     workload, evidence = measured[size]
@@ -207,12 +255,17 @@ def _detail(
     table = operators.join(traced.operators, counted, steps, ceilings)
     forwards = [partial(workload.forward, workload.inputs(index)) for index in range(len(workload.batches))]
     layer_table, by_layers = layers.time_layers(loaded.model, forwards, REPEATS, loaded.device, warnings)
-    bfloat16 = ceilings.bfloat16_matmul_flops_per_s
-    wins = verdict.find_wins(
-        evidence, group_operators(table, evidence.forward_ms), config.model, config.profiling.batch_sizes,
-        bfloat16 and bfloat16 / ceilings.matmul_flops_per_s,
-    )
     judged = [one for _, one in measured.values()]
+    verdicts = {one.batch_size: verdict.decide(one) for one in judged}
+    rows, too_large = _sweep_rows(config), set(sizes_to_profile(config, [])[0]) - measured.keys()
+    turning = verdict.turning_point(*_speeds(rows, judged), verdicts)
+    ranked = wins.find_wins(
+        evidence, config, groups=group_operators(table, evidence.forward_ms),
+        layers=_scaled(layer_table, evidence.forward_ms),
+        faster_products=ceilings.faster_products, forecast=forecast,
+        largest=max(verdicts.keys() | {row["batch_size"] for row in rows}),
+        too_large=min({row["batch_size"] for row in rows if row["status"] == "oom"} | too_large, default=math.inf),
+    )
     unknown = sorted({name for one in judged for name in one.unknown_operators})
     if unknown:
         warnings.append(f"No FLOP formula is known for {', '.join(unknown)}: their bytes are counted, their FLOPs are not.")
@@ -221,11 +274,13 @@ def _detail(
         "detail_batch_size": size, "tracing_overhead_ratio": traced.step_ms / evidence.total_ms,
         **by_layers,
         "batch_sizes": [
-            {"batch_size": one.batch_size, **asdict(verdict.decide(one)), "evidence": one.to_dict(),
+            {"batch_size": one.batch_size, **asdict(verdicts[one.batch_size]), "evidence": one.to_dict(),
              "padding_fraction": one.padding_fraction, "measured_ms": one.total_ms, "floor_ms": one.floor_ms}
             for one in judged
         ],
-        "wins": wins, "main_bottleneck": _main_sentence(verdict.decide(evidence), wins), "warnings": list(dict.fromkeys(warnings)),
+        "confidence_rule": verdict.CONFIDENCE, "verdict_changes": turning, "wins": ranked[: wins.MOST_WINS],
+        "further_wins": ranked[wins.MOST_WINS :], "main_bottleneck": _main_sentence(verdicts[size], turning, ranked),
+        "verified_at": None, "warnings": list(dict.fromkeys(warnings)),
     }
     layer_table = from_trace.add_kernels_and_memory(
         result, layer_table, traced, bare, traced_inputs, workload.forward, loaded, _sweep_rows(config), config
@@ -233,7 +288,6 @@ def _detail(
     write_text(files.stacks, "\n".join(traced.stacks) + "\n")
     write_text(files.operators, table.to_csv(index=False, columns=list(operators.COLUMNS), lineterminator="\n"))
     write_text(files.layers, layer_table.to_csv(index=False, lineterminator="\n"))
-    write_json(files.bottlenecks, result)
     return result
 
 
@@ -248,7 +302,28 @@ def _sweep_rows(config: Config) -> list[dict[str, Any]]:
     return [row for row in rows if same and (row.get("sample_size") or 0) == largest]
 
 
-def group_operators(table: pd.DataFrame, forward_ms: float) -> tuple[verdict.Group, ...]:
+def _speeds(rows: Sequence[dict[str, Any]], judged: Sequence[verdict.Evidence]) -> tuple[list[verdict.Speed], str]:
+    """Throughput by batch size, from the sweep where it has any, else from the sizes profiled here; and which of them."""
+    name = "throughput_samples_per_sec_mean"
+    swept = [
+        verdict.Speed(batch_size=row["batch_size"], samples_per_s=row[name], padding_fraction=row["padding_fraction"] or 0.0)
+        for row in rows if row.get(name) is not None
+    ]
+    here = [
+        verdict.Speed(batch_size=one.batch_size, samples_per_s=1e3 * one.batch_size / one.total_ms,
+                      padding_fraction=one.padding_fraction or 0.0)
+        for one in judged
+    ]
+    return (swept, "the sweep") if swept else (here, "the profiled batch sizes")
+
+
+def _scaled(layer_table: pd.DataFrame, forward_ms: float) -> list[tuple[str, float]]:
+    """Each module's own time, scaled down where hooks, or a mean of disturbed calls, are longer than the fastest forward."""
+    own = layer_table["self_time_ms"] * min(1.0, forward_ms / max(layer_table["self_time_ms"].sum(), 1e-9))
+    return [(str(name), float(ms)) for name, ms in zip(layer_table["module"], own, strict=True)]
+
+
+def group_operators(table: pd.DataFrame, forward_ms: float) -> tuple[wins.Group, ...]:
     """Operators by kind; times are scaled down where tracing made them longer than the untraced forward."""
     if not table["self_device_ms"].notna().any():
         return ()  # nothing to hold against the ceilings
@@ -257,13 +332,14 @@ def group_operators(table: pd.DataFrame, forward_ms: float) -> tuple[verdict.Gro
     sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
     scale = min(1.0, forward_ms / max(sums["self_device_ms"].sum(), 1e-9))
     return tuple(
-        verdict.Group(kind=str(kind), measured_ms=scale * own_ms, attainable_ms=attainable_ms, calls=calls)
+        wins.Group(kind=str(kind), measured_ms=float(scale * own_ms), attainable_ms=float(attainable_ms), calls=calls)
         for kind, own_ms, attainable_ms, calls in sums.itertuples()
     )
 
 
-def _main_sentence(judgement: verdict.Verdict, wins: Sequence[verdict.Win]) -> str:
-    if not wins:
-        return f"{judgement.sentence} Nothing that was looked for would win 1% or more."
-    first = wins[0]
-    return f"{judgement.sentence} First to try: {first['try']} ({first['title']}, up to {first['win_pct']:.0f}% of the batch time)."
+def _main_sentence(judgement: verdict.Verdict, turning: dict[str, Any], ranked: Sequence[wins.Win]) -> str:
+    said = f"{judgement.sentence} Confidence: {judgement.confidence}. {turning['sentence']}"
+    if not ranked:
+        return f"{said} Nothing that was looked for would win 1% or more."
+    first = ranked[0]
+    return f"{said} First to try: {first['try']} ({first['title']}, up to {first['win_pct']:.0f}% of the batch time)."

@@ -97,6 +97,10 @@ class ResultFiles:
         return self.results_dir / "bottlenecks.json"
 
     @property
+    def ceilings(self) -> Path:
+        return self.results_dir / "ceilings.json"
+
+    @property
     def gpu_timeline(self) -> Path:
         return self.results_dir / "gpu_timeline.csv"
 

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 Body = Callable[[Config, argparse.Namespace], object]
 DEFAULT_CONFIG = "configs/config.yaml"
+VERIFY_HELP = "try the three largest suggestions that are settings, and show predicted beside measured speed-up"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 

@@ -74,11 +74,12 @@ STEPS = (
     Step(
         number="03", script="03_detailed_profiling.py", skip_flag="skip_profiling",
         title="Profile operators and layers, find the bottleneck",
-        settings=("model", "dataset", "profiling", "output"),
+        settings=("model", "dataset", "profiling", "output", "evaluation.compile", "evaluation.max_tokens_per_batch"),
         inputs=lambda config: (*_data(config), *_model(config), config.files.metrics),
         outputs=lambda config: (config.files.trace, config.files.stacks, config.files.operators, config.files.layers,
-                                config.files.bottlenecks),
-        sources=("utils/analysis/*.py", "utils/costs.py", "utils/model_utils.py", "utils/model_source.py", "utils/hub.py"),
+                                config.files.bottlenecks, config.files.ceilings),
+        sources=("utils/analysis/*.py", "utils/costs.py", "utils/model_utils.py", "utils/model_source.py", "utils/hub.py",
+                 "utils/evaluation/batching.py", "utils/evaluation/predictor.py", "utils/evaluation/comparison.py"),
     ),
     Step(
         number="04", script="04_visualize_results.py", skip_flag="skip_viz",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from utils.config_loader import Config
 from utils.data.reader import sample_texts
@@ -22,6 +23,7 @@ SLOWER = 7
 ROUNDS = 2
 WARM_UP_ROWS = 32
 
+T = TypeVar("T")
 Way = Callable[[TokenChunk], Predictions]
 
 
@@ -70,17 +72,24 @@ def _compiling(worker: ChunkWorker, chunk: TokenChunk) -> dict[str, Any]:
     return {"compile_s": worker.compile_s, **_in_turn(ways, chunk)}
 
 
-def _in_turn(ways: dict[str, Way], chunk: TokenChunk) -> dict[str, Any]:
-    """Speed and padding of two ways, how many times faster the first is, and the share of rows with equal labels."""
-    seconds = dict.fromkeys(ways, 0.0)
-    last: dict[str, Predictions] = {}
-    for run in ways.values():  # what starts up with the first call is in no round
-        run(replace(chunk, ids=chunk.ids[:WARM_UP_ROWS], num_tokens=chunk.num_tokens[:WARM_UP_ROWS]))
-    for number in range(ROUNDS):
+def take_turns(ways: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[str, list[float]], dict[str, T]]:
+    """Seconds of each round of each way, and its last result; every other round in the opposite order."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    last: dict[str, T] = {}
+    for number in range(rounds):
         for name in list(ways)[:: 1 if number % 2 == 0 else -1]:
             started = time.perf_counter()
-            last[name] = ways[name](chunk)
-            seconds[name] += time.perf_counter() - started
+            last[name] = ways[name]()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds, last
+
+
+def _in_turn(ways: dict[str, Way], chunk: TokenChunk) -> dict[str, Any]:
+    """Speed and padding of two ways, how many times faster the first is, and the share of rows with equal labels."""
+    for run in ways.values():  # what starts up with the first call is in no round
+        run(replace(chunk, ids=chunk.ids[:WARM_UP_ROWS], num_tokens=chunk.num_tokens[:WARM_UP_ROWS]))
+    rounds, last = take_turns({name: partial(run, chunk) for name, run in ways.items()}, ROUNDS)
+    seconds = {name: sum(taken) for name, taken in rounds.items()}
     first, second = ways
     tokens = int(chunk.num_tokens.sum())
     figures: dict[str, Any] = {"num_rows": len(chunk.ids), "rounds": ROUNDS, "speedup": seconds[second] / seconds[first]}

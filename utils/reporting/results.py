@@ -31,6 +31,8 @@ class Sweep:
 
     sample_size: int
     rows: tuple[Row, ...]
+    mfu_source: str | None = None
+    """Where the rows' ``mfu`` comes from, where it is not the metrics file's own."""
 
     @property
     def measured(self) -> tuple[Row, ...]:
@@ -104,7 +106,7 @@ def read_results(files: ResultFiles) -> Results:
     metrics = read_json(files.metrics, made_by=STEP_02, schema=METRICS_SCHEMA)
     diagnosis = _read_diagnosis(files.bottlenecks) if files.bottlenecks.exists() else None
     return Results(
-        files=files, metrics=metrics, sweeps=_split(metrics["batch_size_profiling"]), diagnosis=diagnosis,
+        files=files, metrics=metrics, sweeps=_split(*_with_mfu(metrics, diagnosis)), diagnosis=diagnosis,
         operators=_read_table(files.operators, ("operator", "input_shapes"), OPERATOR_NUMBERS),
         layers=_read_table(files.layers, ("module", "kind"), LAYER_NUMBERS),
         kernels=_read_table(files.kernels, ("kernel", "category"), KERNEL_NUMBERS),
@@ -121,7 +123,23 @@ def reason(name: str, warnings: Iterable[str]) -> str | None:
     return warning.split(": ", 1)[-1] if warning else None
 
 
-def _split(rows: Sequence[Row]) -> tuple[Sweep, ...]:
+def _with_mfu(metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None) -> tuple[Sequence[Row], str | None]:
+    """The rows with the share of the matrix ceiling that step 03 has measured for this device and precision; and the ceiling."""
+    rows: Sequence[Row] = metrics["batch_size_profiling"]
+    rate = (diagnosis or {}).get("ceilings", {}).get("matmul_flops_per_s")
+    alike = all(metrics["model_info"][name] == (diagnosis or {}).get(name) for name in ("device", "dtype"))
+    if not rate or not alike:
+        return rows, None
+    joined = [
+        row if row["mfu"] is not None or row["achieved_tflops"] is None else {
+            **row, "mfu": 1e12 * row["achieved_tflops"] / rate,
+            "warnings": [warning for warning in row["warnings"] if not warning.startswith("mfu:")],
+        } for row in rows
+    ]
+    return joined, f"MFU: TFLOP/s, padding counted as work, over the {rate / 1e12:.3g} TFLOP/s of the ceilings in bottlenecks.json"
+
+
+def _split(rows: Sequence[Row], mfu_source: str | None) -> tuple[Sweep, ...]:
     """One sweep for each sample; samples of one size stay apart."""
     groups: list[list[Row]] = []
     for row in rows:
@@ -130,7 +148,8 @@ def _split(rows: Sequence[Row]) -> tuple[Sweep, ...]:
             groups.append([])
         groups[-1].append(row)
     return tuple(
-        Sweep(sample_size=group[0]["sample_size"], rows=tuple(sorted(group, key=lambda row: row["batch_size"])))
+        Sweep(sample_size=group[0]["sample_size"], rows=tuple(sorted(group, key=lambda row: row["batch_size"])),
+              mfu_source=mfu_source)
         for group in groups
     )
 

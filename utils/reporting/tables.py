@@ -58,7 +58,10 @@ def batch_table(sweep: Sweep, *, full: bool = False) -> Table:
         header=(*header, *(EXTRA_COLUMNS[name] for name in extra)),
         rows=tuple((*_batch_cells(row), *(number(row[name]) for name in extra)) for row in sweep.rows),
         words=2,
-        note=_grouped({EXTRA_COLUMNS[name]: unmeasured(name, sweep.warnings) for name in empty}),
+        note="; ".join(filter(None, (
+            _grouped({EXTRA_COLUMNS[name]: unmeasured(name, sweep.warnings) for name in empty}),
+            sweep.mfu_source if "mfu" in extra else None,
+        ))),
     )
 
 
@@ -207,27 +210,50 @@ def padding_facts(results: Results) -> list[tuple[str, str]]:
     return facts
 
 
-def wins(results: Results) -> list[str]:
+def wins(diagnosis: Mapping[str, Any] | None) -> list[str]:
     """The largest wins, each with its cause and what to try. They overlap: they do not add up."""
-    found = results.diagnosis["wins"] if results.diagnosis else ()
     return [
-        f"{win['title']}: up to {number(win['win_ms'], 'ms')} ({number(win['win_pct'])}%) of a batch; {win.get('cause') or DASH}. "
-        f"Try: {win.get('try') or DASH}{f' (--set {setting})' if (setting := win.get('setting')) else ''}"
-        for win in found
+        f"{win['title']}: up to {number(win['win_ms'], 'ms')} ({number(win['win_pct'])}%) of a batch{_predicted(win)}; "
+        f"{win.get('cause') or DASH}: {win.get('evidence') or DASH}. Try: {win.get('try') or DASH}"
+        f"{f' (--set {setting})' if (setting := win.get('setting')) else ' (no setting of ours)'}"
+        for win in (diagnosis or {}).get("wins", ())
     ]
+
+
+def _predicted(win: Mapping[str, Any]) -> str:
+    times = win.get("predicted_speedup")
+    return "" if times is None else f", {'at most ' if win.get('prediction') == 'at most' else ''}{times:.2f} times as fast"
+
+
+def verified_lines(diagnosis: Mapping[str, Any] | None) -> list[str]:
+    """What trying the suggestions showed, each alone; none where they were not tried."""
+    tried = [(win, win.get("verified")) for name in ("wins", "further_wins") for win in (diagnosis or {}).get(name, ())]
+    return [f"{win['title']} ({win['setting'] or 'no setting'}): {_outcome(win, said)}" for win, said in tried if said]
+
+
+def _outcome(win: Mapping[str, Any], said: Mapping[str, Any]) -> str:
+    if said["reason"]:
+        return f"not tried: {said['reason']}"
+    low, high = said["ci95"]
+    return (
+        f"predicted {'at most ' if win['prediction'] == 'at most' else ''}{said['predicted_speedup']:.2f} times as fast, "
+        f"measured {said['measured_speedup']:.2f} (95% interval {low:.2f} to {high:.2f}, {said['rounds']} rounds of "
+        f"{number(said['num_texts'])} texts); {said['label_agreement']:.2%} of the labels equal"
+    )
 
 
 def verdict_table(diagnosis: Mapping[str, Any]) -> Table:
     """The verdict for each batch size."""
     return Table(
         caption="Verdict by batch size, with its reason",
-        header=("Batch", "Verdict", "Why", "Measured (ms)", "Floor (ms)", "Padding"),
+        header=("Batch", "Verdict", "Confidence", "Why", "Measured (ms)", "Floor (ms)", "Padding"),
         rows=tuple(
-            (str(item["batch_size"]), item["verdict"], item.get("sentence", ""), number(item.get("measured_ms")),
-             number(item.get("floor_ms")), percent(item.get("padding_fraction")))
+            (str(item["batch_size"]), item["verdict"], item.get("confidence", DASH), item.get("sentence", ""),
+             number(item.get("measured_ms")), number(item.get("floor_ms")), percent(item.get("padding_fraction")))
             for item in diagnosis["batch_sizes"]
         ),
-        words=3,
+        words=4,
+        note=f"Confidence is {rule}; else low." if (rule := diagnosis.get("confidence_rule")) else "",
     )
 
 
@@ -286,6 +312,7 @@ def files_facts(results: Results) -> list[tuple[str, str]]:
         (files.metrics, "everything that a later week compares against"), (files.detailed_metrics, "one row a batch size"),
         (files.html_report, "this report with pictures, for a browser"), (files.plots_dir, "the pictures"),
         (files.predictions_dir, "a prediction for every row"), (files.bottlenecks, "the verdict with its evidence"),
+        (files.ceilings, "what the machine reaches at best, and which machine it is"),
         (files.operators, "time by operator"), (files.layers, "time and memory by module"),
         (files.kernels, "time by kernel of the GPU"), (files.memory, "memory over time"),
         (files.gpu_timeline, "every reading of the GPU, with its time"),

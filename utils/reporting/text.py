@@ -66,9 +66,13 @@ def _bottleneck(results: Results) -> list[str]:
     if results.diagnosis is None:
         return _wrap(f"Not measured: {STEP_03_MISSING}", "", "")
     lines = _wrap(str(results.diagnosis["main_bottleneck"]), "", "")
-    for place, win in enumerate(tables.wins(results), start=1):
+    wins = tables.wins(results.diagnosis)
+    for place, win in enumerate(wins, start=1):
         lines += _wrap(win, f"{place}. ", "   ")
-    return [*lines, "The wins overlap: they do not add up."] if len(lines) > 1 else lines
+    lines += ["The wins overlap: they do not add up."] if wins else []
+    if tried := tables.verified_lines(results.diagnosis):
+        lines += ["", "Tried for real, each alone, on the same texts as the baseline:", *bullets(tried)]
+    return lines
 
 
 def _flat(text: str) -> str:

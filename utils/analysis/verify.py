@@ -1,0 +1,162 @@
+"""Suggestions tried for real: the baseline and one changed setting, in turn, on the same texts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from utils.analysis.runner import Workload
+from utils.analysis.wins import COMPILE, ESTIMATE, TOKEN_BUDGET, Win
+from utils.config_loader import Config, changed
+from utils.core import console
+from utils.core.artifacts import write_json
+from utils.core.device import is_out_of_memory
+from utils.core.errors import DataError, UserError
+from utils.data.reader import sample_texts
+from utils.evaluation.batching import Batching
+from utils.evaluation.comparison import take_turns
+from utils.evaluation.predictor import Predictor, tokenize
+from utils.model_utils import LoadedModel, load_model
+from utils.statistics import MIN_RUNS, compare
+
+logger = logging.getLogger(__name__)
+
+MOST_TRIED = 3
+MOST_ROUNDS = 20
+"""Rounds are as many as ``SECONDS`` hold, at least those from which an interval says something."""
+SECONDS = 20.0
+SECONDS_A_PASS = 2.0
+"""With large models a pass takes fewer texts than the sample has, whole batches of them."""
+
+Way = Callable[[], NDArray[np.int64]]
+"""All texts once, from words to predicted label ids on the host."""
+
+
+def verify(loaded: LoadedModel, config: Config, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Try the first three wins whose settings differ, each alone, for wins overlap; write ``bottlenecks.json`` again.
+
+    A suggestion that fails has the reason in its place; what was found before stays.
+
+    Returns:
+        ``found`` with ``verified`` in each win that was tried: predicted and measured speed-up, the measured one's 95% interval,
+        label agreement with the baseline, or a reason.
+    """
+    wins = [*found["wins"], *found["further_wins"]]
+    first = {win["setting"]: win for win in reversed(wins) if win["setting"]}  # of wins with the same setting the larger
+    tried = [win for win in wins if win in first.values()][:MOST_TRIED]
+    results = {
+        win["setting"]: try_win(loaded, config, found["detail_batch_size"], win)
+        for win in console.progress(tried, what="Trying suggestions", unit="suggestion")
+    }
+
+    def with_result(win: Win) -> Win:
+        if win["setting"] is None:
+            return {**win, "verified": _result(reason="no setting of ours tries it")}
+        return {**win, "verified": results.get(win["setting"]) if win is first[win["setting"]] else None}
+
+    verified = {
+        **found, "wins": [with_result(win) for win in found["wins"]],
+        "further_wins": [with_result(win) for win in found["further_wins"]], "verified_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    write_json(config.files.bottlenecks, verified)
+    return verified
+
+
+def try_win(loaded: LoadedModel, config: Config, size: int, win: Win) -> dict[str, Any]:
+    """What one setting really brings at a batch size, or why that cannot be told."""
+    try:
+        with torch.inference_mode():
+            baseline, other, texts = _ways(loaded, config, size, win["setting"])
+            return _measure(baseline, other, texts, win)
+    except Exception as error:  # noqa: BLE001 - whatever a suggestion raises is its result, not the step's end
+        logger.info("%s could not be tried", win["setting"], exc_info=True)
+        memory = "it does not fit into memory" if is_out_of_memory(error) else None
+        said = error.what if isinstance(error, UserError) else (str(error).splitlines() or [""])[0]
+        return _result(win, reason=memory or f"{type(error).__name__}: {said[:200]}")
+    finally:
+        torch.set_float32_matmul_precision(config.model.matmul_precision)
+        if loaded.device.type == "cuda":
+            torch.cuda.empty_cache()  # the changed model is gone
+
+
+def _measure(baseline: Way, other: Way, texts: int, win: Win) -> dict[str, Any]:
+    ways = {"baseline": baseline, "changed": other}
+    warm, _ = take_turns(ways, 1)  # warms up, and tells how long a round takes
+    rounds = round(min(MOST_ROUNDS, max(MIN_RUNS, SECONDS / sum(map(sum, warm.values())))))
+    seconds, labels = take_turns(ways, rounds)
+    found = compare(seconds["changed"], seconds["baseline"])
+    assert found.ratio is not None, "every pass takes time"
+    predicted = win["predicted_speedup"] if win["prediction"] == ESTIMATE else None
+    return _result(
+        win, measured_speedup=found.ratio, ci95=[found.low, found.high], num_texts=texts, rounds=rounds,
+        label_agreement=float((labels["baseline"] == labels["changed"]).mean()),
+        prediction_error=predicted and predicted / found.ratio - 1,
+    )
+
+
+def _result(win: Mapping[str, Any] | None = None, **known: Any) -> dict[str, Any]:
+    names = ("measured_speedup", "ci95", "label_agreement", "prediction_error", "num_texts", "rounds", "reason")
+    return {name: (win or {}).get(name) for name in ("setting", "predicted_speedup")} | dict.fromkeys(names) | known
+
+
+def _ways(loaded: LoadedModel, config: Config, size: int, setting: str) -> tuple[Way, Way, int]:
+    """The baseline, the changed way, and how many texts both take."""
+    new = changed(config, setting)
+    sample = config.dataset.sample_sizes[0]
+    if setting in (TOKEN_BUDGET, COMPILE):  # settings of the evaluation: tried with its predictor
+        texts = sample_texts(config.data_file, sample, config.profiling.seed)
+        return (*_predictor_ways(loaded, new, size, setting, texts), len(texts))
+    new_size = max(new.profiling.batch_sizes) if "batch_sizes" in setting else size
+    texts = sample_texts(config.data_file, max(sample, new_size), config.profiling.seed)
+    if len(texts) < new_size:
+        raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
+    texts = texts[: _affordable(loaded, config, size, new_size, texts)]
+    other = load_model(new) if setting.startswith("model.") else loaded
+    return _way(loaded, config, size, texts), _way(other, new, new_size, texts), len(texts)
+
+
+def _way(loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]) -> Way:
+    batches = tuple(list(texts[start : start + size]) for start in range(0, len(texts), size))
+    workload = Workload(loaded, batches, config.profiling.max_length)
+
+    def run() -> NDArray[np.int64]:
+        torch.set_float32_matmul_precision(config.model.matmul_precision)  # of the process, not of the model
+        logits = torch.cat([workload.run(index, nullcontext) for index in range(len(batches))])
+        return logits.argmax(dim=-1).numpy()
+
+    return run
+
+
+def _affordable(loaded: LoadedModel, config: Config, size: int, step: int, texts: Sequence[str]) -> int:
+    """Texts that about ``SECONDS_A_PASS`` allow at this batch size: whole batches of ``step``, one at least."""
+    one = _way(loaded, config, size, texts[:size])
+    seconds, _ = take_turns({"one": one}, 2)
+    steps = SECONDS_A_PASS / min(seconds["one"]) * size / step
+    return step * max(1, min(int(steps), len(texts) // step))
+
+
+def _predictor_ways(
+    loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]
+) -> tuple[Way, Way]:
+    """Batches of ``size`` in file order; and the same compiled, or batches of like length under a token budget."""
+    in_order = Batching(kind="dataset_order", limit=size)
+    baseline, other = (Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, in_order) for _ in range(2))
+    chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length)
+    if setting == COMPILE:
+        other.compiled = torch.compile(loaded.model, dynamic=True)
+        other.warm_up(chunk)
+    else:
+        wanted = config.evaluation.max_tokens_per_batch
+        other.batching = Batching(kind="token_budget", limit=other.fastest_budget(chunk) if wanted == "auto" else wanted)
+
+    def way(predictor: Predictor) -> Way:
+        return lambda: predictor.predict(tokenize(loaded.tokenizer, texts, config.profiling.max_length)).predicted_ids
+
+    return way(baseline), way(other)
