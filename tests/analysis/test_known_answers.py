@@ -22,6 +22,7 @@ CHECKS: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("check", CHECKS)
 def test_known_answers(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "SECONDS", 1.0)
+    monkeypatch.setattr(known_answers, "TRIES", 8)  # beside other tests, on a machine that may have other work
     rows = known_answers.tried(CHECKS[check], torch.device("cpu"))
     assert [row for row in rows if row.status != PASS] == []
 
