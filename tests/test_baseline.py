@@ -16,6 +16,7 @@ from utils import baseline
 from utils.core.artifacts import METRICS_SCHEMA
 from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
+from utils.data.reader import hash_data
 from utils.evaluation.runner import evaluate_dataset
 from utils.model_utils import load_model
 from utils.records import COLUMNS
@@ -28,8 +29,8 @@ def payload(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[
     config = support.small_config(tmp_path_factory.mktemp("baseline"), tiny_model)
     loaded = load_model(config)
     labels = LabelMapping(names=support.LABELS)
-    sweep = baseline.measure_sweep(loaded, config, "0" * 64)
-    evaluation = evaluate_dataset(loaded, config, data_sha256="0" * 64)
+    sweep = baseline.measure_sweep(loaded, config, hash_data(config.data_file))
+    evaluation = evaluate_dataset(loaded, config, data_sha256=hash_data(config.data_file))
     return baseline.assemble(config, loaded, labels, sweep, evaluation, started=0.0, data_sha256="0" * 64)
 
 
