@@ -40,7 +40,7 @@ def test_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(roofline, "measure", measure)
     file, cpu = tmp_path / "ceilings.json", torch.device("cpu")
     assert roofline.ceilings_of(cpu, torch.float32, file) == roofline.ceilings_of(cpu, torch.float32, file) == given
-    assert len(calls) == 1 and given.faster_products == {"model.dtype=bfloat16": 2.0}
+    assert len(calls) == 1
     roofline.ceilings_of(cpu, torch.bfloat16, file)
     assert len(calls) == 2, "another precision"
     kept = json.loads(file.read_text())
@@ -62,3 +62,20 @@ def test_measured_here(dtype: torch.dtype) -> None:
     assert (found.bfloat16_matmul_flops_per_s is not None) == (dtype == torch.float32), "of bfloat16 it is the ceiling itself"
     assert found.tf32_matmul_flops_per_s is None, "no CUDA device"
     assert found.dtype == str(dtype).removeprefix("torch.")
+
+
+def test_how_much_faster_products_are_is_measured_at_their_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[tuple[tuple[int, ...], torch.dtype]] = []
+
+    def best(run: Any, _: torch.device) -> tuple[float, float]:
+        left, right = run.args
+        timed.append((tuple(left.shape), left.dtype))
+        return (1.0 if left.dtype == torch.float32 else 0.25) * left.shape[0], 0.0
+
+    monkeypatch.setattr(roofline, "_best", best)
+    cpu, products = torch.device("cpu"), [(8, 16, 4, 2.0), (10**9, 2**10, 2**9, 1.0)]
+    given = ceilings(bfloat16_matmul_flops_per_s=2e9)
+    assert roofline.faster_products(products, cpu, given) == {"model.dtype=bfloat16": 4.0}
+    slow_rows = int(roofline.SLOWEST_PRODUCT_S * given.matmul_flops_per_s / 2**20)
+    assert timed[:2] == [((8, 16), torch.float32), ((slow_rows, 2**10), torch.float32)], "minutes are not spent"
+    assert roofline.faster_products([], cpu, given) == roofline.faster_products(products, cpu, ceilings()) == {}

@@ -110,7 +110,7 @@ def test_doubling_is_tried_on_a_typical_batch(
 ) -> None:
     """A short first text alone would make every text look like overhead."""
     seen = []
-    monkeypatch.setattr(runner, "_doubling_growth", lambda _, inputs: seen.append(inputs["input_ids"].shape[1]))
+    monkeypatch.setattr(runner, "_doubling_growth", lambda _, inputs, __: seen.append(inputs["input_ids"].shape[1]))
     sound = loaded.model.forward
 
     def by_tokens(*args: Any, **kwargs: Any) -> Any:
@@ -159,13 +159,16 @@ def test_the_sweep_says_where_larger_batches_stop_helping(tmp_path: Path, tiny_m
     smaller_sample = {**rows[0], "sample_size": 4, "throughput_samples_per_sec_mean": 1e6}
     write_metrics(config, batch_size_profiling=[smaller_sample, *rows, {"batch_size": 8, "status": "oom", "sample_size": 8}])
     found = runner.analyse(loaded, config)
+    for size in (1, 4):
+        folder = config.files.traces_dir / f"batch_{size}"
+        assert {file.name for file in folder.iterdir()} == {"trace.json", "stacks.txt", "operators.csv"}
     assert found["detail_batch_size"] == 2 and [row["batch_size"] for row in found["batch_sizes"]] == [1, 2, 4]
     changes = found["verdict_changes"]
     assert (changes["batch_size"], changes["because"], changes["source"]) == (2, "padding", "the sweep")
     assert changes["sentence"] in found["main_bottleneck"] and "Confidence: " in found["main_bottleneck"]
     assert "batch size" not in [win["title"] for win in found["wins"] + found["further_wins"]], "the sweep has tried 4"
     write_metrics(config, batch_size_profiling=rows, config={"model": {"name": "another"}})
-    assert runner.analyse(loaded, config)["verdict_changes"]["source"] == "the profiled batch sizes"
+    assert runner.analyse(loaded, config)["verdict_changes"]["source"].startswith("the forward passes of the sample")
 
 
 def test_memory_is_held_against_the_sweep(tmp_path: Path, tiny_model: Path, loaded: LoadedModel) -> None:
@@ -208,11 +211,13 @@ def test_operators_are_scaled_to_the_untraced_forward() -> None:
         "operator": ["aten::linear", "aten::mm", "aten::copy_"], "self_device_ms": [1.0, 2.0, 1.0], "calls": [1.0, 1.0, 2.0],
         "bytes_moved": [math.nan, 8.0, 8.0], "attainable_ms": [math.nan, 0.25, 0.5],
     })
-    groups = {group.kind: group for group in runner.group_operators(table, 2.0)}
+    groups = {group.kind: group for group in runner.group_operators(table, 2.0, 2.0)}
     assert {kind: group.measured_ms for kind, group in groups.items()} == {"matrix product": 1.5, "copy": 0.5}
     product = groups["matrix product"]
     assert (product.attainable_ms, product.calls) == (0.25, 1), "a composite operator's calls are those of its parts"
-    assert runner.group_operators(table.assign(self_device_ms=math.nan), 2.0) == ()
+    assert runner.group_operators(table.assign(self_device_ms=math.nan), 2.0, 2.0) == ()
+    [longer] = [group for group in runner.group_operators(table, 2.0, 3.0) if group.kind == "copy"]
+    assert (longer.measured_ms, longer.attainable_ms) == (0.75, 0.75), "the average batch is longer than the traced ones"
 
 
 ENCODERS: dict[str, Any] = {

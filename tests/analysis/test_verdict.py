@@ -81,6 +81,10 @@ def test_evidence_is_consistent() -> None:
     assert evidence(doubling_growth=0.2).overhead_ms == pytest.approx(20 - 12 - 4)
 
 
+def test_without_speeds_nothing_is_said_of_larger_batches() -> None:
+    assert turning_point([], "the sweep", {})["batch_size"] is None
+
+
 def turning(*rows: tuple[int, float, float], then: str = "compute-bound") -> dict[str, Any]:
     verdicts = {1: decide(evidence(op_calls=9000)), 64: replace(decide(evidence()), verdict=then)}
     return turning_point([Speed(batch_size=b, samples_per_s=s, padding_fraction=p) for b, s, p in rows], "the sweep", verdicts)

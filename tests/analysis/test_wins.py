@@ -97,6 +97,11 @@ def test_precision() -> None:
     assert wins["model.matmul_precision=high"] == pytest.approx(3)
     idle = evidence(device="cuda", device_busy_ms=4.0)
     assert "precision" not in titles(find_wins(idle, CONFIG, groups=groups, faster_products=faster)), "the host decides"
+    waits = evidence(device="cuda", device_busy_ms=6.0)
+    assert "precision" not in titles(find_wins(waits, CONFIG, groups=groups, faster_products=faster)), "who waits is not known"
+    launched = forecast([100] * 8, fixed_ms=8.0, overlapped=True)
+    capped = find_wins(waits, CONFIG, groups=groups, faster_products=faster, forecast=launched)
+    assert [win["win_ms"] for win in capped if win["title"] == "precision"] == pytest.approx([2.0, 2.0]), "10 ms less the host's 8"
 
 
 def test_a_slow_layer() -> None:

@@ -171,7 +171,8 @@ def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
          "setting": "evaluation.batching" if i == 1 else None, "verified": tried[i - 1]} for i in (1, 2, 3)
     ]
     return {
-        "schema_version": 2, "device": device, "dtype": "float32", "ceilings": {"matmul_flops_per_s": 1e11},
+        "schema_version": 2, "device": device, "dtype": "float32", "matmul_precision": "highest",
+        "ceilings": {"matmul_flops_per_s": 1e11},
         "tracing_overhead_ratio": 1.2, "batch_sizes": verdicts, "wins": wins,
         "main_bottleneck": "compute-bound: 62% of the time is at the matrix ceiling.", "warnings": [f"ceilings: {MADE_UP}"],
         **device_and_memory(gpu=device != "cpu"),

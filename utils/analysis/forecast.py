@@ -119,6 +119,11 @@ class Forecast:
         """Share that remains where texts are cut at ``max_length`` tokens."""
         return self._left(self._now, np.minimum(self.lengths, max_length))
 
+    def samples_per_s(self, batch_size: int) -> float:
+        """Texts of the sample a second of forward time at a batch size, in file order."""
+        plan = Batching(kind="dataset_order", limit=batch_size).plan(self.lengths)
+        return 1e3 * len(self.lengths) / self.model.plan_ms(plan, self.lengths)
+
     def padding_at(self, batch_size: int) -> float:
         """Share of the tokens that would be padding at a batch size, in file order."""
         plan = Batching(kind="dataset_order", limit=batch_size).plan(self.lengths)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,8 +26,9 @@ COPY_BYTES = {"cpu": (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26), "cuda": (1 <
 """Sizes of the buffer that is copied: from one that stays in a cache to one that no cache holds."""
 
 REPEATS = 5
-REPEAT_AT_LEAST_S = 0.002
-"""A timed block repeats its work until about this long, so that the clock's grain and one interrupt matter little."""
+REPEAT_AT_LEAST_S = {"cpu": 0.002, "cuda": 0.05}
+"""A timed block repeats its work until about this long: the clock's grain and one interrupt matter little, and a GPU has come
+to the clock that its power limit allows."""
 
 SLOWEST_PRODUCT_S = 0.25
 """No larger product is tried once one takes this long: some precisions have no fast path on a CPU."""
@@ -60,13 +61,6 @@ class Ceilings:
     tf32_matmul_flops_per_s: float | None = None
     measured_at: str | None = None
     method: str = "best of 5 warm repeats of square matrix products and of copies of several sizes; median of 3 for dispatch"
-
-    @property
-    def faster_products(self) -> dict[str, float]:
-        """How many times faster matrix products are under a setting of the model, where that was measured."""
-        rates = {"model.dtype=bfloat16": self.bfloat16_matmul_flops_per_s,
-                 "model.matmul_precision=high": self.tf32_matmul_flops_per_s}
-        return {setting: rate / self.matmul_flops_per_s for setting, rate in rates.items() if rate is not None}
 
     def attainable_s(self, flops: int | None, moved: float) -> tuple[float, str]:
         """Seconds at the ceilings, and which of them decides: ``matmul`` or ``copy``."""
@@ -130,6 +124,34 @@ def measure(device: torch.device, dtype: torch.dtype) -> Ceilings:
         )
 
 
+def faster_products(
+    products: Sequence[tuple[int, int, int, float]], device: torch.device, given: Ceilings
+) -> dict[str, float]:
+    """How many times faster these matrix products are under each setting that changes their precision, where there is one.
+
+    Args:
+        products: rows, inner size, columns and calls. On a CPU rows are left out of products that take too long.
+    """
+    def seconds(dtype: torch.dtype) -> float:
+        total = 0.0
+        for rows, inner, columns, calls in products:
+            if device.type == "cpu":
+                rows = min(rows, max(1, int(SLOWEST_PRODUCT_S * given.matmul_flops_per_s / (2 * inner * columns))))
+            left, right = (torch.randn(*shape, device=device).to(dtype) for shape in ((rows, inner), (columns, inner)))
+            total += calls * _best(partial(torch.mm, left, right.t()), device)[0]
+        return total
+
+    if not products or given.dtype != "float32":
+        return {}
+    found, now = {}, seconds(torch.float32)
+    if given.bfloat16_matmul_flops_per_s is not None:
+        found["model.dtype=bfloat16"] = now / seconds(torch.bfloat16)
+    if given.tf32_matmul_flops_per_s is not None:
+        with _matmul_precision("high"):
+            found["model.matmul_precision=high"] = now / seconds(torch.float32)
+    return found
+
+
 @contextmanager
 def _matmul_precision(name: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
@@ -156,7 +178,8 @@ def _best_matmul(device: torch.device, dtype: torch.dtype) -> tuple[float, int, 
     """FLOP/s, size and spread of the fastest square product."""
     results = []
     for size in MATMUL_SIZES[device.type]:
-        left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+        # Random numbers: a product of constants takes less power, so its clock is higher than any real one's.
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         out = torch.empty_like(left)
         best, spread = _best(partial(torch.mm, left, right, out=out), device)
         results.append((2 * size**3 / best, size, spread))
@@ -183,7 +206,7 @@ def _best(run: Callable[[], object], device: torch.device) -> tuple[float, float
     """Seconds of the fastest repeat and the spread in percent, after a warm-up."""
     timed(run, device)
     once = timed(run, device)
-    inner = max(1, int(REPEAT_AT_LEAST_S / once))
+    inner = max(1, int(REPEAT_AT_LEAST_S[device.type] / once))
 
     def block() -> None:
         for _ in range(inner):

@@ -1,8 +1,9 @@
-"""The whole analysis of a loaded model: measure each batch size that matters, trace one, judge, write the files."""
+"""The whole analysis of a loaded model: measure and trace each batch size that matters, judge, write the files."""
 
 from __future__ import annotations
 
 import math
+import shutil
 import statistics
 import time
 from collections import defaultdict
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -23,6 +25,7 @@ from utils.analysis.forecast import Forecast, fit
 from utils.config_loader import Config
 from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
+from utils.core.device import is_out_of_memory
 from utils.core.errors import UserError
 from utils.data.reader import sample_texts
 from utils.evaluation.predictor import CPU_BUDGETS, CUDA_BUDGETS, tokenize
@@ -34,6 +37,8 @@ MOST_BATCHES = 8
 REPEATS = 3
 SECONDS_PER_SIZE = 4.0
 """With large models fewer batches are taken, so that timing one size stays about this short (one batch at least)."""
+MOST_PRODUCTS = 4
+"""Matrix products that are tried in another precision: in a transformer two or three shapes have nearly all the FLOPs."""
 PROBED_PART = 4
 """A quarter of the rows and of the tokens are timed too: far enough from the whole to tell their costs apart."""
 DOUBLED_UP_TO_S = 0.25
@@ -94,7 +99,9 @@ def analyse(loaded: LoadedModel, config: Config) -> dict[str, Any]:
         for size in console.progress(sizes, what="Profiling batch sizes", unit="size"):
             try:
                 measured[size] = measure_size(loaded, texts, size, config.profiling.max_length, ceilings, warnings)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 warnings.append(f"Batch size {size} does not fit into memory and is left out.")
                 torch.cuda.empty_cache()
         if not measured:
@@ -156,7 +163,7 @@ def measure_size(
     affordable = max(1, int(SECONDS_PER_SIZE / REPEATS / one_s))
     workload = Workload(loaded, workload.batches[:affordable], max_length)
     batches = [workload.inputs(index) for index in range(len(workload.batches))]
-    phases, forwards_ms, spread = time_phases(workload)
+    phases, forwards_ms, spread = time_phases(workload, 1 if one_s > SECONDS_PER_SIZE else REPEATS)
     shapes = [tuple(inputs["input_ids"].shape) for inputs in batches]
     typical = batches[min(range(len(batches)), key=lambda i: abs(forwards_ms[i] - phases["forward_ms"]))]
     counted = costs.count(lambda: [workload.forward(inputs) for inputs in batches])
@@ -173,7 +180,7 @@ def measure_size(
         op_calls=sum(cost.calls for cost in counted) / number, dispatch_us=ceilings.dispatch_s * 1e6,
         flops=sum(cost.flops or 0 for cost in counted) / number,
         bytes_moved=sum(cost.bytes_moved for cost in counted) / number, device_busy_ms=busy,
-        doubling_growth=_doubling_growth(workload, typical),
+        doubling_growth=_doubling_growth(workload, typical, min(forwards_ms) / 1e3),
         padding_fraction=1 - real / sum(inputs["attention_mask"].numel() for inputs in batches),
         unknown_operators=tuple(sorted({cost.name for cost in counted if cost.flops is None})),
         timed=(*((rows, length, ms) for (rows, length), ms in zip(shapes, forwards_ms, strict=True)),
@@ -182,7 +189,7 @@ def measure_size(
     )
 
 
-def time_phases(workload: Workload) -> tuple[dict[str, float], list[float], float]:
+def time_phases(workload: Workload, repeats: int = REPEATS) -> tuple[dict[str, float], list[float], float]:
     """Milliseconds of each phase per batch: the fastest repeat, as the ceilings are, then the mean of the batches.
 
     Returns:
@@ -200,13 +207,13 @@ def time_phases(workload: Workload) -> tuple[dict[str, float], list[float], floa
             roofline.synchronize(workload.loaded.device)
             seconds[phase].append(time.perf_counter() - begin)
 
-        for _ in range(1 + REPEATS):  # the first warms up at this shape
+        for _ in range(1 + repeats):  # the first warms up at this shape
             workload.run(index, stopwatch)
-        repeats = {phase: values[1:] for phase, values in seconds.items()}
-        for phase, values in repeats.items():
+        measured = {phase: values[1:] for phase, values in seconds.items()}
+        for phase, values in measured.items():
             sums[f"{phase}_ms"] += min(values) / len(workload.batches) * 1e3
-        forwards_ms.append(min(repeats["forward"]) * 1e3)
-        whole = [sum(parts) for parts in zip(*repeats.values(), strict=True)]
+        forwards_ms.append(min(measured["forward"]) * 1e3)
+        whole = [sum(parts) for parts in zip(*measured.values(), strict=True)]
         middle_s, fastest_s = middle_s + statistics.median(whole), fastest_s + min(whole)
     return dict(sums), forwards_ms, middle_s / fastest_s - 1
 
@@ -221,11 +228,11 @@ def _probe(workload: Workload, inputs: dict[str, torch.Tensor]) -> Iterator[tupl
         yield *shape, min(seconds[1:]) * 1e3
 
 
-def _doubling_growth(workload: Workload, inputs: dict[str, torch.Tensor]) -> float | None:
+def _doubling_growth(workload: Workload, inputs: dict[str, torch.Tensor], fastest_s: float) -> float | None:
     """By how much the forward of a batch put twice into one takes longer; on the CPU only: CUDA has better evidence."""
     device = workload.loaded.device
     once = partial(workload.forward, inputs)
-    if device.type != "cpu" or roofline.timed(once, device) > DOUBLED_UP_TO_S:
+    if device.type != "cpu" or fastest_s > DOUBLED_UP_TO_S:
         return None
     twice = partial(workload.forward, {name: torch.cat((tensor, tensor)) for name, tensor in inputs.items()})
     pairs = [(roofline.timed(once, device), roofline.timed(twice, device)) for _ in range(1 + REPEATS)][1:]
@@ -245,24 +252,26 @@ def _detail(
     """Operators, layers, stacks and wins of one batch size; then everything into files."""
     workload, evidence = measured[size]
     loaded, files, steps = workload.loaded, config.files, config.profiling.trace_steps
-    step = partial(workload.run, span=record_function, encode=_in_new_thread)
-    with layers.named_in_trace(loaded.model):
-        traced = tracing.trace(step, steps=steps, device=loaded.device, trace_file=files.trace)
-    bare = tracing.bare_events(step, steps=steps, device=loaded.device) if loaded.device.type == "cuda" else []
-    warnings += traced.warnings
+    for folder in files.traces_dir.glob("batch_*"):  # an earlier run's
+        shutil.rmtree(folder)
+    for other, (one, _) in measured.items():
+        if other != size:
+            _traced(one, steps, ceilings, files.traces_dir / f"batch_{other}", warnings)
+    traced, table, counted = _traced(workload, steps, ceilings, files.traces_dir, warnings)
+    bare = tracing.bare_events(_step(workload), steps=steps, device=loaded.device) if loaded.device.type == "cuda" else []
     traced_inputs = [workload.inputs(index) for index in range(steps)]
-    counted = costs.count(lambda: [workload.forward(inputs) for inputs in traced_inputs])
-    table = operators.join(traced.operators, counted, steps, ceilings)
     forwards = [partial(workload.forward, workload.inputs(index)) for index in range(len(workload.batches))]
-    layer_table, by_layers = layers.time_layers(loaded.model, forwards, REPEATS, loaded.device, warnings)
+    passes = 1 if evidence.total_ms > 1e3 * SECONDS_PER_SIZE else REPEATS
+    layer_table, by_layers = layers.time_layers(loaded.model, forwards, passes, loaded.device, warnings)
     judged = [one for _, one in measured.values()]
     verdicts = {one.batch_size: verdict.decide(one) for one in judged}
     rows, too_large = _sweep_rows(config), set(sizes_to_profile(config, [])[0]) - measured.keys()
-    turning = verdict.turning_point(*_speeds(rows, judged), verdicts)
+    turning = verdict.turning_point(*_speeds(rows, sorted(verdicts), forecast), verdicts)
+    traced_ms = statistics.fmean(evidence.timed[index % len(workload.batches)][2] for index in range(steps))
     ranked = wins.find_wins(
-        evidence, config, groups=group_operators(table, evidence.forward_ms),
+        evidence, config, groups=group_operators(table, traced_ms, evidence.forward_ms),
         layers=_scaled(layer_table, evidence.forward_ms),
-        faster_products=ceilings.faster_products, forecast=forecast,
+        faster_products=roofline.faster_products(largest_products(counted), loaded.device, ceilings), forecast=forecast,
         largest=max(verdicts.keys() | {row["batch_size"] for row in rows}),
         too_large=min({row["batch_size"] for row in rows if row["status"] == "oom"} | too_large, default=math.inf),
     )
@@ -270,8 +279,9 @@ def _detail(
     if unknown:
         warnings.append(f"No FLOP formula is known for {', '.join(unknown)}: their bytes are counted, their FLOPs are not.")
     result = {
-        "schema_version": SCHEMA_VERSION, "device": str(loaded.device), "dtype": loaded.info.dtype, "ceilings": asdict(ceilings),
-        "detail_batch_size": size, "tracing_overhead_ratio": traced.step_ms / evidence.total_ms,
+        "schema_version": SCHEMA_VERSION, "device": str(loaded.device), "dtype": loaded.info.dtype,
+        "matmul_precision": config.model.matmul_precision, "ceilings": asdict(ceilings),
+        "detail_batch_size": size, "tracing_overhead_ratio": traced.step_ms / (evidence.input_ms + traced_ms),
         **by_layers,
         "batch_sizes": [
             {"batch_size": one.batch_size, **asdict(verdicts[one.batch_size]), "evidence": one.to_dict(),
@@ -285,10 +295,27 @@ def _detail(
     layer_table = from_trace.add_kernels_and_memory(
         result, layer_table, traced, bare, traced_inputs, workload.forward, loaded, _sweep_rows(config), config
     )
-    write_text(files.stacks, "\n".join(traced.stacks) + "\n")
-    write_text(files.operators, table.to_csv(index=False, columns=list(operators.COLUMNS), lineterminator="\n"))
     write_text(files.layers, layer_table.to_csv(index=False, lineterminator="\n"))
     return result
+
+
+def _step(workload: Workload) -> Callable[[int], object]:
+    return partial(workload.run, span=record_function, encode=_in_new_thread)
+
+
+def _traced(
+    workload: Workload, steps: int, ceilings: roofline.Ceilings, folder: Path, warnings: list[str]
+) -> tuple[tracing.Trace, pd.DataFrame, tuple[costs.OperatorCost, ...]]:
+    """Trace, stacks and operators of one batch size, also written to ``folder``; and what the traced forwards cost."""
+    loaded = workload.loaded
+    with layers.named_in_trace(loaded.model):
+        traced = tracing.trace(_step(workload), steps=steps, device=loaded.device, trace_file=folder / "trace.json")
+    warnings += traced.warnings
+    counted = costs.count(lambda: [workload.forward(workload.inputs(index)) for index in range(steps)])
+    table = operators.join(traced.operators, counted, steps, ceilings)
+    write_text(folder / "stacks.txt", "\n".join(traced.stacks) + "\n")
+    write_text(folder / "operators.csv", table.to_csv(index=False, columns=list(operators.COLUMNS), lineterminator="\n"))
+    return traced, table, counted
 
 
 def _sweep_rows(config: Config) -> list[dict[str, Any]]:
@@ -302,19 +329,28 @@ def _sweep_rows(config: Config) -> list[dict[str, Any]]:
     return [row for row in rows if same and (row.get("sample_size") or 0) == largest]
 
 
-def _speeds(rows: Sequence[dict[str, Any]], judged: Sequence[verdict.Evidence]) -> tuple[list[verdict.Speed], str]:
-    """Throughput by batch size, from the sweep where it has any, else from the sizes profiled here; and which of them."""
+def _speeds(
+    rows: Sequence[dict[str, Any]], sizes: Sequence[int], forecast: Forecast | None
+) -> tuple[list[verdict.Speed], str]:
+    """Throughput by batch size on the same texts, from the sweep where it has any, else forecast; and which of them."""
     name = "throughput_samples_per_sec_mean"
     swept = [
         verdict.Speed(batch_size=row["batch_size"], samples_per_s=row[name], padding_fraction=row["padding_fraction"] or 0.0)
         for row in rows if row.get(name) is not None
     ]
-    here = [
-        verdict.Speed(batch_size=one.batch_size, samples_per_s=1e3 * one.batch_size / one.total_ms,
-                      padding_fraction=one.padding_fraction or 0.0)
-        for one in judged
+    forecasts = [] if forecast is None else [
+        verdict.Speed(batch_size=size, samples_per_s=forecast.samples_per_s(size), padding_fraction=forecast.padding_at(size))
+        for size in sizes
     ]
-    return (swept, "the sweep") if swept else (here, "the profiled batch sizes")
+    return (swept, "the sweep") if swept else (forecasts, "the forward passes of the sample, forecast from those that were timed")
+
+
+def largest_products(counted: Sequence[costs.OperatorCost]) -> list[tuple[int, int, int, float]]:
+    """Rows, inner size, columns and calls of the matrix products with the most FLOPs."""
+    chosen = [cost for cost in counted if costs.plain_name(cost.name) in ("mm", "addmm") and cost.flops]
+    chosen.sort(key=lambda cost: cost.flops or 0, reverse=True)
+    products = [(cost.input_shapes[-2], cost.input_shapes[-1], cost.calls) for cost in chosen[:MOST_PRODUCTS]]
+    return [(left[0], left[1], right[1], calls) for left, right, calls in products]
 
 
 def _scaled(layer_table: pd.DataFrame, forward_ms: float) -> list[tuple[str, float]]:
@@ -323,16 +359,21 @@ def _scaled(layer_table: pd.DataFrame, forward_ms: float) -> list[tuple[str, flo
     return [(str(name), float(ms)) for name, ms in zip(layer_table["module"], own, strict=True)]
 
 
-def group_operators(table: pd.DataFrame, forward_ms: float) -> tuple[wins.Group, ...]:
-    """Operators by kind; times are scaled down where tracing made them longer than the untraced forward."""
+def group_operators(table: pd.DataFrame, traced_ms: float, forward_ms: float) -> tuple[wins.Group, ...]:
+    """Operators by kind, per average batch; times are scaled down where tracing made them longer than the untraced forward.
+
+    Args:
+        traced_ms: untraced forward of the traced batches, which may be longer or shorter than the average one, ``forward_ms``.
+    """
     if not table["self_device_ms"].notna().any():
         return ()  # nothing to hold against the ceilings
     # Operators that are made of others have a time of their own, but no work and no calls to count beside theirs.
     table = table.assign(kind=table["operator"].map(costs.category), calls=table["calls"].where(table["bytes_moved"].notna()))
     sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
-    scale = min(1.0, forward_ms / max(sums["self_device_ms"].sum(), 1e-9))
+    untraced, average = min(1.0, traced_ms / max(sums["self_device_ms"].sum(), 1e-9)), forward_ms / traced_ms
     return tuple(
-        wins.Group(kind=str(kind), measured_ms=float(scale * own_ms), attainable_ms=float(attainable_ms), calls=calls)
+        wins.Group(kind=str(kind), measured_ms=float(average * untraced * own_ms), attainable_ms=float(average * attainable_ms),
+                   calls=calls)
         for kind, own_ms, attainable_ms, calls in sums.itertuples()
     )
 
@@ -341,5 +382,7 @@ def _main_sentence(judgement: verdict.Verdict, turning: dict[str, Any], ranked: 
     said = f"{judgement.sentence} Confidence: {judgement.confidence}. {turning['sentence']}"
     if not ranked:
         return f"{said} Nothing that was looked for would win 1% or more."
-    first = ranked[0]
-    return f"{said} First to try: {first['try']} ({first['title']}, up to {first['win_pct']:.0f}% of the batch time)."
+    # What is known to come before what may come at most.
+    first = next((win for win in ranked[: wins.MOST_WINS] if win["prediction"] == wins.ESTIMATE), ranked[0])
+    much = "about" if first["prediction"] == wins.ESTIMATE else wins.AT_MOST
+    return f"{said} First to try: {first['try']} ({first['title']}, {much} {first['win_pct']:.0f}% of the batch time)."

@@ -204,6 +204,8 @@ def turning_point(speeds: Sequence[Speed], source: str, verdicts: Mapping[int, V
     It is the smallest that none of the larger ones beats by more than ``HELPS``. Where tokens computed a second go on growing
     after it, padding is the reason; else what the verdict says that limits the larger batches.
     """
+    if not speeds:
+        return {"batch_size": None, "because": None, "source": source, "sentence": "Which batch size is best, step 02 measures."}
     speeds = sorted(speeds, key=lambda speed: speed.batch_size)
     turn = next(one for one in speeds if all(other.samples_per_s <= (1 + HELPS) * one.samples_per_s
                                              for other in speeds if other.batch_size > one.batch_size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -71,19 +72,22 @@ def verify(loaded: LoadedModel, config: Config, found: Mapping[str, Any]) -> dic
 
 def try_win(loaded: LoadedModel, config: Config, size: int, win: Win) -> dict[str, Any]:
     """What one setting really brings at a batch size, or why that cannot be told."""
+    ways: tuple[Way, Way, int] | None = None
     try:
         with torch.inference_mode():
-            baseline, other, texts = _ways(loaded, config, size, win["setting"])
-            return _measure(baseline, other, texts, win)
+            ways = _ways(loaded, config, size, win)
+            return _measure(*ways, win)
     except Exception as error:  # noqa: BLE001 - whatever a suggestion raises is its result, not the step's end
         logger.info("%s could not be tried", win["setting"], exc_info=True)
-        memory = "it does not fit into memory" if is_out_of_memory(error) else None
+        memory = "it does not fit into memory beside the baseline's model" if is_out_of_memory(error) else None
         said = error.what if isinstance(error, UserError) else (str(error).splitlines() or [""])[0]
         return _result(win, reason=memory or f"{type(error).__name__}: {said[:200]}")
     finally:
         torch.set_float32_matmul_precision(config.model.matmul_precision)
+        ways = None  # the changed model goes before the next one is loaded
+        gc.collect()
         if loaded.device.type == "cuda":
-            torch.cuda.empty_cache()  # the changed model is gone
+            torch.cuda.empty_cache()
 
 
 def _measure(baseline: Way, other: Way, texts: int, win: Win) -> dict[str, Any]:
@@ -106,14 +110,16 @@ def _result(win: Mapping[str, Any] | None = None, **known: Any) -> dict[str, Any
     return {name: (win or {}).get(name) for name in ("setting", "predicted_speedup")} | dict.fromkeys(names) | known
 
 
-def _ways(loaded: LoadedModel, config: Config, size: int, setting: str) -> tuple[Way, Way, int]:
+def _ways(loaded: LoadedModel, config: Config, size: int, win: Win) -> tuple[Way, Way, int]:
     """The baseline, the changed way, and how many texts both take."""
+    setting = win["setting"]
     new = changed(config, setting)
     sample = config.dataset.sample_sizes[0]
     if setting in (TOKEN_BUDGET, COMPILE):  # settings of the evaluation: tried with its predictor
         texts = sample_texts(config.data_file, sample, config.profiling.seed)
+        texts = texts[: _affordable(loaded, config, size, size, texts)]
         return (*_predictor_ways(loaded, new, size, setting, texts), len(texts))
-    new_size = max(new.profiling.batch_sizes) if "batch_sizes" in setting else size
+    new_size = win.get("batch_size") or size
     texts = sample_texts(config.data_file, max(sample, new_size), config.profiling.seed)
     if len(texts) < new_size:
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
@@ -150,6 +156,8 @@ def _predictor_ways(
     baseline, other = (Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, in_order) for _ in range(2))
     chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length)
     if setting == COMPILE:
+        if baseline.needs_mask:
+            raise UserError("only batches without padding run compiled, and this model's are padded in file order")
         other.compiled = torch.compile(loaded.model, dynamic=True)
         other.warm_up(chunk)
     else:

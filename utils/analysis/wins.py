@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from utils.analysis.forecast import Forecast
-from utils.analysis.verdict import DEVICE_BUSY_SHARE, INPUT_SHARE, Evidence
+from utils.analysis.verdict import INPUT_SHARE, Evidence
 from utils.config_loader import Config
 
 SMALLEST_WIN = 0.01
 """Less than 1% of the batch time lies within the spread of the measurement."""
+NEVER_WAITS = 0.9
+"""Share of the forward from which on a CUDA device is busy throughout: then faster kernels make it as much shorter."""
 MOST_WINS = 3
 """The largest ones, which are shown first."""
 LEAST_PEERS = 3
@@ -58,12 +60,12 @@ def find_wins(
 
     Args:
         layers: dotted name and own milliseconds of each module.
-        faster_products: how many times faster matrix products are under a setting of ``model``.
+        faster_products: how many times faster these matrix products are under a setting of ``model``.
         largest: batch size of the sweep; ``too_large``: the smallest that ran out of memory.
     """
     wins = (*_batching_wins(found, config, forecast, largest, too_large), *_input_wins(found), *_overhead_wins(found, config),
-            *_layer_wins(found, layers), *_operator_wins(found, groups, config),
-            *_precision_wins(found, groups, config, faster_products or {}))
+            *_layer_wins(found, layers), *_operator_wins(found, groups, config, forecast),
+            *_precision_wins(found, groups, config, faster_products or {}, forecast))
     large_enough = [win for win in wins if win["win_pct"] >= 100 * SMALLEST_WIN]
     return sorted(large_enough, key=lambda win: float(win["win_ms"]), reverse=True)
 
@@ -75,7 +77,17 @@ def _win(
     left_ms = found.total_ms - win_ms
     return {"title": title, "cause": cause, "win_ms": win_ms, "win_pct": 100 * win_ms / found.total_ms,
             "predicted_speedup": found.total_ms / left_ms if left_ms > 0 else None, "prediction": prediction,
-            "try": advice, "setting": setting, "evidence": evidence, "verified": None}
+            "try": advice, "setting": setting, "evidence": evidence, "batch_size": None,
+            "verified": None}
+
+
+def _most_by_kernels(found: Evidence, forecast: Forecast | None) -> float:
+    """Milliseconds that faster kernels can win at most: on CUDA not what the host takes to start them, whoever waits for whom."""
+    if found.device_busy_ms is None:
+        return found.forward_ms - found.overhead_ms
+    if forecast is not None:
+        return max(0.0, found.forward_ms - forecast.model.fixed_ms)
+    return found.device_busy_ms if found.device_busy_ms >= NEVER_WAITS * found.forward_ms else 0.0
 
 
 def _batching_wins(
@@ -102,7 +114,7 @@ def _batching_wins(
             found, found.forward_ms * (1 - forecast.left_by_size(larger)), "batch size",
             cause="every batch starts all operators anew", advice=f"batches of {larger}",
             setting=f"profiling.batch_sizes=[{sizes}]", evidence=f"{padding}; {eaten}; {fitted}",
-        )
+        ) | {"batch_size": larger}
     cut = LENGTH_STEP * math.ceil(float(np.quantile(forecast.lengths, LONG_TEXTS)) / LENGTH_STEP)
     if cut < min(config.profiling.max_length, int(forecast.lengths.max())):
         yield _win(
@@ -159,7 +171,7 @@ def _layer_wins(found: Evidence, layers: Sequence[tuple[str, float]]) -> Iterabl
         )
 
 
-def _operator_wins(found: Evidence, groups: Sequence[Group], config: Config) -> Iterable[Win]:
+def _operator_wins(found: Evidence, groups: Sequence[Group], config: Config, forecast: Forecast | None) -> Iterable[Win]:
     def excess(group: Group) -> float:
         # On the CPU an operator's time holds the price of starting it, which is a win of its own.
         starting = group.calls * found.dispatch_us / 1e3 if found.device == "cpu" else 0.0
@@ -176,27 +188,25 @@ def _operator_wins(found: Evidence, groups: Sequence[Group], config: Config) -> 
     elif config.evaluation.compile:
         setting = ""
     yield _win(
-        found, max(0.0, excess(worst)), f"slow operators: {worst.kind}", advice=advice, setting=setting or None, prediction=AT_MOST,
+        found, max(0.0, min(excess(worst), _most_by_kernels(found, forecast))), f"slow operators: {worst.kind}", advice=advice,
+        setting=setting or None, prediction=AT_MOST,
         cause="they take longer than their FLOPs and bytes need at the measured ceilings",
         evidence=f"{worst.measured_ms:.3g} ms where {worst.attainable_ms:.3g} ms are attainable, {worst.calls:,.0f} calls",
     )
 
 
 def _precision_wins(
-    found: Evidence, groups: Sequence[Group], config: Config, faster_products: Mapping[str, float]
+    found: Evidence, groups: Sequence[Group], config: Config, faster_products: Mapping[str, float], forecast: Forecast | None
 ) -> Iterable[Win]:
-    """The matrix products' own time, faster as the measured ceilings are; bfloat16 also moves half the bytes elsewhere."""
-    idle = found.device_busy_ms is not None and found.device_busy_ms < DEVICE_BUSY_SHARE * found.forward_ms
-    if idle:  # the host's launching decides; a faster kernel only waits longer
-        return
+    """The matrix products' own time, faster as the largest of them are; bfloat16 also moves half the bytes elsewhere."""
     products_ms = sum(group.measured_ms for group in groups if group.kind == "matrix product")
     for setting, times in faster_products.items():
         if times <= 1:
             continue
         moved_ms = found.copy_limited_ms / 2 if "dtype" in setting else 0.0
-        saved_ms = min(products_ms * (1 - 1 / times) + moved_ms, found.forward_ms - found.overhead_ms)
+        saved_ms = min(products_ms * (1 - 1 / times) + moved_ms, _most_by_kernels(found, forecast))
         yield _win(
             found, saved_ms, "precision", setting=setting, advice=f"{setting.rpartition('.')[2]}; compare accuracy",
             cause=f"matrix products run in {config.model.dtype}, matmul_precision {config.model.matmul_precision}",
-            evidence=f"matrix products take {products_ms:.3g} ms and reach {times:.1f} times the FLOP/s with it",
+            evidence=f"matrix products take {products_ms:.3g} ms; the largest of them are {times:.1f} times faster with it",
         )

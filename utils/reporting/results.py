@@ -127,7 +127,8 @@ def _with_mfu(metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None) -
     """The rows with the share of the matrix ceiling that step 03 has measured for this device and precision; and the ceiling."""
     rows: Sequence[Row] = metrics["batch_size_profiling"]
     rate = (diagnosis or {}).get("ceilings", {}).get("matmul_flops_per_s")
-    alike = all(metrics["model_info"][name] == (diagnosis or {}).get(name) for name in ("device", "dtype"))
+    measured = {**metrics["model_info"], "matmul_precision": metrics["config"]["model"]["matmul_precision"]}
+    alike = all(measured[name] == (diagnosis or {}).get(name) for name in ("device", "dtype", "matmul_precision"))
     if not rate or not alike:
         return rows, None
     joined = [
