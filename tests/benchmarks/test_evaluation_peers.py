@@ -28,7 +28,7 @@ def test_the_limits_flops_are_those_of_the_projects_counter(ours: peers.Ours) ->
     ids = torch.ones(4, 32, dtype=torch.int64)
     with torch.inference_mode():
         counted = sum(cost.flops or 0 for cost in count(lambda: model(input_ids=ids)))
-    assert peers.real_flops(model, lengths, whole=True) == pytest.approx(counted, rel=0.05), "it counts other operators too"
+    assert peers.real_flops(model, lengths, whole=True) == pytest.approx(counted, rel=0.1), "it counts other operators too"
     assert peers.real_flops(model, lengths) < peers.real_flops(model, lengths, whole=True)
 
 

@@ -80,6 +80,7 @@ def test_it_is_left_out_where_it_is_not_asked_for(loaded: LoadedModel, tmp_path:
     assert comparison_facts(metrics) == []
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 cannot compile this model, and the step says so")
 def test_compiled_it_says_the_same_and_what_it_won(
     loaded: LoadedModel, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
