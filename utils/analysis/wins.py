@@ -207,7 +207,8 @@ def _precision_wins(
         saved_ms = min(products_ms * (1 - 1 / times) + moved_ms, _most_by_kernels(found, forecast))
         yield _win(
             # On a CPU the other operators may become slower by more than the products win.
-            found, saved_ms, "precision", prediction=ESTIMATE if found.device == "cuda" else AT_MOST, setting=setting, advice=f"{setting.rpartition('.')[2]}; compare accuracy",
+            found, saved_ms, "precision", prediction=ESTIMATE if found.device == "cuda" else AT_MOST, setting=setting,
+            advice=f"{setting.rpartition('.')[2]}; compare accuracy",
             cause=f"matrix products run in {config.model.dtype}, matmul_precision {config.model.matmul_precision}",
             evidence=f"matrix products take {products_ms:.3g} ms; the largest of them are {times:.1f} times faster with it",
         )
