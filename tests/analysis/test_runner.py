@@ -23,6 +23,7 @@ from transformers import (
 
 from tests import support
 from tests.analysis.test_kernels import TRACE
+from tests.analysis.test_verdict import evidence
 from utils import costs
 from utils.analysis import from_trace, memory, roofline, runner, tracing, verdict
 from utils.config_loader import Config
@@ -265,3 +266,21 @@ def test_an_operator_without_a_formula_is_no_operator_without_flops(
     assert verdict.decide(evidence).confidence == "low", "what it computes is not known"
     known = replace(evidence, unknown_operators=(), time_spread=0.0, ceiling_spread=0.0)
     assert verdict.decide(known).confidence == "high"
+
+
+def test_what_follows_from_rows_and_tokens_only_roughly_predicts_nothing(
+    tmp_path: Path, tiny_model: Path, loaded: LoadedModel
+) -> None:
+    config = support.small_config(tmp_path, tiny_model)
+    shapes = [(rows, length) for rows in (1, 2, 4) for length in (8, 16, 64)]
+
+    def forecast(*times: float) -> tuple[object, list[str]]:
+        warnings: list[str] = []
+        timed = tuple((*shape, ms) for shape, ms in zip(shapes, times, strict=True))
+        judged = [evidence(timed=timed)]
+        return runner.make_forecast(loaded, list(support.TEXTS), 4, judged, config, warnings), warnings
+
+    found, warnings = forecast(*(1 + 0.1 * rows * length for rows, length in shapes))
+    assert found is not None and warnings == []
+    found, warnings = forecast(9, 1, 30, 2, 90, 1, 400, 1, 2)
+    assert found is None and "as on a busy machine" in warnings[0]

@@ -17,6 +17,8 @@ LEAST_SHAPES = 4
 ABOVE_FIXED = 1.15
 """A forward that takes this much longer than the shortest is no longer decided by what every forward takes."""
 
+WORST_FIT = 0.25
+"""A model that misses the times it was fitted to by more, on average, predicts nothing."""
 FITS, SMALL_ERROR = 8, 0.01
 """Rounds of reweighting; a relative error below 1% is as good as none."""
 

@@ -21,7 +21,7 @@ from torch.profiler import record_function
 
 from utils import costs
 from utils.analysis import from_trace, layers, operators, roofline, tracing, verdict, wins
-from utils.analysis.forecast import Forecast, fit
+from utils.analysis.forecast import WORST_FIT, Forecast, fit
 from utils.config_loader import Config
 from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
@@ -117,10 +117,14 @@ def analyse(loaded: LoadedModel, config: Config) -> dict[str, Any]:
 def make_forecast(
     loaded: LoadedModel, texts: Sequence[str], size: int, judged: Sequence[verdict.Evidence], config: Config, warnings: list[str]
 ) -> Forecast | None:
-    """What other batches of the same texts would take; None, with a warning, where too few shapes were timed to tell."""
+    """What other batches of the same texts would take; None, with a warning, where the timed ones do not tell."""
     model = fit((one for evidence in judged for one in evidence.timed), loaded.device.type)
     if model is None:
         warnings.append("Batches of too few different shapes were timed: what other batches would win is not predicted.")
+        return None
+    if model.error > WORST_FIT:
+        warnings.append(f"Forward times follow from rows and tokens within {model.error:.0%} only (limit {WORST_FIT:.0%}), as on a "
+                        "busy machine: what other batches would win is not predicted.")
         return None
     wanted = config.evaluation.max_tokens_per_batch
     budgets = (CUDA_BUDGETS if loaded.device.type == "cuda" else CPU_BUDGETS) if wanted == "auto" else (wanted,)
