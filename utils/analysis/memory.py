@@ -185,9 +185,13 @@ def forward_peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    steps = find_steps(events_of(profiler), on_cuda=False)
+
+    def profiled() -> profile:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            run()
+        return profiler
+
+    steps = find_steps(events_of(profiled), on_cuda=False)
     return steps[0].peak_bytes if steps else 0
 
 
