@@ -175,7 +175,7 @@ def rounds(there: dict[str, Classify], texts: list[str], count: int) -> tuple[di
 def real_flops(model: Any, lengths: np.ndarray[Any, Any], *, whole: bool = False) -> float:
     """FLOPs of the matrix products that the real tokens need; of a causal model's attention, the half below the diagonal.
 
-    ``whole`` counts the other half too, as FLOP counters do (and ``flops_per_sample``).
+    ``whole`` counts the other half too, as torch's FLOP counter does, and as masked or eager attention computes it.
     """
     linear = sum(m.in_features * m.out_features for m in model.modules() if isinstance(m, torch.nn.Linear))
     settings = model.config.get_text_config()

@@ -97,6 +97,23 @@ def test_grouped_heads_on_cudas_kernels(kernel: str) -> None:
     assert costs.count_flops(func, (q, k, k), {}, q) == 2 * (2 * 2 * 8 * 5 * 5 * 16)
 
 
+@pytest.mark.parametrize(("queries", "keys", "pairs"), [(4, 4, 1 + 2 + 3 + 4), (1, 1, 1), (3, 4, 3 * 4)])
+def test_causal_attention_computes_half(queries: int, keys: int, pairs: int) -> None:
+    """The triangle with its diagonal, in scores and values; where lengths differ the kernels differ, and all pairs count."""
+    q, k, v = torch.empty(2, 6, queries, 8), torch.empty(2, 3, keys, 8), torch.empty(2, 3, keys, 16)
+    expected = 2 * 2 * 6 * pairs * (8 + 16)  # multiply-add, batch, heads
+    for kernel, before in (("flash", (0.0,)), ("efficient", (None, False, 0.0)), ("cudnn", (None, False, 0.0))):
+        func = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention").default
+        assert costs.count_flops(func, (q, k, v, *before, True), {}, q) == expected, "in its place"
+        assert costs.count_flops(func, (q, k, v, *before[:2]), {"is_causal": True}, q) == expected, "by name"
+        assert costs.count_flops(func, (q, k, v, *before, False), {}, q) == 2 * 2 * 6 * queries * keys * (8 + 16)
+    q = torch.randn(2, 6, queries, 8)
+    k = v = torch.randn(2, 6, keys, 8)
+    counted = costs.count(lambda: functional.scaled_dot_product_attention(q, k, v, is_causal=True))
+    [attention] = [cost for cost in counted if "flash_attention_for_cpu" in cost.name]
+    assert attention.flops == 2 * 2 * 6 * pairs * (8 + 8), "as it runs on the CPU"
+
+
 def test_fused_attention_with_a_mask_reads_it() -> None:
     q, mask = torch.randn(3, 2, 10, 8), torch.zeros(3, 1, 10, 10)
     counted = costs.count(lambda: functional.scaled_dot_product_attention(q, q.neg(), q.abs(), attn_mask=mask.expand(3, 2, 10, 10)))
@@ -108,7 +125,7 @@ def test_fused_attention_with_a_mask_reads_it() -> None:
 def test_flash_attn_package() -> None:
     """Its operators' signatures, on stand-ins: the package runs on GPUs alone."""
     library = torch.library.Library("flash_attn_standin", "DEF")
-    rest = "float dropout_p) -> Tensor"
+    rest = "float dropout_p, bool causal=False) -> Tensor"
     library.define(f"_flash_attn_forward(Tensor q, Tensor k, Tensor v, {rest}")
     library.define(f"_flash_attn_varlen_forward(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, {rest}")
     library.define("_flash_attn_other(Tensor x) -> Tensor")
@@ -118,10 +135,15 @@ def test_flash_attn_package() -> None:
     q, k = torch.empty(3, 10, 4, 8), torch.empty(3, 12, 2, 8)  # batch, length, heads (grouped), width
     [cost] = [cost for cost in costs.count(lambda: ops._flash_attn_forward(q, k, k, 0.0)) if "forward" in cost.name]
     assert cost.flops == 2 * 2 * 3 * 4 * 10 * 12 * 8 and costs.category(cost.name) == "attention"
+    for keys, pairs in ((q[:, :, :2], 55), (k, 10 * 12)):  # 1 + 2 + … + 10
+        assert costs.count_flops(ops._flash_attn_forward.default, (q, keys, keys, 0.0, True), {}, q) == 2 * 2 * 3 * 4 * pairs * 8
     packed, ends = torch.empty(9, 4, 8), torch.tensor([0, 2, 9], dtype=torch.int32)  # two texts of 2 and 7 tokens
     counted = costs.count(lambda: ops._flash_attn_varlen_forward(packed, packed, packed, ends, ends, 0.0))
     [cost] = [cost for cost in counted if "varlen" in cost.name]
     assert cost.flops == 2 * 2 * (2 * 2 + 7 * 7) * 4 * 8, "padding that is not there is no work"
+    counted = costs.count(lambda: ops._flash_attn_varlen_forward(packed, packed, packed, ends, ends, 0.0, causal=True))
+    [cost] = [cost for cost in counted if "varlen" in cost.name]
+    assert cost.flops == 2 * 2 * (3 + 28) * 4 * 8, "1 + 2, and 1 + 2 + … + 7"
     [other] = [cost for cost in costs.count(lambda: ops._flash_attn_other(packed)) if "other" in cost.name]
     assert other.flops is None
 
@@ -134,18 +156,22 @@ def test_eager_attention() -> None:
     assert moved == F32 * ((2 * heads + scores) + 2 * scores + 2 * scores + (scores + 2 * heads))
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_whole_model_is_two_flops_a_parameter_and_token(attention: str) -> None:
-    """The rule of thumb for matrix products, plus attention; embeddings are looked up, not multiplied."""
+@pytest.mark.parametrize(("attention", "padded", "pairs"), [
+    ("sdpa", False, 16 * 17 // 2), ("sdpa", True, 16 * 16), ("eager", False, 16 * 16),
+])
+def test_a_whole_model_is_two_flops_a_parameter_and_token(attention: str, padded: bool, pairs: int) -> None:
+    """The rule of thumb for matrix products, plus attention as it runs; embeddings are looked up, not multiplied."""
     config = support.build_model_config(hidden_size=64, intermediate_size=256)
     model = support.Qwen2ForSequenceClassification(config).eval()
     model.set_attn_implementation(attention)
     tokens = torch.ones(2, 16, dtype=torch.long)
-    counted = costs.count(lambda: model(input_ids=tokens, use_cache=False))
+    mask = tokens.clone()
+    mask[0, -1] = not padded
+    counted = costs.count(lambda: model(input_ids=tokens, attention_mask=mask, use_cache=False))
     assert all(cost.flops is not None for cost in counted), "no operator of the model is unknown"
     products = sum(cost.flops or 0 for cost in counted if costs.category(cost.name) in ("matrix product", "attention"))
     weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name)
-    attention_flops = 2 * (2 * 2 * 2 * 4 * 16 * 16 * 16)  # layers x (two products, multiply-add, batch, heads, 16², width)
+    attention_flops = 2 * (2 * 2 * 2 * 4 * pairs * 16)  # layers x (two products, multiply-add, batch, heads, pairs, width)
     assert products == pytest.approx(2 * weights * 2 * 16 + attention_flops, rel=0.003)
 
 

@@ -1,8 +1,10 @@
 """What every operator call has to do at least: floating-point operations and bytes moved, counted from shapes.
 
-FLOPs of matrix products, convolutions and attention are torch.utils.flop_counter's formulas; attention on the CPU, which
-it leaves at 0, has its own. Element-wise operators, reductions and normalisations count one FLOP for each addition,
-multiplication, comparison or elementary function of their textbook formula. Padding counts as work.
+FLOPs of matrix products and convolutions are torch.utils.flop_counter's formulas. Fused attention counts the pairs of query
+and key that its kernel computes: where it is told ``is_causal`` and queries are as many as keys, the triangle with its
+diagonal, L * (L + 1) / 2 of L * L; with a mask instead, or as products of their own (eager), the square. Element-wise
+operators, reductions and normalisations count one FLOP for each addition, multiplication, comparison or elementary function
+of their textbook formula. Padding counts as work.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -70,7 +72,7 @@ FORWARD_ATTENTION = frozenset((
     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_fused_attention_overrideable",
     "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
 ))
-"""Query, key and value come first, heads in the second dimension. All have one formula here: the registry's own refuse
+"""Heads are in the second dimension. All have one formula here: the registry's own count a causal square whole and refuse
 grouped heads before torch 2.12, and it has none for the first two."""
 
 CATEGORIES = (
@@ -163,13 +165,10 @@ def count_flops(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
     """FLOPs of one call; None where no formula is known."""
     packet = func._overloadpacket
     bare = plain_name(func._schema.name)
-    if bare in FORWARD_ATTENTION:
-        query, key, value = (tuple(tensor.shape) for tensor in args[:3])
-        # Key-value heads as often as they are used: older formulas refuse grouped heads.
-        return int(sdpa_flop_count(query, (key[0], query[1], *key[2:]), (value[0], query[1], *value[2:])))
-    if "flash_attn" in func._schema.name:
+    if bare in FORWARD_ATTENTION or "flash_attn" in func._schema.name:
         names = [argument.name for argument in func._schema.arguments]
-        return _flash_attn_flops({**dict(zip(names, args, strict=False)), **kwargs})
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        return _attention_flops(given) if bare in FORWARD_ATTENTION else _flash_attn_flops(given)
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out))
     if bare in NO_FLOPS or _is_view(func, args, kwargs, out):
@@ -181,16 +180,29 @@ def count_flops(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
     return None
 
 
+def _attention_flops(given: dict[str, Any]) -> int:
+    """FLOPs of PyTorch's fused forward; key-value heads count as often as they are used."""
+    (batch, heads, queries, width), value = given["query"].shape, given["value"].shape
+    pairs = batch * heads * _pairs(queries, value[-2], causal=given.get("is_causal", False))
+    return int(2 * pairs * (width + value[-1]))
+
+
+def _pairs(queries: int, keys: int, *, causal: bool) -> int:
+    """Pairs of query and key that a fused kernel computes."""
+    return queries * (queries + 1) // 2 if causal and queries == keys else queries * keys
+
+
 def _flash_attn_flops(given: dict[str, Any]) -> int | None:
     """FLOPs of the flash-attn package's forward: batch x length x heads x width, or sequences end to end without padding."""
     if not {"q", "k", "v"} <= given.keys():
         return None
     (*_, heads, width), value_width = given["q"].shape, given["v"].shape[-1]
+    causal = given.get("causal", False)
     if "cu_seqlens_q" in given:  # where each sequence begins, and where the last one ends
         lengths = zip(*(given[f"cu_seqlens_{which}"].diff().tolist() for which in "qk"), strict=True)
-        pairs = sum(queries * keys for queries, keys in lengths)
+        pairs = sum(_pairs(queries, keys, causal=causal) for queries, keys in lengths)
     else:
-        pairs = given["q"].shape[0] * given["q"].shape[1] * given["k"].shape[1]
+        pairs = given["q"].shape[0] * _pairs(given["q"].shape[1], given["k"].shape[1], causal=causal)
     return int(2 * pairs * heads * (width + value_width))
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from utils.config_loader import EMBEDDED, Config, project_path
+from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError
 from utils.hub import explain, hub_errors, resolve
 
@@ -135,12 +135,12 @@ def loading(what: str, place: Place) -> Iterator[None]:
     with hub_errors(what, place.name, ModelError):
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            fix = "--set model.dtype=bfloat16, take another device, or end what else uses the GPU"
-            raise ModelError(f"The {what} does not fit into the device's memory.", where=place, fix=fix) from error
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             if not Path(place.name).exists() and explain(error, what, place.name) is not None:
                 raise
+            if is_out_of_memory(error):
+                fix = "--set model.dtype=bfloat16, take another device, or end what else uses the GPU"
+                raise ModelError(f"The {what} does not fit into the device's memory.", where=place, fix=fix) from error
             reason = str(error).strip().split("\n")[0]
             fix = "it needs a config.json, safetensors weights and tokenizer files that this transformers can read"
             if "trust_remote_code" in str(error):

@@ -274,11 +274,14 @@ class InferenceProfiler:
         return sum(bool(encoding.overflowing) for encoding in encodings) if encodings else None
 
     def _count_flops(self, texts: list[str], size: int, max_length: int) -> float | None:
-        """FLOPs a sample as executed, padding included, of every operator that has a formula. They depend on shapes alone."""
+        """FLOPs a sample as executed, padding included, of every operator that has a formula.
+
+        They depend on the shape and on whether there is padding: causal attention without a mask computes half.
+        """
         total = 0
         for start in range(0, len(texts), size):
             batch = encode_batch(self.tokenizer, texts[start : start + size], max_length)
-            shape = tuple(batch["input_ids"].shape)
+            shape = (*batch["input_ids"].shape, bool(batch["attention_mask"].all()))
             if shape not in self._flops_by_shape:
                 on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
                 costs = count(partial(self.model, **on_device))

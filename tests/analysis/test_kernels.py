@@ -65,6 +65,21 @@ def test_busy_and_idle_by_cause() -> None:
     assert found["by_category_ms"]["matrix product"] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(("call", "copy_ends", "cause"), [
+    ("cudaMemcpyAsync", 300, "synchronisation"),  # to pageable memory: the call returns at 300, when the copy has ended
+    ("cudaMemcpyAsync", 301.5, "synchronisation"),  # the two clocks differ a little
+    ("cudaMemcpyAsync", 330, "host_late"),  # pinned, or on the device: the call returned long before
+    ("cudaMemcpy", 300, "synchronisation"), ("cuMemcpyDtoHAsync_v2", 330, "host_late"),
+    ("cudaStreamSynchronize", 290, "synchronisation"), ("cudaMemcpyAsync", None, "host_late"),  # its copy is not in the trace
+])
+def test_a_copy_waits_only_where_it_is_over_when_its_call_returns(call: str, copy_ends: float | None, cause: str) -> None:
+    copy = [] if copy_ends is None else [event("gpu_memcpy", "Memcpy", 200, copy_ends - 200, correlation=2)]
+    events = [*pair(1, 90, GEMM, 200, 90), event("cuda_runtime", call, 150, 150, correlation=2), *copy, *pair(3, 410, ADD, 420, 10)]
+    found = kernels.summarise(events)
+    assert found is not None
+    assert found["idle_by_cause_ms"] == dict.fromkeys(kernels.CAUSES, 0) | {cause: pytest.approx((420 - (copy_ends or 290)) / 1e3)}
+
+
 def test_table() -> None:
     rows = kernels.table(TRACE)
     assert list(rows) == ["kernel", "category", "calls", "time_ms", "mean_us", "share_pct"]

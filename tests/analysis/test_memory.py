@@ -151,10 +151,22 @@ def test_a_traced_batch_that_the_model_misses_counts(monkeypatch: pytest.MonkeyP
         assert (found["prediction"] is not None) == known
 
 
-def test_memory_runs_out_while_measuring() -> None:
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("planted"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling planted"),
+    RuntimeError("planted: can't allocate memory: you tried to allocate 8 bytes"),
+])
+def test_memory_runs_out_while_measuring(error: RuntimeError) -> None:
     def forward(inputs: dict[str, torch.Tensor]) -> object:
         if inputs["input_ids"].numel() > 16:
-            raise torch.OutOfMemoryError("planted")
+            raise error
         return torch.ones(inputs["input_ids"].numel())
 
     assert memory.measure_points(forward, 8, CPU) == ((2, 4, 32), (4, 4, 64), (2, 8, 64))
+
+
+def test_another_error_while_measuring_is_not_hidden() -> None:
+    def forward(_: dict[str, torch.Tensor]) -> object:
+        raise RuntimeError("planted: shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        memory.measure_points(forward, 8, CPU)

@@ -78,6 +78,20 @@ def test_stacks_clean_and_merge() -> None:
     assert tracing.collapse([*events, step, event("op", 5.0, step)], on_device=False) == ("ProfilerStep#2;op 5", "ProfilerStep#2 1")
 
 
+def test_named_ranges_have_no_device_time_of_their_own() -> None:
+    """On CUDA the device's timeline mirrors them: 90 us over kernels of 50 and 20 us would count twice."""
+    def event(name: str, own_us: float, parent: Any = None, *, named: bool = False) -> Any:
+        return SimpleNamespace(name=name, self_cpu_time_total=own_us, self_device_time_total=own_us, cpu_parent=parent,
+                               device_type=DeviceType.CPU, is_user_annotation=named)
+
+    step = event("ProfilerStep#2", 95.0, named=True)
+    layer = event("forward", 90.0, step, named=True)
+    events = [step, layer, event("aten::mm", 50.0, layer), event("aten::add", 20.0, layer)]
+    below = ("ProfilerStep#2;forward;aten::mm 50", "ProfilerStep#2;forward;aten::add 20")
+    assert tracing.collapse(events, on_device=True) == below
+    assert set(tracing.collapse(events, on_device=False)) == {*below, "ProfilerStep#2 95", "ProfilerStep#2;forward 90"}
+
+
 def test_operators(traced: tuple[tracing.Trace, Path], model: Any, ceilings: roofline.Ceilings) -> None:
     counted = costs.count(lambda: forward(model))
     rows = operators.join(traced[0].operators, counted, 1, ceilings)
@@ -163,6 +177,8 @@ def test_a_trace_that_is_too_large_is_capped(
     assert [event["name"].replace("#1", "#0") for event in events] == names
     assert sum("Call stack" in event["args"] for event in events) == stacks
     assert said and ("without operators' call stacks" in said) == (not stacks)
+    assert ("to stay below" in said) == (most_bytes in (800, 600)), "said only where it is true"
+    assert (", which leaves 0 MB, above 0 MB" in said) == (most_bytes == 100)
 
 
 def test_events_before_the_cut() -> None:
@@ -197,6 +213,46 @@ def test_bare_events(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "[memory]" not in names and not any(event.get("cat") == "python_function" for event in events)
     monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", lambda _, path: Path(path).write_text('{"traceEvents": [{'))
     assert tracing.bare_events(lambda _: None, steps=1, device=CPU) == []
+
+
+@pytest.mark.parametrize(("unreadable", "survives"), [(1, True), (2, True), (3, False)])
+@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "planted"), json.JSONDecodeError("planted", "", 0)])
+def test_garbled_names_are_survived_everywhere(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, unreadable: int, survives: bool, error: ValueError
+) -> None:
+    """Raised as the steps end (older versions read names then) or when the events are asked for."""
+    sound, runs = tracing._profiled, []
+
+    def sometimes(*args: Any, **kwargs: Any) -> Any:
+        runs.append(1)
+        profiler, seconds = sound(args[0], args[1], CPU, **kwargs)
+        if len(runs) % 4 <= unreadable:
+            def fail(*_: Any) -> Any:
+                raise error
+            if len(runs) % 2:
+                fail()
+            monkeypatch.setattr(profiler, "events", fail)
+            monkeypatch.setattr(profiler, "export_chrome_trace", fail)
+        else:
+            kernel = SimpleNamespace(name="gemm", device_type=DeviceType.CUDA, time_range=SimpleNamespace(start=0.0, end=500.0))
+            monkeypatch.setattr(profiler, "events", lambda: [kernel])
+        return profiler, seconds
+
+    monkeypatch.setattr(tracing, "_profiled", sometimes)
+    found = tracing.device_busy_ms(lambda _: torch.ones(3) + 1, steps=1, device=torch.device("cuda"))
+    assert found == (0.5 if survives else None) and len(runs) == min(unreadable + 1, tracing.ATTEMPTS)
+    runs.clear()
+    events = tracing.bare_events(lambda _: torch.ones(3) + 1, steps=1, device=CPU)
+    assert any(event.get("name") == "aten::add" for event in events) == survives == bool(events)
+    assert (tracing.NONE_READABLE in caplog.text) == (not survives)
+
+
+def test_another_error_of_a_traced_run_is_not_hidden() -> None:
+    def fail(_: int) -> object:
+        raise ValueError("planted")
+
+    with pytest.raises(ValueError, match="planted"):
+        tracing.bare_events(fail, steps=1, device=CPU)
 
 
 def test_the_cpu_has_no_device_to_keep_busy() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.reporting import fixtures
 from tests.reporting.conftest import Make
+from utils.reporting import device
 from utils.reporting.html import page, write_report
 from utils.reporting.plots import Picture
 from utils.reporting.results import read_results
@@ -76,12 +78,32 @@ def test_kernels_memory_and_flame_graph(tmp_path: Path, gpu: bool) -> None:
     assert "activations 301.5 MB, workspace 23.25 MB" in text and "aten::invented in model.layers.3 119.5 MB" in text
     assert ("libraries 9.25 MB" in text) == gpu
     if gpu:
+        assert "Device idle, whole steps" in text and "idle share is of the forward alone" in text
         assert "41.25 ms of 61.50 ms" in text and "20.25 ms: host late 12 ms, between steps 8.25 ms; median gap 1.75 us" in text
         assert "880 launches, 14,309 per second: 9.50 ms of the host, where the kernels take 42.50 ms" in text
         assert "matrix product 32 ms, attention 10.50 ms" in text and "sm90_xmma_gemm_invented" in text
         assert "811 texts of 512 tokens (790 to 833), predicted for 70,123.5 MB of free memory; the sweep agrees" in text
     else:
         assert "not measured: no GPU was used" in text and f"not measured: {fixtures.MADE_UP}" in text
+
+
+@pytest.mark.parametrize(("gpu", "seen", "said"), [
+    (True, True, "width is time on the device (CUDA)"), (True, False, "width is time of the host (CPU)"),
+    (False, True, "width is time of the host (CPU)"),  # on the CPU the host is the device, and has its times
+])
+def test_the_flame_graph_says_whose_time_it_shows(make: Make, gpu: bool, seen: bool, said: str) -> None:
+    results = make(gpu=gpu)
+    assert results.operators is not None
+    timed = results.operators.assign(self_device_ms=1.5 if seen else float("nan"))
+    assert said in page(replace(results, operators=timed), (), "<svg></svg>")
+
+
+def test_memory_held_outside_modules_or_operators() -> None:
+    places = [("aten::x", "", 5), ("", "model.norm", 4), ("", "", 3)]
+    largest = [{"operator": operator, "module": module, "mb": mb} for operator, module, mb in places]
+    sizes = dict.fromkeys(("weights_mb", "activations_mb", "workspace_mb", "held_before_mb", "total_mb"), 1.0)
+    said = dict(device.memory_facts({"memory": {"peak": {**sizes, "largest": largest}}}))["Peak"]
+    assert said.endswith("The largest: aten::x 5 MB; outside operators in model.norm 4 MB; outside operators 3 MB")
 
 
 @pytest.mark.parametrize("where", ["label", "model", "warning", "operator", "verdict"])

@@ -41,7 +41,7 @@ def add_kernels_and_memory(
     if device.type == "cpu":
         not_measured["kernels"] = "no GPU was used"
     elif on_device is None:
-        not_measured["kernels"] = tracing.NO_KERNELS if bare else tracing.CUT
+        not_measured["kernels"] = tracing.NO_KERNELS if bare else tracing.NONE_READABLE
     result |= {"kernels": on_device, "memory": found, "not_measured": not_measured}
     for file, table in ((files.kernels, kernels.table(bare) if on_device else None),
                         (files.memory, memory.timeline(step) if step else None)):

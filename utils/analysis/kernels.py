@@ -24,8 +24,10 @@ STEP = "ProfilerStep"
 """How the profiler calls the range of one step."""
 LAUNCH = re.compile(r"^cu(da)?(Launch|GraphLaunch)")
 """``cudaLaunchKernel`` and its family; Triton's kernels start by the driver's ``cuLaunchKernelEx``."""
-WAIT = re.compile(r"^cu(da)?(\w+Synchronize|Memcpy)")
-"""Calls that return only when the device has done what went before, as "asynchronous" copies of pageable memory do too."""
+WAIT = re.compile(r"^cu(?:da)?(?:\w+Synchronize|(Memcpy))")
+"""Calls that return only when the device has done what went before; copies, the group, only some of them."""
+CLOCKS_APART_US = 2.0
+"""By how much the host's and the device's time may differ in a trace."""
 CATEGORIES = (
     ("attention", r"flash|fmha|sdpa|attention"),
     ("normalisation and element-wise", r"^triton_poi_|^triton_(per|red)_.*rsqrt|(layer|rms|group|batch)_?norm|RowwiseMoments"),
@@ -80,6 +82,24 @@ def find_kernels(events: Iterable[Event]) -> tuple[Kernel, ...]:
     return tuple(sorted(found, key=lambda kernel: kernel.span))
 
 
+def find_waits(events: Iterable[Event]) -> tuple[Interval, ...]:
+    """The host's calls that waited for the device.
+
+    A copy waited where it was over when its call returned, as of pageable memory to the host; of pinned memory and on the
+    device the call returns at once, whatever its name says.
+    """
+    events = tuple(events)
+    copied_us = {event["args"]["correlation"]: _span(event)[1] for event in _complete(events, {"gpu_memcpy"})}
+    waits = []
+    for call in _complete(events, CALLS):
+        if found := WAIT.match(call["name"]):
+            begin, end = _span(call)
+            done_us = copied_us.get(call["args"]["correlation"], float("inf")) if found[1] else end
+            if done_us <= end + CLOCKS_APART_US:
+                waits.append((begin, max(end, done_us)))
+    return tuple(waits)
+
+
 def merged(intervals: Iterable[Interval]) -> list[Interval]:
     """The union of intervals: apart from each other, in order."""
     union: list[Interval] = []
@@ -131,7 +151,7 @@ def summarise(events: Iterable[Event]) -> dict[str, Any] | None:
     calls = tuple(_complete(events, CALLS))
     launches = [_span(call) for call in calls if LAUNCH.match(call["name"])]
     steps = [event["ts"] for event in _complete(events, {"user_annotation"}) if event["name"].startswith(STEP)]
-    gaps = find_gaps(kernels, [_span(call) for call in calls if WAIT.match(call["name"])], steps)
+    gaps = find_gaps(kernels, find_waits(events), steps)
     span_us = max(kernel.span[1] for kernel in kernels) - kernels[0].span[0]
     busy_us = merged_length(kernel.span for kernel in kernels)
     return {

@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from utils.analysis.kernels import STEP, Event, Interval
 from utils.analysis.tracing import events_of
+from utils.core.device import is_out_of_memory
 
 Shape = tuple[int, int]
 """Batch and length."""
@@ -184,9 +185,13 @@ def forward_peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    steps = find_steps(events_of(profiler), on_cuda=False)
+
+    def profiled() -> profile:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            run()
+        return profiler
+
+    steps = find_steps(events_of(profiled), on_cuda=False)
     return steps[0].peak_bytes if steps else 0
 
 
@@ -227,7 +232,9 @@ def measure_points(forward: Forward, max_length: int, device: torch.device) -> t
         inputs["attention_mask"][0, -1] = 0
         try:
             points.append((batch, length, forward_peak_bytes(partial(forward, inputs), device)))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
             break
     return tuple(points)

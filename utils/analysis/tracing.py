@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import math
 import os
 import re
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -26,15 +27,20 @@ from utils.analysis.roofline import synchronize
 from utils.core.artifacts import atomic_path
 from utils.costs import Shapes, show_shapes
 
+logger = logging.getLogger(__name__)
+Read = TypeVar("Read")
+
 ATTEMPTS = 3
 """Now and then an event's name comes out garbled and the whole trace cannot be read; the next one can."""
+UNREADABLE = (UnicodeDecodeError, json.JSONDecodeError)
+NONE_READABLE = f"{ATTEMPTS} traces in a row could not be read"
 
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
 CUT = "The trace was cut short"
 COMPRESS_ABOVE_BYTES = 64_000_000
 """A larger trace is written as ``trace.json.gz``, some 20 times smaller; Perfetto and chrome://tracing open that as it is."""
 MOST_BYTES = 256_000_000
-"""No more is written, uncompressed: chrome://tracing reads a trace into one string, and browsers allow 512 MB."""
+"""A larger trace, uncompressed, goes without parts of it: chrome://tracing reads it into one string, and browsers allow 512 MB."""
 NO_KERNELS = (
     "The profiler saw no CUDA kernels (CUPTI is missing or not permitted here): device times of operators and the "
     "device's busy time are not measured; latencies come from the host's clock and CUDA events."
@@ -67,34 +73,41 @@ def trace(step: Callable[[int], object], *, steps: int, device: torch.device, tr
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _trace_once(step, steps, device, trace_file, warnings, last=attempt == ATTEMPTS)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except UNREADABLE as error:
             warnings.append(f"Trace {attempt} of at most {ATTEMPTS} could not be read ({error}); traced again.")
-    raise RuntimeError(f"{ATTEMPTS} traces in a row could not be read: {warnings[-1]}")
+    raise RuntimeError(f"{NONE_READABLE}: {warnings[-1]}")
 
 
 def device_busy_ms(step: Callable[[int], object], *, steps: int, device: torch.device) -> float | None:
-    """Milliseconds per step in which a kernel or copy ran; None on the CPU and where no kernel was seen."""
+    """Milliseconds per step in which a kernel or copy ran; None on the CPU and where no kernel was seen or no trace read."""
     if device.type != "cuda":
         return None
-    profiler, _ = _profiled(step, steps, device)
-    return _busy_ms(profiler.events() or (), steps)
+    return _readable(lambda: _busy_ms(_profiled(step, steps, device)[0].events() or (), steps))
 
 
 def bare_events(step: Callable[[int], object], *, steps: int, device: torch.device) -> list[Event]:
     """A Chrome trace's events without shapes, memory and stacks, whose recording delays the launches of kernels."""
-    profiler, _ = _profiled(step, steps, device)
-    return events_of(profiler)
+    return events_of(lambda: _profiled(step, steps, device)[0])
 
 
-def events_of(profiler: profile) -> list[Event]:
-    """What the profiler recorded; nothing where it cannot be read."""
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(file))
-        try:
+def events_of(run: Callable[[], profile]) -> list[Event]:
+    """What the profiler recorded of a run, which is repeated where that cannot be read; nothing where it never can."""
+    def read() -> list[Event]:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "trace.json"
+            run().export_chrome_trace(str(file))
             return list(json.loads(file.read_text(encoding="utf-8", errors="replace"))["traceEvents"])
-        except json.JSONDecodeError:
-            return []
+
+    return _readable(read) or []
+
+
+def _readable(read: Callable[[], Read]) -> Read | None:
+    """What a trace says, taken again where it cannot be read; None, and a word in the log, where it never can."""
+    for _ in range(ATTEMPTS):
+        with suppress(*UNREADABLE):
+            return read()
+    logger.warning("%s: what they would say is not measured.", NONE_READABLE)
+    return None
 
 
 def _profiled(step: Callable[[int], object], steps: int, device: torch.device, **options: Any) -> tuple[profile, list[float]]:
@@ -137,13 +150,16 @@ def _trace_once(
 def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
     """``frame;frame;… microseconds``, outermost first, longest first: self time by the whole chain of callers.
 
-    Phases, modules, Python functions and operators are all frames. Stacks start at the profiler's step, so that threads
-    which wait meanwhile are left out; without steps all stacks count. Source of the format: Brendan Gregg's FlameGraph.
+    Phases, modules, Python functions and operators are all frames. Device time is the operators': that of a named range is its
+    mirror on the device's timeline, which spans theirs (kernels are tied to operators alone). Stacks start at the profiler's step,
+    so that threads which wait meanwhile are left out; without steps all stacks count. Source of the format: Brendan Gregg's
+    FlameGraph.
     """
     totals: Counter[tuple[str, ...]] = Counter()
     for event in events:
         own_us = event.self_device_time_total if on_device else event.self_cpu_time_total
-        if event.device_type == DeviceType.CPU and own_us > 0:
+        mirrored = on_device and getattr(event, "is_user_annotation", False)
+        if event.device_type == DeviceType.CPU and own_us > 0 and not mirrored:
             totals[_stack(event)] += own_us
     stepped = {stack: own_us for stack, own_us in totals.items() if stack[0].startswith(STEP)} or totals
     # A stack that is there is never 0: renderers drop such lines.
@@ -246,7 +262,9 @@ def write_trace(trace_file: Path, chrome: dict[str, Any]) -> str | None:
         temporary.write_bytes(gzip.compress(text.encode(), 6) if large else text.encode())
     if not large:
         return None
-    without = f", without {' and '.join(left_out)} to stay below {MOST_BYTES / 1e6:.0f} MB" if left_out else ""
+    limit = f"{MOST_BYTES / 1e6:.0f} MB"
+    came_to = f" to stay below {limit}" if len(text) <= MOST_BYTES else f", which leaves {len(text) / 1e6:.0f} MB, above {limit}"
+    without = f", without {' and '.join(left_out)}{came_to}" if left_out else ""
     return f"The trace has {whole_mb:.0f} MB: it is written as {packed.name}{without}. Perfetto opens it as it is."
 
 

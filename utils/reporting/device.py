@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from utils.reporting.figures import NOT_MEASURED, number
+from utils.reporting.results import Results
 from utils.reporting.tables import TOP, Table, top_table
 
 AGREES = {True: "the sweep agrees", False: "the sweep says otherwise", None: "there is no sweep to hold it against"}
@@ -33,10 +34,17 @@ def kernel_facts(diagnosis: Mapping[str, Any]) -> Facts:
     launches = f"{number(found['launches'])} launches, {number(found['launches_per_s'])} per second"
     return [
         ("Device busy", f"{busy} of {span} from the first kernel to the last"),
-        ("Device idle", f"{idle}: {causes}; median gap {number(found['median_gap_us'], 'us')}"),
+        ("Device idle, whole steps", f"{idle}: {causes}; median gap {number(found['median_gap_us'], 'us')}"),
         ("Kernels by category", _listed_ms(found["by_category_ms"])),
         ("Launching", f"{launches}: {host} of the host, where the kernels take {device}"),
     ]
+
+
+def flame_time(results: Results) -> str:
+    """Whose time the flame graph shows: on CUDA the device's, unless no kernel was seen; then the operators' times are empty."""
+    on_cuda = str((results.diagnosis or {}).get("device")).startswith("cuda")
+    seen = results.operators is not None and results.operators["self_device_ms"].notna().any()
+    return "time on the device (CUDA)" if on_cuda and seen else "time of the host (CPU)"
 
 
 def memory_facts(diagnosis: Mapping[str, Any]) -> Facts:
@@ -52,7 +60,10 @@ def memory_facts(diagnosis: Mapping[str, Any]) -> Facts:
 def _peak(peak: Mapping[str, Any]) -> str:
     owners = {name: peak[f"{name}_mb"] for name in ("weights", "activations", "workspace")} | {"libraries": peak["held_before_mb"]}
     shares = ", ".join(f"{name} {number(mb, 'MB')}" for name, mb in owners.items() if mb is not None)
-    largest = "; ".join(f"{one['operator']} in {one['module']} {number(one['mb'], 'MB')}" for one in peak["largest"][:3])
+    largest = "; ".join(
+        f"{one['operator'] or 'outside operators'}{' in ' if one['module'] else ''}{one['module']} {number(one['mb'], 'MB')}"
+        for one in peak["largest"][:3]
+    )
     return f"{number(peak['total_mb'], 'MB')}: {shares}. The largest: {largest}"
 
 
