@@ -26,6 +26,16 @@ SPARE_BYTES = 100 * 10**6
 """Disk to leave free: the results and the system need some too."""
 
 
+class _Below:
+    """A path below ``results_dir``."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __get__(self, files: ResultFiles, owner: object = None) -> Path:
+        return files.results_dir / self.path
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResultFiles:
     """Where every result of one run lies."""
@@ -34,88 +44,32 @@ class ResultFiles:
     metrics: Path
     detailed_metrics: Path
 
-    @property
-    def summary_report(self) -> Path:
-        return self.results_dir / "baseline_summary_report.txt"
-
-    @property
-    def html_report(self) -> Path:
-        return self.results_dir / "report.html"
-
-    @property
-    def predictions_dir(self) -> Path:
-        return self.results_dir / "predictions"
-
-    @property
-    def plots_dir(self) -> Path:
-        return self.results_dir / "plots"
-
-    @property
-    def comparison_plot(self) -> Path:
-        return self.plots_dir / "batch_size_comparison.png"
-
-    @property
-    def heatmap_plot(self) -> Path:
-        return self.plots_dir / "metrics_heatmap.png"
-
-    @property
-    def traces_dir(self) -> Path:
-        return self.results_dir / "profiler_traces"
+    summary_report = _Below("baseline_summary_report.txt")
+    html_report = _Below("report.html")
+    predictions_dir = _Below("predictions")
+    plots_dir = _Below("plots")
+    comparison_plot = _Below("plots/batch_size_comparison.png")
+    heatmap_plot = _Below("plots/metrics_heatmap.png")
+    traces_dir = _Below("profiler_traces")
+    stacks = _Below("profiler_traces/stacks.txt")
+    operators = _Below("profiler_traces/operators.csv")
+    layers = _Below("profiler_traces/layers.csv")
+    kernels = _Below("profiler_traces/kernels.csv")
+    memory = _Below("profiler_traces/memory.csv")
+    flame_graph = _Below("profiler_traces/flamegraph.svg")
+    bottlenecks = _Below("bottlenecks.json")
+    ceilings = _Below("ceilings.json")
+    gpu_timeline = _Below("gpu_timeline.csv")
+    logs_dir = _Below("logs")
+    state_dir = _Below(".state")
+    """What the steps remember between runs: finished steps, the sweep's rows."""
+    lock = _Below(".state/lock")
 
     @property
     def trace(self) -> Path:
         """``trace.json``, or ``trace.json.gz`` where a large one was written compressed."""
         packed = self.traces_dir / "trace.json.gz"
         return packed if packed.exists() else self.traces_dir / "trace.json"
-
-    @property
-    def stacks(self) -> Path:
-        return self.traces_dir / "stacks.txt"
-
-    @property
-    def operators(self) -> Path:
-        return self.traces_dir / "operators.csv"
-
-    @property
-    def layers(self) -> Path:
-        return self.traces_dir / "layers.csv"
-
-    @property
-    def kernels(self) -> Path:
-        return self.traces_dir / "kernels.csv"
-
-    @property
-    def memory(self) -> Path:
-        return self.traces_dir / "memory.csv"
-
-    @property
-    def flame_graph(self) -> Path:
-        return self.traces_dir / "flamegraph.svg"
-
-    @property
-    def bottlenecks(self) -> Path:
-        return self.results_dir / "bottlenecks.json"
-
-    @property
-    def ceilings(self) -> Path:
-        return self.results_dir / "ceilings.json"
-
-    @property
-    def gpu_timeline(self) -> Path:
-        return self.results_dir / "gpu_timeline.csv"
-
-    @property
-    def logs_dir(self) -> Path:
-        return self.results_dir / "logs"
-
-    @property
-    def state_dir(self) -> Path:
-        """What the steps remember between runs: finished steps, the sweep's rows."""
-        return self.results_dir / ".state"
-
-    @property
-    def lock(self) -> Path:
-        return self.state_dir / "lock"
 
 
 @contextmanager
