@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import re
 import subprocess
@@ -34,6 +35,7 @@ BUDGET_S = 520.0
 DRY_RUN_SLACK = 4
 """A dry run is not held to the GPU's clock: two shared cores take longer over it."""
 LEAST_S = 5.0
+PREDICTED_WITHIN = 0.15
 LOG_BYTES_A_PART = 200_000
 ARCHIVE_BYTES = 15_000_000
 ARCHITECTURE = ROOT / "configs" / "architectures" / "qwen2.5-0.5b.json"
@@ -75,25 +77,26 @@ def parts(work: Path, dry_run: bool) -> list[Part]:
     report = work / "tests.xml"
     pytest = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}", str(tests)]
     return [
-        benchmark("known_times", 35),
+        benchmark("known_times", 30),
         benchmark("known_answers", 45, "--quick"),
-        benchmark("gpu_devices", 30),
-        benchmark("overhead", 40, "--quick", "--rounds", "5"),
-        benchmark("measurement_peers", 35, "--quick", "--rounds", "5"),
-        Part(name="tests/gpu", command=pytest, seconds=50, needs=tests, rows=lambda code: test_rows(report, code)),
+        benchmark("gpu_devices", 25),
+        benchmark("overhead", 35, "--quick", "--rounds", "5"),
+        benchmark("measurement_peers", 30, "--quick", "--rounds", "5"),
+        Part(name="tests/gpu", command=pytest, seconds=45, needs=tests, rows=lambda code: test_rows(report, code)),
         *(pipeline(work, dtype, dry_run) for dtype in ("float32", "bfloat16")),
-        benchmark("evaluation_peers", 95, *([] if dry_run else peers)),
-        benchmark("repeatability", 40, "--processes", "3", "--runs", "10"),
+        benchmark("evaluation_peers", 70, *([] if dry_run else peers)),
+        benchmark("repeatability", 35, "--processes", "3", "--runs", "10"),
     ]
 
 
 def pipeline(work: Path, dtype: str, dry_run: bool) -> Part:
     """All four steps on the 0.5B architecture with random weights and the embedded corpus."""
     results, settings = work / dtype, pipeline_settings(work, dtype, dry_run)
-    command = [sys.executable, str(ROOT / "run_week1.py"), "--config", "configs/demo.yaml"]
+    command = [sys.executable, str(ROOT / "run_week1.py"), "--config", "configs/demo.yaml",
+               *(["--verify"] if dtype == "float32" else [])]
     command += [word for setting in settings for word in ("--set", setting)]
     return Part(
-        name=f"pipeline, {dtype}", command=command, seconds=90 if dtype == "float32" else 60,
+        name=f"pipeline, {dtype}", command=command, seconds=150 if dtype == "float32" else 55,
         rows=lambda code: pipeline_rows(results, dtype, code, gpu=not dry_run),
     )
 
@@ -189,6 +192,30 @@ def pipeline_rows(results: Path, dtype: str, code: int, *, gpu: bool) -> list[Ro
     rows.append(common.reported(f"{name}: whole data set", evaluation["throughput_samples_per_sec"], "samples/s"))
     if best["achieved_tflops"] is not None:
         rows.append(common.reported(f"{name}: executed FLOPs at {best['batch_size']}", best["achieved_tflops"], "TFLOP/s"))
+    return [*rows, *diagnosis_rows(results / "bottlenecks.json", name)]
+
+
+def diagnosis_rows(file: Path, name: str) -> list[Row]:
+    """The verdicts, the kernels' busy share, and what the suggestions were said to bring beside what they brought."""
+    if not file.exists():
+        return [common.not_here(f"{name}: diagnosis", "no bottlenecks.json; see log.txt")]
+    found = json.loads(file.read_text(encoding="utf-8"))
+    verdicts = ", ".join(f"{row['batch_size']} {row['verdict']}" for row in found["batch_sizes"])
+    rows = [common.judged(f"{name}: verdicts", bool(verdicts), expected="one a batch size", measured=verdicts)]
+    if found["kernels"]:
+        busy = found["kernels"]["busy_ms"] / found["kernels"]["span_ms"]
+        rows.append(common.reported(f"{name}: device busy in the traced steps, at {found['detail_batch_size']}", 100 * busy, "%"))
+    for win in (*found["wins"], *found["further_wins"]):
+        tried, predicted, said = win["verified"], win["predicted_speedup"], f"{name}: {win['title']}, {win['setting']}"
+        if win["setting"] is None or tried is None:
+            continue
+        if tried["reason"]:
+            rows.append(common.judged(said, False, expected="tried", measured=tried["reason"]))
+        elif win["prediction"] == "estimate":
+            rows.append(common.within(said, tried["measured_speedup"], predicted, "times", relative=PREDICTED_WITHIN))
+        else:
+            bound = f"predicted: at most {predicted or math.inf:.2f}"
+            rows.append(common.reported(said, tried["measured_speedup"], "times", bound))
     return rows
 
 
@@ -266,7 +293,7 @@ def collect(out: Path, work: Path, rows: Sequence[Row], times: dict[str, float])
 
 def archive(folder: Path, target: Path) -> None:
     """The small results; the trace only where the archive stays small with it."""
-    for left_out in (NOT_ARCHIVED, (*NOT_ARCHIVED, "trace.json"), (*NOT_ARCHIVED, "profiler_traces")):
+    for left_out in (NOT_ARCHIVED, (*NOT_ARCHIVED, "trace.json", "trace.json.gz"), (*NOT_ARCHIVED, "profiler_traces")):
         with tarfile.open(target, "w:gz") as tar:
             tar.add(folder, arcname=folder.name, filter=partial(_unless, left_out))
         if target.stat().st_size <= ARCHIVE_BYTES:

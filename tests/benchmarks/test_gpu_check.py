@@ -126,6 +126,26 @@ def test_the_pipelines_figures_are_judged(tmp_path: Path) -> None:
     assert [row.status for row in gpu_check.pipeline_rows(tmp_path, "float32", 1, gpu=True)] == [MISS, NOT_HERE]
 
 
+def test_what_was_predicted_is_held_against_what_was_measured(tmp_path: Path) -> None:
+    file = tmp_path / "bottlenecks.json"
+
+    def win(title: str, predicted: float | None, measured: float | None, **changes: object) -> dict[str, object]:
+        verified = {"measured_speedup": measured, "reason": None if measured else "out of memory"}
+        return {"title": title, "setting": "a=b", "prediction": "estimate", "predicted_speedup": predicted, "verified": verified,
+                **changes}
+
+    wins = [win("near", 1.1, 1.0), win("far", 1.2, 1.0), win("failed", 2.0, None), win("bound", None, 3.0, prediction="at most"),
+            win("untried", 2.0, 2.0, verified=None)]
+    found = {"batch_sizes": [{"batch_size": 1, "verdict": "overhead-bound"}], "kernels": {"busy_ms": 3.0, "span_ms": 4.0},
+             "detail_batch_size": 8, "wins": wins[:3], "further_wins": wins[3:]}
+    file.write_text(json.dumps(found))
+    rows = {row.check.removeprefix("x: "): row for row in gpu_check.diagnosis_rows(file, "x")}
+    assert rows["verdicts"].measured == "1 overhead-bound" and rows["device busy in the traced steps, at 8"].measured == 75
+    assert [row.status for name, row in rows.items() if ", a=b" in name] == [PASS, MISS, MISS, REPORTED]
+    file.unlink()
+    assert [row.status for row in gpu_check.diagnosis_rows(file, "x")] == [NOT_HERE]
+
+
 def test_one_folder_with_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     for dtype in gpu_check.BATCH_SIZES:
