@@ -232,7 +232,7 @@ def optimum_rows(model_dir: Path | None, device: torch.device, sizes: Sequence[i
             check = f"batches of {size}, forward: optimum-benchmark, {launcher}"
             done = subprocess.run(
                 [str(python), str(OPTIMUM_PEER), launcher, str(model_dir), str(size), str(TOKENS), device.type],
-                capture_output=True, text=True, timeout=600,
+                capture_output=True, text=True, timeout=600, cwd=model_dir,  # it leaves a log file where it runs
             )
             if done.returncode:
                 yield common.not_here(check, f"it failed: {done.stderr.strip().splitlines()[-1:]}")

@@ -14,6 +14,7 @@ import torch
 from benchmarks import evaluation_peers as peers
 from tests import support
 from utils.costs import category, count
+from utils.evaluation.last_token import LastTokenClassifier
 from utils.model_utils import load_model
 
 
@@ -33,6 +34,10 @@ def test_the_limits_flops_are_those_of_the_projects_counter(ours: peers.Ours) ->
         products = sum(cost.flops or 0 for cost in counted if category(cost.name) in ("matrix product", "attention"))
         assert peers.real_flops(model, lengths, whole=whole) == pytest.approx(products, rel=0.005)
     assert peers.real_flops(model, lengths) < 0.99 * peers.real_flops(model, lengths, whole=True)
+    short = LastTokenClassifier(model)
+    counted = count(lambda: short(ids, {"full_attention": None}, torch.full((4,), 31)))
+    products = sum(cost.flops or 0 for cost in counted if category(cost.name) in ("matrix product", "attention"))
+    assert peers.real_flops(model, lengths, last_token_only=True) == pytest.approx(products, rel=0.005)
 
 
 def test_everyone_gives_the_same_labels(ours: peers.Ours, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def _predictor_ways(
     if setting == COMPILE:
         if baseline.needs_mask:
             raise UserError("only batches without padding run compiled, and this model's are padded in file order")
-        other.compiled = torch.compile(loaded.model, dynamic=True)
+        other.compile()
         other.warm_up(chunk)
     else:
         wanted = config.evaluation.max_tokens_per_batch

@@ -18,6 +18,7 @@ from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError
 from utils.data.reader import encodable
 from utils.evaluation.batching import Batching, Indices, padded_tokens
+from utils.evaluation.last_token import last_token_classifier
 
 logger = logging.getLogger(__name__)
 
@@ -97,17 +98,29 @@ class Running:
 
 
 class Predictor:
-    """Runs a classifier (as ``load_model`` gives it) over chunks; remembers the batch limit that the memory allows."""
+    """Runs a classifier (as ``load_model`` gives it) over chunks; remembers the batch limit that the memory allows.
 
-    def __init__(self, model: Any, pad_token_id: int, device: torch.device, batching: Batching) -> None:
+    Args:
+        last_token_only: leave out what no answer depends on (``utils.evaluation.last_token``), where the model allows it.
+    """
+
+    def __init__(
+        self, model: Any, pad_token_id: int, device: torch.device, batching: Batching, *, last_token_only: bool = False
+    ) -> None:
         self.model = model
         self.pad_token_id = pad_token_id
         self.device = device
         self.batching = batching
         self.needs_mask = not is_causal(model)
         self.no_mask = None if self.needs_mask else said_unmasked(model, device)
+        wanted = last_token_only and not self.needs_mask and model.config.pad_token_id == pad_token_id
+        self.last_token = last_token_classifier(model, self.no_mask, device) if wanted else None
         self.compiled: Any = None
-        """The model compiled, for batches without a mask."""
+        """What ``compile`` made, for batches without a mask."""
+
+    def compile(self) -> None:
+        """From now on run batches without a mask through ``torch.compile``."""
+        self.compiled = torch.compile(self.last_token or self.model, dynamic=True)
 
     def predict(self, chunk: TokenChunk) -> Predictions:
         """Predict every row; results come back in the chunk's order."""
@@ -167,15 +180,19 @@ class Predictor:
     def _run_or_none(self, chunk: TokenChunk, rows: Indices) -> Output:
         """Label ids and probabilities, still on the device; None where memory ran out."""
         try:
-            ids, mask = self._batch(chunk, rows)
-            run = self.compiled if self.compiled is not None and mask is None else self.model
-            logits = run(input_ids=ids, attention_mask=self.no_mask if mask is None else mask).logits.float()  # (rows, labels)
+            logits = self._logits(*self._batch(chunk, rows)).float()  # (rows, labels)
             best = logits.softmax(dim=-1).max(dim=-1)
             return best.indices, best.values.masked_fill(~logits.isfinite().all(dim=-1), torch.nan)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         return None
+
+    def _logits(self, ids: torch.Tensor, mask: torch.Tensor | None, answer_at: torch.Tensor | None) -> torch.Tensor:
+        run = self.compiled if self.compiled is not None and mask is None else self.last_token or self.model
+        if self.last_token is not None:
+            return run(ids, self.no_mask, answer_at)  # type: ignore[no-any-return]
+        return run(input_ids=ids, attention_mask=self.no_mask if mask is None else mask).logits  # type: ignore[no-any-return]
 
     def _back_off(self, lengths: Indices) -> None:
         # Outside the handler: the traceback no longer holds the tensors that filled the memory.
@@ -188,8 +205,8 @@ class Predictor:
         self.batching = self.batching.backed_off(lengths)
         logger.warning("memory ran out at %d rows; batches now hold at most %d", len(lengths), self.batching.limit)
 
-    def _batch(self, chunk: TokenChunk, rows: Indices) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Input ids (rows, longest) padded on the right, and their mask; both on the device.
+    def _batch(self, chunk: TokenChunk, rows: Indices) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Input ids (rows, longest) padded on the right, their mask, and each row's token that the answer is read from.
 
         There is no mask where it would change nothing, which opens the faster attention kernels: for rows of one length,
         and for a causal model, whose tokens see no padding to their right. Where the model reads its answer,
@@ -200,8 +217,10 @@ class Predictor:
         real = np.arange(int(lengths.max())) < lengths[:, None]
         ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
         ids[real] = np.concatenate([chunk.ids[row] for row in rows])
-        masked = self.needs_mask and not real.all()
-        return self._on_device(ids), self._on_device(real.astype(np.int64)) if masked else None
+        mask = self._on_device(real.astype(np.int64)) if self.needs_mask and not real.all() else None
+        # As transformers finds it: the last one that is not the padding token, or the first where all are.
+        answer_at = ((ids != self.pad_token_id) * np.arange(real.shape[1])).argmax(axis=1)
+        return self._on_device(ids), mask, self._on_device(answer_at) if self.last_token is not None else None
 
     def _on_device(self, values: NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(values)

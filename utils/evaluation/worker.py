@@ -52,10 +52,13 @@ class ChunkWorker:
         self.tokenizer, self.max_length = loaded.tokenizer, config.profiling.max_length
         self.wanted, self.settled = wanted_limit(config), limit or store.limits()[1]
         batching = Batching(kind=config.evaluation.batching, limit=self.settled or 1)
-        self.predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching)
+        self.predictor = Predictor(
+            loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching,
+            last_token_only=config.evaluation.batching == "token_budget",
+        )
         self.compile_s: float | None = None
         if config.evaluation.compile:
-            self.predictor.compiled = torch.compile(loaded.model, dynamic=True)
+            self.predictor.compile()
         self.on_cuda = loaded.device.type == "cuda"
         if self.on_cuda:
             # The tokenizer's thread shall hold up the launching one for less than a kernel's time.
@@ -114,9 +117,11 @@ class ChunkWorker:
             raise DataError("The data set was replaced while it was evaluated.", where=self.data_file, fix=fix)
 
     def plain_predictor(self, batching: Batching | None = None) -> Predictor:
-        """A predictor of the same model that is not compiled, to compare with; its batches are the worker's by default."""
+        """A predictor like the worker's, but not compiled, to compare with; its batches are the worker's by default."""
         mine = self.predictor
-        return Predictor(mine.model, mine.pad_token_id, mine.device, batching or mine.batching)
+        return Predictor(
+            mine.model, mine.pad_token_id, mine.device, batching or mine.batching, last_token_only=mine.last_token is not None
+        )
 
     def _tokenized(self, chunks: Iterable[Rows], first: int) -> Iterator[tuple[Rows, TokenChunk, float]]:
         """Each chunk with its token ids and when its clock begins: before it is read, but not before chunks left out are."""
