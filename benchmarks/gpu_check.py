@@ -66,26 +66,29 @@ def parts(work: Path, dry_run: bool) -> list[Part]:
     device = "cpu" if dry_run else "cuda"
     python = sys.executable
 
-    def benchmark(name: str, seconds: float, *options: str) -> Part:
-        file, out = ROOT / "benchmarks" / f"{name}.py", work / f"{name}.json"
+    def benchmark(name: str, seconds: float, *options: str, part: str | None = None) -> Part:
+        part = part or name
+        file, out = ROOT / "benchmarks" / f"{name}.py", work / f"{_file_name(part)}.json"
         command = [python, str(file), "--device", device, "--json", str(out), *options, *(["--quick"] if dry_run else [])]
-        return Part(name=name, command=command, seconds=seconds, needs=file, rows=lambda code: benchmark_rows(name, out, code))
+        return Part(name=part, command=command, seconds=seconds, needs=file, rows=lambda code: benchmark_rows(part, out, code))
 
-    peers = ["--architecture", str(ARCHITECTURE), "--dtype", "bfloat16", "--rows", "4096", "--rounds", "3"]
-    peers += [word for setting in embedded_settings(work) for word in ("--set", setting)]
+    peers = ["--architecture", str(ARCHITECTURE), *(word for setting in embedded_settings(work) for word in ("--set", setting))]
+    bfloat16 = [*peers, "--dtype", "bfloat16", "--rows", "4096", "--rounds", "3"]
+    float32 = [*peers, "--dtype", "float32", "--tf32", "--rows", "1024", "--rounds", "1", "--peers", "plain loop"]
     tests = ROOT / "tests" / "gpu"
     report = work / "tests.xml"
     pytest = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}", str(tests)]
     return [
         benchmark("known_times", 30),
-        benchmark("known_answers", 45, "--quick"),
+        benchmark("known_answers", 40, "--quick"),
         benchmark("gpu_devices", 25),
-        benchmark("overhead", 35, "--quick", "--rounds", "5"),
+        benchmark("overhead", 30, "--quick", "--rounds", "5"),
         benchmark("measurement_peers", 30, "--quick", "--rounds", "5"),
-        Part(name="tests/gpu", command=pytest, seconds=45, needs=tests, rows=lambda code: test_rows(report, code)),
+        Part(name="tests/gpu", command=pytest, seconds=40, needs=tests, rows=lambda code: test_rows(report, code)),
         *(pipeline(work, dtype, dry_run) for dtype in ("float32", "bfloat16")),
-        benchmark("evaluation_peers", 70, *([] if dry_run else peers)),
-        benchmark("repeatability", 35, "--processes", "3", "--runs", "10"),
+        benchmark("evaluation_peers", 70, *([] if dry_run else bfloat16)),
+        benchmark("evaluation_peers", 45, *(["--peers", "plain loop"] if dry_run else float32), part="evaluation_peers, float32"),
+        benchmark("repeatability", 30, "--processes", "3", "--runs", "10"),
     ]
 
 
@@ -96,7 +99,7 @@ def pipeline(work: Path, dtype: str, dry_run: bool) -> Part:
                *(["--verify"] if dtype == "float32" else [])]
     command += [word for setting in settings for word in ("--set", setting)]
     return Part(
-        name=f"pipeline, {dtype}", command=command, seconds=150 if dtype == "float32" else 55,
+        name=f"pipeline, {dtype}", command=command, seconds=130 if dtype == "float32" else 50,
         rows=lambda code: pipeline_rows(results, dtype, code, gpu=not dry_run),
     )
 

@@ -47,6 +47,7 @@ def test_everyone_gives_the_same_labels(ours: peers.Ours, tmp_path: Path) -> Non
     seconds, labels = peers.rounds(there, texts, 2)
     assert all(len(times) == 2 for times in seconds.values())
     assert all((found == labels[peers.PLAIN]).all() for found in labels.values())
+    assert set(peers.contestants(ours, tmp_path, texts, [peers.PLAIN])[0]) == {peers.OURS, peers.PLAIN}
     lines = peers.checks(seconds, labels, absent, 0.3, dtype="float32", cuda=False)
     assert {line.name: line.passed for line in lines}["share of the limit"] is False
     assert {line.name: line.passed for line in lines}[f"labels as {peers.PLAIN}"] is True
@@ -57,6 +58,15 @@ def test_a_ratio_is_over_rounds_and_carries_its_interval() -> None:
     assert mean == 5.5
     assert interval is not None and interval[0] < 5.5 < interval[1]
     assert peers.ratio([10.0], [2.0]) == (5.0, None)
+
+
+def test_tf32_is_held_against_float32_and_left_again(ours: peers.Ours) -> None:
+    texts = list(support.TEXTS)
+    before = torch.get_float32_matmul_precision()
+    lines = {line.name: line.measured for line in peers.in_tf32(ours, texts, ours(texts), 1e9, 1)}
+    assert lines["TF32: labels as float32"] == "100.000%"
+    assert set(lines) == {"TF32: rows/s", "TF32: share of its limit", "TF32: labels as float32"}
+    assert torch.get_float32_matmul_precision() == before == "highest"
 
 
 def test_the_shares_of_the_profile_add_up(ours: peers.Ours) -> None:
@@ -71,7 +81,9 @@ def test_the_shares_of_the_profile_add_up(ours: peers.Ours) -> None:
 
 def test_devices_and_precisions_reach_the_config(tmp_path: Path) -> None:
     words = ["--device", "cuda", "--dtype", "bfloat16", "--architecture", "configs/architectures/qwen2.5-0.5b.json"]
-    config = peers.read_config(peers.make_parser().parse_args(words))
+    args = peers.make_parser().parse_args(words)
+    assert tuple(args.peers) == peers.PEERS
+    config = peers.read_config(args)
     assert (config.model.device, config.model.dtype, config.model.load_format) == ("cuda", "bfloat16", "dummy")
     assert config.model.tokenizer == "embedded"
 

@@ -152,10 +152,12 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("last_token_only", [False, True])
 @pytest.mark.parametrize("limit", [1, 7], ids=["no padding", "padding"])
-def test_no_batch_waits_for_the_device(loaded: tuple[Any, Any], limit: int) -> None:
+def test_no_batch_waits_for_the_device(loaded: tuple[Any, Any], limit: int, last_token_only: bool) -> None:
     model, tokenizer = loaded
-    predictor, chunk = Predictor(model, 0, CPU, Batching(kind="dataset_order", limit=7)), tokenize(tokenizer, TEXTS, MAX_LENGTH)
+    predictor = Predictor(model, 0, CPU, Batching(kind="dataset_order", limit=7), last_token_only=last_token_only)
+    chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH)
     with Waits() as plain, torch.inference_mode():
         model(input_ids=torch.ones((1, 8), dtype=torch.long), attention_mask=None)
     assert plain.count > 0, "transformers looks for packed texts, and the count sees it"
