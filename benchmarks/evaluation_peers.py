@@ -41,6 +41,7 @@ from utils.statistics import mean_interval  # noqa: E402
 Classify = Callable[[list[str]], np.ndarray[Any, Any]]
 BATCH = 32
 OURS, PLAIN, PIPELINE, TRAINER, CROSS = "this evaluator", "plain loop", "pipeline", "Trainer.predict", "CrossEncoder"
+COMPILED = "this evaluator, compiled"
 PEERS = (PLAIN, PIPELINE, TRAINER, CROSS)
 WHOLE_DATA_SET = 369_475
 """Rows of the default data set, whose time is projected; its texts are shorter than the embedded corpus's."""
@@ -149,6 +150,7 @@ def contestants(
         OURS: lambda: ours, PLAIN: lambda: plain_loop(loaded, length), PIPELINE: lambda: pipeline_peer(loaded, length),
         TRAINER: lambda: trainer_peer(loaded, length, folder / "trainer"),
         CROSS: lambda: cross_encoder_peer(loaded, length, folder / "cross"),
+        COMPILED: lambda: Ours(loaded, with_compile(ours.config)),
     }
     there: dict[str, Classify] = {}
     absent: dict[str, str] = {}
@@ -156,13 +158,17 @@ def contestants(
         try:
             make = makers[name]
             there[name] = make()
-            there[name](texts if name == OURS else texts[: 2 * BATCH])
+            there[name](texts if name in (OURS, COMPILED) else texts[: 2 * BATCH])
         except Exception as error:  # noqa: BLE001 - another library's refusal of this model is a result
             if name == OURS:
                 raise
             there.pop(name, None)
             absent[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
     return there, absent
+
+
+def with_compile(config: Config) -> Config:
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"compile": True})})
 
 
 def rounds(there: dict[str, Classify], texts: list[str], count: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
@@ -312,6 +318,9 @@ def checks(
         found.append(Check(name=f"labels as {name}", expected="100%" if exact else "reported", measured=f"{agreed:.3%}",
                            passed=agreed == 1.0 if exact else None))
     bar = 0.5 if not cuda else 0.7 if dtype == "float32" else 0.6
+    if COMPILED in seconds:
+        faster = 1 / ratio(seconds[COMPILED], seconds[OURS])[0]
+        found.append(Check(name="share of the limit, compiled", expected="reported", measured=f"{share * faster:.1%}", passed=None))
     return [*found, Check(name="share of the limit", expected=f">= {bar:.0%}", measured=f"{share:.1%}", passed=share >= bar)]
 
 
@@ -341,7 +350,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--architecture", metavar="PATH", help="random weights of this shape instead of the embedded model")
     parser.add_argument("--rows", type=int, default=2048, help="texts of the embedded corpus, drawn with a seed")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="who else runs (default: all)")
+    parser.add_argument("--peers", nargs="*", choices=(*PEERS, COMPILED), default=PEERS,
+                        help="who else runs (default: other tools)")
     parser.add_argument("--tf32", action="store_true", help="on CUDA in float32: then the same with TF32")
     parser.add_argument("--quick", action="store_true", help="512 texts, 2 rounds: shows that it runs, proves nothing")
     parser.add_argument("--json", metavar="PATH", help="write the lines of the verdict there")

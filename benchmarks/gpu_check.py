@@ -40,6 +40,7 @@ LOG_BYTES_A_PART = 200_000
 ARCHIVE_BYTES = 15_000_000
 ARCHITECTURE = ROOT / "configs" / "architectures" / "qwen2.5-0.5b.json"
 NOT_ARCHIVED = ("predictions", "logs", ".state")
+GPU_PEERS = ("plain loop", "pipeline", "Trainer.predict", "this evaluator, compiled")
 BATCH_SIZES = {"float32": [1, 4, 8, 16, 32, 64, 256], "bfloat16": [1, 4, 8, 16, 32, 64, 256, 1024]}
 
 
@@ -73,7 +74,7 @@ def parts(work: Path, dry_run: bool) -> list[Part]:
         return Part(name=part, command=command, seconds=seconds, needs=file, rows=lambda code: benchmark_rows(part, out, code))
 
     peers = ["--architecture", str(ARCHITECTURE), *(word for setting in embedded_settings(work) for word in ("--set", setting))]
-    bfloat16 = [*peers, "--dtype", "bfloat16", "--rows", "4096", "--rounds", "3"]
+    bfloat16 = [*peers, "--dtype", "bfloat16", "--rows", "4096", "--rounds", "3", "--peers", *GPU_PEERS]
     float32 = [*peers, "--dtype", "float32", "--tf32", "--rows", "1024", "--rounds", "1", "--peers", "plain loop"]
     tests = ROOT / "tests" / "gpu"
     report = work / "tests.xml"
@@ -86,7 +87,7 @@ def parts(work: Path, dry_run: bool) -> list[Part]:
         benchmark("measurement_peers", 30, "--quick", "--rounds", "5"),
         Part(name="tests/gpu", command=pytest, seconds=40, needs=tests, rows=lambda code: test_rows(report, code)),
         *(pipeline(work, dtype, dry_run) for dtype in ("float32", "bfloat16")),
-        benchmark("evaluation_peers", 70, *([] if dry_run else bfloat16)),
+        benchmark("evaluation_peers", 95, *([] if dry_run else bfloat16)),
         benchmark("evaluation_peers", 45, *(["--peers", "plain loop"] if dry_run else float32), part="evaluation_peers, float32"),
         benchmark("repeatability", 30, "--processes", "3", "--runs", "10"),
     ]
@@ -99,7 +100,7 @@ def pipeline(work: Path, dtype: str, dry_run: bool) -> Part:
                *(["--verify"] if dtype == "float32" else [])]
     command += [word for setting in settings for word in ("--set", setting)]
     return Part(
-        name=f"pipeline, {dtype}", command=command, seconds=130 if dtype == "float32" else 50,
+        name=f"pipeline, {dtype}", command=command, seconds=110 if dtype == "float32" else 45,
         rows=lambda code: pipeline_rows(results, dtype, code, gpu=not dry_run),
     )
 

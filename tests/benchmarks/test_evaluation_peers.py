@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,6 +59,18 @@ def test_a_ratio_is_over_rounds_and_carries_its_interval() -> None:
     assert mean == 5.5
     assert interval is not None and interval[0] < 5.5 < interval[1]
     assert peers.ratio([10.0], [2.0]) == (5.0, None)
+
+
+def test_compiled_is_held_against_plain(ours: peers.Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    texts = list(support.TEXTS)
+    there, absent = peers.contestants(ours, tmp_path, texts, [peers.COMPILED])
+    assert not absent
+    assert there[peers.COMPILED].worker.compile_s > 0  # type: ignore[attr-defined]
+    seconds = {peers.OURS: [2.0, 2.0], peers.COMPILED: [1.0, 1.0]}
+    labels = {name: run(texts) for name, run in there.items()}
+    lines = peers.checks(seconds, labels, absent, 0.3, dtype="bfloat16", cuda=True, asked=[peers.COMPILED])
+    assert {line.name: line.measured for line in lines}["share of the limit, compiled"] == "60.0%"
 
 
 def test_tf32_is_held_against_float32_and_left_again(ours: peers.Ours) -> None:

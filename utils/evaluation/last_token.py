@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import torch
+import torch.fx.experimental._config
 from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -59,8 +60,7 @@ class LastTokenClassifier(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        backbone = copy.copy(model.base_model)
-        backbone._modules = dict(backbone._modules)
+        backbone = _shallow_copy(model.base_model)
         backbone.layers = nn.ModuleList([*backbone.layers[:-1], LastLayer(backbone.layers[-1])])
         self.backbone, self.score = backbone, model.score
         self.eval()
@@ -73,6 +73,23 @@ class LastTokenClassifier(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: Any, answer_at: torch.Tensor) -> torch.Tensor:
         """Logits (rows, labels) of token ids (rows, tokens) padded on the right."""
         return self.score(self.hidden(input_ids, attention_mask, answer_at))  # type: ignore[no-any-return]
+
+    def compiled(self) -> LastTokenClassifier:
+        """The same, its layers compiled one by one: equal ones share a program, so that many take no longer to compile."""
+        # Else PyTorch takes rows or tokens for the heads' width where the first batch has as many, and fixes them.
+        torch.fx.experimental._config.use_duck_shape = False
+        other, backbone = _shallow_copy(self), _shallow_copy(self.backbone)
+        layers: list[Any] = [torch.compile(layer, dynamic=True) for layer in self.backbone.layers]
+        backbone.layers, backbone.norm = nn.ModuleList(layers), torch.compile(self.backbone.norm, dynamic=True)
+        other.backbone = backbone
+        return other
+
+
+def _shallow_copy(module: Any) -> Any:
+    """A module of the same parts, in which some may be replaced."""
+    other = copy.copy(module)
+    other._modules = dict(module._modules)
+    return other
 
 
 @torch.inference_mode()

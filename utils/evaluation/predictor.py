@@ -120,7 +120,7 @@ class Predictor:
 
     def compile(self) -> None:
         """From now on run batches without a mask through ``torch.compile``."""
-        self.compiled = torch.compile(self.last_token or self.model, dynamic=True)
+        self.compiled = self.last_token.compiled() if self.last_token else torch.compile(self.model, dynamic=True)
 
     def predict(self, chunk: TokenChunk) -> Predictions:
         """Predict every row; results come back in the chunk's order."""
@@ -243,7 +243,7 @@ class Predictor:
         order = np.argsort(-lengths, kind="stable")
         same = np.flatnonzero(lengths == np.bincount(lengths).argmax())[:8]  # of one length, so without a mask
         try:
-            for rows in (same, order[:1], order[-1:]):
+            for rows in (same, order[:1], order[-1:], order[-2:]):
                 self._run_all(chunk, [rows])
                 self._synchronize()
         except Exception as error:  # noqa: BLE001 - compilers raise what they like; there is one thing to do
