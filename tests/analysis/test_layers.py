@@ -152,7 +152,7 @@ def test_hooks_are_taken_out() -> None:
     model = Caller()
 
     def left_over() -> float:
-        rows, cost = measure_layers(model, lambda: model(TOKENS), 1, CPU)
+        rows, cost = measure_layers(model, lambda: model(TOKENS), CPU)
         assert cost.outside_s > 0
         [whole_ms] = rows.loc[rows["module"] == "(model)", "time_ms"]
         return float(whole_ms / (5000 * sum(cost) * 1e3))
@@ -164,7 +164,7 @@ def test_hooks_are_taken_out() -> None:
 def test_hooks_are_removed_and_survive_errors() -> None:
     model = qwen()
     with pytest.raises(IndexError), torch.inference_mode():
-        measure_layers(model, lambda: model(input_ids=torch.full((1, 4), 10**6)), 1, CPU)
+        measure_layers(model, lambda: model(input_ids=torch.full((1, 4), 10**6)), CPU)
     with named_in_trace(model):
         assert model.model.layers[0]._forward_pre_hooks
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
