@@ -262,7 +262,7 @@ def _detail(
     loaded, files, steps = workload.loaded, config.files, config.profiling.trace_steps
     for folder in files.traces_dir.glob("batch_*"):  # an earlier run's
         shutil.rmtree(folder)
-    for other in workloads.keys() - {size}:
+    for other in (one for one in workloads if one != size):
         _traced(workloads[other], steps, ceilings, files.traces_dir / f"batch_{other}", warnings)
     traced, table, counted = _traced(workload, steps, ceilings, files.traces_dir, warnings)
     bare = tracing.bare_events(_step(workload), steps=steps, device=loaded.device) if loaded.device.type == "cuda" else []

@@ -12,25 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from utils.analysis.forecast import Forecast
+from utils.analysis.forecast import Forecast, in_file_order
 from utils.analysis.verdict import INPUT_SHARE, Evidence
 from utils.config_loader import Config
 
-SMALLEST_WIN = 0.01
-"""Less than 1% of the batch time lies within the spread of the measurement."""
+SMALLEST_WIN = 0.01  # less than 1% of the batch time lies within the spread of the measurement
 NEVER_WAITS = 0.9
 """Share of the forward from which on a CUDA device is busy throughout: then faster kernels make it as much shorter."""
-MOST_WINS = 3
-"""The largest ones, which are shown first."""
-LEAST_PEERS = 3
-SLOW_LAYER = 2.0
+MOST_WINS = 3  # the largest ones, which are shown first
+SLOW_LAYER, LEAST_PEERS = 2.0, 3
 """A module that takes twice what its like take in the other layers (three of them at least) is no accident of timing."""
-SLOW_LAYER_SHARE = 0.05
-"""Of the forward that it has to cost: less may be one interrupt in the mean of a few calls."""
-LONG_TEXTS = 0.95
-"""Share of the texts that a smaller ``max_length`` must leave whole."""
-LENGTH_STEP = 8
-"""Lengths are rounded up to a multiple of 8, which matrix units like."""
+SLOW_LAYER_SHARE = 0.05  # of the forward that it has to cost: less may be one interrupt in the mean of a few calls
+LONG_TEXTS = 0.95  # share of the texts that a smaller ``max_length`` must leave whole
+LENGTH_STEP = 8  # lengths are rounded up to a multiple of 8, which matrix units like
 TOKEN_BUDGET = "evaluation.batching=token_budget"
 COMPILE = "evaluation.compile=true"
 ESTIMATE, AT_MOST = "estimate", "at most"
@@ -111,14 +105,14 @@ def _batching_wins(
     if found.batch_size >= largest and larger < too_large:  # else the sweep has tried it
         sizes = ",".join(map(str, sorted({*config.profiling.batch_sizes, larger})))
         yield _win(
-            found, found.forward_ms * (1 - forecast.left_by_size(larger)), "batch size",
+            found, found.forward_ms * (1 - forecast.left(in_file_order(larger))), "batch size",
             cause="every batch starts all operators anew", advice=f"batches of {larger}",
             setting=f"profiling.batch_sizes=[{sizes}]", evidence=f"{padding}; {eaten}; {fitted}",
         ) | {"batch_size": larger}
     cut = LENGTH_STEP * math.ceil(float(np.quantile(forecast.lengths, LONG_TEXTS)) / LENGTH_STEP)
     if cut < min(config.profiling.max_length, int(forecast.lengths.max())):
         yield _win(
-            found, found.forward_ms * (1 - forecast.left_by_cut(cut)), "long texts",
+            found, found.forward_ms * (1 - forecast.left(longest=cut)), "long texts",
             cause="few texts are much longer than the others", advice=f"cut texts at {cut} tokens; compare accuracy",
             setting=f"profiling.max_length={cut}",
             evidence=f"{(forecast.lengths > cut).mean():.1%} of the texts are longer; {fitted}",
