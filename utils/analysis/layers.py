@@ -21,11 +21,9 @@ PROJECTIONS = frozenset(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "u
 HEADS = frozenset(("score", "classifier"))
 CLASS_KINDS = (("attention", r"Attention$"), ("mlp", r"MLP$"), ("rotary", r"RotaryEmbedding$"), ("norm", r"Norm\d?d?$"))
 NAMED_IN_TRACE = frozenset(("layer", "attention", "mlp", "embedding", "score"))
-CALIBRATION_CALLS = 1000
-CALIBRATION_ROUNDS = 5
+CALIBRATION_CALLS, CALIBRATION_ROUNDS = 1000, 5
 ROOT = "(model)"
-PARTS_APART = 0.05
-"""Modules' times that differ by more from the forward without hooks come with a warning."""
+PARTS_APART = 0.05  # modules' times that differ by more from the forward without hooks come with a warning
 
 
 class HookCost(NamedTuple):

@@ -30,12 +30,9 @@ Forward = Callable[[dict[str, torch.Tensor]], object]
 
 BATCHES = (2, 4, 8)
 """Batches that the model of memory is fitted to; one text alone has no padding, and so no mask, which takes memory."""
-FEWEST_POINTS = 4
-"""One more than the model has coefficients."""
-MOST_SECONDS = 10.0
-"""Further points are not measured after that long."""
-MOST_ERROR = 0.1
-"""A model that misses one of its own points by more is no model of this workload."""
+FEWEST_POINTS = 4  # one more than the model has coefficients
+MOST_SECONDS = 10.0  # further points are not measured after that long
+MOST_ERROR = 0.1  # a model that misses one of its own points by more is no model of this workload
 LARGEST_SHOWN = 5
 
 
@@ -45,10 +42,6 @@ class Range(NamedTuple):
     name: str
     begin: float
     end: float
-
-    @property
-    def length(self) -> float:
-        return self.end - self.begin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,11 +140,11 @@ def peak_owners(step: StepMemory, events: Sequence[Event], weights_bytes: int, *
     until, after = step.changes[: peak + 1], step.changes[peak + 1 :]
     alive = until.drop_duplicates("address", keep="last").query("change > 0")
     freed_us = after.query("change < 0").drop_duplicates("address").set_index("address")["at_us"].to_dict()
-    owned: list[dict[str, Any]] = []
+    owned = []
     for at_us, change, _, address in alive.itertuples(index=False):
         outside = Range("", at_us, at_us)
         operator, module = (
-            choose((one for one in ranges if one.begin <= at_us <= one.end), key=lambda one: one.length, default=outside)
+            choose((one for one in ranges if one.begin <= at_us <= one.end), key=lambda one: one.end - one.begin, default=outside)
             for choose, ranges in ((max, operators), (min, modules))
         )
         owned.append({"operator": operator.name, "module": module.name, "mb": change / 1e6,

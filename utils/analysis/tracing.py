@@ -29,11 +29,9 @@ from utils.costs import show_shapes
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-"""Now and then an event's name comes out garbled and the whole trace cannot be read; the next one can."""
+ATTEMPTS = 3  # now and then an event's name comes out garbled and the whole trace cannot be read; the next one can
 UNREADABLE = (UnicodeDecodeError, json.JSONDecodeError)
 NONE_READABLE = f"{ATTEMPTS} traces in a row could not be read"
-
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
 COMPRESS_ABOVE_BYTES = 64_000_000
 """A larger trace is written as ``trace.json.gz``, some 20 times smaller; Perfetto and chrome://tracing open that as it is."""
