@@ -9,16 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    ModernBertConfig,
-    ModernBertForSequenceClassification,
-)
 
 from tests import support
+from tests.analysis.test_runner import ENCODERS
 from utils.analysis.layers import (
     PARTS_APART,
     layer_index,
@@ -68,15 +61,10 @@ def test_kinds_and_indices() -> None:
     assert layer_index("score") is None
 
 
-@pytest.mark.parametrize("model", [
-    BertForSequenceClassification(BertConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                                             intermediate_size=64)),
-    DistilBertForSequenceClassification(DistilBertConfig(vocab_size=320, dim=32, n_layers=2, n_heads=4, hidden_dim=64)),
-    ModernBertForSequenceClassification(ModernBertConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2,
-                                                         num_attention_heads=4, intermediate_size=64, pad_token_id=0)),
-], ids=["bert", "distilbert", "modernbert"])
-def test_other_architectures(model: Any) -> None:
-    kinds = {row.kind for row in measure(model).values()}
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_other_architectures(architecture: str) -> None:
+    make, settings = ENCODERS[architecture]
+    kinds = {row.kind for row in measure(make(settings)).values()}
     assert {"model", "layer", "norm", "embedding", "score", "Linear"} <= kinds
 
 

@@ -16,8 +16,7 @@ ABOVE_FIXED = 1.15  # a forward that takes this much longer than the shortest is
 WORST_FIT = 0.25  # a model that misses the times it was fitted to by more, on average, predicts nothing
 FITS, SMALL_ERROR = 8, 0.01  # rounds of reweighting; a relative error below 1% is as good as none
 
-Timed = tuple[int, int, float]
-"""Rows, padded length, milliseconds of a forward."""
+Timed = tuple[int, int, float]  # rows, padded length, milliseconds of a forward
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

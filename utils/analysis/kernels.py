@@ -8,9 +8,7 @@ from __future__ import annotations
 import re
 import statistics
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -21,14 +19,12 @@ Interval = tuple[float, float]
 
 ON_DEVICE = frozenset(("kernel", "gpu_memcpy", "gpu_memset"))
 CALLS = frozenset(("cuda_runtime", "cuda_driver"))
-STEP = "ProfilerStep"
-"""How the profiler calls the range of one step."""
+STEP = "ProfilerStep"  # how the profiler calls the range of one step
 LAUNCH = re.compile(r"^cu(da)?(Launch|GraphLaunch)")
 """``cudaLaunchKernel`` and its family; Triton's kernels start by the driver's ``cuLaunchKernelEx``."""
 WAIT = re.compile(r"^cu(?:da)?(?:\w+Synchronize|(Memcpy))")
 """Calls that return only when the device has done what went before; copies, the group, only some of them."""
-CLOCKS_APART_US = 2.0
-"""By how much the host's and the device's time may differ in a trace."""
+CLOCKS_APART_US = 2.0  # by how much the host's and the device's time may differ in a trace
 CATEGORIES = (
     ("attention", r"flash|fmha|sdpa|attention"),
     ("normalisation and element-wise", r"^triton_poi_|^triton_(per|red)_.*rsqrt|(layer|rms|group|batch)_?norm|RowwiseMoments"),
@@ -43,34 +39,29 @@ built of cutlass products, a copy is an element-wise kernel), so the order matte
 CAUSES = ("host_late", "synchronisation", "between_steps", "other")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Kernel:
-    """One kernel, copy or fill on the device; ``launch`` is the host's call for it, None where the trace lacks it."""
-
-    name: str
-    category: str
-    span: Interval
-    launch: Interval | None
-
-    @property
-    def ms(self) -> float:
-        return (self.span[1] - self.span[0]) / 1e3
-
-
 def category(name: str) -> str:
     """What kind of work a kernel does, by its name."""
     return next((kind for kind, pattern in CATEGORIES if re.search(pattern, name, re.IGNORECASE)), "other")
 
 
-def find_kernels(events: Sequence[Event]) -> list[Kernel]:
-    """Everything that ran on the device, by its begin. All kernels of one CUDA graph have the graph's launch."""
-    launches = {event["args"]["correlation"]: _span(event) for event in _complete(events, CALLS)}
+def find_kernels(events: Sequence[Event]) -> pd.DataFrame:
+    """Kernels, copies and fills on the device: ``kernel``, ``category``, ``begin_us``, ``end_us``, ``launch_us``; by their begin.
+
+    The last is when the host's call for it began, NaN where the trace lacks it; all kernels of one CUDA graph have the graph's.
+    """
+    launches = {event["args"]["correlation"]: _span(event)[0] for event in _complete(events, CALLS)}
     found = [
-        Kernel(name=event["name"], category="memory copy" if event["cat"] != "kernel" else category(event["name"]),
-               span=_span(event), launch=launches.get(event["args"]["correlation"]))
-        for event in _complete(events, ON_DEVICE)
+        (event["name"], category(event["name"]) if event["cat"] == "kernel" else "memory copy", *_span(event),
+         launches.get(event["args"]["correlation"])) for event in _complete(events, ON_DEVICE)
     ]
-    return sorted(found, key=lambda kernel: kernel.span)
+    times = ["begin_us", "end_us", "launch_us"]
+    frame = pd.DataFrame(found, columns=["kernel", "category", *times]).astype(dict.fromkeys(times, float))
+    return frame.sort_values(["begin_us", "end_us"], ignore_index=True)
+
+
+def spans(kernels: pd.DataFrame) -> list[Interval]:
+    """Begin and end of each kernel."""
+    return list(zip(kernels["begin_us"], kernels["end_us"], strict=True))
 
 
 def merged(intervals: Iterable[Interval]) -> list[Interval]:
@@ -106,20 +97,20 @@ def find_waits(events: Sequence[Event]) -> list[Interval]:
     return merged(waits)
 
 
-def find_gaps(kernels: Sequence[Kernel], waits: Sequence[Interval], step_begins: Sequence[float]) -> list[tuple[str, float]]:
+def find_gaps(kernels: pd.DataFrame, waits: Sequence[Interval], step_begins: Sequence[float]) -> list[tuple[str, float]]:
     """Cause and microseconds of each gap in which the device idled between its first kernel and its last.
 
     ``between_steps``: a step began meanwhile. ``synchronisation``: as the gap began the host was inside a call that waits for the
     device, so it could launch nothing. ``host_late``: else, the launch of the next kernel began after the gap did. ``other``: it
     was launched in time, or its launch is not in the trace.
     """
-    launches = {kernel.span[0]: kernel.launch for kernel in reversed(kernels)}
+    launches = kernels.drop_duplicates("begin_us").set_index("begin_us")["launch_us"].to_dict()
     gaps = []
-    for (_, begin), (end, _) in pairwise(merged(kernel.span for kernel in kernels)):
-        launch, place = launches[end], bisect_right(waits, (begin, float("inf"))) - 1
+    for (_, begin), (end, _) in pairwise(merged(spans(kernels))):
+        place = bisect_right(waits, (begin, float("inf"))) - 1
         if any(begin < step <= end for step in step_begins):
             cause = "between_steps"
-        elif launch is None or launch[0] <= begin:
+        elif not launches[end] > begin:
             cause = "other"
         else:
             cause = "synchronisation" if place >= 0 and waits[place][1] >= begin else "host_late"
@@ -134,32 +125,29 @@ def summarise(events: Sequence[Event]) -> dict[str, Any] | None:
     ``kernel_ms`` their own times added up. Tracing lengthens what the host does: idle time here is an upper bound.
     """
     kernels = find_kernels(events)
-    if not kernels:
+    if kernels.empty:
         return None
     launches = [_span(call) for call in _complete(events, CALLS) if LAUNCH.match(call["name"])]
     steps = [event["ts"] for event in _complete(events, {"user_annotation"}) if event["name"].startswith(STEP)]
     gaps = find_gaps(kernels, find_waits(events), steps)
-    span_us = max(kernel.span[1] for kernel in kernels) - kernels[0].span[0]
-    busy_us = merged_length(kernel.span for kernel in kernels)
-    idle_ms, by_category_ms = dict.fromkeys(CAUSES, 0.0), defaultdict[str, float](float)
+    span_us, busy_us = float(kernels["end_us"].max() - kernels["begin_us"].min()), merged_length(spans(kernels))
+    idle_ms = dict.fromkeys(CAUSES, 0.0)
     for cause, length_us in gaps:
         idle_ms[cause] += length_us / 1e3
-    for kernel in kernels:
-        by_category_ms[kernel.category] += kernel.ms
+    by_category_ms = table(events).groupby("category")["time_ms"].sum().to_dict()
     return {
         "steps": len(steps), "kernels": len(kernels), "span_ms": span_us / 1e3, "busy_ms": busy_us / 1e3,
         "idle_ms": (span_us - busy_us) / 1e3, "idle_by_cause_ms": idle_ms,
         "median_gap_us": statistics.median(length_us for _, length_us in gaps) if gaps else None,
         "launches": len(launches), "launches_per_s": len(launches) / span_us * 1e6 if span_us else None,
-        "launch_ms": merged_length(launches) / 1e3, "kernel_ms": sum(by_category_ms.values()),
-        "by_category_ms": dict(sorted(by_category_ms.items())),
+        "launch_ms": merged_length(launches) / 1e3, "kernel_ms": sum(by_category_ms.values()), "by_category_ms": by_category_ms,
     }
 
 
 def table(events: Sequence[Event]) -> pd.DataFrame:
     """``kernels.csv``: by name, the longest first; calls and times are totals of all traced steps."""
-    frame = pd.DataFrame([(kernel.name, kernel.category, kernel.ms) for kernel in find_kernels(events)],
-                         columns=["kernel", "category", "time_ms"]).astype({"time_ms": float})
+    frame = find_kernels(events)
+    frame = frame.assign(time_ms=(frame["end_us"] - frame["begin_us"]) / 1e3)
     rows = frame.groupby(["kernel", "category"], sort=False)["time_ms"].agg(calls="count", time_ms="sum").reset_index()
     total_ms = rows["time_ms"].sum() or 1.0
     rows = rows.assign(mean_us=rows["time_ms"] / rows["calls"] * 1e3, share_pct=100 * rows["time_ms"] / total_ms)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -148,21 +149,16 @@ def measure_layers(model: nn.Module, run: Callable[[], object], device: torch.de
 
 def _hook_cost() -> HookCost:
     """What timing hooks cost on the CPU, from a thousand calls of a module that does nothing."""
-    child = nn.Identity()
-    plain = _seconds_of_calls(child)
-    calls: list[_Call] = []
-    with _timing_hooks(child, calls, torch.device("cpu")):
-        hooked = _seconds_of_calls(child)
-    nothing = _seconds_of_calls(lambda value: value)
-    inside = max(0.0, statistics.fmean(call.end - call.begin for call in calls) - nothing)
-    return HookCost(inside, max(0.0, hooked - plain - inside))
+    child, cpu = nn.Identity(), torch.device("cpu")
 
+    def mean_s(function: Callable[[Any], object]) -> float:
+        return timed(partial(function, None), cpu, CALIBRATION_CALLS) / CALIBRATION_CALLS
 
-def _seconds_of_calls(function: Callable[[Any], object]) -> float:
-    begin = time.perf_counter()
-    for _ in range(CALIBRATION_CALLS):
-        function(None)
-    return (time.perf_counter() - begin) / CALIBRATION_CALLS
+    plain_s, nothing_s, calls = mean_s(child), mean_s(lambda value: value), list[_Call]()
+    with _timing_hooks(child, calls, cpu):
+        hooked_s = mean_s(child)
+    inside_s = max(0.0, statistics.fmean(call.end - call.begin for call in calls) - nothing_s)
+    return HookCost(inside_s, max(0.0, hooked_s - plain_s - inside_s))
 
 
 @contextmanager

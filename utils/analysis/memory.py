@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,9 @@ from utils.analysis.kernels import STEP, Event, Interval
 from utils.analysis.tracing import events_of
 from utils.core.device import is_out_of_memory
 
-Shape = tuple[int, int]
-"""Batch and length."""
-Point = tuple[int, int, int]
-"""Batch, length, peak bytes."""
+Shape = tuple[int, int]  # batch and length
+Point = tuple[int, int, int]  # batch, length, peak bytes
+Range = tuple[str, float, float]  # what a trace has a name for, its begin and its end in microseconds
 Forward = Callable[[dict[str, torch.Tensor]], object]
 
 BATCHES = (2, 4, 8)
@@ -34,14 +33,6 @@ FEWEST_POINTS = 4  # one more than the model has coefficients
 MOST_SECONDS = 10.0  # further points are not measured after that long
 MOST_ERROR = 0.1  # a model that misses one of its own points by more is no model of this workload
 LARGEST_SHOWN = 5
-
-
-class Range(NamedTuple):
-    """What a trace has a name for, and when: microseconds."""
-
-    name: str
-    begin: float
-    end: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,14 +132,13 @@ def peak_owners(step: StepMemory, events: Sequence[Event], weights_bytes: int, *
     alive = until.drop_duplicates("address", keep="last").query("change > 0")
     freed_us = after.query("change < 0").drop_duplicates("address").set_index("address")["at_us"].to_dict()
     owned = []
-    for at_us, change, _, address in alive.itertuples(index=False):
-        outside = Range("", at_us, at_us)
-        operator, module = (
-            choose((one for one in ranges if one.begin <= at_us <= one.end), key=lambda one: one.end - one.begin, default=outside)
+    for at, change, _, address in alive.itertuples(index=False):
+        (operator, _, returned_us), (module, *_) = (
+            choose((one for one in ranges if one[1] <= at <= one[2]), key=lambda one: one[2] - one[1], default=("", at, at))
             for choose, ranges in ((max, operators), (min, modules))
         )
-        owned.append({"operator": operator.name, "module": module.name, "mb": change / 1e6,
-                      "workspace": freed_us.get(address, float("inf")) <= operator.end})
+        owned.append({"operator": operator, "module": module, "mb": change / 1e6,
+                      "workspace": freed_us.get(address, float("inf")) <= returned_us})
     owned.sort(key=itemgetter("mb"), reverse=True)
     workspace_mb = sum(one["mb"] for one in owned if one["workspace"])
     peak_mb, weights_mb = step.peak_bytes / 1e6, weights_bytes / 1e6
@@ -174,12 +164,12 @@ def _ranges(events: Iterable[Event], kind: str, within: Interval = (float("-inf"
         if event.get("ph") == "X" and event.get("cat") == kind:
             begin, end = event["ts"], event["ts"] + event["dur"]
             if within[0] <= begin and end <= within[1]:
-                yield Range(event["name"], begin, end)
+                yield event["name"], begin, end
 
 
 def _named(events: Iterable[Event], step: StepMemory) -> Iterator[Range]:
     """Phases and modules of a step."""
-    return (one for one in _ranges(events, "user_annotation", step.span) if not one.name.startswith(STEP))
+    return (one for one in _ranges(events, "user_annotation", step.span) if not one[0].startswith(STEP))
 
 
 def forward_peak_bytes(run: Callable[[], object], device: torch.device) -> int:

@@ -7,7 +7,7 @@ import shutil
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -111,23 +111,22 @@ def analyse(loaded: LoadedModel, config: Config) -> dict[str, Any]:
             raise UserError("No batch size fits into memory.", where="profiling.batch_sizes", fix=fix)
         detail = optimal if optimal in judged else max(judged)
         too_large = {row["batch_size"] for row in sweep if row["status"] == "oom"} | set(sizes) - judged.keys()
-        forecast = make_forecast(loaded, texts, detail, list(judged.values()), config, warnings)
+        forecast = make_forecast(loaded, texts, detail, judged.values(), config, warnings)
         found = _detail(workloads, judged, detail, sweep, too_large, ceilings, forecast, config, warnings)
     write_json(config.files.bottlenecks, found)
     return found
 
 
 def make_forecast(
-    loaded: LoadedModel, texts: Sequence[str], size: int, judged: Sequence[verdict.Evidence], config: Config, warnings: list[str]
+    loaded: LoadedModel, texts: Sequence[str], size: int, judged: Iterable[verdict.Evidence], config: Config, warnings: list[str]
 ) -> Forecast | None:
     """What other batches of the same texts would take; None, with a warning, where the timed ones do not tell."""
     model = fit((one for evidence in judged for one in evidence.timed), loaded.device.type)
-    if model is None:
-        warnings.append("Batches of too few different shapes were timed: what other batches would win is not predicted.")
-        return None
-    if model.error > WORST_FIT:
-        warnings.append(f"Forward times follow from rows and tokens within {model.error:.0%} only (limit {WORST_FIT:.0%}), as on a "
-                        "busy machine: what other batches would win is not predicted.")
+    if model is None or model.error > WORST_FIT:
+        why = "Batches of too few different shapes were timed" if model is None else (
+            f"Forward times follow from rows and tokens within {model.error:.0%} only (limit {WORST_FIT:.0%}), as on a busy "
+            "machine")
+        warnings.append(f"{why}: what other batches would win is not predicted.")
         return None
     wanted = config.evaluation.max_tokens_per_batch
     budgets = (CUDA_BUDGETS if loaded.device.type == "cuda" else CPU_BUDGETS) if wanted == "auto" else (wanted,)
@@ -217,18 +216,17 @@ def time_phases(workload: Workload, repeats: int = REPEATS) -> tuple[dict[str, f
         roofline.synchronize(workload.loaded.device)
         rows[-1][f"{phase}_ms"] = 1e3 * (time.perf_counter() - begin)
 
-    for index in range(len(workload.batches)):
-        for repeat in range(1 + repeats):
-            rows.append({})
-            workload.run(index, stopwatch)
-            if repeat == 0:  # it warms up at this shape
-                rows.pop()
-    batch = [row // repeats for row in range(len(rows))]
-    fastest, whole = pd.DataFrame(rows).groupby(batch).min(), pd.DataFrame(rows).sum(axis=1).groupby(batch)
+    batches = [index for index in range(len(workload.batches)) for _ in range(1 + repeats)]
+    for index in batches:
+        rows.append({})
+        workload.run(index, stopwatch)
+    warm = pd.DataFrame(rows).groupby(batches).tail(-1)  # the first of each batch warms up at its shape
+    batch = [batches[row] for row in warm.index]
+    fastest, whole = warm.groupby(batch).min(), warm.sum(axis=1).groupby(batch)
     return fastest.mean().to_dict(), fastest["forward_ms"].to_list(), float(whole.median().sum() / whole.min().sum() - 1)
 
 
-def _probe(workload: Workload, inputs: dict[str, torch.Tensor]) -> Iterator[tuple[int, int, float]]:
+def _probe(workload: Workload, inputs: Inputs) -> Iterator[tuple[int, int, float]]:
     """Rows, length and milliseconds of parts of a batch: batches alike in shape would not tell what rows and tokens cost."""
     rows, length = inputs["input_ids"].shape
     few, short = -(-rows // PROBED_PART), -(-length // PROBED_PART)
@@ -238,7 +236,7 @@ def _probe(workload: Workload, inputs: dict[str, torch.Tensor]) -> Iterator[tupl
         yield *shape, min(seconds[1:]) * 1e3
 
 
-def _doubling_growth(workload: Workload, inputs: dict[str, torch.Tensor], fastest_s: float) -> float | None:
+def _doubling_growth(workload: Workload, inputs: Inputs, fastest_s: float) -> float | None:
     """By how much the forward of a batch put twice into one takes longer; on the CPU only: CUDA has better evidence."""
     device = workload.loaded.device
     once = partial(workload.forward, inputs)
@@ -323,14 +321,13 @@ def kernels_and_memory(
     if on_device is None:
         missing = tracing.NO_KERNELS if bare else tracing.NONE_READABLE
         not_measured["kernels"] = "no GPU was used" if loaded.device.type == "cpu" else missing
-    for file, table in ((files.kernels, kernels.table(bare) if on_device else None),
-                        (files.memory, memory.timeline(step) if step else None)):
+    tables = {files.kernels: kernels.table(bare) if on_device else None, files.memory: memory.timeline(step) if step else None}
+    for file, table in tables.items():
         file.unlink(missing_ok=True)  # an earlier run's
         if table is not None:
             write_table(file, table)
     added = memory.by_module(step, events) if step else {}
-    columns = ["memory_kept_mb", "memory_peak_mb"]
-    by_module = pd.DataFrame.from_dict(added, orient="index", columns=columns, dtype=float)
+    by_module = pd.DataFrame.from_dict(added, orient="index", columns=["memory_kept_mb", "memory_peak_mb"], dtype=float)
     return {"kernels": on_device, "memory": found, "not_measured": not_measured}, by_module
 
 
@@ -363,20 +360,14 @@ def _traced(
     return traced, table, counted
 
 
-def _speeds(
-    rows: Sequence[Row], sizes: Sequence[int], forecast: Forecast | None
-) -> tuple[list[verdict.Speed], str]:
+def _speeds(rows: Sequence[Row], sizes: Sequence[int], forecast: Forecast | None) -> tuple[list[verdict.Speed], str]:
     """Throughput by batch size on the same texts, from the sweep where it has any, else forecast; and which of them."""
     name = "throughput_samples_per_sec_mean"
-    swept = [
-        verdict.Speed(batch_size=row["batch_size"], samples_per_s=row[name], padding_fraction=row["padding_fraction"] or 0.0)
-        for row in rows if row.get(name) is not None
-    ]
-    forecasts = [] if forecast is None else [
-        verdict.Speed(batch_size=size, samples_per_s=forecast.samples_per_s(size), padding_fraction=forecast.padding_at(size))
-        for size in sizes
-    ]
-    return (swept, "the sweep") if swept else (forecasts, "the forward passes of the sample, forecast from those that were timed")
+    swept = [(row["batch_size"], row[name], row["padding_fraction"] or 0.0) for row in rows if row.get(name) is not None]
+    source = "the sweep" if swept else "the forward passes of the sample, forecast from those that were timed"
+    if not swept and forecast:
+        swept = [(size, forecast.samples_per_s(size), forecast.padding_at(size)) for size in sizes]
+    return [verdict.Speed(batch_size=size, samples_per_s=rate, padding_fraction=padding) for size, rate, padding in swept], source
 
 
 def largest_products(counted: Sequence[costs.OperatorCost]) -> list[tuple[int, int, int, float]]:
@@ -398,10 +389,10 @@ def group_operators(table: pd.DataFrame, traced_ms: float, forward_ms: float) ->
     # Operators that are made of others have a time of their own, but no work and no calls to count beside theirs.
     table = table.assign(kind=table["operator"].map(costs.category), calls=table["calls"].where(table["bytes_moved"].notna()))
     sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
-    untraced, average = min(1.0, traced_ms / max(sums["self_device_ms"].sum(), 1e-9)), forward_ms / traced_ms
+    average = forward_ms / traced_ms
+    untraced = average * min(1.0, traced_ms / max(sums["self_device_ms"].sum(), 1e-9))
     return tuple(
-        wins.Group(kind=str(kind), measured_ms=float(average * untraced * own_ms), attainable_ms=float(average * attainable_ms),
-                   calls=calls)
+        wins.Group(kind=str(kind), measured_ms=untraced * own_ms, attainable_ms=average * attainable_ms, calls=calls)
         for kind, own_ms, attainable_ms, calls in sums.itertuples()
     )
 

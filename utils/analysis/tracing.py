@@ -22,7 +22,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from utils.analysis.kernels import STEP, Event, find_kernels, merged_length
+from utils.analysis.kernels import STEP, Event, find_kernels, merged_length, spans
 from utils.analysis.roofline import synchronize
 from utils.core.artifacts import atomic_path
 from utils.costs import show_shapes
@@ -78,8 +78,8 @@ def device_busy_ms(step: Callable[[int], object], *, steps: int, device: torch.d
     """Milliseconds per step in which a kernel or copy ran; None on the CPU and where no kernel was seen or no trace read."""
     if device.type != "cuda":
         return None
-    spans = [kernel.span for kernel in find_kernels(bare_events(step, steps=steps, device=device))]
-    return merged_length(spans) / steps / 1e3 if spans else None
+    kernels = find_kernels(bare_events(step, steps=steps, device=device))
+    return None if kernels.empty else merged_length(spans(kernels)) / steps / 1e3
 
 
 def bare_events(step: Callable[[int], object], *, steps: int, device: torch.device) -> list[Event]:
@@ -128,12 +128,23 @@ def _trace_once(
         on_device, operators = False, operators.assign(self_device_ms=math.nan, total_device_ms=math.nan)
         said.append(NO_KERNELS)
     stacks = collapse(profiler.events() or (), on_device=on_device)
-    chrome, cut = _export(profiler, trace_file, or_part=last)
-    large = write_trace(trace_file, chrome)
-    return Trace(
-        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, events=() if cut else chrome["traceEvents"],
-        warnings=(*warnings, *said, *(word for word in (cut, large) if word)),
-    )
+    with atomic_path(trace_file) as temporary:
+        profiler.export_chrome_trace(str(temporary))
+        text = temporary.read_text(encoding="utf-8", errors="replace" if last else "strict")
+    try:
+        chrome = json.loads(text)
+        events = chrome["traceEvents"]
+    except json.JSONDecodeError:
+        if not last:
+            raise
+        part = events_before_cut(text)
+        chrome, events = {"traceEvents": part}, ()
+        said.append(f"The trace was cut short (is the disk full?): {trace_file.name} holds the {len(part):,} events before the cut"
+                    "; kernels and memory, which come from it, are not measured.")
+    if large := write_trace(trace_file, chrome):
+        said.append(large)
+    step_ms = sum(seconds) / steps * 1e3
+    return Trace(operators=operators, stacks=stacks, step_ms=step_ms, events=events, warnings=(*warnings, *said))
 
 
 def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
@@ -190,42 +201,24 @@ def _operator_times(rows: Iterable[Any], steps: int, prefix: str) -> pd.DataFram
     return frame.groupby(["operator", "input_shapes"], sort=False, as_index=False).sum()
 
 
-def _export(profiler: profile, trace_file: Path, *, or_part: bool) -> tuple[dict[str, Any], str | None]:
-    """The Chrome trace; with ``or_part``, of one that cannot be read the events before the cut, and a word on it."""
-    with atomic_path(trace_file) as temporary:
-        profiler.export_chrome_trace(str(temporary))
-        text = temporary.read_text(encoding="utf-8", errors="replace" if or_part else "strict")
-    try:
-        return json.loads(text), None
-    except json.JSONDecodeError:
-        if not or_part:
-            raise
-    events = events_before_cut(text)
-    return {"traceEvents": events}, (
-        f"The trace was cut short (is the disk full?): {trace_file.name} holds the {len(events):,} events before the cut; kernels "
-        "and memory, which come from it, are not measured."
-    )
-
-
 def events_before_cut(text: str) -> list[Event]:
     """The whole events of a trace whose end is missing."""
     events: list[Event] = []
-    decoder, between = json.JSONDecoder(), re.compile(r"[\s,]*")
+    decode, between = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
     start = re.search(r'"traceEvents"\s*:\s*\[', text)
     position = start.end() if start else len(text)
     with suppress(json.JSONDecodeError):
         while found := between.match(text, position):
-            event, position = decoder.raw_decode(text, found.end())
+            event, position = decode(text, found.end())
             events.append(event)
     return events
 
 
 def write_trace(trace_file: Path, chrome: dict[str, Any]) -> str | None:
     """Write the trace, compressed where it is large and without its bulkiest parts where it is too large; say so."""
-    plain = trace_file.with_name("trace.json")
-    packed = plain.with_name(f"{plain.name}.gz")
-    text = json.dumps(chrome)
-    whole_mb, left_out = len(text) / 1e6, []
+    plain, packed = (trace_file.with_name(name) for name in ("trace.json", "trace.json.gz"))
+    text, left_out = json.dumps(chrome), []
+    whole_mb = len(text) / 1e6
     for what, cut in CUTS.items():
         if len(text) <= MOST_BYTES:
             break

@@ -33,8 +33,7 @@ MOST_TRIED = 3
 SECONDS, MOST_ROUNDS = 20.0, 20  # rounds are as many as the seconds hold, at least those from which an interval says something
 SECONDS_A_PASS = 2.0  # with large models a pass takes fewer texts than the sample has, whole batches of them
 
-Way = Callable[[], NDArray[np.int64]]
-"""All texts once, from words to predicted label ids on the host."""
+Way = Callable[[], NDArray[np.int64]]  # all texts once, from words to predicted label ids on the host
 
 
 def verify(loaded: LoadedModel, config: Config, found: Mapping[str, Any]) -> dict[str, Any]:
