@@ -295,9 +295,9 @@ def _detail(
         "further_wins": ranked[wins.MOST_WINS :], "main_bottleneck": _main_sentence(verdicts[size], turning, ranked),
         "verified_at": None, "warnings": list(dict.fromkeys(warnings)),
     }
-    from_trace, layer_memory = kernels_and_memory(workload, bare, traced.events, sweep, config)
+    of_traces, layer_memory = kernels_and_memory(workload, bare, traced.events, sweep, config)
     write_table(files.layers, layer_table.join(layer_memory, on="module"))
-    return result | from_trace
+    return result | of_traces
 
 
 def kernels_and_memory(

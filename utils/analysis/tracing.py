@@ -140,7 +140,7 @@ def _trace_once(
         part = events_before_cut(text)
         chrome, events = {"traceEvents": part}, ()
         said.append(f"The trace was cut short (is the disk full?): {trace_file.name} holds the {len(part):,} events before the cut"
-                    "; kernels and memory, which come from it, are not measured.")
+                    "; memory, which comes from it, is not measured.")
     if large := write_trace(trace_file, chrome):
         said.append(large)
     step_ms = sum(seconds) / steps * 1e3
