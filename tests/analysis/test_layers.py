@@ -9,16 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    ModernBertConfig,
-    ModernBertForSequenceClassification,
-)
 
 from tests import support
+from tests.analysis.test_runner import ENCODERS
 from utils.analysis.layers import (
     PARTS_APART,
     layer_index,
@@ -68,15 +61,10 @@ def test_kinds_and_indices() -> None:
     assert layer_index("score") is None
 
 
-@pytest.mark.parametrize("model", [
-    BertForSequenceClassification(BertConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                                             intermediate_size=64)),
-    DistilBertForSequenceClassification(DistilBertConfig(vocab_size=320, dim=32, n_layers=2, n_heads=4, hidden_dim=64)),
-    ModernBertForSequenceClassification(ModernBertConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2,
-                                                         num_attention_heads=4, intermediate_size=64, pad_token_id=0)),
-], ids=["bert", "distilbert", "modernbert"])
-def test_other_architectures(model: Any) -> None:
-    kinds = {row.kind for row in measure(model).values()}
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_other_architectures(architecture: str) -> None:
+    make, settings = ENCODERS[architecture]
+    kinds = {row.kind for row in measure(make(settings)).values()}
     assert {"model", "layer", "norm", "embedding", "score", "Linear"} <= kinds
 
 
@@ -152,7 +140,7 @@ def test_hooks_are_taken_out() -> None:
     model = Caller()
 
     def left_over() -> float:
-        rows, cost = measure_layers(model, lambda: model(TOKENS), 1, CPU)
+        rows, cost = measure_layers(model, lambda: model(TOKENS), CPU)
         assert cost.outside_s > 0
         [whole_ms] = rows.loc[rows["module"] == "(model)", "time_ms"]
         return float(whole_ms / (5000 * sum(cost) * 1e3))
@@ -164,7 +152,7 @@ def test_hooks_are_taken_out() -> None:
 def test_hooks_are_removed_and_survive_errors() -> None:
     model = qwen()
     with pytest.raises(IndexError), torch.inference_mode():
-        measure_layers(model, lambda: model(input_ids=torch.full((1, 4), 10**6)), 1, CPU)
+        measure_layers(model, lambda: model(input_ids=torch.full((1, 4), 10**6)), CPU)
     with named_in_trace(model):
         assert model.model.layers[0]._forward_pre_hooks
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())

@@ -25,7 +25,8 @@ from tests import support
 from tests.analysis.test_kernels import TRACE
 from tests.analysis.test_verdict import evidence
 from utils import costs
-from utils.analysis import from_trace, memory, roofline, runner, tracing, verdict
+from utils.analysis import memory, roofline, runner, verdict
+from utils.analysis.tracing import NO_KERNELS, NONE_READABLE
 from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.model_utils import LoadedModel, load_model
@@ -53,19 +54,19 @@ def test_sizes_from_the_sweep(tmp_path: Path, tiny_model: Path) -> None:
     config = support.small_config(tmp_path, tiny_model)
     warnings: list[str] = []
     write_metrics(config)
-    assert runner.sizes_to_profile(config, warnings) == ((1, 2, 4), 2)
+    assert runner.read_sweep(config, warnings)[:2] == ((1, 2, 4), 2)
     write_metrics(config, optimal_batch_size=None)
-    assert runner.sizes_to_profile(config, warnings) == ((1, 4), 4)
+    assert runner.read_sweep(config, warnings)[:2] == ((1, 4), 4)
     assert warnings == []
     write_metrics(config, config={"model": {"name": "another"}})
-    runner.sizes_to_profile(config, warnings)
+    runner.read_sweep(config, warnings)
     assert "other model settings" in warnings[0]
 
 
 def test_sizes_without_a_sweep(tmp_path: Path, tiny_model: Path) -> None:
     warnings: list[str] = []
     config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[2, 4, 8]")
-    assert runner.sizes_to_profile(config, warnings) == ((2, 8), 8)
+    assert runner.read_sweep(config, warnings)[:2] == ((2, 8), 8)
     assert "02_baseline_inference.py" in warnings[0]
 
 
@@ -74,7 +75,7 @@ def test_a_broken_metrics_file_is_refused(tmp_path: Path, tiny_model: Path) -> N
     config.files.metrics.parent.mkdir(parents=True)
     config.files.metrics.write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
-        runner.sizes_to_profile(config, [])
+        runner.read_sweep(config, [])
 
 
 def test_batches() -> None:
@@ -177,12 +178,12 @@ def test_memory_is_held_against_the_sweep(tmp_path: Path, tiny_model: Path, load
     rows = [{"batch_size": 1, "status": "ok", "sample_size": 8}, {"batch_size": 10**9, "status": "oom", "sample_size": 8},
             {"batch_size": 2, "status": "oom", "sample_size": 4}]
     write_metrics(config, batch_size_profiling=rows, optimal_batch_size={"batch_size": 1})
-    assert runner._sweep_rows(config) == rows[:2], "of the largest sample"
+    assert runner.read_sweep(config, [])[2] == rows[:2], "of the largest sample"
     found = runner.analyse(loaded, config)["memory"]["prediction"]
     assert [(row["batch_size"], row["predicted_fits"]) for row in found["sweep"]] == [(1, True), (10**9, False)]
     assert found["agrees_with_sweep"] is True and 1 < found["sweep_longest_tokens"] <= config.profiling.max_length
     write_metrics(config, batch_size_profiling=rows, config={"model": {"name": "another"}})
-    assert runner._sweep_rows(config) == []
+    assert runner.read_sweep(config, [])[2] == []
 
 
 def test_kernels_of_a_cuda_trace_reach_the_files(
@@ -191,21 +192,20 @@ def test_kernels_of_a_cuda_trace_reach_the_files(
     config = support.small_config(tmp_path, tiny_model)
     on_cuda = replace(loaded, device=torch.device("cuda"))
     monkeypatch.setattr(memory, "analyse", lambda *_: ({"not_measured": {"peak": "planted"}}, None))
-    layers = pd.DataFrame({"module": ["a"]})
+    workload = runner.Workload(on_cuda, (["books"],), 64)
 
     def add(events: Any) -> dict[str, Any]:
-        traced = tracing.Trace(operators=layers, stacks=(), step_ms=1.0, events=(), warnings=())
-        result: dict[str, Any] = {}
-        table = from_trace.add_kernels_and_memory(result, layers, traced, events, [], lambda _: 0, on_cuda, [], config)
+        result, added = runner.kernels_and_memory(workload, events, (), [], config)
+        table = pd.DataFrame({"module": ["a"]}).join(added, on="module")
         assert table["memory_peak_mb"].isna().all() and result["not_measured"]["memory.peak"] == "planted"
         return result
 
     found = add(TRACE)
     assert found["kernels"]["kernels"] == 9 and "kernels" not in found["not_measured"]
     assert pd.read_csv(config.files.kernels)["calls"].sum() == 9
-    assert add(())["not_measured"]["kernels"] == tracing.NONE_READABLE
+    assert add(())["not_measured"]["kernels"] == NONE_READABLE
     assert not config.files.kernels.exists(), "an earlier run's is gone"
-    assert add([event for event in TRACE if event.get("cat") == "cpu_op"])["not_measured"]["kernels"] == tracing.NO_KERNELS
+    assert add([event for event in TRACE if event.get("cat") == "cpu_op"])["not_measured"]["kernels"] == NO_KERNELS
 
 
 def test_operators_are_scaled_to_the_untraced_forward() -> None:

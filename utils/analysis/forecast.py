@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from utils.evaluation.batching import Batching, Indices
+from utils.evaluation.batching import Batching, Indices, padded_tokens
 
-LEAST_SHAPES = 4
-"""Different shapes below which three coefficients follow from next to nothing."""
-ABOVE_FIXED = 1.15
-"""A forward that takes this much longer than the shortest is no longer decided by what every forward takes."""
+LEAST_SHAPES = 4  # different shapes below which three coefficients follow from next to nothing
+ABOVE_FIXED = 1.15  # a forward that takes this much longer than the shortest is not decided by what every forward takes
+WORST_FIT = 0.25  # a model that misses the times it was fitted to by more, on average, predicts nothing
+FITS, SMALL_ERROR = 8, 0.01  # rounds of reweighting; a relative error below 1% is as good as none
 
-WORST_FIT = 0.25
-"""A model that misses the times it was fitted to by more, on average, predicts nothing."""
-FITS, SMALL_ERROR = 8, 0.01
-"""Rounds of reweighting; a relative error below 1% is as good as none."""
-
-Timed = tuple[int, int, float]
-"""Rows, padded length, milliseconds of a forward."""
+Timed = tuple[int, int, float]  # rows, padded length, milliseconds of a forward
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +37,8 @@ class TimeModel:
     error: float
     longest_tokens: int
 
-    def plan_ms(self, plan: Sequence[Indices], lengths: Indices) -> float:
-        """All batches of a plan, one after the other."""
-        shapes = np.array([(len(rows), lengths[rows].max()) for rows in plan], dtype=float)
-        return float(self._forward_ms(shapes).sum())
-
-    def _forward_ms(self, shapes: NDArray[np.float64]) -> NDArray[np.float64]:
+    def forward_ms(self, shapes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of each shape: rows and padded length."""
         tokens = shapes[:, 0] * shapes[:, 1]
         growing = self.ms_per_token * tokens + self.ms_per_pair * tokens * shapes[:, 1]
         return np.maximum(self.fixed_ms, growing) if self.overlapped else self.fixed_ms + growing
@@ -76,10 +65,9 @@ def _fitted(shapes: NDArray[np.float64], ms: NDArray[np.float64], overlapped: bo
     # Relative errors count, else the few large forwards alone would decide.
     found = _least_errors(columns[used, first:] / ms[used, None]) if used.any() else np.zeros(2)
     fixed, per_token, per_pair = (float(value) for value in ([ms.min(), *found] if overlapped else found))
-    settings: dict[str, Any] = {"fixed_ms": fixed, "ms_per_token": per_token, "ms_per_pair": per_pair, "overlapped": overlapped,
-                                "longest_tokens": int(tokens.max())}
-    error = float(np.abs(TimeModel(**settings, error=0.0)._forward_ms(shapes) / ms - 1).mean())
-    return TimeModel(**settings, error=error)
+    model = TimeModel(fixed_ms=fixed, ms_per_token=per_token, ms_per_pair=per_pair, overlapped=overlapped, error=0.0,
+                      longest_tokens=int(tokens.max()))
+    return replace(model, error=float(np.abs(model.forward_ms(shapes) / ms - 1).mean()))
 
 
 def _least_errors(relative: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -92,6 +80,11 @@ def _least_errors(relative: NDArray[np.float64]) -> NDArray[np.float64]:
         found = nnls(relative * weights[:, None], weights)[0]
         weights = 1 / np.sqrt(np.maximum(np.abs(relative @ found - 1), SMALL_ERROR))
     return np.asarray(found)
+
+
+def in_file_order(batch_size: int) -> Batching:
+    """Batches of so many texts as they come."""
+    return Batching(kind="dataset_order", limit=batch_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,33 +101,26 @@ class Forecast:
     batch_size: int
     budgets: tuple[int, ...]
 
+    def left(self, batching: Batching | None = None, longest: int | None = None) -> float:
+        """Share of the forward time that remains with other batches, padding and all, or texts cut at ``longest`` tokens."""
+        now = in_file_order(self.batch_size)
+        lengths = self.lengths if longest is None else np.minimum(self.lengths, longest)
+        return self._ms(batching or now, lengths) / self._ms(now, self.lengths)
+
     def left_by_budget(self) -> float:
         """Share of the forward time that remains with batches of like length, at the best token budget."""
         known = [budget for budget in self.budgets if budget <= self.model.longest_tokens] or self.budgets[:1]
-        return min(self._left(Batching(kind="token_budget", limit=budget), self.lengths) for budget in known)
-
-    def left_by_size(self, batch_size: int) -> float:
-        """Share that remains with another batch size, in file order, padding and all."""
-        return self._left(Batching(kind="dataset_order", limit=batch_size), self.lengths)
-
-    def left_by_cut(self, max_length: int) -> float:
-        """Share that remains where texts are cut at ``max_length`` tokens."""
-        return self._left(self._now, np.minimum(self.lengths, max_length))
+        return min(self.left(Batching(kind="token_budget", limit=budget)) for budget in known)
 
     def samples_per_s(self, batch_size: int) -> float:
         """Texts of the sample a second of forward time at a batch size, in file order."""
-        plan = Batching(kind="dataset_order", limit=batch_size).plan(self.lengths)
-        return 1e3 * len(self.lengths) / self.model.plan_ms(plan, self.lengths)
+        return 1e3 * len(self.lengths) / self._ms(in_file_order(batch_size), self.lengths)
 
     def padding_at(self, batch_size: int) -> float:
         """Share of the tokens that would be padding at a batch size, in file order."""
-        plan = Batching(kind="dataset_order", limit=batch_size).plan(self.lengths)
-        return 1 - float(self.lengths.sum()) / sum(len(rows) * int(self.lengths[rows].max()) for rows in plan)
+        plan = in_file_order(batch_size).plan(self.lengths)
+        return 1 - float(self.lengths.sum()) / sum(padded_tokens(self.lengths[rows]) for rows in plan)
 
-    @property
-    def _now(self) -> Batching:
-        return Batching(kind="dataset_order", limit=self.batch_size)
-
-    def _left(self, batching: Batching, lengths: Indices) -> float:
-        now = self.model.plan_ms(self._now.plan(self.lengths), self.lengths)
-        return self.model.plan_ms(batching.plan(lengths), lengths) / now
+    def _ms(self, batching: Batching, lengths: Indices) -> float:
+        shapes = np.array([(len(rows), lengths[rows].max()) for rows in batching.plan(lengths)], dtype=float)
+        return float(self.model.forward_ms(shapes).sum())

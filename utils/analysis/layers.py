@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -20,11 +22,9 @@ PROJECTIONS = frozenset(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "u
 HEADS = frozenset(("score", "classifier"))
 CLASS_KINDS = (("attention", r"Attention$"), ("mlp", r"MLP$"), ("rotary", r"RotaryEmbedding$"), ("norm", r"Norm\d?d?$"))
 NAMED_IN_TRACE = frozenset(("layer", "attention", "mlp", "embedding", "score"))
-CALIBRATION_CALLS = 1000
-CALIBRATION_ROUNDS = 5
+CALIBRATION_CALLS, CALIBRATION_ROUNDS = 1000, 5
 ROOT = "(model)"
-PARTS_APART = 0.05
-"""Modules' times that differ by more from the forward without hooks come with a warning."""
+PARTS_APART = 0.05  # modules' times that differ by more from the forward without hooks come with a warning
 
 
 class HookCost(NamedTuple):
@@ -36,15 +36,24 @@ class HookCost(NamedTuple):
 
 @dataclass(slots=True)
 class _Call:
+    """One call of a module: ``begin`` and ``end`` are ``perf_counter``'s seconds or CUDA events; ``hooks_s`` is in its time."""
+
     name: str
-    begin: Any
+    caller: _Call | None
+    begin: Any = None
     end: Any = None
-    parent: _Call | None = None
+    hooks_s: float = 0.0
+
+    @property
+    def ms(self) -> float:
+        """Without what hooks took."""
+        seconds = self.end - self.begin if isinstance(self.begin, float) else self.begin.elapsed_time(self.end) / 1e3
+        return float(1e3 * (seconds - self.hooks_s))
 
 
 def module_kind(model: nn.Module, name: str, module: nn.Module) -> str:
     """What a module is for, by its name in the model and its class; else the class's name."""
-    last = name.rpartition(".")[2]
+    container, _, last = name.rpartition(".")
     class_name = type(module).__name__
     if last in PROJECTIONS:
         return last
@@ -54,7 +63,7 @@ def module_kind(model: nn.Module, name: str, module: nn.Module) -> str:
         return "model"
     if isinstance(module, nn.Embedding):
         return "embedding"
-    if last.isdigit() and isinstance(model.get_submodule(name.rpartition(".")[0]), nn.ModuleList):
+    if last.isdigit() and isinstance(model.get_submodule(container), nn.ModuleList):
         return "layer"
     return next((kind for kind, pattern in CLASS_KINDS if re.search(pattern, class_name)), class_name)
 
@@ -74,7 +83,7 @@ def time_layers(
     """
     plain_ms, tables, taken_out_us = 0.0, [], []
     for forward in forwards:
-        passes = [(timed(forward, device), *measure_layers(model, forward, 1, device)) for _ in range(repeats)]
+        passes = [(timed(forward, device), *measure_layers(model, forward, device)) for _ in range(repeats)]
         plain_ms += min(seconds for seconds, *_ in passes) / len(forwards) * 1e3
         _, fastest, cost = min(passes, key=lambda one: one[1]["self_time_ms"].sum())
         tables.append(fastest)
@@ -106,16 +115,14 @@ def roll_up(table: pd.DataFrame, by: str) -> list[dict[str, Any]]:
             for row in sums.reset_index().to_dict("records")]
 
 
-def measure_layers(
-    model: nn.Module, run: Callable[[], object], forwards: int, device: torch.device
-) -> tuple[pd.DataFrame, HookCost]:
-    """Call ``run`` (which calls the model ``forwards`` times) with hooks on every module, and add up the calls.
+def measure_layers(model: nn.Module, run: Callable[[], object], device: torch.device) -> tuple[pd.DataFrame, HookCost]:
+    """Call ``run`` (which calls the model once) with hooks on every module, and add up the calls.
 
     On the CPU the clock is ``perf_counter`` and what the hooks cost, measured apart, is taken out. On CUDA it is events
     on the stream: hooks lengthen the host's work there and are stated, not taken out.
 
     Returns:
-        ``layers.csv``: mean milliseconds of each module per forward, ``self_time_ms`` without the modules that it calls.
+        ``layers.csv``: milliseconds of each module, ``self_time_ms`` without the modules that it calls.
     """
     # The median round: an interruption would make the hooks look dear.
     rounds = [HookCost(0.0, 0.0)] if device.type == "cuda" else sorted((_hook_cost() for _ in range(CALIBRATION_ROUNDS)), key=sum)
@@ -124,26 +131,34 @@ def measure_layers(
     with _timing_hooks(model, calls, device):
         run()
         synchronize(device)
-    return _add_up(model, calls, forwards, cost), cost
+    for call in reversed(calls):  # those that a call makes come after it
+        call.hooks_s += cost.inside_s
+        if call.caller is not None:
+            call.caller.hooks_s += call.hooks_s + cost.outside_s
+    spans = pd.DataFrame([(call.name, call.caller and call.caller.name, call.ms) for call in calls],
+                         columns=["module", "caller", "ms"])
+    table = spans.groupby("module", sort=False)["ms"].agg(calls="count", time_ms="sum").astype(float)
+    own = table["time_ms"].sub(spans.groupby("caller")["ms"].sum().reindex(table.index, fill_value=0.0))
+    return pd.DataFrame({
+        "module": [name or ROOT for name in table.index],
+        "kind": [module_kind(model, name, model.get_submodule(name)) for name in table.index],
+        "layer_index": pd.array([layer_index(name) for name in table.index], dtype="Int64"),
+        **table, "self_time_ms": own, "share_pct": 100 * own / own.sum(),
+    }).reset_index(drop=True), cost
 
 
 def _hook_cost() -> HookCost:
     """What timing hooks cost on the CPU, from a thousand calls of a module that does nothing."""
-    child = nn.Identity()
-    plain = _seconds_of_calls(child)
-    calls: list[_Call] = []
-    with _timing_hooks(child, calls, torch.device("cpu")):
-        hooked = _seconds_of_calls(child)
-    nothing = _seconds_of_calls(lambda value: value)
-    inside = max(0.0, sum(call.end - call.begin for call in calls) / len(calls) - nothing)
-    return HookCost(inside, max(0.0, hooked - plain - inside))
+    child, cpu = nn.Identity(), torch.device("cpu")
 
+    def mean_s(function: Callable[[Any], object]) -> float:
+        return timed(partial(function, None), cpu, CALIBRATION_CALLS) / CALIBRATION_CALLS
 
-def _seconds_of_calls(function: Callable[[Any], object]) -> float:
-    begin = time.perf_counter()
-    for _ in range(CALIBRATION_CALLS):
-        function(None)
-    return (time.perf_counter() - begin) / CALIBRATION_CALLS
+    plain_s, nothing_s, calls = mean_s(child), mean_s(lambda value: value), list[_Call]()
+    with _timing_hooks(child, calls, cpu):
+        hooked_s = mean_s(child)
+    inside_s = max(0.0, statistics.fmean(call.end - call.begin for call in calls) - nothing_s)
+    return HookCost(inside_s, max(0.0, hooked_s - plain_s - inside_s))
 
 
 @contextmanager
@@ -159,7 +174,7 @@ def _timing_hooks(model: nn.Module, calls: list[_Call], device: torch.device) ->
         return event
 
     def enter(name: str) -> None:
-        call = _Call(name, None, None, open_calls[-1] if open_calls else None)
+        call = _Call(name, open_calls[-1] if open_calls else None)
         open_calls.append(call)
         calls.append(call)
         call.begin = now()
@@ -168,7 +183,7 @@ def _timing_hooks(model: nn.Module, calls: list[_Call], device: torch.device) ->
         end = now()
         open_calls.pop().end = end
 
-    with _around_modules(model, list(model.named_modules()), enter, leave):
+    with _around_modules(model.named_modules(), enter, leave):
         yield
 
 
@@ -185,47 +200,17 @@ def named_in_trace(model: nn.Module) -> Iterator[None]:
     def leave() -> None:
         ranges.pop().__exit__(None, None, None)
 
-    with _around_modules(model, chosen, enter, leave):
+    with _around_modules(chosen, enter, leave):
         yield
 
 
 @contextmanager
 def _around_modules(
-    model: nn.Module, modules: list[tuple[str, nn.Module]], enter: Callable[[str], None], leave: Callable[[], None]
+    modules: Iterable[tuple[str, nn.Module]], enter: Callable[[str], None], leave: Callable[[], None]
 ) -> Iterator[None]:
-    with ExitStack() as handles:
+    with ExitStack() as hooks:
         for name, module in modules:
-            before = module.register_forward_pre_hook(lambda *_, name=name: enter(name))
-            handles.callback(before.remove)
+            hooks.enter_context(module.register_forward_pre_hook(lambda *_, name=name: enter(name)))
             # always_call: a forward that raises must not leave its range open.
-            after = module.register_forward_hook(lambda *_: leave(), always_call=True)
-            handles.callback(after.remove)
+            hooks.enter_context(module.register_forward_hook(lambda *_: leave(), always_call=True))
         yield
-
-
-def _add_up(model: nn.Module, calls: list[_Call], forwards: int, cost: HookCost) -> pd.DataFrame:
-    # What a call's own hooks and those of all modules below it added to its time; children come after their callers.
-    taken_out = {id(call): cost.inside_s for call in calls}
-    for call in reversed(calls):
-        if call.parent is not None:
-            taken_out[id(call.parent)] += taken_out[id(call)] + cost.outside_s
-    spans = pd.DataFrame({
-        "module": [call.name for call in calls], "caller": [None if call.parent is None else call.parent.name for call in calls],
-        "ms": [1e3 * (_seconds(call) - taken_out[id(call)]) / forwards for call in calls],
-    })
-    by_module = spans.groupby("module", sort=False)["ms"]
-    total = by_module.sum()
-    own = total.sub(spans.groupby("caller")["ms"].sum(), fill_value=0.0).reindex(total.index)
-    return pd.DataFrame({
-        "module": [name or ROOT for name in total.index],
-        "kind": [module_kind(model, name, model.get_submodule(name)) for name in total.index],
-        "layer_index": pd.array([layer_index(name) for name in total.index], dtype="Int64"),
-        "calls": by_module.count().to_numpy() / forwards, "time_ms": total.to_numpy(), "self_time_ms": own.to_numpy(),
-        "share_pct": (100 * own / own.sum()).to_numpy(),
-    })
-
-
-def _seconds(call: _Call) -> float:
-    if isinstance(call.begin, float):
-        return float(call.end - call.begin)
-    return float(call.begin.elapsed_time(call.end)) / 1e3

@@ -21,18 +21,13 @@ from utils.core.errors import UserError
 
 MATMUL_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
 """Square products; large enough that the fastest is limited by arithmetic, small enough for seconds in all."""
-
 COPY_BYTES = {"cpu": (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26), "cuda": (1 << 22, 1 << 25, 1 << 28, 1 << 30)}
 """Sizes of the buffer that is copied: from one that stays in a cache to one that no cache holds."""
-
 REPEATS = 5
 REPEAT_AT_LEAST_S = {"cpu": 0.002, "cuda": 0.05}
 """A timed block repeats its work until about this long: the clock's grain and one interrupt matter little, and a GPU has come
 to the clock that its power limit allows."""
-
-SLOWEST_PRODUCT_S = 0.25
-"""No larger product is tried once one takes this long: some precisions have no fast path on a CPU."""
-
+SLOWEST_PRODUCT_S = 0.25  # no larger product is tried once one takes this long: some precisions have no fast path on a CPU
 DISPATCHED_ADDITIONS = 10_000
 
 
@@ -64,13 +59,10 @@ class Ceilings:
 
     def attainable_s(self, flops: int | None, moved: float) -> tuple[float, str]:
         """Seconds at the ceilings, and which of them decides: ``matmul`` or ``copy``."""
-        computing = (flops or 0) / self.matmul_flops_per_s
-        copying = moved / self._copy_rate(moved)
+        # The best rate for that many bytes or more: what fits in a cache is not held against main memory's rate.
+        rate = max(rate for size, rate in self.copy_points if size >= min(moved, self.copy_points[-1][0]))
+        computing, copying = (flops or 0) / self.matmul_flops_per_s, moved / rate
         return (computing, "matmul") if computing > copying else (copying, "copy")
-
-    def _copy_rate(self, moved: float) -> float:
-        """The best rate for that many bytes or more: what fits in a cache is not held against main memory's rate."""
-        return max(rate for size, rate in self.copy_points if size >= min(moved, self.copy_points[-1][0]))
 
 
 def synchronize(device: torch.device) -> None:
@@ -79,11 +71,12 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of one call, from an idle device to an idle device."""
+def timed(run: Callable[[], object], device: torch.device, calls: int = 1) -> float:
+    """Wall-clock seconds of one call and those that follow it, from an idle device to an idle device."""
     synchronize(device)
     begin = time.perf_counter()
-    run()
+    for _ in range(calls):
+        run()
     synchronize(device)
     return time.perf_counter() - begin
 
@@ -165,13 +158,8 @@ def _matmul_precision(name: str) -> Iterator[None]:
 def dispatch_s(device: torch.device) -> float:
     """Seconds per operator when 10,000 additions of one element follow each other: next to no work, all overhead."""
     one = torch.ones(1, device=device)
-
-    def additions() -> None:
-        for _ in range(DISPATCHED_ADDITIONS):
-            torch.add(one, one)
-
-    with torch.inference_mode():
-        return statistics.median(timed(additions, device) for _ in range(3)) / DISPATCHED_ADDITIONS
+    seconds = [timed(lambda: torch.add(one, one), device, DISPATCHED_ADDITIONS) for _ in range(3)]
+    return statistics.median(seconds) / DISPATCHED_ADDITIONS
 
 
 def _best_matmul(device: torch.device, dtype: torch.dtype) -> tuple[float, int, float]:
@@ -180,8 +168,7 @@ def _best_matmul(device: torch.device, dtype: torch.dtype) -> tuple[float, int, 
     for size in MATMUL_SIZES[device.type]:
         # Random numbers: a product of constants takes less power, so its clock is higher than any real one's.
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        out = torch.empty_like(left)
-        best, spread = _best(partial(torch.mm, left, right, out=out), device)
+        best, spread = _best(partial(torch.mm, left, right, out=torch.empty_like(left)), device)
         results.append((2 * size**3 / best, size, spread))
         if best > SLOWEST_PRODUCT_S:
             break
@@ -189,15 +176,13 @@ def _best_matmul(device: torch.device, dtype: torch.dtype) -> tuple[float, int, 
 
 
 def _copies(device: torch.device) -> tuple[tuple[tuple[int, float], ...], float]:
-    points: list[tuple[int, float]] = []
-    spread = 0.0
+    points, spread = list[tuple[int, float]](), 0.0
     for size in COPY_BYTES[device.type]:
         # Half of the free memory is left to others; the smallest sizes always run.
         if points and device.type == "cuda" and 4 * size > torch.cuda.mem_get_info(device)[0]:
             break
         source = torch.ones(size, device=device, dtype=torch.uint8)
-        target = torch.ones_like(source)
-        best, spread = _best(partial(target.copy_, source), device)
+        best, spread = _best(partial(torch.ones_like(source).copy_, source), device)
         points.append((2 * size, 2 * size / best))
     return tuple(points), spread
 
@@ -207,10 +192,5 @@ def _best(run: Callable[[], object], device: torch.device) -> tuple[float, float
     timed(run, device)
     once = timed(run, device)
     inner = max(1, int(REPEAT_AT_LEAST_S[device.type] / once))
-
-    def block() -> None:
-        for _ in range(inner):
-            run()
-
-    times = [timed(block, device) / inner for _ in range(REPEATS)]
+    times = [timed(run, device, inner) / inner for _ in range(REPEATS)]
     return min(times), (statistics.median(times) / min(times) - 1) * 100

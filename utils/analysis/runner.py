@@ -7,7 +7,7 @@ import shutil
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -20,8 +20,9 @@ import torch
 from torch.profiler import record_function
 
 from utils import costs
-from utils.analysis import from_trace, layers, operators, roofline, tracing, verdict, wins
+from utils.analysis import kernels, layers, memory, operators, roofline, tracing, verdict, wins
 from utils.analysis.forecast import WORST_FIT, Forecast, fit
+from utils.analysis.kernels import Event
 from utils.config_loader import Config
 from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
@@ -32,19 +33,18 @@ from utils.evaluation.predictor import CPU_BUDGETS, CUDA_BUDGETS, tokenize
 from utils.model_utils import LoadedModel, encode_batch
 
 STEP_02 = "python scripts/02_baseline_inference.py"
-MOST_BATCHES = 8
-"""Batches of one size that are timed and counted; more add little but time."""
+MOST_BATCHES = 8  # of one size that are timed and counted; more add little but time
 REPEATS = 3
-SECONDS_PER_SIZE = 4.0
-"""With large models fewer batches are taken, so that timing one size stays about this short (one batch at least)."""
+SECONDS_PER_SIZE = 4.0  # with large models fewer batches are taken, one at least, so that timing a size stays about this short
 MOST_PRODUCTS = 4
 """Matrix products that are tried in another precision: in a transformer two or three shapes have nearly all the FLOPs."""
-PROBED_PART = 4
-"""A quarter of the rows and of the tokens are timed too: far enough from the whole to tell their costs apart."""
+PROBED_PART = 4  # a quarter of the rows and of the tokens are timed too: far enough from the whole to tell their costs apart
 DOUBLED_UP_TO_S = 0.25
 """A forward that takes longer is not decided by the host's work to start its operators: doubling it says nothing new."""
 
 Span = Callable[[str], AbstractContextManager[Any]]
+Inputs = dict[str, torch.Tensor]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +55,29 @@ class Workload:
     batches: tuple[list[str], ...]
     max_length: int
 
-    def run(self, index: int, span: Span, encode: Callable[[Callable[[], Any]], Any] = lambda run: run()) -> torch.Tensor:
-        """One batch from texts to logits on the host, float32, each phase in a ``span``."""
+    def run(self, index: int, span: Span, encode: Callable[[int], Inputs] | None = None) -> torch.Tensor:
+        """One batch from texts to logits on the host, float32, rows x labels; each phase in a ``span``."""
         with span("tokenize"):
-            encoded = encode(partial(self._encode, index))
+            encoded = (encode or self.encode)(index)
         with span("host_to_device"):
             inputs = self._to_device(encoded)
         with span("forward"):
-            logits = self.loaded.model(**inputs).logits
+            logits = self.forward(inputs)
         with span("device_to_host"):
-            on_host: torch.Tensor = logits.float().cpu()
-        return on_host
+            return logits.float().cpu()
 
-    def inputs(self, index: int) -> dict[str, torch.Tensor]:
-        return self._to_device(self._encode(index))
-
-    def forward(self, inputs: dict[str, torch.Tensor]) -> object:
-        return self.loaded.model(**inputs).logits
-
-    def _encode(self, index: int) -> dict[str, torch.Tensor]:
+    def encode(self, index: int) -> Inputs:
+        """A batch's token ids and mask on the host, each of rows x length; after the last comes the first again."""
         return encode_batch(self.loaded.tokenizer, self.batches[index % len(self.batches)], self.max_length)
 
-    def _to_device(self, encoded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def inputs(self, index: int) -> Inputs:
+        return self._to_device(self.encode(index))
+
+    def forward(self, inputs: Inputs) -> torch.Tensor:
+        logits: torch.Tensor = self.loaded.model(**inputs).logits
+        return logits
+
+    def _to_device(self, encoded: Inputs) -> Inputs:
         return {name: tensor.to(self.loaded.device) for name, tensor in encoded.items()}
 
 
@@ -91,40 +92,41 @@ def analyse(loaded: LoadedModel, config: Config) -> dict[str, Any]:
         UserError: not even the smallest batch fits into memory.
     """
     warnings: list[str] = []
-    sizes, optimal = sizes_to_profile(config, warnings)
+    sizes, optimal, sweep = read_sweep(config, warnings)
     texts = sample_texts(config.data_file, config.dataset.sample_sizes[0], config.profiling.seed)
-    measured: dict[int, tuple[Workload, verdict.Evidence]] = {}
+    workloads: dict[int, Workload] = {}
+    judged: dict[int, verdict.Evidence] = {}
     with torch.inference_mode():
         ceilings = roofline.ceilings_of(loaded.device, getattr(torch, loaded.info.dtype), config.files.ceilings)
         for size in console.progress(sizes, what="Profiling batch sizes", unit="size"):
             try:
-                measured[size] = measure_size(loaded, texts, size, config.profiling.max_length, ceilings, warnings)
+                workloads[size], judged[size] = measure_size(loaded, texts, size, config.profiling.max_length, ceilings, warnings)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 warnings.append(f"Batch size {size} does not fit into memory and is left out.")
                 torch.cuda.empty_cache()
-        if not measured:
+        if not judged:
             fix = "--set profiling.batch_sizes=[1] or a smaller profiling.max_length"
             raise UserError("No batch size fits into memory.", where="profiling.batch_sizes", fix=fix)
-        detail = optimal if optimal in measured else max(measured)
-        forecast = make_forecast(loaded, texts, detail, [one for _, one in measured.values()], config, warnings)
-        found = _detail(measured, detail, ceilings, forecast, config, warnings)
+        detail = optimal if optimal in judged else max(judged)
+        too_large = {row["batch_size"] for row in sweep if row["status"] == "oom"} | set(sizes) - judged.keys()
+        forecast = make_forecast(loaded, texts, detail, judged.values(), config, warnings)
+        found = _detail(workloads, judged, detail, sweep, too_large, ceilings, forecast, config, warnings)
     write_json(config.files.bottlenecks, found)
     return found
 
 
 def make_forecast(
-    loaded: LoadedModel, texts: Sequence[str], size: int, judged: Sequence[verdict.Evidence], config: Config, warnings: list[str]
+    loaded: LoadedModel, texts: Sequence[str], size: int, judged: Iterable[verdict.Evidence], config: Config, warnings: list[str]
 ) -> Forecast | None:
     """What other batches of the same texts would take; None, with a warning, where the timed ones do not tell."""
     model = fit((one for evidence in judged for one in evidence.timed), loaded.device.type)
-    if model is None:
-        warnings.append("Batches of too few different shapes were timed: what other batches would win is not predicted.")
-        return None
-    if model.error > WORST_FIT:
-        warnings.append(f"Forward times follow from rows and tokens within {model.error:.0%} only (limit {WORST_FIT:.0%}), as on a "
-                        "busy machine: what other batches would win is not predicted.")
+    if model is None or model.error > WORST_FIT:
+        why = "Batches of too few different shapes were timed" if model is None else (
+            f"Forward times follow from rows and tokens within {model.error:.0%} only (limit {WORST_FIT:.0%}), as on a busy "
+            "machine")
+        warnings.append(f"{why}: what other batches would win is not predicted.")
         return None
     wanted = config.evaluation.max_tokens_per_batch
     budgets = (CUDA_BUDGETS if loaded.device.type == "cuda" else CPU_BUDGETS) if wanted == "auto" else (wanted,)
@@ -132,21 +134,29 @@ def make_forecast(
     return Forecast(model=model, lengths=lengths, batch_size=size, budgets=budgets)
 
 
-def sizes_to_profile(config: Config, warnings: list[str]) -> tuple[tuple[int, ...], int]:
-    """1, the optimal and the largest batch size of the sweep, and which is optimal; without a sweep the config's ends."""
+def read_sweep(config: Config, warnings: list[str]) -> tuple[tuple[int, ...], int, list[Row]]:
+    """What is to be profiled: 1, the optimal and the largest batch size of the sweep; without one the config's first and last.
+
+    Returns:
+        Those; the optimal one; the sweep's rows of its largest sample, none where it was another model's.
+    """
     sizes = config.profiling.batch_sizes
     if not config.files.metrics.exists():
         warnings.append(
             f"{config.files.metrics.name} is not there (step 02 makes it: {STEP_02}): profiled are the first and the last "
             f"of profiling.batch_sizes, and {sizes[-1]} stands for the optimal one."
         )
-        return tuple(dict.fromkeys((sizes[0], sizes[-1]))), sizes[-1]
+        return tuple(dict.fromkeys((sizes[0], sizes[-1]))), sizes[-1], []
     metrics = read_json(config.files.metrics, made_by=STEP_02)
+    rows: list[Row] = metrics["batch_size_profiling"]
+    fitting = [row["batch_size"] for row in rows if row["status"] == "ok"] or [min(sizes)]
+    optimal = (metrics.get("optimal_batch_size") or {}).get("batch_size", max(fitting))
+    largest = max((row.get("sample_size") or 0 for row in rows), default=0)
+    rows = [row for row in rows if (row.get("sample_size") or 0) == largest]
     if metrics.get("config", {}).get("model") != config.to_dict()["model"]:
         warnings.append("baseline_metrics.json was measured with other model settings; its batch sizes are used all the same.")
-    fitting = [row["batch_size"] for row in metrics["batch_size_profiling"] if row["status"] == "ok"] or [min(sizes)]
-    optimal = (metrics.get("optimal_batch_size") or {}).get("batch_size", max(fitting))
-    return tuple(sorted({1, optimal, max(fitting)})), optimal
+        rows = []
+    return tuple(sorted({1, optimal, max(fitting)})), optimal, rows
 
 
 def make_batches(texts: Sequence[str], size: int, warnings: list[str]) -> tuple[list[str], ...]:
@@ -166,29 +176,27 @@ def measure_size(
     one_s = min(roofline.timed(lambda: workload.run(0, nullcontext), loaded.device) for _ in range(2))
     affordable = max(1, int(SECONDS_PER_SIZE / REPEATS / one_s))
     workload = Workload(loaded, workload.batches[:affordable], max_length)
-    batches = [workload.inputs(index) for index in range(len(workload.batches))]
+    number = len(workload.batches)
+    batches = [workload.inputs(index) for index in range(number)]
     phases, forwards_ms, spread = time_phases(workload, 1 if one_s > SECONDS_PER_SIZE else REPEATS)
-    shapes = [tuple(inputs["input_ids"].shape) for inputs in batches]
-    typical = batches[min(range(len(batches)), key=lambda i: abs(forwards_ms[i] - phases["forward_ms"]))]
+    typical = batches[min(range(number), key=lambda i: abs(forwards_ms[i] - phases["forward_ms"]))]
     counted = costs.count(lambda: [workload.forward(inputs) for inputs in batches])
-    number = len(batches)
-    limited: dict[str, float] = defaultdict(float)
+    limited_ms: dict[str, float] = defaultdict(float)
     for cost in counted:
         seconds, limit = operators.attainable_s(cost, ceilings)
-        limited[limit] += seconds / number * 1e3
-    real = sum(int(inputs["attention_mask"].sum()) for inputs in batches)
-    busy = tracing.device_busy_ms(lambda i: workload.forward(batches[i % number]), steps=number, device=loaded.device)
+        limited_ms[limit] += seconds / number * 1e3
+    masks = [inputs["attention_mask"] for inputs in batches]
+    timed = [(*mask.shape, ms) for mask, ms in zip(masks, forwards_ms, strict=True)]
     return workload, verdict.Evidence(
         device=loaded.device.type, batch_size=size, **phases,
-        matmul_limited_ms=limited["matmul"], copy_limited_ms=limited["copy"],
+        matmul_limited_ms=limited_ms["matmul"], copy_limited_ms=limited_ms["copy"],
         op_calls=sum(cost.calls for cost in counted) / number, dispatch_us=ceilings.dispatch_s * 1e6,
-        flops=sum(cost.flops or 0 for cost in counted) / number,
-        bytes_moved=sum(cost.bytes_moved for cost in counted) / number, device_busy_ms=busy,
+        flops=sum(cost.flops or 0 for cost in counted) / number, bytes_moved=sum(cost.bytes_moved for cost in counted) / number,
+        device_busy_ms=tracing.device_busy_ms(lambda i: workload.forward(batches[i % number]), steps=number, device=loaded.device),
         doubling_growth=_doubling_growth(workload, typical, min(forwards_ms) / 1e3),
-        padding_fraction=1 - real / sum(inputs["attention_mask"].numel() for inputs in batches),
+        padding_fraction=1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks),
         unknown_operators=tuple(sorted({cost.name for cost in counted if cost.flops is None})),
-        timed=(*((rows, length, ms) for (rows, length), ms in zip(shapes, forwards_ms, strict=True)),
-               *_probe(workload, typical)), time_spread=spread,
+        timed=(*timed, *_probe(workload, typical)), time_spread=spread,
         ceiling_spread=max(ceilings.matmul_spread_pct, ceilings.copy_spread_pct) / 100,
     )
 
@@ -199,30 +207,26 @@ def time_phases(workload: Workload, repeats: int = REPEATS) -> tuple[dict[str, f
     Returns:
         Those; the fastest forward of each batch; the middle repeats' whole time over the fastest ones', less 1.
     """
-    sums: dict[str, float] = defaultdict(float)
-    forwards_ms, middle_s, fastest_s = [], 0.0, 0.0
-    for index in range(len(workload.batches)):
-        seconds: dict[str, list[float]] = defaultdict(list)
+    rows: list[dict[str, float]] = []
 
-        @contextmanager
-        def stopwatch(phase: str, seconds: dict[str, list[float]] = seconds) -> Iterator[None]:
-            begin = time.perf_counter()
-            yield
-            roofline.synchronize(workload.loaded.device)
-            seconds[phase].append(time.perf_counter() - begin)
+    @contextmanager
+    def stopwatch(phase: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        roofline.synchronize(workload.loaded.device)
+        rows[-1][f"{phase}_ms"] = 1e3 * (time.perf_counter() - begin)
 
-        for _ in range(1 + repeats):  # the first warms up at this shape
-            workload.run(index, stopwatch)
-        measured = {phase: values[1:] for phase, values in seconds.items()}
-        for phase, values in measured.items():
-            sums[f"{phase}_ms"] += min(values) / len(workload.batches) * 1e3
-        forwards_ms.append(min(measured["forward"]) * 1e3)
-        whole = [sum(parts) for parts in zip(*measured.values(), strict=True)]
-        middle_s, fastest_s = middle_s + statistics.median(whole), fastest_s + min(whole)
-    return dict(sums), forwards_ms, middle_s / fastest_s - 1
+    batches = [index for index in range(len(workload.batches)) for _ in range(1 + repeats)]
+    for index in batches:
+        rows.append({})
+        workload.run(index, stopwatch)
+    warm = pd.DataFrame(rows).groupby(batches).tail(-1)  # the first of each batch warms up at its shape
+    batch = [batches[row] for row in warm.index]
+    fastest, whole = warm.groupby(batch).min(), warm.sum(axis=1).groupby(batch)
+    return fastest.mean().to_dict(), fastest["forward_ms"].to_list(), float(whole.median().sum() / whole.min().sum() - 1)
 
 
-def _probe(workload: Workload, inputs: dict[str, torch.Tensor]) -> Iterator[tuple[int, int, float]]:
+def _probe(workload: Workload, inputs: Inputs) -> Iterator[tuple[int, int, float]]:
     """Rows, length and milliseconds of parts of a batch: batches alike in shape would not tell what rows and tokens cost."""
     rows, length = inputs["input_ids"].shape
     few, short = -(-rows // PROBED_PART), -(-length // PROBED_PART)
@@ -232,7 +236,7 @@ def _probe(workload: Workload, inputs: dict[str, torch.Tensor]) -> Iterator[tupl
         yield *shape, min(seconds[1:]) * 1e3
 
 
-def _doubling_growth(workload: Workload, inputs: dict[str, torch.Tensor], fastest_s: float) -> float | None:
+def _doubling_growth(workload: Workload, inputs: Inputs, fastest_s: float) -> float | None:
     """By how much the forward of a batch put twice into one takes longer; on the CPU only: CUDA has better evidence."""
     device = workload.loaded.device
     once = partial(workload.forward, inputs)
@@ -243,43 +247,38 @@ def _doubling_growth(workload: Workload, inputs: dict[str, torch.Tensor], fastes
     return min(second for _, second in pairs) / min(first for first, _ in pairs) - 1
 
 
-def _in_new_thread(run: Callable[[], Any]) -> Any:
-    """Run where the tracer does not look: inside, tokenizers make thousands of Python calls a text."""
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(run).result()
-
-
 def _detail(
-    measured: dict[int, tuple[Workload, verdict.Evidence]], size: int, ceilings: roofline.Ceilings, forecast: Forecast | None,
-    config: Config, warnings: list[str],
+    workloads: dict[int, Workload], judged: dict[int, verdict.Evidence], size: int, sweep: Sequence[Row], too_large: set[int],
+    ceilings: roofline.Ceilings, forecast: Forecast | None, config: Config, warnings: list[str],
 ) -> dict[str, Any]:
-    """Operators, layers, stacks and wins of one batch size; then everything into files."""
-    workload, evidence = measured[size]
+    """Operators, layers, stacks and wins of one batch size; then everything into files.
+
+    Args:
+        too_large: batch sizes that ran out of memory.
+    """
+    workload, evidence = workloads[size], judged[size]
     loaded, files, steps = workload.loaded, config.files, config.profiling.trace_steps
     for folder in files.traces_dir.glob("batch_*"):  # an earlier run's
         shutil.rmtree(folder)
-    for other, (one, _) in measured.items():
-        if other != size:
-            _traced(one, steps, ceilings, files.traces_dir / f"batch_{other}", warnings)
+    for other in (one for one in workloads if one != size):
+        _traced(workloads[other], steps, ceilings, files.traces_dir / f"batch_{other}", warnings)
     traced, table, counted = _traced(workload, steps, ceilings, files.traces_dir, warnings)
     bare = tracing.bare_events(_step(workload), steps=steps, device=loaded.device) if loaded.device.type == "cuda" else []
-    traced_inputs = [workload.inputs(index) for index in range(steps)]
     forwards = [partial(workload.forward, workload.inputs(index)) for index in range(len(workload.batches))]
     passes = 1 if evidence.total_ms > 1e3 * SECONDS_PER_SIZE else REPEATS
     layer_table, by_layers = layers.time_layers(loaded.model, forwards, passes, loaded.device, warnings)
-    judged = [one for _, one in measured.values()]
-    verdicts = {one.batch_size: verdict.decide(one) for one in judged}
-    rows, too_large = _sweep_rows(config), set(sizes_to_profile(config, [])[0]) - measured.keys()
-    turning = verdict.turning_point(*_speeds(rows, sorted(verdicts), forecast), verdicts)
+    verdicts = {batch_size: verdict.decide(one) for batch_size, one in judged.items()}
+    turning = verdict.turning_point(*_speeds(sweep, sorted(verdicts), forecast), verdicts)
     traced_ms = statistics.fmean(evidence.timed[index % len(workload.batches)][2] for index in range(steps))
+    # Scaled down where hooks, or a mean of disturbed calls, are longer than the fastest forward.
+    own_ms = layer_table["self_time_ms"] * min(1.0, evidence.forward_ms / max(layer_table["self_time_ms"].sum(), 1e-9))
     ranked = wins.find_wins(
         evidence, config, groups=group_operators(table, traced_ms, evidence.forward_ms),
-        layers=_scaled(layer_table, evidence.forward_ms),
+        layers=list(zip(layer_table["module"], own_ms, strict=True)),
         faster_products=roofline.faster_products(largest_products(counted), loaded.device, ceilings), forecast=forecast,
-        largest=max(verdicts.keys() | {row["batch_size"] for row in rows}),
-        too_large=min({row["batch_size"] for row in rows if row["status"] == "oom"} | too_large, default=math.inf),
+        largest=max(verdicts.keys() | {row["batch_size"] for row in sweep}), too_large=min(too_large, default=math.inf),
     )
-    unknown = sorted({name for one in judged for name in one.unknown_operators})
+    unknown = sorted({name for one in judged.values() for name in one.unknown_operators})
     if unknown:
         warnings.append(f"No FLOP formula is known for {', '.join(unknown)}: their bytes are counted, their FLOPs are not.")
     result = {
@@ -290,21 +289,60 @@ def _detail(
         "batch_sizes": [
             {"batch_size": one.batch_size, **asdict(verdicts[one.batch_size]), "evidence": one.to_dict(),
              "padding_fraction": one.padding_fraction, "measured_ms": one.total_ms, "floor_ms": one.floor_ms}
-            for one in judged
+            for one in judged.values()
         ],
         "confidence_rule": verdict.CONFIDENCE, "verdict_changes": turning, "wins": ranked[: wins.MOST_WINS],
         "further_wins": ranked[wins.MOST_WINS :], "main_bottleneck": _main_sentence(verdicts[size], turning, ranked),
         "verified_at": None, "warnings": list(dict.fromkeys(warnings)),
     }
-    layer_table = from_trace.add_kernels_and_memory(
-        result, layer_table, traced, bare, traced_inputs, workload.forward, loaded, _sweep_rows(config), config
-    )
-    write_text(files.layers, layer_table.to_csv(index=False, lineterminator="\n"))
-    return result
+    of_traces, layer_memory = kernels_and_memory(workload, bare, traced.events, sweep, config)
+    write_table(files.layers, layer_table.join(layer_memory, on="module"))
+    return result | of_traces
+
+
+def kernels_and_memory(
+    workload: Workload, bare: Sequence[Event], events: Sequence[Event], sweep: Sequence[Row], config: Config
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """``kernels``, ``memory`` and ``not_measured``, their tables into files; and what memory each module adds.
+
+    Args:
+        bare: events of a trace without shapes, memory and stacks, for the kernels.
+        sweep: rows of ``batch_size_profiling`` of one sample and this model.
+    """
+    loaded, files, max_length, longest = workload.loaded, config.files, workload.max_length, None
+    if sweep:
+        texts = sample_texts(config.data_file, sweep[0]["sample_size"], config.profiling.seed)
+        longest = encode_batch(loaded.tokenizer, texts, max_length)["input_ids"].shape[1]
+    masks = [workload.encode(index)["attention_mask"] for index in range(config.profiling.trace_steps)]
+    shapes = [None if mask.all() else (mask.shape[0], mask.shape[1]) for mask in masks]
+    found, step = memory.analyse(events, shapes, workload.forward, loaded.model, loaded.device, max_length, sweep, longest)
+    not_measured = {f"memory.{name}": reason for name, reason in found.pop("not_measured").items()}
+    on_device = kernels.summarise(bare)
+    if on_device is None:
+        missing = tracing.NO_KERNELS if bare else tracing.NONE_READABLE
+        not_measured["kernels"] = "no GPU was used" if loaded.device.type == "cpu" else missing
+    tables = {files.kernels: kernels.table(bare) if on_device else None, files.memory: memory.timeline(step) if step else None}
+    for file, table in tables.items():
+        file.unlink(missing_ok=True)  # an earlier run's
+        if table is not None:
+            write_table(file, table)
+    added = memory.by_module(step, events) if step else {}
+    by_module = pd.DataFrame.from_dict(added, orient="index", columns=["memory_kept_mb", "memory_peak_mb"], dtype=float)
+    return {"kernels": on_device, "memory": found, "not_measured": not_measured}, by_module
+
+
+def write_table(file: Path, table: pd.DataFrame) -> None:
+    """As CSV, with the same line ends everywhere."""
+    write_text(file, table.to_csv(index=False, lineterminator="\n"))
 
 
 def _step(workload: Workload) -> Callable[[int], object]:
-    return partial(workload.run, span=record_function, encode=_in_new_thread)
+    def in_new_thread(index: int) -> Inputs:
+        """Where the tracer does not look: inside, tokenizers make thousands of Python calls a text."""
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            return executor.submit(workload.encode, index).result()
+
+    return partial(workload.run, span=record_function, encode=in_new_thread)
 
 
 def _traced(
@@ -318,35 +356,18 @@ def _traced(
     counted = costs.count(lambda: [workload.forward(workload.inputs(index)) for index in range(steps)])
     table = operators.join(traced.operators, counted, steps, ceilings)
     write_text(folder / "stacks.txt", "\n".join(traced.stacks) + "\n")
-    write_text(folder / "operators.csv", table.to_csv(index=False, columns=list(operators.COLUMNS), lineterminator="\n"))
+    write_table(folder / "operators.csv", table[list(operators.COLUMNS)])
     return traced, table, counted
 
 
-def _sweep_rows(config: Config) -> list[dict[str, Any]]:
-    """The sweep's rows of the largest sample; none where it was another model's."""
-    if not config.files.metrics.exists():
-        return []
-    metrics = read_json(config.files.metrics, made_by=STEP_02)
-    rows: list[dict[str, Any]] = metrics["batch_size_profiling"]
-    largest = max((row.get("sample_size") or 0 for row in rows), default=0)
-    same = metrics.get("config", {}).get("model") == config.to_dict()["model"]
-    return [row for row in rows if same and (row.get("sample_size") or 0) == largest]
-
-
-def _speeds(
-    rows: Sequence[dict[str, Any]], sizes: Sequence[int], forecast: Forecast | None
-) -> tuple[list[verdict.Speed], str]:
+def _speeds(rows: Sequence[Row], sizes: Sequence[int], forecast: Forecast | None) -> tuple[list[verdict.Speed], str]:
     """Throughput by batch size on the same texts, from the sweep where it has any, else forecast; and which of them."""
     name = "throughput_samples_per_sec_mean"
-    swept = [
-        verdict.Speed(batch_size=row["batch_size"], samples_per_s=row[name], padding_fraction=row["padding_fraction"] or 0.0)
-        for row in rows if row.get(name) is not None
-    ]
-    forecasts = [] if forecast is None else [
-        verdict.Speed(batch_size=size, samples_per_s=forecast.samples_per_s(size), padding_fraction=forecast.padding_at(size))
-        for size in sizes
-    ]
-    return (swept, "the sweep") if swept else (forecasts, "the forward passes of the sample, forecast from those that were timed")
+    swept = [(row["batch_size"], row[name], row["padding_fraction"] or 0.0) for row in rows if row.get(name) is not None]
+    source = "the sweep" if swept else "the forward passes of the sample, forecast from those that were timed"
+    if not swept and forecast:
+        swept = [(size, forecast.samples_per_s(size), forecast.padding_at(size)) for size in sizes]
+    return [verdict.Speed(batch_size=size, samples_per_s=rate, padding_fraction=padding) for size, rate, padding in swept], source
 
 
 def largest_products(counted: Sequence[costs.OperatorCost]) -> list[tuple[int, int, int, float]]:
@@ -355,12 +376,6 @@ def largest_products(counted: Sequence[costs.OperatorCost]) -> list[tuple[int, i
     chosen.sort(key=lambda cost: cost.flops or 0, reverse=True)
     products = [(cost.input_shapes[-2], cost.input_shapes[-1], cost.calls) for cost in chosen[:MOST_PRODUCTS]]
     return [(left[0], left[1], right[1], calls) for left, right, calls in products]
-
-
-def _scaled(layer_table: pd.DataFrame, forward_ms: float) -> list[tuple[str, float]]:
-    """Each module's own time, scaled down where hooks, or a mean of disturbed calls, are longer than the fastest forward."""
-    own = layer_table["self_time_ms"] * min(1.0, forward_ms / max(layer_table["self_time_ms"].sum(), 1e-9))
-    return [(str(name), float(ms)) for name, ms in zip(layer_table["module"], own, strict=True)]
 
 
 def group_operators(table: pd.DataFrame, traced_ms: float, forward_ms: float) -> tuple[wins.Group, ...]:
@@ -374,10 +389,10 @@ def group_operators(table: pd.DataFrame, traced_ms: float, forward_ms: float) ->
     # Operators that are made of others have a time of their own, but no work and no calls to count beside theirs.
     table = table.assign(kind=table["operator"].map(costs.category), calls=table["calls"].where(table["bytes_moved"].notna()))
     sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
-    untraced, average = min(1.0, traced_ms / max(sums["self_device_ms"].sum(), 1e-9)), forward_ms / traced_ms
+    average = forward_ms / traced_ms
+    untraced = average * min(1.0, traced_ms / max(sums["self_device_ms"].sum(), 1e-9))
     return tuple(
-        wins.Group(kind=str(kind), measured_ms=float(average * untraced * own_ms), attainable_ms=float(average * attainable_ms),
-                   calls=calls)
+        wins.Group(kind=str(kind), measured_ms=untraced * own_ms, attainable_ms=average * attainable_ms, calls=calls)
         for kind, own_ms, attainable_ms, calls in sums.itertuples()
     )
 

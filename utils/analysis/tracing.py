@@ -15,28 +15,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from utils.analysis.kernels import STEP, Event, merged_length
+from utils.analysis.kernels import STEP, Event, find_kernels, merged_length, spans
 from utils.analysis.roofline import synchronize
 from utils.core.artifacts import atomic_path
-from utils.costs import Shapes, show_shapes
+from utils.costs import show_shapes
 
 logger = logging.getLogger(__name__)
-Read = TypeVar("Read")
 
-ATTEMPTS = 3
-"""Now and then an event's name comes out garbled and the whole trace cannot be read; the next one can."""
+ATTEMPTS = 3  # now and then an event's name comes out garbled and the whole trace cannot be read; the next one can
 UNREADABLE = (UnicodeDecodeError, json.JSONDecodeError)
 NONE_READABLE = f"{ATTEMPTS} traces in a row could not be read"
-
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
-CUT = "The trace was cut short"
 COMPRESS_ABOVE_BYTES = 64_000_000
 """A larger trace is written as ``trace.json.gz``, some 20 times smaller; Perfetto and chrome://tracing open that as it is."""
 MOST_BYTES = 256_000_000
@@ -82,7 +78,8 @@ def device_busy_ms(step: Callable[[int], object], *, steps: int, device: torch.d
     """Milliseconds per step in which a kernel or copy ran; None on the CPU and where no kernel was seen or no trace read."""
     if device.type != "cuda":
         return None
-    return _readable(lambda: _busy_ms(_profiled(step, steps, device)[0].events() or (), steps))
+    kernels = find_kernels(bare_events(step, steps=steps, device=device))
+    return None if kernels.empty else merged_length(spans(kernels)) / steps / 1e3
 
 
 def bare_events(step: Callable[[int], object], *, steps: int, device: torch.device) -> list[Event]:
@@ -92,26 +89,18 @@ def bare_events(step: Callable[[int], object], *, steps: int, device: torch.devi
 
 def events_of(run: Callable[[], profile]) -> list[Event]:
     """What the profiler recorded of a run, which is repeated where that cannot be read; nothing where it never can."""
-    def read() -> list[Event]:
-        with TemporaryDirectory() as folder:
+    for _ in range(ATTEMPTS):
+        with suppress(*UNREADABLE), TemporaryDirectory() as folder:
             file = Path(folder) / "trace.json"
             run().export_chrome_trace(str(file))
             return list(json.loads(file.read_text(encoding="utf-8", errors="replace"))["traceEvents"])
-
-    return _readable(read) or []
-
-
-def _readable(read: Callable[[], Read]) -> Read | None:
-    """What a trace says, taken again where it cannot be read; None, and a word in the log, where it never can."""
-    for _ in range(ATTEMPTS):
-        with suppress(*UNREADABLE):
-            return read()
     logger.warning("%s: what they would say is not measured.", NONE_READABLE)
-    return None
+    return []
 
 
 def _profiled(step: Callable[[int], object], steps: int, device: torch.device, **options: Any) -> tuple[profile, list[float]]:
     """The profiler after its steps, and the host's seconds of each."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the tracing library reports its start and stop to the terminal
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     seconds = []
     with profile(activities=activities, schedule=schedule(wait=1, warmup=1, active=steps, repeat=1), **options) as profiler:
@@ -125,26 +114,37 @@ def _profiled(step: Callable[[int], object], steps: int, device: torch.device, *
 
 
 def _trace_once(
-    step: Callable[[int], object], steps: int, device: torch.device, trace_file: Path, warnings: list[str], *, last: bool
+    step: Callable[[int], object], steps: int, device: torch.device, trace_file: Path, warnings: Sequence[str], *, last: bool
 ) -> Trace:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the tracing library reports its start and stop to the terminal
     profiler, seconds = _profiled(
         step, steps, device, record_shapes=True, profile_memory=True, with_stack=True,
         # Without it there are no Python frames (pytorch issue 100253).
         experimental_config=torch._C._profiler._ExperimentalConfig(verbose=True),
     )
-    events: Any = profiler.events()
-    no_kernels = device.type == "cuda" and _busy_ms(events, steps) is None
-    stacks = collapse(events, on_device=device.type == "cuda" and not no_kernels)
-    if not stacks:
-        raise RuntimeError("the profiler recorded no events, so there are no call stacks")
-    operators = _operator_times(profiler.key_averages(group_by_input_shape=True), steps, device, not no_kernels)
-    chrome, cut = _export(profiler, trace_file, or_part=last)
-    said = cut or write_trace(trace_file, chrome)
-    return Trace(
-        operators=operators, stacks=stacks, step_ms=sum(seconds) / steps * 1e3, events=() if cut else chrome["traceEvents"],
-        warnings=(*warnings, *([NO_KERNELS] if no_kernels else ()), *([said] if said else ())),
-    )
+    on_device = device.type == "cuda"
+    operators = _operator_times(profiler.key_averages(group_by_input_shape=True), steps, "device" if on_device else "cpu")
+    said = []
+    if on_device and not operators["self_device_ms"].any():
+        on_device, operators = False, operators.assign(self_device_ms=math.nan, total_device_ms=math.nan)
+        said.append(NO_KERNELS)
+    stacks = collapse(profiler.events() or (), on_device=on_device)
+    with atomic_path(trace_file) as temporary:
+        profiler.export_chrome_trace(str(temporary))
+        text = temporary.read_text(encoding="utf-8", errors="replace" if last else "strict")
+    try:
+        chrome = json.loads(text)
+        events = chrome["traceEvents"]
+    except json.JSONDecodeError:
+        if not last:
+            raise
+        part = events_before_cut(text)
+        chrome, events = {"traceEvents": part}, ()
+        said.append(f"The trace was cut short (is the disk full?): {trace_file.name} holds the {len(part):,} events before the cut"
+                    "; memory, which comes from it, is not measured.")
+    if large := write_trace(trace_file, chrome):
+        said.append(large)
+    step_ms = sum(seconds) / steps * 1e3
+    return Trace(operators=operators, stacks=stacks, step_ms=step_ms, events=events, warnings=(*warnings, *said))
 
 
 def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
@@ -170,86 +170,55 @@ def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
 def _stack(event: Any) -> tuple[str, ...]:
     frames: list[str] = []
     while event is not None and not (frames and frames[-1].startswith(STEP)):
-        frames.append(clean_frame(event.name))
+        # Without what the format gives a meaning, and without addresses, which would keep equal stacks apart.
+        frames.append(re.sub(r"[;\s]+", "_", re.sub(r" at 0x[0-9a-f]+", "", event.name)) or "unnamed")
         event = event.cpu_parent
     return tuple(reversed(frames))
 
 
-def clean_frame(name: str) -> str:
-    """A frame without what the format gives a meaning, and without addresses, which would keep equal stacks apart."""
-    return re.sub(r"[;\s]+", "_", re.sub(r" at 0x[0-9a-f]+", "", name)) or "unnamed"
+def _operator_times(rows: Iterable[Any], steps: int, prefix: str) -> pd.DataFrame:
+    """Per step, by operator and the shapes of its plain tensor arguments (others are recorded as empty or nested).
 
-
-def _operator_times(rows: Iterable[Any], steps: int, device: torch.device, seen: bool) -> pd.DataFrame:
-    prefix = "device" if device.type == "cuda" else "cpu"  # on the CPU the host is the device
+    Args:
+        prefix: how the profiler's names of the device's figures begin; on the CPU the host is the device.
+    """
     columns = {
         "calls": ("count", 1),
         "self_device_ms": (f"self_{prefix}_time_total", 1e3), "total_device_ms": (f"{prefix}_time_total", 1e3),
         "self_host_ms": ("self_cpu_time_total", 1e3), "total_host_ms": ("cpu_time_total", 1e3),
         "memory_allocated_mb": (f"self_{prefix}_memory_usage", 1e6),
     }
+
+    def shapes(recorded: Any) -> str:
+        return show_shapes(tuple(shape for shape in recorded or () if shape and all(isinstance(size, int) for size in shape)))
+
     records = [
-        {"operator": row.key, "input_shapes": show_shapes(_shapes(row.input_shapes)),
+        {"operator": row.key, "input_shapes": shapes(row.input_shapes),
          **{name: getattr(row, source) / unit / steps for name, (source, unit) in columns.items()}}
         for row in rows if OPERATOR.match(row.key)
     ]
     frame = pd.DataFrame(records, columns=["operator", "input_shapes", *columns])
-    frame = frame.groupby(["operator", "input_shapes"], sort=False, as_index=False).sum()
-    return frame if seen else frame.assign(self_device_ms=math.nan, total_device_ms=math.nan)
-
-
-def _shapes(recorded: Any) -> Shapes:
-    """Shapes of plain tensor arguments; numbers and lists of tensors are recorded as empty or nested."""
-    return tuple(tuple(shape) for shape in recorded or () if shape and all(isinstance(size, int) for size in shape))
-
-
-def _busy_ms(events: Iterable[Any], steps: int) -> float | None:
-    """Merged time of all kernels and copies on the device, per step."""
-    # Ranges that we named ourselves are mirrored onto the device's timeline; they are no work.
-    intervals = [
-        (event.time_range.start, event.time_range.end) for event in events if event.device_type == DeviceType.CUDA
-        and not getattr(event, "is_user_annotation", False) and not event.name.startswith(STEP)
-    ]
-    return merged_length(intervals) / steps / 1e3 if intervals else None
-
-
-def _export(profiler: profile, trace_file: Path, *, or_part: bool) -> tuple[dict[str, Any], str | None]:
-    """The Chrome trace; with ``or_part``, of one that cannot be read the events before the cut, written, and a word on it."""
-    with atomic_path(trace_file) as temporary:
-        profiler.export_chrome_trace(str(temporary))
-        text = temporary.read_text(encoding="utf-8", errors="replace" if or_part else "strict")
-    try:
-        return json.loads(text), None
-    except json.JSONDecodeError:
-        if not or_part:
-            raise
-    part = {"traceEvents": events_before_cut(text)}
-    write_trace(trace_file, part)
-    return part, (
-        f"{CUT} (is the disk full?): {trace_file.name} holds the {len(part['traceEvents']):,} events before the cut; kernels and "
-        "memory, which come from it, are not measured."
-    )
+    return frame.groupby(["operator", "input_shapes"], sort=False, as_index=False).sum()
 
 
 def events_before_cut(text: str) -> list[Event]:
     """The whole events of a trace whose end is missing."""
     events: list[Event] = []
-    decoder, between = json.JSONDecoder(), re.compile(r"[\s,]*")
+    decode, between = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
     start = re.search(r'"traceEvents"\s*:\s*\[', text)
     position = start.end() if start else len(text)
     with suppress(json.JSONDecodeError):
         while found := between.match(text, position):
-            event, position = decoder.raw_decode(text, found.end())
+            event, position = decode(text, found.end())
             events.append(event)
     return events
 
 
 def write_trace(trace_file: Path, chrome: dict[str, Any]) -> str | None:
     """Write the trace, compressed where it is large and without its bulkiest parts where it is too large; say so."""
-    plain = trace_file.with_name("trace.json")
-    packed = plain.with_name(f"{plain.name}.gz")
-    text = json.dumps(chrome)
-    whole_mb, left_out = len(text) / 1e6, []
+    plain, packed = (trace_file.with_name(name) for name in ("trace.json", "trace.json.gz"))
+    text, left_out = json.dumps(chrome), []
+    whole_mb = len(text) / 1e6
     for what, cut in CUTS.items():
         if len(text) <= MOST_BYTES:
             break
@@ -272,16 +241,14 @@ def _without_call_stacks(events: Sequence[Event]) -> list[Event]:
     return [{**event, "args": {k: v for k, v in event.get("args", {}).items() if k != "Call stack"}} for event in events]
 
 
-def _without_python(events: Sequence[Event]) -> list[Event]:
-    return [event for event in events if event.get("cat") != "python_function"]
-
-
 def _first_step(events: Sequence[Event]) -> list[Event]:
     ends = [event["ts"] + event["dur"] for event in events if event.get("ph") == "X" and event["name"].startswith(STEP)]
     return [event for event in events if not ends or event.get("ts", 0) < min(ends)]
 
 
 CUTS: dict[str, Callable[[Sequence[Event]], list[Event]]] = {
-    "operators' call stacks": _without_call_stacks, "Python functions": _without_python, "steps after the first": _first_step,
+    "operators' call stacks": _without_call_stacks,
+    "Python functions": lambda events: [event for event in events if event.get("cat") != "python_function"],
+    "steps after the first": _first_step,
 }
 """What a trace that is too large does without, in this order; ``stacks.txt`` and ``operators.csv`` have it all."""

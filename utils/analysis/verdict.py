@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils.analysis.forecast import Timed
 
@@ -12,16 +12,11 @@ INPUT_SHARE = 0.5
 """From half on, even a model that took no time would not make the batch more than twice as fast: the input decides."""
 CEILING_SHARE = 0.6
 """Real operators reach 60 to 90% of a ceiling; with 60% of the time explained by one, little else is left to win."""
-DEVICE_BUSY_SHARE = 0.5
-"""Below half, the device waits longer for the host than it works."""
-OVERHEAD_SHARE = 0.5
-"""From half on, starting operators takes longer than all they do."""
-DOUBLING_GROWTH = 0.10
-"""A batch twice as large that takes at most this much longer: the time does not depend on the work."""
-PADDING_SHARE = 0.10
-"""Padding that takes a tenth of the forward is worth a word whatever else limits it."""
-HELPS = 0.05
-"""A larger batch size that is not this much faster does not help: half of what perf_analyzer calls unstable."""
+DEVICE_IDLE_SHARE = 0.5  # from half on, the device waits longer for the host than it works
+OVERHEAD_SHARE = 0.5  # from half on, starting operators takes longer than all they do
+DOUBLING_GROWTH = 0.10  # a batch twice as large that takes at most this much longer: the time does not depend on the work
+PADDING_SHARE = 0.10  # padding that takes a tenth of the forward is worth a word whatever else limits it
+HELPS = 0.05  # a larger batch size that is not this much faster does not help: half of what perf_analyzer calls unstable
 CONFIDENCE = "high: every number that decided lies further from its threshold than it spreads, and every operator's FLOPs are known"
 
 
@@ -114,24 +109,15 @@ class Verdict:
     sentence: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Rule:
+class _Rule(NamedTuple):
     """A rule holds where ``number`` reaches ``threshold``; ``spread`` is by how much the number could be another."""
 
     verdict: str
     text: str
     number: float
     threshold: float
-    spread: float
     reason: str
-
-    @property
-    def holds(self) -> bool:
-        return self.number >= self.threshold
-
-    @property
-    def clear(self) -> bool:
-        return abs(self.number / self.threshold - 1) > self.spread
+    spread: float
 
 
 def decide(found: Evidence) -> Verdict:
@@ -139,49 +125,43 @@ def decide(found: Evidence) -> Verdict:
     tried: list[_Rule] = []
     for rule in _rules(found):
         tried.append(rule)
-        if rule.holds:
+        if rule.number >= rule.threshold:
+            verdict, text, said = rule.verdict, rule.text, f"is {rule.verdict}: {rule.reason}"
             break
-    last, shares = tried[-1], found.shares
-    if last.holds:
-        verdict, text, said = last.verdict, last.text, f"is {last.verdict}: {last.reason}"
     else:
-        last = max(tried, key=lambda rule: rule.number / rule.threshold)
+        rule, shares = max(tried, key=lambda rule: rule.number / rule.threshold), found.shares
         largest = max(shares, key=lambda name: shares[name])
-        verdict, text = "none-near", f"no rule holds; nearest: {last.text}"
+        verdict, text = "none-near", f"no rule holds; nearest: {rule.text}"
         said = f"is near no limit: {largest} is largest with {shares[largest]:.0%}"
     if (padded := found.padding_ms / found.forward_ms) >= PADDING_SHARE:
         said += f"; {found.padding_fraction:.0%} of its tokens are padding, which takes {padded:.0%} of the forward pass"
     known = verdict == "input-bound" or not found.unknown_operators
+    clear = all(abs(one.number / one.threshold - 1) > one.spread for one in tried)
     return Verdict(
-        verdict=verdict, rule=text, number=last.number, threshold=last.threshold,
-        confidence="high" if known and all(rule.clear for rule in tried) else "low",
+        verdict=verdict, rule=text, number=rule.number, threshold=rule.threshold, confidence="high" if known and clear else "low",
         sentence=f"Batch size {found.batch_size} {said}.",
     )
 
 
 def _rules(found: Evidence) -> Iterator[_Rule]:
     shares, spread, forward = found.shares, found.time_spread, f"the {found.forward_ms:.3g} ms of the forward pass"
-
-    def rule(verdict: str, text: str, number: float, threshold: float, reason: str, more_spread: float = 0.0) -> _Rule:
-        return _Rule(verdict=verdict, text=text, number=number, threshold=threshold, spread=spread + more_spread, reason=reason)
-
-    yield rule("input-bound", f"tokenising and copying >= {INPUT_SHARE:.0%} of the batch time", shares["input"], INPUT_SHARE,
-               f"tokenising and copying take {shares['input']:.0%} of its {found.total_ms:.3g} ms")
+    yield _Rule("input-bound", f"tokenising and copying >= {INPUT_SHARE:.0%} of the batch time", shares["input"], INPUT_SHARE,
+                f"tokenising and copying take {shares['input']:.0%} of its {found.total_ms:.3g} ms", spread)
     larger, doing = max(("compute", "arithmetic"), ("memory", "moving bytes"), key=lambda pair: shares[pair[0]])
-    yield rule(f"{larger}-bound", f"time at the measured ceilings >= {CEILING_SHARE:.0%} of the forward, the larger part decides",
-               shares["compute"] + shares["memory"], CEILING_SHARE,
-               f"{doing} at the measured ceiling alone takes {shares[larger]:.0%} of {forward}", found.ceiling_spread)
+    yield _Rule(f"{larger}-bound", f"time at the measured ceilings >= {CEILING_SHARE:.0%} of the forward, the larger part decides",
+                shares["compute"] + shares["memory"], CEILING_SHARE,
+                f"{doing} at the measured ceiling alone takes {shares[larger]:.0%} of {forward}", spread + found.ceiling_spread)
     if found.device_busy_ms is not None:
         idle = 1 - found.device_busy_ms / found.forward_ms
-        yield rule("overhead-bound", f"device idle >= {1 - DEVICE_BUSY_SHARE:.0%} of the forward", idle, 1 - DEVICE_BUSY_SHARE,
-                   f"the device works in {1 - idle:.0%} of {forward} and waits for the host in the rest")
+        yield _Rule("overhead-bound", f"device idle >= {DEVICE_IDLE_SHARE:.0%} of the forward", idle, DEVICE_IDLE_SHARE,
+                    f"the device works in {1 - idle:.0%} of {forward} and waits for the host in the rest", spread)
     else:
         starting = found.op_calls * found.dispatch_us / 1e3 / found.forward_ms
-        yield rule("overhead-bound", f"starting operators >= {OVERHEAD_SHARE:.0%} of the forward", starting, OVERHEAD_SHARE,
-                   f"starting {found.op_calls:,.0f} operators takes {min(1.0, starting):.0%} of {forward}")
+        yield _Rule("overhead-bound", f"starting operators >= {OVERHEAD_SHARE:.0%} of the forward", starting, OVERHEAD_SHARE,
+                    f"starting {found.op_calls:,.0f} operators takes {min(1.0, starting):.0%} of {forward}", spread)
     if (growth := found.doubling_growth) is not None:  # much less than nothing is noise, no answer
-        yield rule("overhead-bound", f"a doubled batch takes at most {DOUBLING_GROWTH:.0%} longer",
-                   1 - abs(growth), 1 - DOUBLING_GROWTH, f"twice the work changes {forward} by only {growth:+.0%}")
+        yield _Rule("overhead-bound", f"a doubled batch takes at most {DOUBLING_GROWTH:.0%} longer", 1 - abs(growth),
+                    1 - DOUBLING_GROWTH, f"twice the work changes {forward} by only {growth:+.0%}", spread)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,19 +191,21 @@ def turning_point(speeds: Sequence[Speed], source: str, verdicts: Mapping[int, V
                                              for other in speeds if other.batch_size > one.batch_size))
     last = speeds[-1]
     first, then = (verdicts[pick(verdicts)].verdict for pick in (min, max))
+    stops: int | None = turn.batch_size
     limit = then if then in ("input-bound", "memory-bound", "compute-bound") else None  # the others would let larger batches help
-    said: dict[str, Any] = {
-        "batch_size": turn.batch_size, "from_verdict": first, "to_verdict": then, "because": limit, "source": source}
     if turn is last:
+        stops = limit = None
         still = "no larger one was tried" if len(speeds) > 1 else "it is the only one that was tried"
-        return {**said, "batch_size": None, "because": None,
-                "sentence": f"Larger batches help up to the largest batch size, {last.batch_size}: {still}."}
-    if last.computed > (1 + HELPS) * turn.computed:
-        said["because"] = "padding"
-        why = (f"padding grows from {turn.padding_fraction:.0%} to {last.padding_fraction:.0%} of the tokens at "
-               f"{last.batch_size} and eats what batching wins")
-    elif limit:
-        why = f"batch size {max(verdicts)} is {then}"
+        sentence = f"Larger batches help up to the largest batch size, {last.batch_size}: {still}."
     else:
-        why = "tokens computed a second no longer grow, though no ceiling is near"
-    return {**said, "sentence": f"From batch size {turn.batch_size} on larger batches stop helping, because {why}."}
+        if last.computed > (1 + HELPS) * turn.computed:
+            limit = "padding"
+            why = (f"padding grows from {turn.padding_fraction:.0%} to {last.padding_fraction:.0%} of the tokens at "
+                   f"{last.batch_size} and eats what batching wins")
+        elif limit:
+            why = f"batch size {max(verdicts)} is {then}"
+        else:
+            why = "tokens computed a second no longer grow, though no ceiling is near"
+        sentence = f"From batch size {stops} on larger batches stop helping, because {why}."
+    return {"batch_size": stops, "from_verdict": first, "to_verdict": then, "because": limit, "source": source,
+            "sentence": sentence}

@@ -30,14 +30,10 @@ from utils.statistics import MIN_RUNS, compare
 logger = logging.getLogger(__name__)
 
 MOST_TRIED = 3
-MOST_ROUNDS = 20
-"""Rounds are as many as ``SECONDS`` hold, at least those from which an interval says something."""
-SECONDS = 20.0
-SECONDS_A_PASS = 2.0
-"""With large models a pass takes fewer texts than the sample has, whole batches of them."""
+SECONDS, MOST_ROUNDS = 20.0, 20  # rounds are as many as the seconds hold, at least those from which an interval says something
+SECONDS_A_PASS = 2.0  # with large models a pass takes fewer texts than the sample has, whole batches of them
 
-Way = Callable[[], NDArray[np.int64]]
-"""All texts once, from words to predicted label ids on the host."""
+Way = Callable[[], NDArray[np.int64]]  # all texts once, from words to predicted label ids on the host
 
 
 def verify(loaded: LoadedModel, config: Config, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,34 +45,34 @@ def verify(loaded: LoadedModel, config: Config, found: Mapping[str, Any]) -> dic
         ``found`` with ``verified`` in each win that was tried: predicted and measured speed-up, the measured one's 95% interval,
         label agreement with the baseline, or a reason.
     """
-    wins = [*found["wins"], *found["further_wins"]]
-    first = {win["setting"]: win for win in reversed(wins) if win["setting"]}  # of wins with the same setting the larger
-    tried = [win for win in wins if win in first.values()][:MOST_TRIED]
-    results = {
-        win["setting"]: try_win(loaded, config, found["detail_batch_size"], win)
-        for win in console.progress(tried, what="Trying suggestions", unit="suggestion")
-    }
+    first: dict[str, Win] = {}
+    for win in (*found["wins"], *found["further_wins"]):  # of wins with the same setting the larger, which comes first
+        if win["setting"]:
+            first.setdefault(win["setting"], win)
+    tried = console.progress(list(first.values())[:MOST_TRIED], what="Trying suggestions", unit="suggestion")
+    results = {win["setting"]: try_win(loaded, config, found["detail_batch_size"], win) for win in tried}
 
     def with_result(win: Win) -> Win:
         if win["setting"] is None:
             return {**win, "verified": _result(reason="no setting of ours tries it")}
         return {**win, "verified": results.get(win["setting"]) if win is first[win["setting"]] else None}
 
-    verified = {
-        **found, "wins": [with_result(win) for win in found["wins"]],
-        "further_wins": [with_result(win) for win in found["further_wins"]], "verified_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    tested = {name: [with_result(win) for win in found[name]] for name in ("wins", "further_wins")}
+    verified = {**found, **tested, "verified_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     write_json(config.files.bottlenecks, verified)
     return verified
 
 
 def try_win(loaded: LoadedModel, config: Config, size: int, win: Win) -> dict[str, Any]:
     """What one setting really brings at a batch size, or why that cannot be told."""
-    ways: tuple[Way, Way, int] | None = None
     try:
         with torch.inference_mode():
-            ways = _ways(loaded, config, size, win)
-            return _measure(*ways, win)
+            baseline, other, num_texts = _ways(loaded, config, size, win)
+            ways = {"baseline": baseline, "changed": other}
+            del baseline, other
+            warm, _ = take_turns(ways, 1)  # warms up, and tells how long a round takes
+            rounds = round(min(MOST_ROUNDS, max(MIN_RUNS, SECONDS / sum(map(sum, warm.values())))))
+            seconds, labels = take_turns(ways, rounds)
     except Exception as error:  # noqa: BLE001 - whatever a suggestion raises is its result, not the step's end
         logger.info("%s could not be tried", win["setting"], exc_info=True)
         memory = "it does not fit into memory beside the baseline's model" if is_out_of_memory(error) else None
@@ -84,22 +80,15 @@ def try_win(loaded: LoadedModel, config: Config, size: int, win: Win) -> dict[st
         return _result(win, reason=memory or f"{type(error).__name__}: {said[:200]}")
     finally:
         torch.set_float32_matmul_precision(config.model.matmul_precision)
-        ways = None  # the changed model goes before the next one is loaded
+        ways = {}  # the changed model goes before the next one is loaded
         gc.collect()
         if loaded.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _measure(baseline: Way, other: Way, texts: int, win: Win) -> dict[str, Any]:
-    ways = {"baseline": baseline, "changed": other}
-    warm, _ = take_turns(ways, 1)  # warms up, and tells how long a round takes
-    rounds = round(min(MOST_ROUNDS, max(MIN_RUNS, SECONDS / sum(map(sum, warm.values())))))
-    seconds, labels = take_turns(ways, rounds)
     found = compare(seconds["changed"], seconds["baseline"])
     assert found.ratio is not None, "every pass takes time"
     predicted = win["predicted_speedup"] if win["prediction"] == ESTIMATE else None
     return _result(
-        win, measured_speedup=found.ratio, ci95=[found.low, found.high], num_texts=texts, rounds=rounds,
+        win, measured_speedup=found.ratio, ci95=[found.low, found.high], num_texts=num_texts, rounds=rounds,
         label_agreement=float((labels["baseline"] == labels["changed"]).mean()),
         prediction_error=predicted and predicted / found.ratio - 1,
     )
@@ -112,18 +101,17 @@ def _result(win: Mapping[str, Any] | None = None, **known: Any) -> dict[str, Any
 
 def _ways(loaded: LoadedModel, config: Config, size: int, win: Win) -> tuple[Way, Way, int]:
     """The baseline, the changed way, and how many texts both take."""
-    setting = win["setting"]
-    new = changed(config, setting)
-    sample = config.dataset.sample_sizes[0]
-    if setting in (TOKEN_BUDGET, COMPILE):  # settings of the evaluation: tried with its predictor
-        texts = sample_texts(config.data_file, sample, config.profiling.seed)
-        texts = texts[: _affordable(loaded, config, size, size, texts)]
-        return (*_predictor_ways(loaded, new, size, setting, texts), len(texts))
-    new_size = win.get("batch_size") or size
-    texts = sample_texts(config.data_file, max(sample, new_size), config.profiling.seed)
-    if len(texts) < new_size:
+    setting, sample = win["setting"], config.dataset.sample_sizes[0]
+    new, new_size = changed(config, setting), win.get("batch_size") or size
+    of_evaluation = setting in (TOKEN_BUDGET, COMPILE)  # tried with its predictor
+    texts = sample_texts(config.data_file, sample if of_evaluation else max(sample, new_size), config.profiling.seed)
+    if len(texts) < new_size and not of_evaluation:
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
-    texts = texts[: _affordable(loaded, config, size, new_size, texts)]
+    seconds, _ = take_turns({"one": _way(loaded, config, size, texts[:size])}, 2)
+    batches = int(SECONDS_A_PASS / min(seconds["one"]) * size / new_size)
+    texts = texts[: new_size * max(1, min(batches, len(texts) // new_size))]
+    if of_evaluation:
+        return (*_predictor_ways(loaded, new, size, setting, texts), len(texts))
     other = load_model(new) if setting.startswith("model.") else loaded
     return _way(loaded, config, size, texts), _way(other, new, new_size, texts), len(texts)
 
@@ -134,23 +122,12 @@ def _way(loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]) -
 
     def run() -> NDArray[np.int64]:
         torch.set_float32_matmul_precision(config.model.matmul_precision)  # of the process, not of the model
-        logits = torch.cat([workload.run(index, nullcontext) for index in range(len(batches))])
-        return logits.argmax(dim=-1).numpy()
+        return torch.cat([workload.run(index, nullcontext) for index in range(len(batches))]).argmax(dim=-1).numpy()
 
     return run
 
 
-def _affordable(loaded: LoadedModel, config: Config, size: int, step: int, texts: Sequence[str]) -> int:
-    """Texts that about ``SECONDS_A_PASS`` allow at this batch size: whole batches of ``step``, one at least."""
-    one = _way(loaded, config, size, texts[:size])
-    seconds, _ = take_turns({"one": one}, 2)
-    steps = SECONDS_A_PASS / min(seconds["one"]) * size / step
-    return step * max(1, min(int(steps), len(texts) // step))
-
-
-def _predictor_ways(
-    loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]
-) -> tuple[Way, Way]:
+def _predictor_ways(loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]) -> tuple[Way, Way]:
     """Batches of ``size`` in file order; and the same compiled, or batches of like length under a token budget."""
     in_order = Batching(kind="dataset_order", limit=size)
     baseline, other = (Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, in_order) for _ in range(2))

@@ -12,25 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from utils.analysis.forecast import Forecast
+from utils.analysis.forecast import Forecast, in_file_order
 from utils.analysis.verdict import INPUT_SHARE, Evidence
 from utils.config_loader import Config
 
-SMALLEST_WIN = 0.01
-"""Less than 1% of the batch time lies within the spread of the measurement."""
+SMALLEST_WIN = 0.01  # less than 1% of the batch time lies within the spread of the measurement
 NEVER_WAITS = 0.9
 """Share of the forward from which on a CUDA device is busy throughout: then faster kernels make it as much shorter."""
-MOST_WINS = 3
-"""The largest ones, which are shown first."""
-LEAST_PEERS = 3
-SLOW_LAYER = 2.0
+MOST_WINS = 3  # the largest ones, which are shown first
+SLOW_LAYER, LEAST_PEERS = 2.0, 3
 """A module that takes twice what its like take in the other layers (three of them at least) is no accident of timing."""
-SLOW_LAYER_SHARE = 0.05
-"""Of the forward that it has to cost: less may be one interrupt in the mean of a few calls."""
-LONG_TEXTS = 0.95
-"""Share of the texts that a smaller ``max_length`` must leave whole."""
-LENGTH_STEP = 8
-"""Lengths are rounded up to a multiple of 8, which matrix units like."""
+SLOW_LAYER_SHARE = 0.05  # of the forward that it has to cost: less may be one interrupt in the mean of a few calls
+LONG_TEXTS = 0.95  # share of the texts that a smaller ``max_length`` must leave whole
+LENGTH_STEP = 8  # lengths are rounded up to a multiple of 8, which matrix units like
 TOKEN_BUDGET = "evaluation.batching=token_budget"
 COMPILE = "evaluation.compile=true"
 ESTIMATE, AT_MOST = "estimate", "at most"
@@ -63,7 +57,7 @@ def find_wins(
         faster_products: how many times faster these matrix products are under a setting of ``model``.
         largest: batch size of the sweep; ``too_large``: the smallest that ran out of memory.
     """
-    wins = (*_batching_wins(found, config, forecast, largest, too_large), *_input_wins(found), *_overhead_wins(found, config),
+    wins = (*_batching_wins(found, config, forecast, largest, too_large), *_host_wins(found, config),
             *_layer_wins(found, layers), *_operator_wins(found, groups, config, forecast),
             *_precision_wins(found, groups, config, faster_products or {}, forecast))
     large_enough = [win for win in wins if win["win_pct"] >= 100 * SMALLEST_WIN]
@@ -75,10 +69,11 @@ def _win(
     prediction: str = ESTIMATE,
 ) -> Win:
     left_ms = found.total_ms - win_ms
-    return {"title": title, "cause": cause, "win_ms": win_ms, "win_pct": 100 * win_ms / found.total_ms,
-            "predicted_speedup": found.total_ms / left_ms if left_ms > 0 else None, "prediction": prediction,
-            "try": advice, "setting": setting, "evidence": evidence, "batch_size": None,
-            "verified": None}
+    return {
+        "title": title, "cause": cause, "win_ms": win_ms, "win_pct": 100 * win_ms / found.total_ms,
+        "predicted_speedup": found.total_ms / left_ms if left_ms > 0 else None, "prediction": prediction, "try": advice,
+        "setting": setting, "evidence": evidence, "batch_size": None, "verified": None,
+    }
 
 
 def _most_by_kernels(found: Evidence, forecast: Forecast | None) -> float:
@@ -111,21 +106,22 @@ def _batching_wins(
     if found.batch_size >= largest and larger < too_large:  # else the sweep has tried it
         sizes = ",".join(map(str, sorted({*config.profiling.batch_sizes, larger})))
         yield _win(
-            found, found.forward_ms * (1 - forecast.left_by_size(larger)), "batch size",
+            found, found.forward_ms * (1 - forecast.left(in_file_order(larger))), "batch size",
             cause="every batch starts all operators anew", advice=f"batches of {larger}",
             setting=f"profiling.batch_sizes=[{sizes}]", evidence=f"{padding}; {eaten}; {fitted}",
         ) | {"batch_size": larger}
     cut = LENGTH_STEP * math.ceil(float(np.quantile(forecast.lengths, LONG_TEXTS)) / LENGTH_STEP)
     if cut < min(config.profiling.max_length, int(forecast.lengths.max())):
         yield _win(
-            found, found.forward_ms * (1 - forecast.left_by_cut(cut)), "long texts",
+            found, found.forward_ms * (1 - forecast.left(longest=cut)), "long texts",
             cause="few texts are much longer than the others", advice=f"cut texts at {cut} tokens; compare accuracy",
             setting=f"profiling.max_length={cut}",
             evidence=f"{(forecast.lengths > cut).mean():.1%} of the texts are longer; {fitted}",
         )
 
 
-def _input_wins(found: Evidence) -> Iterable[Win]:
+def _host_wins(found: Evidence, config: Config) -> Iterable[Win]:
+    """What the host does before, beside and after the model."""
     copying_ms = found.host_to_device_ms + found.device_to_host_ms
     said = f"tokenising {found.tokenize_ms:.3g} ms, copying {copying_ms:.3g} ms, forward {found.forward_ms:.3g} ms"
     if found.tokenize_ms / found.total_ms > INPUT_SHARE:
@@ -136,9 +132,6 @@ def _input_wins(found: Evidence) -> Iterable[Win]:
         cause="they run before and after the model, not beside it",
         advice="tokenise and copy the next batch while the model runs (prefetch), as step 02's evaluation does",
     )
-
-
-def _overhead_wins(found: Evidence, config: Config) -> Iterable[Win]:
     yield _win(
         found, found.overhead_ms, "overhead", cause="the host's work to start operators, the same for every batch size",
         advice="torch.compile, which starts fewer operators", prediction=AT_MOST,
@@ -157,16 +150,15 @@ def _layer_wins(found: Evidence, layers: Sequence[tuple[str, float]]) -> Iterabl
             alike[re.sub(r"\.\d+(?=\.|$)", ".*", name, count=1)].append((own_ms, name))
     slow = []
     for peers in alike.values():
-        own_ms, name = max(peers)
-        others = [ms for ms, other in peers if other != name]
-        if len(others) >= LEAST_PEERS - 1 and own_ms > SLOW_LAYER * statistics.median(others):
-            slow.append((own_ms - statistics.median(others), own_ms, name))
+        *others, (own_ms, name) = sorted(peers)
+        if len(others) >= LEAST_PEERS - 1:
+            others_ms = statistics.median(ms for ms, _ in others)
+            slow.append((own_ms - others_ms if own_ms > SLOW_LAYER * others_ms else 0.0, own_ms, name))
     excess_ms, own_ms, name = max(slow, default=(0.0, 0.0, ""))
     if excess_ms >= SLOW_LAYER_SHARE * found.forward_ms:
         yield _win(
-            found, min(excess_ms, found.forward_ms), f"slow layer: {name}",
+            found, min(excess_ms, found.forward_ms), f"slow layer: {name}", advice=f"look at what {name} does that its like do not",
             cause="this module takes longer than the same module of the other layers",
-            advice=f"look at what {name} does that its like do not",
             evidence=f"{own_ms:.3g} ms, the others {own_ms - excess_ms:.3g} ms",
         )
 
@@ -180,17 +172,16 @@ def _operator_wins(found: Evidence, groups: Sequence[Group], config: Config, for
     if not groups:
         return
     worst = max(groups, key=excess)
-    advice, setting = "torch.compile, which fuses operators so that intermediate results are not stored", COMPILE
     if worst.kind == "attention" and config.model.attn_implementation == "eager":
         advice, setting = "fused attention", "model.attn_implementation=sdpa"
     elif worst.kind in ("matrix product", "attention"):
-        advice, setting = "larger or better filled batches, whose shapes reach the ceiling", ""
-    elif config.evaluation.compile:
-        setting = ""
+        advice, setting = "larger or better filled batches, whose shapes reach the ceiling", None
+    else:
+        advice = "torch.compile, which fuses operators so that intermediate results are not stored"
+        setting = None if config.evaluation.compile else COMPILE
     yield _win(
         found, max(0.0, min(excess(worst), _most_by_kernels(found, forecast))), f"slow operators: {worst.kind}", advice=advice,
-        setting=setting or None, prediction=AT_MOST,
-        cause="they take longer than their FLOPs and bytes need at the measured ceilings",
+        setting=setting, prediction=AT_MOST, cause="they take longer than their FLOPs and bytes need at the measured ceilings",
         evidence=f"{worst.measured_ms:.3g} ms where {worst.attainable_ms:.3g} ms are attainable, {worst.calls:,.0f} calls",
     )
 
@@ -201,14 +192,13 @@ def _precision_wins(
     """The matrix products' own time, faster as the largest of them are; bfloat16 also moves half the bytes elsewhere."""
     products_ms = sum(group.measured_ms for group in groups if group.kind == "matrix product")
     for setting, times in faster_products.items():
-        if times <= 1:
-            continue
         moved_ms = found.copy_limited_ms / 2 if "dtype" in setting else 0.0
         saved_ms = min(products_ms * (1 - 1 / times) + moved_ms, _most_by_kernels(found, forecast))
-        yield _win(
-            # On a CPU the other operators may become slower by more than the products win.
-            found, saved_ms, "precision", prediction=ESTIMATE if found.device == "cuda" else AT_MOST, setting=setting,
-            advice=f"{setting.rpartition('.')[2]}; compare accuracy",
-            cause=f"matrix products run in {config.model.dtype}, matmul_precision {config.model.matmul_precision}",
-            evidence=f"matrix products take {products_ms:.3g} ms; the largest of them are {times:.1f} times faster with it",
-        )
+        if times > 1:
+            yield _win(
+                found, saved_ms, "precision", setting=setting, advice=f"{setting.rpartition('.')[2]}; compare accuracy",
+                # On a CPU the other operators may become slower by more than the products win.
+                prediction=ESTIMATE if found.device == "cuda" else AT_MOST,
+                cause=f"matrix products run in {config.model.dtype}, matmul_precision {config.model.matmul_precision}",
+                evidence=f"matrix products take {products_ms:.3g} ms; the largest of them are {times:.1f} times faster with it",
+            )
