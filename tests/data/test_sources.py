@@ -196,8 +196,9 @@ def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(tm
 def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, suffix: str) -> None:
     """Peak of what Python allocates, which is what reading a whole table into lists or frames would fill."""
     peaks = []
+    text = "a text of such a length that both files are longer than what is hashed at once"
     for count in (20_000, 200_000):
-        file = save(pd.DataFrame({"text": ["a text of some length"] * count, "labels": "x"}), tmp_path / f"{count}{suffix}")
+        file = save(pd.DataFrame({"text": [text] * count, "labels": "x"}), tmp_path / f"{count}{suffix}")
         config = config_for(tmp_path, file, suffix=suffix)
         tracemalloc.start()
         source = read_source(config)
