@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Load the model, show what it is, and check that texts alone and in a batch get the same labels."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Step 02: measure every batch size, then predict the whole data set. A run that was cut goes on where it stopped."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Step 03: profile operators and layers, and say what the bottleneck is."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -170,9 +171,9 @@ def flame_time(results: Results) -> str:
 
 
 def setting_facts(results: Results) -> Facts:
-    """Every setting by its dotted key."""
-    sections = results.metrics["config"].items()
-    return [(f"{name}.{key}", "null" if value is None else str(value)) for name, keys in sections for key, value in keys.items()]
+    """Every setting by its dotted key, its value as ``--set`` takes it."""
+    values = {f"{name}.{key}": value for name, keys in results.metrics["config"].items() for key, value in keys.items()}
+    return [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
 
 
 def files_facts(results: Results) -> Facts:
