@@ -98,6 +98,13 @@ def test_numbers_and_missing_labels(tmp_path: Path) -> None:
     assert write(config, source) == [("a", 1), ("b", -1), ("c", 0)]
 
 
+def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": pd.array([1, None, 3], dtype="Int64"), "labels": ["a", "b", "a"]})
+    assert as_lists(read_source(config_for(tmp_path, save(frame, tmp_path / "in.parquet")))) == (["1", "", "3"], ["a", "b", "a"])
+    (tmp_path / "in.csv").write_text("text,labels\n\none,a\n\ntwo,b\n\n")
+    assert as_lists(read_source(config_for(tmp_path, tmp_path / "in.csv"))) == (["one", "two"], ["a", "b"])
+
+
 def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
     source = given(["a\ud800", "b"], ["x", "x"])
     assert "1 texts" in scan(source, "here").warnings[0]

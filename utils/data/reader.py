@@ -52,9 +52,9 @@ class Layout(Generic[Label]):
     label: Callable[[Any], Label]
     fix: str
 
-    def row(self, text: Any, label: Any) -> tuple[str, Label]:
-        """A missing text is an empty one."""
-        return "" if missing(text) else str(text), self.label(label)
+    def pairs(self, texts: Iterable[Any], labels: Iterable[Any]) -> Iterator[tuple[str, Label]]:
+        """Two columns as rows; a missing text is an empty one."""
+        return zip(("" if missing(text) else str(text) for text in texts), map(self.label, labels), strict=True)
 
 
 def missing(value: Any) -> bool:
@@ -125,7 +125,7 @@ def iter_rows(
             raise DataError(f"The data set lacks the column {lacking[0]!r}; it has {list(names)}.", where=path, fix=FIX)
         return "text", "label_id"
 
-    layout = Layout(find=columns, label=lambda cell: MISSING_ID if cell in (None, "") else int(cell), fix=FIX)
+    layout = Layout(find=columns, label=lambda cell: MISSING_ID if cell is None or cell == "" else int(cell), fix=FIX)
     pairs = islice(table_rows(path, layout, first=first, offset=offset), max_rows)
     start = first
     while block := list(islice(pairs, chunk_rows)):
@@ -182,7 +182,7 @@ def table_rows(
             options: Any = {"lines": True, "dtype": False, "convert_dates": False, "chunksize": BLOCK_ROWS}
             for frame in pd.read_json(path, encoding="utf-8", **options):
                 text, label = layout.find(list(frame.columns))
-                yield from map(layout.row, frame[text], frame[label])
+                yield from layout.pairs(frame[text], frame[label])
         else:
             yield from _csv_rows(path, layout, offset)
     except FileNotFoundError as error:
@@ -198,12 +198,13 @@ def _csv_rows(path: Path, layout: Layout[Label], offset: int | None) -> Iterator
         try:
             header = next(lines, [])
             text, label = map(header.index, layout.find(header))
+            width = len(header)
             if offset is not None:
                 file.seek(offset)
                 lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
             for number, line in enumerate(lines, start=2 if offset is None else 1):
-                if len(line) == len(header):
-                    yield layout.row(line[text], line[label])
+                if len(line) == width:
+                    yield line[text], layout.label(line[label])
                 elif line:  # a blank one is no row
                     raise ValueError(f"Row {number} has {len(line)} fields, the header {len(header)}")
         except (ValueError, csv.Error) as error:
@@ -224,4 +225,4 @@ def _parquet_rows(path: Path, layout: Layout[Label], first: int) -> Iterator[tup
     for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=[text, label], row_groups=groups):
         rest = batch.slice(min(skipped, batch.num_rows))
         skipped -= batch.num_rows - rest.num_rows
-        yield from map(layout.row, rest.column(text).to_pylist(), rest.column(label).to_pylist())
+        yield from layout.pairs(rest.column(text).to_pylist(), rest.column(label).to_pylist())

@@ -154,7 +154,7 @@ def _read_hub(config: Config) -> Source:
             labels = part[label]
             if isinstance(kind, ClassLabel):
                 labels = [None if number is None or number < 0 else kind.names[number] for number in labels]
-            yield from map(layout.row, part[text], labels)
+            yield from layout.pairs(part[text], labels)
 
     return Source(rows=rows, revision=place.commit)
 
