@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Load the model, show what it is, and check that texts alone and in a batch get the same labels."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -30,10 +28,8 @@ def body(config: Config) -> None:
     console.block("MODEL SUMMARY", model_summary_lines(info))
     console.say(f"Weights: {info.weights}, {info.dtype} on {info.device}, {info.num_labels} labels")
     console.say(f"Revision: {info.revision or 'none, a local folder'}")
-    console.say(
-        f"Load time: {times['total_s']:.2f} s (tokenizer {times['tokenizer_s']:.2f} s, weights {times['weights_s']:.2f} s, "
-        f"to the device {times['to_device_s']:.2f} s)"
-    )
+    console.say(f"Load time: {times['total_s']:.2f} s (tokenizer {times['tokenizer_s']:.2f} s, "
+                f"weights {times['weights_s']:.2f} s, to the device {times['to_device_s']:.2f} s)")
     labels, difference = check_batching(loaded, TEXTS, config.profiling.max_length)
     console.block("CLASSIFICATION", [f"{label}: {text[:50]}" for label, text in zip(labels, TEXTS, strict=True)])
     console.say(f"One by one and as a batch agree (largest difference of a logit: {difference:.2g}).")

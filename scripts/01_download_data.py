@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Step 01: fetch the data set, map its labels to the model's ids, write it for the later steps."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,25 +1,22 @@
-"""Step 02: the batch-size sweep, and accuracy and speed on the whole data set."""
+#!/usr/bin/env python
+"""Step 02: measure every batch size, then predict the whole data set. A run that was cut goes on where it stopped."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils import baseline  # noqa: E402
-from utils.config_loader import Config  # noqa: E402
-from utils.core import cli, console, steps  # noqa: E402
-from utils.data.labels import read_mapping_file  # noqa: E402
-from utils.data.reader import count_rows, hash_data  # noqa: E402
-from utils.evaluation.runner import check_workers, evaluate_dataset  # noqa: E402
-from utils.model_utils import check_max_length, load_model, model_summary_lines  # noqa: E402
+from utils import baseline
+from utils.config_loader import Config
+from utils.core import cli, console, steps
+from utils.data.labels import read_mapping_file
+from utils.data.reader import count_rows, hash_data
+from utils.evaluation.runner import check_workers, evaluate_dataset
+from utils.model_utils import check_max_length, load_model, model_summary_lines
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def body(config: Config) -> None:
     """What can be refused early is; what earlier runs wrote stays until the new figures are complete."""
     started = time.time()
     check_workers(config)
@@ -42,13 +39,5 @@ def body(config: Config, args: argparse.Namespace) -> None:
     steps.record_finished(steps.step("02"), config)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.make_parser(
-        "Measure every batch size, then predict the whole data set. A run that was cut goes on where it stopped.",
-        "python scripts/02_baseline_inference.py --config configs/demo.yaml --set evaluation.max_samples=1000",
-    )
-    return cli.run_script(parser, body, argv, alone=True)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.run_file(body, __doc__, alone=True))

@@ -1,7 +1,5 @@
 #!/usr/bin/env python
-"""Profile operators and layers, and say what the bottleneck is."""
-
-from __future__ import annotations
+"""Step 03: profile operators and layers, and say what the bottleneck is."""
 
 import argparse
 import os
@@ -34,11 +32,7 @@ def body(config: Config, args: argparse.Namespace) -> None:
     steps.record_finished(steps.step("03"), config)
 
 
-def main() -> int:
+if __name__ == "__main__":
     parser = cli.make_parser(__doc__ or "", "python scripts/03_detailed_profiling.py --config configs/demo.yaml --verify")
     parser.add_argument("--verify", action="store_true", help=cli.VERIFY_HELP)
-    return cli.run_script(parser, body, alone=True)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(cli.run_script(parser, body, alone=True))

@@ -1,7 +1,5 @@
 """Step 04: draw the plots and write the reports, from the results files alone: no model is loaded."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

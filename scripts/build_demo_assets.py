@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Build the embedded corpus, tokenizer and model, if they are not there yet."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Check the data set that step 01 wrote: columns, texts, labels, encoding, lengths in tokens."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

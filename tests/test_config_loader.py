@@ -36,6 +36,10 @@ def test_overrides_are_yaml_and_the_last_one_wins() -> None:
     assert config.model.dtype == "bfloat16"
 
 
+def test_a_date_as_a_revision_is_its_text() -> None:
+    assert load_config("configs/demo.yaml", ["model.revision=2026-01-31"]).model.revision == "2026-01-31"
+
+
 def test_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_config().model.dtype = "float16"  # type: ignore[misc]

@@ -18,7 +18,7 @@ from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.device import resolve_device
-from utils.core.errors import ConfigError, ModelError
+from utils.core.errors import ConfigError, ModelError, UserError
 from utils.model_utils import (
     LoadedModel,
     check_batching,
@@ -233,6 +233,12 @@ class TestAdapter:
         folder = make_adapter(tiny_model, tmp_path / "adapter")
         monkeypatch.setitem(sys.modules, "peft", None)
         with pytest.raises(ModelError, match="pip install peft"):
+            load_model(config_of(folder))
+
+    def test_damaged_description(self, tiny_model: Path, tmp_path: Path) -> None:
+        folder = make_adapter(tiny_model, tmp_path / "adapter")
+        (folder / "adapter_config.json").write_text("{")
+        with pytest.raises(UserError, match="adapter_config.json is not valid JSON"):
             load_model(config_of(folder))
 
     def test_without_safetensors(self, tiny_model: Path, tmp_path: Path) -> None:

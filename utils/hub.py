@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, constants, scan_cache_dir, try_to_load_from_cache
-from huggingface_hub.errors import (
-    CacheNotFound,
-    EntryNotFoundError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import CacheNotFound, HfHubHTTPError
 from huggingface_hub.file_download import repo_folder_name
 
 from utils.core.artifacts import check_disk_space
@@ -26,23 +20,20 @@ HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 CUT_ERRORS = {"RemoteProtocolError", "ReadError", "ReadTimeout", "WriteError", "ChunkedEncodingError", "IncompleteRead"}
 CUT_WORDS = ("Consistency check failed", "Data processing error")  # http_get's size check, hf_xet: no types of their own
-OFFLINE_ERRORS = {"TransportError", "ConnectionError", "TimeoutError"}
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+OFFLINE_ERRORS = {"TransportError", "ConnectionError", "TimeoutError", "LocalEntryNotFoundError"}
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class Resolved(NamedTuple):
-    """A commit, and whether the cache alone vouches for it because the hub does not answer."""
+    """A commit; ``from_cache`` where the cache alone vouches for it because the hub does not answer."""
 
     commit: str
-    from_cache: bool
+    from_cache: bool = False
 
 
 @contextmanager
 def hub_errors(what: str, name: str, kind: type[UserError] = UserError) -> Iterator[None]:
     """Turn what the hub's libraries raise into ``kind``; other errors pass unchanged.
-
-    transformers and datasets wrap the hub's error in one of their own, so the chain of causes decides.
 
     Args:
         what: ``model``, ``data set``, ``adapter`` or ``tokenizer``, as the message calls it.
@@ -61,24 +52,27 @@ def hub_errors(what: str, name: str, kind: type[UserError] = UserError) -> Itera
 
 
 def explain(error: BaseException, what: str, name: str) -> tuple[str, str] | None:
-    """What is wrong and what to do, or None where ``error`` does not come from the hub."""
+    """What is wrong and what to do, or None where ``error`` does not come from the hub.
+
+    transformers and datasets wrap the hub's error in one of their own, so the chain of causes decides.
+    """
     chain = _chain(error)
     codes = {e.errno for e in chain if isinstance(e, OSError)}
     types = {t.__name__ for e in chain for t in type(e).__mro__}
-    cache = constants.HF_HUB_CACHE
-    if codes & DISK_FULL:
+    cache = str(constants.HF_HUB_CACHE)
+    if codes & {errno.ENOSPC, errno.EDQUOT}:
         return f"The disk is full: no room for the {what}.", f"free some space, or move {cache} with HF_HOME=PATH"
-    if any(isinstance(e, OSError) and e.errno in NOT_WRITABLE and str(cache) in str(e) for e in chain):
+    if any(isinstance(e, OSError) and e.errno in NOT_WRITABLE and cache in str(e) for e in chain):
         return f"The hub's cache cannot be written: {cache}.", "make it writable, or move the cache with HF_HOME=PATH"
     if "HFValidationError" in types:
         return f"{name!r} is no local path that exists and no name on the hub.", "mend the path, or write owner/name"
     statuses = [e.response.status_code for e in chain if isinstance(e, HfHubHTTPError) and e.response is not None]
     if statuses or "DatasetNotFoundError" in types and not types & (CUT_ERRORS | OFFLINE_ERRORS):
-        return _refusal(chain, statuses[-1] if statuses else 404, what, name)
+        return _refusal(types, statuses[-1] if statuses else 404, what, name)
     if types & CUT_ERRORS or any(words in str(e) for e in chain for words in CUT_WORDS):
         fix = "run the same command again: files that are complete are kept, it goes on with the rest"
         return f"The download of the {what} was cut off.", fix
-    if types & OFFLINE_ERRORS or any(isinstance(e, LocalEntryNotFoundError) for e in chain):
+    if types & OFFLINE_ERRORS:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "check the network and HF_ENDPOINT"
         return f"The hub cannot be reached, and the {what} is not in the local cache.", f"{why}; {usable(what)}"
     return None
@@ -94,14 +88,14 @@ def _chain(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _refusal(chain: list[BaseException], status: int, what: str, name: str) -> tuple[str, str]:
+def _refusal(types: set[str], status: int, what: str, name: str) -> tuple[str, str]:
     """The hub answered, with an HTTP status that is an error."""
     if status in (401, 403):
         fix = f"log in with `hf auth login` or set HF_TOKEN; ask for access at {constants.ENDPOINT}/{name}"
         return f"The hub refuses access to the {what} (HTTP {status}): private, gated, or of another name.", fix
-    if any(isinstance(e, RevisionNotFoundError) for e in chain):
+    if "RevisionNotFoundError" in types:
         return f"The {what} has no such revision (HTTP 404).", "name a commit, tag or branch that exists, or null"
-    if status == 404 and any(isinstance(e, EntryNotFoundError) for e in chain):
+    if status == 404 and "EntryNotFoundError" in types:
         return f"The {what}'s repository lacks a file (HTTP 404).", "check on the hub which files it has"
     if status == 404:
         return f"There is no such {what} on the hub (HTTP 404), and no such local folder.", "check the name's spelling"
@@ -154,4 +148,4 @@ def resolve(name: str, revision: str | None = None, kind: str = "model", suffixe
         if commit != revision:  # what is fetched by commit leaves no trace of the branch, and offline we look for it
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(commit, encoding="utf-8")
-    return Resolved(commit=commit, from_cache=False)
+    return Resolved(commit=commit)

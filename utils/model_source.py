@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +13,14 @@ from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from utils.config_loader import EMBEDDED, Config, project_path
+from utils.core.artifacts import read_json
 from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError
 from utils.hub import explain, hub_errors, resolve
 
 DOWNLOADED = (".safetensors", ".json", ".txt", ".model", ".jinja", ".py")
 """Endings of the files that loading a model may fetch from the hub."""
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_PREFIX = "base_model.model."
 
 
@@ -36,13 +36,14 @@ class Place:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """For ``from_pretrained``; without the hub nothing is asked of it, each question would wait for a timeout."""
-        return {"pretrained_model_name_or_path": self.name, **self.version}
+    def version(self) -> dict[str, Any]:
+        """For the hub's functions; without the hub nothing is asked of it, each question would wait for a timeout."""
+        return {"revision": self.revision or "main", "local_files_only": self.offline}
 
     @property
-    def version(self) -> dict[str, Any]:
-        return {"revision": self.revision or "main", "local_files_only": self.offline}
+    def arguments(self) -> dict[str, Any]:
+        """For ``from_pretrained``."""
+        return {"pretrained_model_name_or_path": self.name, **self.version}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,21 +56,25 @@ class Source:
 
 
 def locate(config: Config) -> Source:
-    """Resolve names to folders and commits; fetch an adapter, which is small."""
-    settings = config.model
-    place = place_of(config, settings.name, settings.revision)
+    """Resolve names to folders and commits; fetch an adapter, which is small.
+
+    Raises:
+        UserError: a name, file or weight that is not there, or what the hub says.
+    """
+    place = place_of(config, config.model.name, config.model.revision)
     adapter = _adapter_folder(place)
     if adapter is None:
         return Source(base=place)
-    described = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    file = adapter / ADAPTER_CONFIG
+    described = read_json(file, made_by="the adapter's save_pretrained")
     base = described.get("base_model_name_or_path")
     if not base:
-        fix = "set base_model_name_or_path there"
-        raise ModelError("The adapter does not name its base model.", where=adapter / ADAPTER_FILES[0], fix=fix)
+        raise ModelError("The adapter does not name its base model.", where=file, fix="set base_model_name_or_path there")
     return Source(base=place_of(config, base, described.get("revision")), adapter=adapter, adapter_name=str(place))
 
 
 def place_of(config: Config, name: str, revision: str | None, what: str = "model") -> Place:
+    """Where a ``model`` or ``tokenizer`` of that name is loaded from; a UserError where it is nowhere."""
     if name == EMBEDDED:
         return Place(name=str(embedded_folder(config)))
     path = project_path(name)
@@ -91,6 +96,7 @@ def place_of(config: Config, name: str, revision: str | None, what: str = "model
 
 
 def embedded_folder(config: Config) -> Path:
+    """The embedded model; a ModelError where it is not built yet."""
     folder = config.path("embedded.dir") / "model"
     if not (folder / "config.json").is_file():
         fix = "build it with: python scripts/build_demo_assets.py"
@@ -100,20 +106,19 @@ def embedded_folder(config: Config) -> Path:
 
 def _adapter_folder(place: Place) -> Path | None:
     """Where the adapter lies, or None where the place is no adapter."""
-    if Path(place.name).exists():
-        folder = Path(place.name)
-        if not (folder / ADAPTER_FILES[0]).is_file():
-            return None
-    else:
+    folder = Path(place.name)
+    if not folder.exists():
         with hub_errors("adapter", place.name, ModelError):
             try:
-                hf_hub_download(place.name, ADAPTER_FILES[0], **place.version)
+                hf_hub_download(place.name, ADAPTER_CONFIG, **place.version)
             except EntryNotFoundError:
                 return None
-            wanted = ["*.json", "*.txt", ADAPTER_FILES[1]]
+            wanted = ["*.json", "*.txt", ADAPTER_WEIGHTS]
             folder = Path(snapshot_download(place.name, **place.version, allow_patterns=wanted))
-    if not (folder / ADAPTER_FILES[1]).is_file():
-        raise ModelError("The adapter has no safetensors weights.", where=folder / ADAPTER_FILES[1],
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return None
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise ModelError("The adapter has no safetensors weights.", where=folder / ADAPTER_WEIGHTS,
                          fix="save it again with safe_serialization=True")
     return folder
 
@@ -122,7 +127,7 @@ def adapter_head(folder: Path | None) -> tuple[set[str], int] | None:
     """Names of the weights that the adapter brings whole, and its number of labels; None without a head of its own."""
     if folder is None:
         return None
-    with safe_open(folder / ADAPTER_FILES[1], framework="pt") as weights:
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
         keys = list(weights.keys())
         names = {key.removeprefix(ADAPTER_PREFIX): key for key in keys if "lora_" not in key}
         heads = [names[name] for name in names if name.startswith(("score", "classifier")) and name.endswith("weight")]

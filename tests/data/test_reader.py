@@ -61,6 +61,17 @@ def test_damage_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
         count_rows(file)
 
 
+def test_what_is_no_utf_8_is_named_by_its_line_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    file = tmp_path / "val_df.csv"
+    file.write_bytes(b"text,labels,label_id\n" + b"a,b,0\n" * 50_000 + b"\xff,b,0\n")
+    with pytest.raises(DataError, match=r"damaged after line \d{5}: not UTF-8"):
+        count_rows(file)
+    file.write_text("text,labels,label_id\n\na,x,0\n\nb,x,1\nc,x,2\n")
+    offsets = chunk_offsets(file, 2)
+    assert (count_rows(file), len(offsets)) == (3, 2)
+    assert [rows.texts for rows in iter_rows(file, 2, first=2, offset=offsets[1])] == [["c"]]
+
+
 def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "val_df.parquet"
     file.write_bytes(b"not parquet")

@@ -98,6 +98,13 @@ def test_numbers_and_missing_labels(tmp_path: Path) -> None:
     assert write(config, source) == [("a", 1), ("b", -1), ("c", 0)]
 
 
+def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": pd.array([1, None, 3], dtype="Int64"), "labels": ["a", "b", "a"]})
+    assert as_lists(read_source(config_for(tmp_path, save(frame, tmp_path / "in.parquet")))) == (["1", "", "3"], ["a", "b", "a"])
+    (tmp_path / "in.csv").write_text("text,labels\n\none,a\n\ntwo,b\n\n")
+    assert as_lists(read_source(config_for(tmp_path, tmp_path / "in.csv"))) == (["one", "two"], ["a", "b"])
+
+
 def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
     source = given(["a\ud800", "b"], ["x", "x"])
     assert "1 texts" in scan(source, "here").warnings[0]
@@ -196,8 +203,9 @@ def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(tm
 def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, suffix: str) -> None:
     """Peak of what Python allocates, which is what reading a whole table into lists or frames would fill."""
     peaks = []
+    text = "a text of such a length that both files are longer than what is hashed at once"
     for count in (20_000, 200_000):
-        file = save(pd.DataFrame({"text": ["a text of some length"] * count, "labels": "x"}), tmp_path / f"{count}{suffix}")
+        file = save(pd.DataFrame({"text": [text] * count, "labels": "x"}), tmp_path / f"{count}{suffix}")
         config = config_for(tmp_path, file, suffix=suffix)
         tracemalloc.start()
         source = read_source(config)

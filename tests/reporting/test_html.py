@@ -12,7 +12,7 @@ import pytest
 
 from tests.reporting import fixtures
 from tests.reporting.conftest import Make
-from utils.reporting import device
+from utils.reporting import facts
 from utils.reporting.html import page, write_report
 from utils.reporting.plots import Picture
 from utils.reporting.results import read_results
@@ -74,6 +74,7 @@ def test_kernels_memory_and_flame_graph(tmp_path: Path, gpu: bool) -> None:
     write_report(results)
     text, svg = results.files.html_report.read_text(), results.files.flame_graph.read_text()
     assert "<svg viewBox" in text and "<title>aten::mm: 3.000 ms, 75.0%</title>" in text and "<script" not in text
+    assert "flamegraph.svg" in results.files.summary_report.read_text()
     assert svg.startswith("<svg xmlns=") and "flamegraph.svg" in text and "memory.csv" in text
     assert "activations 301.5 MB, workspace 23.25 MB" in text and "aten::invented in model.layers.3 119.5 MB" in text
     assert ("libraries 9.25 MB" in text) == gpu
@@ -102,7 +103,7 @@ def test_memory_held_outside_modules_or_operators() -> None:
     places = [("aten::x", "", 5), ("", "model.norm", 4), ("", "", 3)]
     largest = [{"operator": operator, "module": module, "mb": mb} for operator, module, mb in places]
     sizes = dict.fromkeys(("weights_mb", "activations_mb", "workspace_mb", "held_before_mb", "total_mb"), 1.0)
-    said = dict(device.memory_facts({"memory": {"peak": {**sizes, "largest": largest}}}))["Peak"]
+    said = dict(facts.peak_facts({"memory": {"peak": {**sizes, "largest": largest}}}))["Peak"]
     assert said.endswith("The largest: aten::x 5 MB; outside operators in model.norm 4 MB; outside operators 3 MB")
 
 

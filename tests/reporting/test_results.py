@@ -11,7 +11,8 @@ import pytest
 from tests.reporting import fixtures
 from tests.reporting.conftest import Make
 from utils.core.errors import UserError
-from utils.reporting.results import STEP_02, STEP_03, read_results, reason
+from utils.reporting.figures import reason
+from utils.reporting.results import STEP_02, STEP_03, read_results
 from utils.reporting.tables import batch_table
 
 
@@ -80,6 +81,7 @@ def test_reason_is_what_follows_the_name() -> None:
     assert reason("gpu_util_pct_mean", ["cv: high", "gpu_util: run shorter than a second"]) == "run shorter than a second"
     assert reason("energy_per_sample_j", ["gpu_power, energy: the window is too short"]) == "the window is too short"
     assert reason("peak_gpu_mem", ["cv: high", "GPU figures: not on CUDA"]) == "not on CUDA"
+    assert reason("gpu_util", ["gpu_util is not measured: GPU figures: not on CUDA"]) == "not on CUDA"
     assert reason("mfu", ["GPU figures: not on CUDA", "gpu_util: short"]) is None
 
 

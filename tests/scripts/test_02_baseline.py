@@ -8,6 +8,7 @@ import logging
 import runpy
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Fini
 
 
 @pytest.fixture
-def main(tmp_path: Path, tiny_model: Path) -> Iterator[Main]:
-    """The script's main in this process, on a data set of the test's own; more settings as words."""
+def main(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Main]:
+    """The script in this process, on a data set of the test's own; more settings as words."""
     support.write_dataset(tmp_path / "data")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logged = list(logging.getLogger().handlers)
 
     def run(*more: str, model: Path = tiny_model) -> int:
         words = support.set_flags([*support.small_overrides(tmp_path, model), *more])
-        return runpy.run_path(str(PROJECT_ROOT / SCRIPT), run_name="step_02")["main"](words)
+        monkeypatch.setattr(sys, "argv", [SCRIPT, *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(PROJECT_ROOT / SCRIPT), run_name="__main__")
+        assert isinstance(end.value.code, int)
+        return end.value.code
 
     yield run
     for number, handler in handlers.items():

@@ -46,14 +46,17 @@ def collect_corpus() -> pd.DataFrame:
                 shared.add(text)
     # A text that two libraries share (a vendored module) has no right answer.
     rows = [(text, owner) for text, owner in owners.items() if text not in shared]
-    rows.sort(key=lambda row: _rank(row[0], 0))
-    return pd.DataFrame(rows, columns=["text", "labels"])
+    return _ranked(pd.DataFrame(rows, columns=["text", "labels"]), 0)
 
 
 def split_corpus(corpus: pd.DataFrame, training_rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training part and evaluation part; no text stands in both, as every text stands in the corpus once."""
-    order = corpus.assign(rank=[_rank(text, seed) for text in corpus["text"]]).sort_values("rank").drop(columns="rank")
-    return order.iloc[:training_rows].reset_index(drop=True), order.iloc[training_rows:].reset_index(drop=True)
+    order = _ranked(corpus, seed)
+    return order.iloc[:training_rows], order.iloc[training_rows:].reset_index(drop=True)
+
+
+def _ranked(corpus: pd.DataFrame, seed: int) -> pd.DataFrame:
+    return corpus.sort_values("text", key=lambda texts: texts.map(lambda text: _rank(text, seed)), ignore_index=True)
 
 
 def _rank(text: str, seed: int) -> str:
@@ -61,20 +64,16 @@ def _rank(text: str, seed: int) -> str:
 
 
 def _library_docstrings(library: str) -> list[str]:
-    texts: dict[str, None] = {}
-    for file in _files(library):
-        texts.update(dict.fromkeys(_docstrings(file)))
-        if len(texts) >= MAX_PER_LIBRARY:
-            break
-    return list(texts)[:MAX_PER_LIBRARY]
-
-
-def _files(library: str) -> list[Path]:
-    """The library's sources in an order that mixes its packages, the same on every machine."""
+    """The first docstrings, each once; files in an order that mixes the library's packages, the same on every machine."""
     root = _root(library)
     files = (file.relative_to(root) for file in root.rglob("*.py"))
     kept = [file for file in files if not SKIPPED_PARTS & set(file.parts)]
-    return [root / file for file in sorted(kept, key=lambda file: _rank(file.as_posix(), 0))]
+    texts: dict[str, None] = {}
+    for file in sorted(kept, key=lambda file: _rank(file.as_posix(), 0)):
+        texts.update(dict.fromkeys(_docstrings(root / file)))
+        if len(texts) >= MAX_PER_LIBRARY:
+            break
+    return list(texts)[:MAX_PER_LIBRARY]
 
 
 def _root(library: str) -> Path:
@@ -82,10 +81,8 @@ def _root(library: str) -> Path:
         return Path(sysconfig.get_path("stdlib"))
     found = importlib.util.find_spec(library)
     if found is None or not found.submodule_search_locations:
-        raise DataError(
-            f"The embedded corpus needs the library {library!r}, which is not installed.",
-            fix="install the requirements: ./setup_environment.sh",
-        )
+        raise DataError(f"The embedded corpus needs the library {library!r}, which is not installed.",
+                        fix="install the requirements: ./setup_environment.sh")
     return Path(next(iter(found.submodule_search_locations)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,17 @@ CODE = ("corpus.py", "training.py", "demo_assets.py")
 
 
 def ensure_demo_assets(config: Config) -> Path:
-    """Build what is missing or was built by other code or settings.
-
-    Returns:
-        The folder; the model lies in its ``model``.
+    """Build what is missing or was built by other code or settings; return the folder, whose ``model`` is the model.
 
     Raises:
         UserError: a library of the corpus is missing, too few texts, or the folder cannot be written.
     """
     folder = config.path("embedded.dir")
     wanted = _stamp(config)
-    try:
+    with suppress(UserError, OSError):  # none yet, damaged, or the folder is none: build, and that says why it cannot
         kept = read_json(folder / "stamp.json", made_by=BUILT_BY)
-    except (UserError, OSError):  # none yet, damaged, or the folder is none: build, and that says why it cannot
-        kept = {}
-    if kept.get("built_from") == wanted and all((folder / name).exists() for name in PARTS):
-        return folder
+        if kept.get("built_from") == wanted and all((folder / name).exists() for name in PARTS):
+            return folder
     # Built aside and moved into place, so that a build that was cut off is never taken for a whole one.
     aside = folder.parent / f".{folder.name}.{os.getpid()}.building"
     try:

@@ -14,11 +14,8 @@ from utils.core.errors import DataError
 
 SHOWN = 8
 STEP_01 = "python scripts/01_download_data.py"
-MISSING_ID = -1
-"""The label id of a row without a label: predicted, and left out of accuracy."""
-
-UNKNOWN_ID = -2
-"""The label id of a row with a label that the model does not know, where such rows are skipped."""
+MISSING_ID = -1  # of a row without a label: predicted, and left out of accuracy
+UNKNOWN_ID = -2  # of a row with a label that the model does not know, where such rows are skipped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +50,7 @@ def read_mapping_file(path: Path) -> LabelMapping:
         mapping = LabelMapping(names=tuple(payload["id2label"][str(i)] for i in range(len(payload["id2label"]))))
     except (KeyError, TypeError) as error:
         raise DataError("The label mappings are damaged.", where=path, fix=f"make it anew: {STEP_01}") from error
-    if mapping.to_json() != {key: payload.get(key) for key in mapping.to_json()}:
+    if not mapping.to_json().items() <= payload.items():
         raise DataError("The label mappings contradict each other.", where=path, fix=f"make it anew: {STEP_01}")
     return mapping
 
@@ -80,10 +77,8 @@ def decide_mapping(
         raise DataError("The data set has no labels.", fix="name the right column: --set dataset.label_column=NAME")
     if model_label2id is None:
         names = tuple(sorted(labels, key=_natural))
-        warning = (
-            "the model has no label names of its own (LABEL_0, ...): ids follow the sorted names of the data set; "
-            "accuracy is right only if the model was trained with the same order"
-        )
+        warning = ("the model has no label names of its own (LABEL_0, ...): ids follow the sorted names of the data set; "
+                   "accuracy is right only if the model was trained with the same order")
         return LabelMapping(names=names), "sorted", (warning,)
     names = tuple(sorted(model_label2id, key=model_label2id.__getitem__))
     if [model_label2id[name] for name in names] != list(range(len(names))):
@@ -97,33 +92,25 @@ def decide_mapping(
     if not labels & set(names) and labels <= {str(i) for i in range(len(names))}:
         warning = "the data set's labels are numbers: they are taken for the model's label ids"
         return LabelMapping(names=names), "ids", (warning,)
-    unknown = Counter({name: count for name, count in rows.items() if name not in names})
+    unknown = sorted(((count, name) for name, count in rows.items() if name not in names), key=lambda item: (-item[0], item[1]))
+    total = sum(count for count, _ in unknown)
+    counted = _some([f"{name!r} ({count:,})" for count, name in unknown])
     if skip_unknown and labels & set(names):
-        said = f"{unknown.total():,} rows have a label that the model does not know, and are skipped: {_some(_counted(unknown))}"
+        said = f"{total:,} rows have a label that the model does not know, and are skipped: {counted}"
         return LabelMapping(names=names), "model", (said,)
-    raise _mismatch(labels, set(names), unknown)
-
-
-def _mismatch(labels: set[str], names: set[str], unknown: Counter[str]) -> DataError:
-    counts = f"The data set has {len(labels)} labels, the model {len(names)}; {len(labels & names)} names agree."
-    only = f"only in the data set, {unknown.total():,} rows: {_some(_counted(unknown))}"
-    return DataError(
-        f"{counts}\n  {only}\n  only in the model: {_some(map(repr, sorted(names - labels)))}",
+    raise DataError(
+        f"The data set has {len(labels)} labels, the model {len(names)}; {len(labels & set(names))} names agree.\n"
+        f"  only in the data set, {total:,} rows: {counted}\n"
+        f"  only in the model: {_some([repr(name) for name in sorted(set(names) - labels)])}",
         where="dataset.label_column",
         fix="use the model that was fine-tuned on this data set, rename the labels so that they agree, or leave those "
         "rows out of accuracy with --set evaluation.unknown_labels=skip",
     )
 
 
-def _counted(rows: Counter[str]) -> list[str]:
-    return [f"{name!r} ({count:,})" for name, count in sorted(rows.items(), key=lambda item: (-item[1], item[0]))]
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    shown = names[:SHOWN]
+def _some(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return (", ".join(shown) or "none") + more
+    return (", ".join(names[:SHOWN]) or "none") + more
 
 
 def _natural(name: str) -> tuple[int, int, str]:

@@ -1,17 +1,19 @@
-"""Reads the data set that step 01 wrote: in a stream, so that memory does not grow with its rows."""
+"""Reads data files in a stream, so that memory does not grow with their rows; above all the data set that step 01 wrote."""
 
 from __future__ import annotations
 
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -22,6 +24,7 @@ from utils.data.labels import MISSING_ID
 COLUMNS = ("text", "labels", "label_id")
 BLOCK_ROWS = 8192
 FIX = "make it with: python scripts/01_download_data.py"
+Label = TypeVar("Label")
 
 csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 128 KiB
 
@@ -39,6 +42,24 @@ class Rows:
     start: int
     texts: list[str]
     label_ids: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(Generic[Label]):
+    """How rows are read: which columns hold text and label, what a label becomes, what to do about a file that is damaged."""
+
+    find: Callable[[Sequence[str]], tuple[str, str]]
+    label: Callable[[Any], Label]
+    fix: str
+
+    def pairs(self, texts: Iterable[Any], labels: Iterable[Any]) -> Iterator[tuple[str, Label]]:
+        """Two columns as rows; a missing text is an empty one."""
+        return zip(("" if missing(text) else str(text) for text in texts), map(self.label, labels), strict=True)
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell is empty in a file that has a way to say so."""
+    return value is None or isinstance(value, float) and value != value
 
 
 def encodable(text: str) -> str:
@@ -66,13 +87,11 @@ def _hash(path: Path, state: tuple[int, int] | None) -> str:
 
 
 def count_rows(path: Path) -> int:
-    """How many rows the data set has.
+    """How many rows the data set has, counted once as long as the file stays what it is.
 
     Raises:
         DataError: missing, unreadable, or empty.
     """
-    if not path.is_file():
-        raise DataError("There is no data set yet.", where=path, fix=FIX)
     rows = _count(path, file_state(path))
     if not rows:
         raise DataError("The data set has no rows.", where=path, fix=FIX)
@@ -81,13 +100,12 @@ def count_rows(path: Path) -> int:
 
 @lru_cache(maxsize=8)
 def _count(path: Path, state: tuple[int, int] | None) -> int:
-    """Counted once as long as the file stays what it is: a CSV has to be read for it."""
-    if path.suffix != ".parquet":
-        return sum(len(part.texts) for part in iter_rows(path, BLOCK_ROWS))
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (OSError, ValueError) as error:
-        raise DataError(f"The data set cannot be read: {error}.", where=path, fix=FIX) from error
+    if path.suffix == ".parquet" and state:
+        try:
+            return int(pq.read_metadata(path).num_rows)
+        except (OSError, ValueError) as error:
+            raise DataError(f"The data set cannot be read: {error}.", where=path, fix=FIX) from error
+    return sum(len(part.texts) for part in iter_rows(path, BLOCK_ROWS))
 
 
 def iter_rows(
@@ -102,13 +120,17 @@ def iter_rows(
     Raises:
         DataError: the file is missing, is not UTF-8 or lacks a column.
     """
-    if not path.is_file():
-        raise DataError("There is no data set yet.", where=path, fix=FIX)
-    pairs = islice(_parquet_pairs(path, first) if path.suffix == ".parquet" else _csv_pairs(path, offset), max_rows)
+    def columns(names: Sequence[str]) -> tuple[str, str]:
+        if lacking := [name for name in ("text", "label_id") if name not in names]:
+            raise DataError(f"The data set lacks the column {lacking[0]!r}; it has {list(names)}.", where=path, fix=FIX)
+        return "text", "label_id"
+
+    layout = Layout(find=columns, label=lambda cell: MISSING_ID if cell is None or cell == "" else int(cell), fix=FIX)
+    pairs = islice(table_rows(path, layout, first=first, offset=offset), max_rows)
     start = first
     while block := list(islice(pairs, chunk_rows)):
-        ids = np.array([number for _, number in block], dtype=np.int64)
-        yield Rows(start=start, texts=[text for text, _ in block], label_ids=ids)
+        texts, ids = zip(*block, strict=True)
+        yield Rows(start=start, texts=list(texts), label_ids=np.array(ids, dtype=np.int64))
         start += len(block)
 
 
@@ -128,11 +150,11 @@ def chunk_offsets(path: Path, chunk_rows: int) -> list[int | None]:
     with path.open(encoding="utf-8", newline="") as source:
         lines = csv.reader(counted(source))
         next(lines, None)
-        begin = position
-        for row, _ in enumerate(lines):  # the reader takes no line before it needs it
-            if row % chunk_rows == 0:
+        begin, row = position, 0
+        for line in lines:  # the reader takes no line before it needs it
+            if line and row % chunk_rows == 0:
                 offsets.append(begin)
-            begin = position
+            begin, row = position, row + bool(line)
     return offsets
 
 
@@ -141,49 +163,66 @@ def sample_texts(path: Path, size: int, seed: int, max_rows: int | None = None) 
     rows = min(count_rows(path), max_rows or sys.maxsize)
     chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
     wanted = set(chosen.tolist())
-    texts: list[str] = []
-    for part in iter_rows(path, BLOCK_ROWS, max_rows=max(wanted) + 1):
-        texts += [text for i, text in enumerate(part.texts, start=part.start) if i in wanted]
-    return texts
+    parts = iter_rows(path, BLOCK_ROWS, max_rows=max(wanted) + 1)
+    return [text for part in parts for i, text in enumerate(part.texts, start=part.start) if i in wanted]
 
 
-def _csv_pairs(path: Path, offset: int | None) -> Iterator[tuple[str, int]]:
+def table_rows(
+    path: Path, layout: Layout[Label], *, first: int = 0, offset: int | None = None
+) -> Iterator[tuple[str, Label]]:
+    """Text and label of each row of a ``.csv``, ``.parquet`` or ``.jsonl`` file, from the row that ``iter_rows`` describes on.
+
+    Raises:
+        DataError: missing, damaged, not UTF-8, or what ``layout.find`` raises.
+    """
+    try:
+        if path.suffix == ".parquet":
+            yield from _parquet_rows(path, layout, first)
+        elif path.suffix == ".jsonl":
+            options: Any = {"lines": True, "dtype": False, "convert_dates": False, "chunksize": BLOCK_ROWS}
+            for frame in pd.read_json(path, encoding="utf-8", **options):
+                text, label = layout.find(list(frame.columns))
+                yield from layout.pairs(frame[text], frame[label])
+        else:
+            yield from _csv_rows(path, layout, offset)
+    except FileNotFoundError as error:
+        raise DataError("There is no such data file.", where=path, fix=layout.fix) from error
+    except (ValueError, OSError) as error:
+        raise DataError(f"The data file cannot be read: {error}.", where=path, fix=layout.fix) from error
+
+
+def _csv_rows(path: Path, layout: Layout[Label], offset: int | None) -> Iterator[tuple[str, Label]]:
     with path.open("rb") as file:
-        source = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        lines = csv.reader(source)
+        head = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        lines = csv.reader(head)
         try:
-            text, number = _positions(next(lines, []), path)
+            header = next(lines, [])
+            text, label = map(header.index, layout.find(header))
+            width = len(header)
             if offset is not None:
                 file.seek(offset)
                 lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-            for line in lines:
-                yield line[text], int(line[number] or MISSING_ID)
-        except (UnicodeDecodeError, csv.Error, ValueError, IndexError) as error:
-            begun = "" if offset is None else f" after byte {offset}"
-            said = f"The data set is damaged at line {lines.line_num}{begun}: {error}."
-            raise DataError(said, where=path, fix=FIX) from error
+            for number, line in enumerate(lines, start=2 if offset is None else 1):
+                if len(line) == width:
+                    yield line[text], layout.label(line[label])
+                elif line:  # a blank one is no row
+                    raise ValueError(f"Row {number} has {len(line)} fields, the header {len(header)}")
+        except (ValueError, csv.Error) as error:
+            decoding = isinstance(error, UnicodeDecodeError)  # it is found ahead of the line, in what was read with it
+            place = f"{'after' if decoding else 'at'} line {lines.line_num}{'' if offset is None else f' after byte {offset}'}"
+            why = f"not UTF-8, {error.reason}" if isinstance(error, UnicodeDecodeError) else error
+            raise DataError(f"The data set is damaged {place}: {why}.", where=path, fix=layout.fix) from error
 
 
-def _parquet_pairs(path: Path, first: int) -> Iterator[tuple[str, int]]:
+def _parquet_rows(path: Path, layout: Layout[Label], first: int) -> Iterator[tuple[str, Label]]:
     """From row ``first`` on; the row groups before it are not read."""
-    try:
-        table = pq.ParquetFile(path)
-        _positions(table.schema_arrow.names, path)
-        groups, skipped = list(range(table.num_row_groups)), first
-        while groups and skipped >= (rows := table.metadata.row_group(groups[0]).num_rows):
-            skipped -= rows
-            del groups[0]
-        for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=["text", "label_id"], row_groups=groups):
-            rest = batch.slice(min(skipped, batch.num_rows))
-            skipped -= batch.num_rows - rest.num_rows
-            ids = (MISSING_ID if number is None else number for number in rest.column("label_id").to_pylist())
-            yield from zip((text or "" for text in rest.column("text").to_pylist()), ids, strict=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"The data set cannot be read: {error}.", where=path, fix=FIX) from error
-
-
-def _positions(names: list[str], path: Path) -> tuple[int, int]:
-    missing = [name for name in ("text", "label_id") if name not in names]
-    if missing:
-        raise DataError(f"The data set lacks the column {missing[0]!r}; it has {names}.", where=path, fix=FIX)
-    return names.index("text"), names.index("label_id")
+    table = pq.ParquetFile(path)
+    text, label = layout.find(table.schema_arrow.names)
+    groups, skipped = list(range(table.num_row_groups)), first
+    while groups and skipped >= (rows := table.metadata.row_group(groups[0]).num_rows):
+        skipped -= rows
+        del groups[0]
+    for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=[text, label], row_groups=groups):
+        rest = batch.slice(min(skipped, batch.num_rows))
+        skipped -= batch.num_rows - rest.num_rows
+        yield from layout.pairs(rest.column(text).to_pylist(), rest.column(label).to_pylist())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,7 +18,7 @@ from utils.config_loader import EMBEDDED, SOURCE_SUFFIXES, Config, project_path,
 from utils.core.artifacts import atomic_path, check_disk_space, sha256_file, write_json
 from utils.core.errors import DataError
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping
-from utils.data.reader import BLOCK_ROWS, COLUMNS, encodable
+from utils.data.reader import BLOCK_ROWS, COLUMNS, Layout, encodable, missing, table_rows
 
 SYNONYMS = {"text": "query", "query": "text", "labels": "label", "label": "labels"}
 
@@ -56,11 +55,16 @@ def read_source(config: Config) -> Source:
         UserError: the hub refused or cannot be reached.
     """
     name = config.dataset.hf_name
-    if name == EMBEDDED:
-        return _in_files([config.path("embedded.dir") / "corpus_eval.parquet"], config)
-    if Path(name).suffix in SOURCE_SUFFIXES:
-        return _in_files(source_files(name) or [project_path(name)], config)
-    return _read_hub(config)
+    if name != EMBEDDED and Path(name).suffix not in SOURCE_SUFFIXES:
+        return _read_hub(config)
+    corpus = config.path("embedded.dir") / "corpus_eval.parquet"
+    files = [corpus] if name == EMBEDDED else source_files(name) or [project_path(name)]
+
+    def rows() -> Iterator[tuple[str, str | None]]:
+        for file in files:
+            yield from table_rows(file, _layout(config, file))
+
+    return Source(rows=rows)
 
 
 def scan(source: Source, where: str) -> Contents:
@@ -126,57 +130,12 @@ def _write_parquet(file: Path, rows: Iterator[tuple[str, str, int]]) -> None:
             out.write_batch(pa.record_batch([pa.array(column) for column in zip(*block, strict=True)], schema=schema))
 
 
-def _in_files(files: list[Path], config: Config) -> Source:
-    def rows() -> Iterator[tuple[str, str | None]]:
-        for file in files:
-            for frame in _frames(file):
-                yield from _pairs(frame, config, file)
-
-    return Source(rows=rows)
-
-
-def _frames(file: Path) -> Iterator[pd.DataFrame]:
-    """A file's rows in pieces; a piece without rows still has the columns."""
-    fix = "--set dataset.hf_name=PATH names UTF-8 .csv, .jsonl or .parquet files"
-    try:
-        if file.suffix == ".parquet":
-            table = pq.ParquetFile(file)
-            yield table.schema_arrow.empty_table().to_pandas()
-            yield from (batch.to_pandas() for batch in table.iter_batches(batch_size=BLOCK_ROWS))
-        elif file.suffix == ".jsonl":
-            yield from pd.read_json(
-                file, lines=True, dtype=False, encoding="utf-8", convert_dates=False, chunksize=BLOCK_ROWS
-            )
-        else:
-            yield from _csv_frames(file, fix)
-    except FileNotFoundError as error:
-        raise DataError("There is no such data file.", where=file, fix=fix) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"The data file is not UTF-8: {error.reason} at byte {error.start}.", where=file, fix=fix) from error
-    except (ValueError, OSError, csv.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"The data file cannot be read: {error}.", where=file, fix=fix) from error
-
-
-def _csv_frames(file: Path, fix: str) -> Iterator[pd.DataFrame]:
-    with file.open(encoding="utf-8-sig", newline="") as source:
-        lines = csv.reader(source)
-        header = next(lines, [])
-        yield pd.DataFrame(columns=header, dtype=object)
-        numbered = ((number, line) for number, line in enumerate(lines, start=2) if line)
-        while block := list(islice(numbered, BLOCK_ROWS)):
-            for number, line in block:
-                if len(line) != len(header):
-                    raise DataError(f"Row {number} has {len(line)} fields, the header {len(header)}.", where=file, fix=fix)
-            yield pd.DataFrame([line for _, line in block], columns=header, dtype=object)
-
-
 def _read_hub(config: Config) -> Source:
     from datasets import ClassLabel, load_dataset
 
     from utils.hub import hub_errors, resolve
 
-    settings = config.dataset
-    name = settings.hf_name
+    settings, name = config.dataset, config.dataset.hf_name
     place = resolve(name, settings.revision, "dataset")
     with hub_errors("data set", name, DataError):
         try:
@@ -186,40 +145,39 @@ def _read_hub(config: Config) -> Source:
                 raise
             fix = "--set dataset.split=NAME, with one of the names above"
             raise DataError(f"The data set has no split {settings.split!r}: {error}", where=name, fix=fix) from error
-    names = {column: feature.names for column, feature in table.features.items() if isinstance(feature, ClassLabel)}
+    layout = _layout(config, name)
 
     def rows() -> Iterator[tuple[str, str | None]]:
-        yield from _pairs(pd.DataFrame(columns=list(table.features)), config, name)
+        text, label = layout.find(list(table.features))
+        kind = table.features[label]
         for part in table.iter(batch_size=BLOCK_ROWS):
-            named = {column: [None if i is None or i < 0 else known[i] for i in part[column]] for column, known in names.items()}
-            yield from _pairs(pd.DataFrame({**part, **named}, dtype=object), config, name)
+            labels = part[label]
+            if isinstance(kind, ClassLabel):
+                labels = [None if number is None or number < 0 else kind.names[number] for number in labels]
+            yield from layout.pairs(part[text], labels)
 
     return Source(rows=rows, revision=place.commit)
 
 
-def _pairs(frame: pd.DataFrame, config: Config, where: object) -> Iterator[tuple[str, str | None]]:
-    text_column = _find(frame, config.dataset.text_column, "dataset.text_column", where)
-    label_column = _find(frame, config.dataset.label_column, "dataset.label_column", where)
-    for text, label in zip(frame[text_column], frame[label_column], strict=True):
-        yield "" if _missing(text) else str(text), None if _missing(label) else _label(label)
+def _layout(config: Config, where: object) -> Layout[str | None]:
+    def find(names: Sequence[str]) -> tuple[str, str]:
+        return column(names, "text_column"), column(names, "label_column")
 
+    def column(names: Sequence[str], key: str) -> str:
+        wanted = config.get(f"dataset.{key}")
+        for name in (wanted, SYNONYMS.get(wanted)):
+            if name in names:
+                return str(name)
+        raise DataError(
+            f"The data set has no column {wanted!r}; it has {', '.join(map(repr, names)) or 'none'}.",
+            where=where, fix=f"--set dataset.{key}=NAME, with one of those",
+        )
 
-def _find(frame: pd.DataFrame, wanted: str, key: str, where: object) -> str:
-    for name in (wanted, SYNONYMS.get(wanted, wanted)):
-        if name in frame.columns:
-            return name
-    raise DataError(
-        f"The data set has no column {wanted!r}; it has {', '.join(map(repr, frame.columns)) or 'none'}.",
-        where=where, fix=f"--set {key}=NAME, with one of those",
-    )
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value) or value is pd.NA
+    return Layout(find=find, label=_label, fix="--set dataset.hf_name=PATH names UTF-8 .csv, .jsonl or .parquet files")
 
 
 def _label(value: Any) -> str | None:
     """A label as text: 3.0 is 3, as a column of ids with a gap is read as floats; empty is none."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) or None
+    if missing(value):
+        return None
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value) or None

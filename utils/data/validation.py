@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from utils.core.errors import DataError
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping
-from utils.data.reader import FIX, Rows, iter_rows
+from utils.data.reader import FIX, iter_rows
 
 BLOCK_ROWS = 1024
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
@@ -37,10 +37,14 @@ def validate_dataset(
     labels: Counter[int] = Counter({number: 0 for number in range(len(mapping.names))})
     texts: Counter[str] = Counter()
     for rows in iter_rows(path, BLOCK_ROWS):
-        _check_ids(rows, len(mapping.names), path)
-        labels.update(rows.label_ids.tolist())
-        seen.update(hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest() for text in rows.texts)
-        texts.update(kind for text in rows.texts for kind in _peculiar(text))
+        for row, number in enumerate(rows.label_ids.tolist(), start=rows.start):
+            if not UNKNOWN_ID <= number < len(mapping.names):
+                said = f"Row {row} has the label id {number}; the label mappings end at {len(mapping.names) - 1}."
+                raise DataError(said, where=path, fix=FIX)
+            labels[number] += 1
+        for text in rows.texts:
+            seen.add(hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest())
+            texts.update({"empty": not text.strip(), "U+FFFD": "\ufffd" in text, "NUL": "\0" in text})
         lengths += count_tokens(rows.texts)
     if texts["empty"] == len(lengths):
         raise DataError("Every text of the data set is empty." if lengths else "The data set has no rows.", where=path, fix=FIX)
@@ -70,21 +74,3 @@ def validate_dataset(
         f"max_length {max_length} cuts {cut:,} rows": cut,
     }
     return findings, tuple(text for text, holds in warnings.items() if holds)
-
-
-def _peculiar(text: str) -> Iterator[str]:
-    if not text.strip():
-        yield "empty"
-    if "\ufffd" in text:
-        yield "U+FFFD"
-    if "\0" in text:
-        yield "NUL"
-
-
-def _check_ids(rows: Rows, num_labels: int, path: Path) -> None:
-    wrong = np.flatnonzero((rows.label_ids < UNKNOWN_ID) | (rows.label_ids >= num_labels))
-    if len(wrong):
-        raise DataError(
-            f"Row {rows.start + wrong[0]} has the label id {rows.label_ids[wrong[0]]}; the label mappings end at {num_labels - 1}.",
-            where=path, fix=FIX,
-        )

@@ -2,54 +2,58 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
-from utils.reporting.results import reason
+import pandas as pd
 
-NOT_MEASURED = "not measured"
 DASH = "–"
 
 
-def absent(value: Any) -> bool:
-    """Whether a figure was not measured: None, or the NaN that a table has in its place."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def number(value: Any, unit: str = "", *, missing: str = DASH) -> str:
-    """Digits that carry meaning: at least three significant, thousands apart. Counts are whole."""
-    if absent(value):
+    """Digits that carry meaning: at most three significant below 1, thousands apart. Counts are whole; None and NaN are absent."""
+    if pd.isna(value):
         return missing
-    if float(value).is_integer():
-        text = f"{int(value):,}"
-    else:
-        decimals = 1 if abs(value) >= 100 else 2
-        text = f"{value:,.{decimals}f}" if abs(value) >= 1 else f"{value:.3g}"
+    decimals = 0 if float(value).is_integer() else 1 if abs(value) >= 100 else 2
+    text = f"{value:,.{decimals}f}" if decimals == 0 or abs(value) >= 1 else f"{value:.3g}"
     return f"{text} {unit}".strip()
 
 
-def percent(fraction: Any, *, missing: str = DASH) -> str:
+def percent(fraction: Any) -> str:
     """A fraction of 0..1 in percent."""
-    return missing if absent(fraction) else f"{fraction:.1%}"
+    return DASH if pd.isna(fraction) else f"{fraction:.1%}"
 
 
 def spread(mean: Any, std: Any) -> str:
     """Mean and standard deviation; the mean alone from a single run."""
-    return number(mean) if absent(std) or absent(mean) else f"{number(mean)} ± {number(std)}"
+    return number(mean) if pd.isna(std) else f"{number(mean)} ± {number(std)}"
 
 
 def interval(low: Any, high: Any) -> str:
     """A 95% interval."""
-    return DASH if absent(low) or absent(high) else f"{number(low)} to {number(high)}"
+    return DASH if pd.isna(low) else f"{number(low)} to {number(high)}"
 
 
 def yes_no(value: bool | None) -> str:
     """A verdict that may be unknown."""
-    return "unknown" if value is None else "yes" if value else "no"
+    return {True: "yes", False: "no", None: "unknown"}[value]
+
+
+def not_measured(why: str | None = None) -> str:
+    """``not measured``, with the reason where there is one."""
+    return f"not measured: {why}" if why else "not measured"
 
 
 def unmeasured(name: str, warnings: Iterable[str], otherwise: str | None = None) -> str:
     """``not measured``, with the reason that a warning gives, or ``otherwise``."""
-    why = reason(name, warnings) or otherwise
-    return f"{NOT_MEASURED}: {why}" if why else NOT_MEASURED
+    return not_measured(reason(name, warnings) or otherwise)
+
+
+def reason(name: str, warnings: Iterable[str]) -> str | None:
+    """Why the figure ``name`` is null: what the first warning that names it says, or None."""
+    stem = re.escape(re.sub(r"(_(per_sample|mean|median|pct|w|j))+$", "", name))
+    # A warning may speak of all GPU figures at once, also within another's words.
+    names = rf"\b{stem}|^GPU figures" if re.search("gpu|energy", name) else rf"\b{stem}"
+    warning = next((warning for warning in warnings if re.search(names, warning)), None)
+    return warning and warning.split(": ", 1)[-1].removeprefix("GPU figures: ")

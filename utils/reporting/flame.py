@@ -31,8 +31,7 @@ class Frame:
     children: dict[str, Frame] = field(default_factory=dict)
 
 
-def grow(lines: Iterable[str]) -> Frame:
-    """The tree of ``frame;frame;… microseconds`` lines."""
+def _tree(lines: Iterable[str]) -> Frame:
     root = Frame()
     for line in lines:
         stack, _, microseconds = line.strip().rpartition(" ")
@@ -48,8 +47,8 @@ def grow(lines: Iterable[str]) -> Frame:
 
 
 def flame_graph(lines: Iterable[str]) -> str | None:
-    """The picture, the outermost frame on top; None without stacks."""
-    root = grow(lines)
+    """The picture of ``frame;frame;… microseconds`` lines, the outermost frame on top; None without stacks."""
+    root = _tree(lines)
     if not root.time_us:
         return None
     boxes = list(_boxes(root, 0.0, 1, root.time_us))

@@ -6,26 +6,24 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.rcsetup import cycler
+from matplotlib.ticker import LogLocator, NullLocator
+
+from utils.core.artifacts import atomic_path
+from utils.reporting.figures import number, percent, unmeasured
+from utils.reporting.results import Results, Row, Sweep
+from utils.reporting.tables import PHASES, STATUSES, TOP, time_column
 
 mpl.use("Agg")  # before anything draws: there may be no display
-
-import pandas as pd  # noqa: E402
-import seaborn as sns  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.container import BarContainer  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
-from matplotlib.rcsetup import cycler  # noqa: E402
-from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
-
-from utils.core.artifacts import atomic_path  # noqa: E402
-from utils.reporting.figures import number, percent, unmeasured  # noqa: E402
-from utils.reporting.results import Results, Row, Sweep  # noqa: E402
-from utils.reporting.tables import PHASES, STATUSES, TOP, time_column  # noqa: E402
-
 DPI = 150
 # Okabe and Ito's palette ("Color Universal Design", 2008): told apart with any kind of colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -56,14 +54,11 @@ class Picture:
     text: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Panel:
+class Panel(NamedTuple):
     """One small picture over the batch size.
 
-    Args:
-        curves: what each column is called.
-        spread: the column of the standard deviation, or those of an interval's two ends.
-        right: column, name, unit and factor of a second figure with an axis of its own, dashed.
+    ``curves``: what each column is called; ``spread``: the column of the standard deviation, or those of an interval's ends;
+    ``right``: column, name, unit and factor of a second figure with an axis of its own, dashed.
     """
 
     title: str
@@ -74,38 +69,28 @@ class Panel:
     scale: Literal["from zero", "log", "percent"] = "from zero"
 
 
-LATENCY = Panel(
-    title="Latency per sample", unit="mean ± standard deviation (ms)", curves={"latency_per_sample_ms_mean": "mean"},
-    spread=("latency_per_sample_ms_std",),
-)
+SPEED = "throughput_samples_per_sec"
+PADDING = ("padding_fraction", "padding", "padding (% of tokens)", 100.0)
+LATENCY = Panel("Latency per sample", "mean ± standard deviation (ms)", {"latency_per_sample_ms_mean": "mean"},
+                ("latency_per_sample_ms_std",))
 PERCENTILES = Panel(
-    title="Latency per batch", unit="percentiles over batches (ms, log)", scale="log",
+    "Latency per batch", "percentiles over batches (ms, log)", scale="log",
     curves={"latency_per_batch_ms_median": "p50", **{f"latency_per_batch_ms_p{q}": f"p{q}" for q in (90, 95, 99)}},
 )
-THROUGHPUT = Panel(
-    title="Throughput", unit="mean with 95% interval (samples/s)", curves={"throughput_samples_per_sec_mean": "mean"},
-    spread=("throughput_samples_per_sec_ci95_low", "throughput_samples_per_sec_ci95_high"),
-)
-CPU_MEMORY = Panel(title="Resident memory of the process", unit="memory (MB)", curves={"cpu_mem_used": "resident"})
-GPU_MEMORY = Panel(
-    title="GPU memory", unit="memory (MB)",
-    curves={"gpu_mem_used": "change by a run", "peak_gpu_mem": "peak allocated", "gpu_mem_reserved": "reserved"},
-)
-GPU_USE = Panel(
-    title="GPU utilisation and power", unit="time with a kernel (%)", scale="percent",
-    curves={"gpu_util_pct_mean": "utilisation"}, right=("gpu_power_w_mean", "power", "power (W)", 1.0),
-)
-EFFICIENCY = tuple(
-    Panel(title="Efficiency", unit=f"achieved ({unit})", curves={name: f"achieved {unit}"},
-          right=("padding_fraction", "padding", "padding (% of tokens)", 100.0))
-    for name, unit in (("achieved_tflops", "TFLOP/s"), ("throughput_tokens_per_sec_mean", "tokens/s"))
-)
-"""The second where no FLOPs were counted."""
+THROUGHPUT = Panel("Throughput", "mean with 95% interval (samples/s)", {f"{SPEED}_mean": "mean"},
+                   (f"{SPEED}_ci95_low", f"{SPEED}_ci95_high"))
+CPU_MEMORY = Panel("Resident memory of the process", "memory (MB)", {"cpu_mem_used": "resident"})
+GPU_MEMORY = Panel("GPU memory", "memory (MB)", {
+    "gpu_mem_used": "change by a run", "peak_gpu_mem": "peak allocated", "gpu_mem_reserved": "reserved"})
+GPU_USE = Panel("GPU utilisation and power", "time with a kernel (%)", {"gpu_util_pct_mean": "utilisation"}, scale="percent",
+                right=("gpu_power_w_mean", "power", "power (W)", 1.0))
+FLOPS = Panel("Efficiency", "achieved (TFLOP/s)", {"achieved_tflops": "achieved TFLOP/s"}, right=PADDING)
+TOKENS = Panel("Efficiency", "achieved (tokens/s)", {"throughput_tokens_per_sec_mean": "achieved tokens/s"}, right=PADDING)
 
 
 def write_plots(results: Results) -> tuple[Picture, ...]:
     """Draw every picture that there are figures for, into the plots folder."""
-    files = results.files
+    files, drawn = results.files, []
     wanted: list[tuple[Callable[[Any], Figure], Any, Path, str, str]] = [
         (comparison, results, files.comparison_plot, "Batch sizes compared", "Six panels over the batch size: latency per "
          "sample and per batch, throughput, memory, utilisation or phases, efficiency."),
@@ -115,11 +100,12 @@ def write_plots(results: Results) -> tuple[Picture, ...]:
         (operators, results.operators, files.plots_dir / "operators_time.png", "Time by operator", "Bars, the longest on top."),
         (memory, results.memory, files.plots_dir / "memory_time.png", "Memory over one batch", "Allocated, by time."),
     ]
-    there = [item for item in wanted if item[1] is not None and not getattr(item[1], "empty", False)]
-    for draw, source, path, *_ in there:
-        with mpl.rc_context(STYLE), atomic_path(path) as temporary:
-            draw(source).savefig(temporary, format="png", dpi=DPI, facecolor="white")
-    return tuple(Picture(path=path, title=title, text=text) for _, _, path, title, text in there)
+    for draw, source, path, title, text in wanted:
+        if source is not None and not getattr(source, "empty", False):
+            with mpl.rc_context(STYLE), atomic_path(path) as temporary:
+                draw(source).savefig(temporary, format="png", dpi=DPI, facecolor="white")
+            drawn.append(Picture(path=path, title=title, text=text))
+    return tuple(drawn)
 
 
 def comparison(results: Results) -> Figure:
@@ -129,9 +115,9 @@ def comparison(results: Results) -> Figure:
     name = model["name"] if len(model["name"]) <= 60 else f"…{model['name'][-59:]}"
     title = f"{name} on {model['device']}, {model['dtype']}: batch sizes over {sweep.sample_size:,} texts"
     figure.suptitle(title, x=0.01, ha="left")
-    efficiency = EFFICIENCY[0 if sweep.having("achieved_tflops") else 1]
-    fourth, fifth = (GPU_MEMORY, GPU_USE) if results.on_gpu else (CPU_MEMORY, None)
-    for axes, panel in zip(figure.subplots(2, 3).flat, (LATENCY, PERCENTILES, THROUGHPUT, fourth, fifth, efficiency), strict=True):
+    middle = (GPU_MEMORY, GPU_USE) if results.on_gpu else (CPU_MEMORY, None)
+    panels = (LATENCY, PERCENTILES, THROUGHPUT, *middle, FLOPS if sweep.having("achieved_tflops") else TOKENS)
+    for axes, panel in zip(figure.subplots(2, 3).flat, panels, strict=True):
         if panel is not None:
             _draw(axes, sweep, panel)
         elif len(_stacked_phases(axes, sweep, "Phases of a batch")):
@@ -146,15 +132,17 @@ def _draw(axes: Axes, sweep: Sweep, panel: Panel) -> None:
     axes.set_ylabel(panel.unit)
     _batch_axis(axes, sweep)
     for name, label in panel.curves.items():
-        values = sweep.column(name)
-        axes.errorbar(values.index, values, yerr=_error_bars(sweep, values, panel.spread), ecolor=GREY, capsize=4, label=label)
+        if len(values := sweep.column(name)):
+            axes.errorbar(values.index, values, yerr=_error_bars(sweep, values, panel.spread), ecolor=GREY, capsize=4, label=label)
     _limit(axes, panel.scale)
     if panel.right:
         _second_axis(axes, sweep, *panel.right)
     elif len(panel.curves) > 1:
         axes.legend(loc="upper left", ncols=4, columnspacing=0.8, handlelength=1.2, handletextpad=0.4)
     else:
-        _label_points(axes, values)
+        for size, value in values.items():
+            axes.annotate(number(value), (size, value), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8.5,
+                          bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
 
 
 def _entitle(axes: Axes, sweep: Sweep, title: str, names: Iterable[str]) -> bool:
@@ -199,12 +187,6 @@ def _limit(axes: Axes, scale: str) -> None:
         axes.set(ylim=(0, 118), yticks=range(0, 101, 20))
     else:  # zero at the bottom, so that heights can be compared; room for a legend at the top
         axes.set_ylim(min(0.0, axes.dataLim.y0), max(axes.get_ylim()[1], 1e-9) * 1.2)
-
-
-def _label_points(axes: Axes, values: pd.Series[float]) -> None:
-    for size, value in values.items():
-        axes.annotate(number(value), (size, value), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8.5,
-                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
 
 
 def _second_axis(axes: Axes, sweep: Sweep, name: str, label: str, unit: str, scale: float) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,13 @@ STEP_02 = "python scripts/02_baseline_inference.py"
 STEP_03 = "python scripts/03_detailed_profiling.py"
 STEP_03_MISSING = f"step 03 has not run; run it with the same --config: {STEP_03}"
 DIAGNOSIS_KEYS = {"batch_sizes", "wins", "main_bottleneck"}
-OPERATOR_NUMBERS = ("self_device_ms", "self_host_ms", "share_pct", "attainable_ms", "calls")
-KERNEL_NUMBERS = ("calls", "time_ms", "mean_us", "share_pct")
-LAYER_NUMBERS = ("calls", "time_ms", "self_time_ms", "share_pct", "layer_index")
+# Of step 03's tables, the columns that are shown: words, then numbers.
+TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "operators": (("operator", "input_shapes"), ("self_device_ms", "self_host_ms", "share_pct", "attainable_ms", "calls")),
+    "layers": (("module", "kind"), ("calls", "time_ms", "self_time_ms", "share_pct", "layer_index")),
+    "kernels": (("kernel", "category"), ("calls", "time_ms", "mean_us", "share_pct")),
+    "memory": ((), ("time_ms", "allocated_mb")),
+}
 
 Row = Mapping[str, Any]
 """One row of ``batch_size_profiling``, under the contract's column names."""
@@ -27,26 +31,25 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """The rows of one sample, by batch size."""
+    """The rows of one sample, by batch size; ``mfu_source`` where ``mfu`` is not the metrics file's own."""
 
     sample_size: int
     rows: tuple[Row, ...]
     mfu_source: str | None = None
-    """Where the rows' ``mfu`` comes from, where it is not the metrics file's own."""
-
-    @property
-    def measured(self) -> tuple[Row, ...]:
-        """The rows that did not run out of memory."""
-        return tuple(row for row in self.rows if row["status"] == "ok")
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """All rows' warnings."""
         return tuple(warning for row in self.rows for warning in row["warnings"])
 
+    @property
+    def measured(self) -> tuple[Row, ...]:
+        """The rows that did not run out of memory."""
+        return self.having()
+
     def having(self, *names: str) -> tuple[Row, ...]:
         """The measured rows that have all these figures."""
-        return tuple(row for row in self.measured if all(row[name] is not None for name in names))
+        return tuple(row for row in self.rows if row["status"] == "ok" and all(row[name] is not None for name in names))
 
     def column(self, name: str) -> pd.Series[float]:
         """One figure of the rows that have it, by batch size."""
@@ -55,20 +58,20 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
-    """All that a report is drawn from. Step 03's parts are None where it has not run."""
+    """All that a report is drawn from: ``baseline_metrics.json``, and ``bottlenecks.json`` as ``diagnosis``.
+
+    Step 03's parts are None where it has not run; ``notes`` say what is missing or does not belong together.
+    """
 
     files: ResultFiles
     metrics: Mapping[str, Any]
-    """``baseline_metrics.json``."""
     sweeps: tuple[Sweep, ...]
     diagnosis: Mapping[str, Any] | None
-    """``bottlenecks.json``."""
     operators: pd.DataFrame | None
     layers: pd.DataFrame | None
     kernels: pd.DataFrame | None
     memory: pd.DataFrame | None
     notes: tuple[str, ...]
-    """What is missing or does not belong together."""
 
     @property
     def sweep(self) -> Sweep:
@@ -76,7 +79,7 @@ class Results:
         return max(self.sweeps, key=lambda sweep: sweep.sample_size)
 
     @property
-    def evaluation(self) -> Mapping[str, Any]:
+    def evaluation(self) -> dict[str, Any]:
         """``full_dataset_metrics``."""
         return dict(self.metrics["full_dataset_metrics"])
 
@@ -84,6 +87,12 @@ class Results:
     def on_gpu(self) -> bool:
         """Whether the model ran on a CUDA device."""
         return str(self.metrics["model_info"]["device"]).startswith("cuda")
+
+    @property
+    def steady_ms(self) -> float | None:
+        """Milliseconds of a text alone in the steady state: p50 at batch size 1; None where that was not measured."""
+        rows = self.sweep.having("latency_per_batch_ms_median")
+        return next((row["latency_per_batch_ms_median"] for row in rows if row["batch_size"] == 1), None)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -104,63 +113,46 @@ def read_results(files: ResultFiles) -> Results:
         UserError: the metrics are missing, or a file is not what its step writes.
     """
     metrics = read_json(files.metrics, made_by=STEP_02, schema=METRICS_SCHEMA)
-    diagnosis = _read_diagnosis(files.bottlenecks) if files.bottlenecks.exists() else None
+    diagnosis = read_json(files.bottlenecks, made_by=STEP_03) if files.bottlenecks.exists() else None
+    if diagnosis is not None and not diagnosis.keys() >= DIAGNOSIS_KEYS:
+        missing = ", ".join(sorted(DIAGNOSIS_KEYS - diagnosis.keys()))
+        raise UserError(f"{files.bottlenecks.name} has no {missing}.", where=files.bottlenecks, fix=f"make it anew: {STEP_03}")
     return Results(
-        files=files, metrics=metrics, sweeps=_split(*_with_mfu(metrics, diagnosis)), diagnosis=diagnosis,
-        operators=_read_table(files.operators, ("operator", "input_shapes"), OPERATOR_NUMBERS),
-        layers=_read_table(files.layers, ("module", "kind"), LAYER_NUMBERS),
-        kernels=_read_table(files.kernels, ("kernel", "category"), KERNEL_NUMBERS),
-        memory=_read_table(files.memory, (), ("time_ms", "allocated_mb")), notes=tuple(_notes(files, metrics, diagnosis)),
+        files=files, metrics=metrics, sweeps=_sweeps(metrics, diagnosis or {}), diagnosis=diagnosis,
+        notes=tuple(_notes(files, metrics, diagnosis)),
+        **{name: _read_table(getattr(files, name), *columns) for name, columns in TABLES.items()},
     )
 
 
-def reason(name: str, warnings: Iterable[str]) -> str | None:
-    """Why the figure ``name`` is null: what the first warning that names it says, or None."""
-    stem = re.sub(r"(_(per_sample|mean|median|pct|w|j))+$", "", name)
-    # A warning may speak of all GPU figures at once.
-    names = rf"\b{re.escape(stem)}|^GPU figures" if re.search("gpu|energy", name) else rf"\b{re.escape(stem)}"
-    warning = next((warning for warning in warnings if re.search(names, warning)), None)
-    return warning.split(": ", 1)[-1] if warning else None
-
-
-def _with_mfu(metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None) -> tuple[Sequence[Row], str | None]:
-    """The rows with the share of the matrix ceiling that step 03 has measured for this device and precision; and the ceiling."""
-    rows: Sequence[Row] = metrics["batch_size_profiling"]
-    rate = (diagnosis or {}).get("ceilings", {}).get("matmul_flops_per_s")
-    measured = {**metrics["model_info"], "matmul_precision": metrics["config"]["model"]["matmul_precision"]}
-    alike = all(measured[name] == (diagnosis or {}).get(name) for name in ("device", "dtype", "matmul_precision"))
-    if not rate or not alike:
-        return rows, None
-    joined = [
-        row if row["mfu"] is not None or row["achieved_tflops"] is None else {
-            **row, "mfu": 1e12 * row["achieved_tflops"] / rate,
-            "warnings": [warning for warning in row["warnings"] if not warning.startswith("mfu:")],
-        } for row in rows
-    ]
-    return joined, f"MFU: TFLOP/s, padding counted as work, over the {rate / 1e12:.3g} TFLOP/s of the ceilings in bottlenecks.json"
-
-
-def _split(rows: Sequence[Row], mfu_source: str | None) -> tuple[Sweep, ...]:
-    """One sweep for each sample; samples of one size stay apart."""
-    groups: list[list[Row]] = []
-    for row in rows:
-        same = groups and groups[-1][0]["sample_size"] == row["sample_size"]
-        if not same or row["batch_size"] in {earlier["batch_size"] for earlier in groups[-1]}:
-            groups.append([])
-        groups[-1].append(row)
+def _sweeps(metrics: Mapping[str, Any], diagnosis: Mapping[str, Any]) -> tuple[Sweep, ...]:
+    """One sweep for each sample; samples of one size stay apart: the second one's rows name their batch size again."""
+    rate = _matrix_rate(metrics, diagnosis)
+    ceiling = rate and f"{rate / 1e12:.3g} TFLOP/s of the ceilings in bottlenecks.json"
+    source = ceiling and f"MFU: TFLOP/s, padding counted as work, over the {ceiling}"
+    seen: Counter[tuple[int, int]] = Counter()
+    groups: dict[tuple[int, int], list[Row]] = {}
+    for row in metrics["batch_size_profiling"]:
+        place = row["sample_size"], row["batch_size"]
+        groups.setdefault((row["sample_size"], seen[place]), []).append(_with_mfu(row, rate))
+        seen[place] += 1
     return tuple(
-        Sweep(sample_size=group[0]["sample_size"], rows=tuple(sorted(group, key=lambda row: row["batch_size"])),
-              mfu_source=mfu_source)
-        for group in groups
+        Sweep(sample_size=size, rows=tuple(sorted(rows, key=lambda row: row["batch_size"])), mfu_source=source)
+        for (size, _), rows in groups.items()
     )
 
 
-def _read_diagnosis(file: Path) -> Mapping[str, Any]:
-    payload = read_json(file, made_by=STEP_03)
-    missing = DIAGNOSIS_KEYS - payload.keys()
-    if missing:
-        raise UserError(f"{file.name} has no {', '.join(sorted(missing))}.", where=file, fix=f"make it anew: {STEP_03}")
-    return payload
+def _matrix_rate(metrics: Mapping[str, Any], diagnosis: Mapping[str, Any]) -> Any:
+    """FLOP/s of the matrix ceiling that step 03 has measured, if for this device and precision; else None."""
+    here = {**metrics["model_info"], "matmul_precision": metrics["config"]["model"]["matmul_precision"]}
+    alike = all(here[name] == diagnosis.get(name) for name in ("device", "dtype", "matmul_precision"))
+    return diagnosis.get("ceilings", {}).get("matmul_flops_per_s") if alike else None
+
+
+def _with_mfu(row: Row, rate: Any) -> Row:
+    if not rate or row["mfu"] is not None or row["achieved_tflops"] is None:
+        return row
+    warnings = [warning for warning in row["warnings"] if not warning.startswith("mfu:")]
+    return {**row, "mfu": 1e12 * row["achieved_tflops"] / rate, "warnings": warnings}
 
 
 def _read_table(file: Path, words: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame | None:
@@ -181,8 +173,8 @@ def _notes(files: ResultFiles, metrics: Mapping[str, Any], diagnosis: Mapping[st
     if diagnosis is None:
         return
     for name in ("device", "dtype"):
-        here, there = metrics["model_info"][name], diagnosis.get(name, metrics["model_info"][name])
-        if here != there:
+        here, there = metrics["model_info"][name], diagnosis.get(name)
+        if there not in (here, None):
             yield f"{files.bottlenecks.name} was measured with {name} {there}, {files.metrics.name} with {here}: run step 03 again"
     if files.bottlenecks.stat().st_mtime < files.metrics.stat().st_mtime:
         yield f"{files.bottlenecks.name} is older than {files.metrics.name}: run step 03 again, {STEP_03}"
