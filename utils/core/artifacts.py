@@ -6,11 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,9 @@ SPARE_BYTES = 100 * 10**6
 """Disk to leave free: the results and the system need some too."""
 
 
-class _Below:
+def _below(path: str) -> Any:
     """A path below ``results_dir``."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __get__(self, files: ResultFiles, owner: object = None) -> Path:
-        return files.results_dir / self.path
+    return property(lambda files: files.results_dir / path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,26 +38,26 @@ class ResultFiles:
     metrics: Path
     detailed_metrics: Path
 
-    summary_report = _Below("baseline_summary_report.txt")
-    html_report = _Below("report.html")
-    predictions_dir = _Below("predictions")
-    plots_dir = _Below("plots")
-    comparison_plot = _Below("plots/batch_size_comparison.png")
-    heatmap_plot = _Below("plots/metrics_heatmap.png")
-    traces_dir = _Below("profiler_traces")
-    stacks = _Below("profiler_traces/stacks.txt")
-    operators = _Below("profiler_traces/operators.csv")
-    layers = _Below("profiler_traces/layers.csv")
-    kernels = _Below("profiler_traces/kernels.csv")
-    memory = _Below("profiler_traces/memory.csv")
-    flame_graph = _Below("profiler_traces/flamegraph.svg")
-    bottlenecks = _Below("bottlenecks.json")
-    ceilings = _Below("ceilings.json")
-    gpu_timeline = _Below("gpu_timeline.csv")
-    logs_dir = _Below("logs")
-    state_dir = _Below(".state")
+    summary_report = _below("baseline_summary_report.txt")
+    html_report = _below("report.html")
+    predictions_dir = _below("predictions")
+    plots_dir = _below("plots")
+    comparison_plot = _below("plots/batch_size_comparison.png")
+    heatmap_plot = _below("plots/metrics_heatmap.png")
+    traces_dir = _below("profiler_traces")
+    stacks = _below("profiler_traces/stacks.txt")
+    operators = _below("profiler_traces/operators.csv")
+    layers = _below("profiler_traces/layers.csv")
+    kernels = _below("profiler_traces/kernels.csv")
+    memory = _below("profiler_traces/memory.csv")
+    flame_graph = _below("profiler_traces/flamegraph.svg")
+    bottlenecks = _below("bottlenecks.json")
+    ceilings = _below("ceilings.json")
+    gpu_timeline = _below("gpu_timeline.csv")
+    logs_dir = _below("logs")
+    state_dir = _below(".state")
     """What the steps remember between runs: finished steps, the sweep's rows."""
-    lock = _Below(".state/lock")
+    lock = _below(".state/lock")
 
     @property
     def trace(self) -> Path:
@@ -81,33 +75,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
+        temporary.touch(exist_ok=False)
         yield temporary
-        # mkstemp makes private files; results are for every reader that the user's umask allows.
-        temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The error for a file or folder that cannot be written."""
-    return UserError(
-        f"Cannot write {path.name}: {error.strerror or error}.",
-        where=path,
-        fix="free disk space, make the folder writable, or choose another with --set output.results_dir=PATH",
-    )
+    fix = "free disk space, make the folder writable, or choose another with --set output.results_dir=PATH"
+    return UserError(f"Cannot write {path.name}: {error.strerror or error}.", where=path, fix=fix)
 
 
 def check_disk_space(folder: Path, needed_bytes: int, what: str, *, fix: str, kind: type[UserError] = UserError) -> None:
@@ -122,13 +108,6 @@ def check_disk_space(folder: Path, needed_bytes: int, what: str, *, fix: str, ki
         )
 
 
-@cache
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
@@ -137,35 +116,32 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, payload: dict[str, Any], *, schema: Path | None = None) -> None:
     """Write JSON atomically, after checking it against ``schema``. NaN and infinity are refused."""
-    if schema is not None:
-        jsonschema.validate(payload, json.loads(schema.read_text(encoding="utf-8")))
+    _validate(payload, schema)
     write_text(path, json.dumps(payload, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> dict[str, Any]:
     """Read a JSON file and check it against ``schema``.
 
-    Args:
-        made_by: the command that makes the file, named when it is missing.
-
     Raises:
-        UserError: missing, no JSON, or not what the schema says.
+        UserError: missing, no JSON, or not what the schema says; names ``made_by``, the command that makes the file.
     """
     try:
-        payload = json.loads(path.read_text(encoding="utf-8"))
-        if schema is not None:
-            jsonschema.validate(payload, json.loads(schema.read_text(encoding="utf-8")))
+        payload: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _validate(payload, schema)
     except FileNotFoundError as error:
         raise UserError(f"{path.name} is not there.", where=path, fix=f"make it with: {made_by}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name} is not valid JSON: {error}.", where=path, fix=f"make it anew: {made_by}") from error
-    except jsonschema.ValidationError as error:
-        raise UserError(
-            f"{path.name} does not fit its schema at {error.json_path}: {error.message[:200]}.",
-            where=path,
-            fix=f"make it anew: {made_by}",
-        ) from error
-    return dict(payload)
+    except (ValueError, jsonschema.ValidationError) as error:
+        wrong = f"is not valid JSON: {error}"
+        if isinstance(error, jsonschema.ValidationError):
+            wrong = f"does not fit its schema at {error.json_path}: {error.message[:200]}"
+        raise UserError(f"{path.name} {wrong}.", where=path, fix=f"make it anew: {made_by}") from error
+    return payload
+
+
+def _validate(payload: Any, schema: Path | None) -> None:
+    if schema is not None:
+        jsonschema.validate(payload, json.loads(schema.read_text(encoding="utf-8")))
 
 
 def sha256_file(path: Path) -> str:

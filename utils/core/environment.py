@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.process import usable_cores
@@ -25,17 +26,12 @@ DRIVER_SETTINGS: dict[str, tuple[str, tuple[int, ...], float | None]] = {  # NVM
     "persistence_mode": ("nvmlDeviceGetPersistenceMode", (), 1),
     "ecc_mode": ("nvmlDeviceGetEccMode", (), 1),
 }
-VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE")
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
+             "NVIDIA_TF32_OVERRIDE")
 
 
 def environment_record(device: str) -> dict[str, Any]:
-    """Hardware, libraries, precision flags and thread counts, as JSON values. Imports torch.
-
-    Args:
-        device: the device that the model is on, for example ``cuda:0``.
-    """
-    import torch
-
+    """Hardware, libraries, precision flags and thread counts, as JSON values; ``device`` is the model's: ``cpu``, ``cuda:0``."""
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -87,12 +83,10 @@ def _cpu_name() -> str:
 
 
 def _gpu_record(device: str) -> dict[str, Any] | None:
-    import torch
-
     if not device.startswith("cuda"):
         return None
     properties = torch.cuda.get_device_properties(device)
-    uuid = f"GPU-{properties.uuid}" if hasattr(properties, "uuid") else None
+    uuid = f"GPU-{properties.uuid}"
     return {
         "name": properties.name,
         "uuid": uuid,
@@ -103,7 +97,7 @@ def _gpu_record(device: str) -> dict[str, Any] | None:
     }
 
 
-def driver_record(uuid: str | None, nvml: Any = None) -> dict[str, Any]:
+def driver_record(uuid: str, nvml: Any = None) -> dict[str, Any]:
     """What the driver says of how the GPU is set: what may differ between two machines with the same card.
 
     Every value None where NVML, the device or the function is not there. ``nvml`` is for tests.
@@ -112,13 +106,12 @@ def driver_record(uuid: str | None, nvml: Any = None) -> dict[str, Any]:
         nvml = nvml or importlib.import_module("pynvml")
         nvml.nvmlInit()
         handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
-    except (ImportError, TypeError, getattr(nvml, "NVMLError", ImportError)):
+    except (ImportError, getattr(nvml, "NVMLError", ImportError)):
         return dict.fromkeys(DRIVER_SETTINGS)
 
     def read(function: str, arguments: tuple[int, ...], scale: float | None) -> Any:
-        device = () if function == "nvmlSystemGetDriverVersion" else (handle,)
         try:
-            value = getattr(nvml, function)(*device, *arguments)
+            value = getattr(nvml, function)(*([] if scale is None else [handle]), *arguments)
         except (nvml.NVMLError, AttributeError):
             return None
         value = value[0] if isinstance(value, (list, tuple)) else value
