@@ -22,8 +22,8 @@ from torch.utils.flop_counter import flop_registry
 Shapes = tuple[tuple[int, ...], ...]
 
 PER_OUTPUT_ELEMENT = {
-    **dict.fromkeys(("add", "sub", "rsub", "mul", "div", "neg", "abs", "reciprocal", "sqrt", "rsqrt", "pow", "exp", "log",
-                     "sin", "cos", "tanh", "erf", "relu", "maximum", "minimum", "clamp", "clamp_min"), 1),
+    **dict.fromkeys(("add sub rsub mul div neg abs reciprocal sqrt rsqrt pow exp log sin cos tanh erf relu maximum minimum clamp "
+                     "clamp_min").split(), 1),
     "addcmul": 2,
     "lerp": 3,  # subtract, multiply, add
     "sigmoid": 4,  # negate, exponential, add, reciprocal
@@ -33,44 +33,37 @@ PER_OUTPUT_ELEMENT = {
 """FLOPs for each element of the output."""
 
 PER_INPUT_ELEMENT = {
-    **dict.fromkeys(("sum", "mean", "prod", "max", "min", "amax", "amin", "argmax", "argmin", "cumsum"), 1),
+    **dict.fromkeys("sum mean prod max min amax amin argmax argmin cumsum".split(), 1),
     "var": 4,  # sum, subtract, square, sum
     "linalg_vector_norm": 2,  # square, sum
-    "_softmax": 5,  # maximum, subtract, exponential, sum, divide
-    "_log_softmax": 5,
-    "_safe_softmax": 5,
+    **dict.fromkeys("_softmax _log_softmax _safe_softmax".split(), 5),  # maximum, subtract, exponential, sum, divide
     "native_layer_norm": 7,  # sum, subtract, square, sum, scale, weight, bias
     "_fused_rms_norm": 4,  # square, sum, scale, weight
 }
 """FLOPs for each element of the first input."""
 
 NO_FLOPS = frozenset((
-    "copy_", "clone", "_to_copy", "cat", "stack", "embedding", "index", "index_select", "gather",
-    "slice_scatter", "select_scatter", "masked_fill", "where", "fill", "zero", "zeros", "zeros_like", "ones",
-    "ones_like", "full", "full_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided",
-    "empty", "empty_like", "empty_strided", "arange", "scalar_tensor", "lift_fresh", "eq", "ne", "lt", "le",
-    "gt", "ge", "logical_and", "logical_or", "logical_not", "logical_xor", "bitwise_and", "bitwise_or",
-    "bitwise_not", "bitwise_xor", "any", "all", "isin", "isnan", "isinf", "constant_pad_nd", "repeat", "tril",
-    "triu", "_local_scalar_dense", "resize_", "flip", "roll", "detach", "squeeze", "unsqueeze", "transpose",
-    "t", "as_strided", "repeat_interleave", "nonzero", "scatter", "index_put",
-))
+    "copy_ clone _to_copy cat stack embedding index index_select gather slice_scatter select_scatter masked_fill where fill zero "
+    "zeros zeros_like ones ones_like full full_like new_zeros new_ones new_full new_empty new_empty_strided empty empty_like "
+    "empty_strided arange scalar_tensor lift_fresh eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and "
+    "bitwise_or bitwise_not bitwise_xor any all isin isnan isinf constant_pad_nd repeat tril triu _local_scalar_dense resize_ flip "
+    "roll detach squeeze unsqueeze transpose t as_strided repeat_interleave nonzero scatter index_put"
+).split())
 """Operators that move, compare or make values but compute none."""
 
 LOOKUPS = frozenset(("embedding", "index", "index_select", "gather"))
 """Operators that read no more of their first input than they put out."""
 
 NO_BYTES = frozenset((
-    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "detach_", "squeeze_",
-    "unsqueeze_", "transpose_", "t_", "as_strided_",
-))
+    "empty empty_like empty_strided new_empty new_empty_strided resize_ detach_ squeeze_ unsqueeze_ transpose_ t_ as_strided_"
+).split())
 """Operators that only allocate, or that change how a tensor is looked at in place."""
 
 WRITE_ONLY = frozenset(("copy_", "fill_", "zero_"))
 """In-place operators that do not read what they overwrite."""
 
-FORWARD_ATTENTION = frozenset((
-    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_fused_attention_overrideable",
-    "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+FORWARD_ATTENTION = frozenset(f"_scaled_dot_product_{kernel}" for kernel in (
+    "flash_attention_for_cpu", "fused_attention_overrideable", "flash_attention", "efficient_attention", "cudnn_attention",
 ))
 """Heads are in the second dimension. All have one formula here: the registry's own count a causal square whole and refuse
 grouped heads before torch 2.12, and it has none for the first two."""
@@ -168,42 +161,35 @@ def count_flops(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
     if bare in FORWARD_ATTENTION or "flash_attn" in func._schema.name:
         names = [argument.name for argument in func._schema.arguments]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        return _attention_flops(given) if bare in FORWARD_ATTENTION else _flash_attn_flops(given)
+        return _attention_flops(given)
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out))
     if bare in NO_FLOPS or _is_view(func, args, kwargs, out):
         return 0
-    if bare in PER_OUTPUT_ELEMENT:
-        return PER_OUTPUT_ELEMENT[bare] * sum(tensor.numel() for tensor in _tensors(out) if tensor.is_floating_point())
-    if bare in PER_INPUT_ELEMENT and args and isinstance(args[0], torch.Tensor):
-        return PER_INPUT_ELEMENT[bare] * args[0].numel() if args[0].is_floating_point() else 0
-    return None
-
-
-def _attention_flops(given: dict[str, Any]) -> int:
-    """FLOPs of PyTorch's fused forward; key-value heads count as often as they are used."""
-    (batch, heads, queries, width), value = given["query"].shape, given["value"].shape
-    pairs = batch * heads * _pairs(queries, value[-2], causal=given.get("is_causal", False))
-    return int(2 * pairs * (width + value[-1]))
-
-
-def _pairs(queries: int, keys: int, *, causal: bool) -> int:
-    """Pairs of query and key that a fused kernel computes."""
-    return queries * (queries + 1) // 2 if causal and queries == keys else queries * keys
-
-
-def _flash_attn_flops(given: dict[str, Any]) -> int | None:
-    """FLOPs of the flash-attn package's forward: batch x length x heads x width, or sequences end to end without padding."""
-    if not {"q", "k", "v"} <= given.keys():
+    factor, counted = PER_OUTPUT_ELEMENT.get(bare), _tensors(out)
+    if factor is None:
+        factor, counted = PER_INPUT_ELEMENT.get(bare), [value for value in args[:1] if isinstance(value, torch.Tensor)]
+    if factor is None or not counted:
         return None
-    (*_, heads, width), value_width = given["q"].shape, given["v"].shape[-1]
-    causal = given.get("causal", False)
-    if "cu_seqlens_q" in given:  # where each sequence begins, and where the last one ends
-        lengths = zip(*(given[f"cu_seqlens_{which}"].diff().tolist() for which in "qk"), strict=True)
-        pairs = sum(_pairs(queries, keys, causal=causal) for queries, keys in lengths)
+    return factor * sum(tensor.numel() for tensor in counted if tensor.is_floating_point())
+
+
+def _attention_flops(given: dict[str, Any]) -> int | None:
+    """FLOPs of a fused forward; key-value heads count as often as they are used. None for flash-attn's other operators."""
+    if "query" in given:  # PyTorch's: batch x heads x length x width
+        batch, heads, queries, width = given["query"].shape
+        lengths, values = [(queries, given["value"].shape[-2])] * batch, given["value"]
+    elif {"q", "k", "v"} <= given.keys():  # flash-attn's: batch x length x heads x width, or sequences end to end without padding
+        (*_, heads, width), values = given["q"].shape, given["v"]
+        if "cu_seqlens_q" in given:  # where each sequence begins, and where the last one ends
+            lengths = list(zip(*(given[f"cu_seqlens_{which}"].diff().tolist() for which in "qk"), strict=True))
+        else:
+            lengths = [(given["q"].shape[1], given["k"].shape[1])] * given["q"].shape[0]
     else:
-        pairs = given["q"].shape[0] * _pairs(given["q"].shape[1], given["k"].shape[1], causal=causal)
-    return int(2 * pairs * heads * (width + value_width))
+        return None
+    causal = given.get("is_causal", given.get("causal", False))
+    pairs = sum(q * (q + 1) // 2 if causal and q == k else q * k for q, k in lengths)
+    return int(2 * pairs * heads * (width + values.shape[-1]))
 
 
 def count_bytes(func: Any, args: Any, kwargs: Any, out: Any) -> int:
@@ -222,14 +208,9 @@ def count_bytes(func: Any, args: Any, kwargs: Any, out: Any) -> int:
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:
-    """Bytes of the elements that are really there: an expanded dimension counts once.
-
-    Other layouts than strided count their dense size.
-    """
-    if tensor.layout != torch.strided:
+    """Bytes of the elements that are really there: an expanded dimension counts once. Other layouts count their dense size."""
+    if tensor.layout != torch.strided or tensor.numel() == 0:
         return tensor.numel() * tensor.element_size()
-    if tensor.numel() == 0:
-        return 0
     sizes = (size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride != 0)
     return math.prod(sizes) * tensor.element_size()
 

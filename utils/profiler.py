@@ -136,17 +136,17 @@ class InferenceProfiler:
                 monitor.mark(step="warm-up")
                 self._warm_up(texts, unfinished, settings, expected)
                 on_event("Warmup complete!")
-            for trial in state.trials:
-                if not trial.finished(settings):
-                    if trial.runs:
-                        trial.warnings.append(f"resumed: runs 1 to {len(trial.runs)} were measured by an earlier process")
-                    on_event(f"Profiling batch size: {trial.batch_size}")
+            for trial in (trial for trial in state.trials if not trial.finished(settings)):
+                if trial.runs:
+                    trial.warnings.append(f"resumed: runs 1 to {len(trial.runs)} were measured by an earlier process")
+                on_event(f"Profiling batch size: {trial.batch_size}")
             run_rounds(state, settings, measure, after_round)
             for trial in state.trials if self._cuda and monitor.reason is None else ():
                 shortest_s = min((run.seconds for run in trial.runs), default=math.inf)
                 if trial.status == "ok" and trial.window is None and shortest_s < settings.min_window_seconds:
                     monitor.mark(step="window", batch_size=trial.batch_size)
-                    self._measure_window(trial, _enough(texts, trial), settings, math.ceil(settings.min_window_seconds / shortest_s))
+                    repeats = math.ceil(settings.min_window_seconds / shortest_s)
+                    self._measure_window(trial, _enough(texts, trial), settings.max_length, repeats)
                     monitor.mark()
             after_round(state)
         for trial in state.trials:
@@ -199,15 +199,15 @@ class InferenceProfiler:
         elif flipped := _flipped(answers, expected):
             trial.warnings.append(f"outputs: {flipped} labels of timed runs differ from untimed ones, by rounding alone")
 
-    def _measure_window(self, trial: Trial, texts: list[str], settings: SweepSettings, repeats: int) -> None:
+    def _measure_window(self, trial: Trial, texts: list[str], max_length: int, repeats: int) -> None:
         """Runs back to back, long enough for what NVML averages; their times are in no other figure."""
         works = [self._prepare(len(texts), trial.batch_size) for _ in range(repeats)]
         what = "gpu_util, gpu_power, energy: out of memory in their window"
         with _memory_may_end(lambda why: trial.warnings.append(f"{what}: {why}")):
-            self._run_once(texts, trial.batch_size, settings.max_length)  # a resumed sweep may have no warm shape yet
+            self._run_once(texts, trial.batch_size, max_length)  # a resumed sweep may have no warm shape yet
             with self.collector.measure(trial.batch_size, repeats * len(texts)) as measurement:
                 for work in works:
-                    self._timed_run(texts, trial.batch_size, settings.max_length, work)
+                    self._timed_run(texts, trial.batch_size, max_length, work)
             trial.window = measurement.run
 
     def _prepare(self, rows: int, batch_size: int) -> _Work:
