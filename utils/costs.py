@@ -21,49 +21,43 @@ from torch.utils.flop_counter import flop_registry
 
 Shapes = tuple[tuple[int, ...], ...]
 
-PER_OUTPUT_ELEMENT = {
-    **dict.fromkeys(("add sub rsub mul div neg abs reciprocal sqrt rsqrt pow exp log sin cos tanh erf relu maximum minimum clamp "
-                     "clamp_min").split(), 1),
+
+def _flops(by_names: dict[str, int]) -> dict[str, int]:
+    """From several names to a number to one name to a number."""
+    return {name: flops for names, flops in by_names.items() for name in names.split()}
+
+
+PER_OUTPUT_ELEMENT = _flops({
+    "add sub rsub mul div neg abs reciprocal sqrt rsqrt pow exp log sin cos tanh erf relu maximum minimum clamp clamp_min": 1,
     "addcmul": 2,
     "lerp": 3,  # subtract, multiply, add
     "sigmoid": 4,  # negate, exponential, add, reciprocal
     "silu": 4,  # negate, exponential, add, divide
     "gelu": 5,  # scale, error function, add, multiply, halve
-}
-"""FLOPs for each element of the output."""
-
-PER_INPUT_ELEMENT = {
-    **dict.fromkeys("sum mean prod max min amax amin argmax argmin cumsum".split(), 1),
+})
+PER_INPUT_ELEMENT = _flops({  # of the first input
+    "sum mean prod max min amax amin argmax argmin cumsum": 1,
     "var": 4,  # sum, subtract, square, sum
     "linalg_vector_norm": 2,  # square, sum
-    **dict.fromkeys("_softmax _log_softmax _safe_softmax".split(), 5),  # maximum, subtract, exponential, sum, divide
+    "_softmax _log_softmax _safe_softmax": 5,  # maximum, subtract, exponential, sum, divide
     "native_layer_norm": 7,  # sum, subtract, square, sum, scale, weight, bias
     "_fused_rms_norm": 4,  # square, sum, scale, weight
-}
-"""FLOPs for each element of the first input."""
-
-NO_FLOPS = frozenset((
+})
+NO_FLOPS = _flops({  # they move, compare or make values but compute none
     "copy_ clone _to_copy cat stack embedding index index_select gather slice_scatter select_scatter masked_fill where fill zero "
     "zeros zeros_like ones ones_like full full_like new_zeros new_ones new_full new_empty new_empty_strided empty empty_like "
     "empty_strided arange scalar_tensor lift_fresh eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and "
     "bitwise_or bitwise_not bitwise_xor any all isin isnan isinf constant_pad_nd repeat tril triu _local_scalar_dense resize_ flip "
-    "roll detach squeeze unsqueeze transpose t as_strided repeat_interleave nonzero scatter index_put"
-).split())
-"""Operators that move, compare or make values but compute none."""
-
-LOOKUPS = frozenset(("embedding", "index", "index_select", "gather"))
-"""Operators that read no more of their first input than they put out."""
-
-NO_BYTES = frozenset((
-    "empty empty_like empty_strided new_empty new_empty_strided resize_ detach_ squeeze_ unsqueeze_ transpose_ t_ as_strided_"
-).split())
-"""Operators that only allocate, or that change how a tensor is looked at in place."""
-
-WRITE_ONLY = frozenset(("copy_", "fill_", "zero_"))
-"""In-place operators that do not read what they overwrite."""
-
+    "roll detach squeeze unsqueeze transpose t as_strided repeat_interleave nonzero scatter index_put": 0,
+})
+LOOKUPS = frozenset(("embedding", "index", "index_select", "gather"))  # read no more of their first input than they put out
+NO_BYTES = frozenset((  # they only allocate, or change in place how a tensor is looked at
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "detach_", "squeeze_", "unsqueeze_",
+    "transpose_", "t_", "as_strided_",
+))
+WRITE_ONLY = frozenset(("copy_", "fill_", "zero_"))  # in place, without reading what they overwrite
 FORWARD_ATTENTION = frozenset(f"_scaled_dot_product_{kernel}" for kernel in (
-    "flash_attention_for_cpu", "fused_attention_overrideable", "flash_attention", "efficient_attention", "cudnn_attention",
+    "flash_attention_for_cpu", "fused_attention_overrideable", "flash_attention", "efficient_attention", "cudnn_attention"
 ))
 """Heads are in the second dimension. All have one formula here: the registry's own count a causal square whole and refuse
 grouped heads before torch 2.12, and it has none for the first two."""
@@ -75,7 +69,6 @@ CATEGORIES = (
     ("copy", ("copy_", "clone", "_to_copy", "cat", "stack", "fill_", "zero_", "fill", *LOOKUPS)),
     ("element-wise", (*PER_OUTPUT_ELEMENT, "where", "masked_fill")),
 )
-OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +87,7 @@ class CostCounter(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
 
     def __init__(self) -> None:
         super().__init__()
-        self._totals: dict[tuple[str, Shapes], list[Any]] = {}
+        self.totals: dict[tuple[str, Shapes], list[Any]] = {}  # calls, FLOPs, bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -105,28 +98,24 @@ class CostCounter(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
             if result is not NotImplemented:
                 return result
         out = func(*args, **kwargs)
-        name, shapes = func._schema.name, tensor_shapes((*args, *kwargs.values()))
-        total = self._totals.setdefault((name, shapes), [0, 0, 0])
+        # Of tensors with at least one dimension that are arguments themselves, as the profiler records them.
+        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim())
+        total = self.totals.setdefault((func._schema.name, tuple(tuple(tensor.shape) for tensor in tensors)), [0, 0, 0])
         flops = count_flops(func, args, kwargs, out)
         total[0] += 1
         total[1] = None if flops is None or total[1] is None else total[1] + flops
         total[2] += count_bytes(func, args, kwargs, out)
         return out
 
-    @property
-    def costs(self) -> tuple[OperatorCost, ...]:
-        """One record for each operator and set of shapes, in order of first call."""
-        return tuple(
-            OperatorCost(name=name, input_shapes=shapes, calls=calls, flops=flops, bytes_moved=moved)
-            for (name, shapes), (calls, flops, moved) in self._totals.items()
-        )
-
 
 def count(run: Callable[[], object]) -> tuple[OperatorCost, ...]:
-    """The costs of one call of ``run``."""
+    """The costs of one call of ``run``: one record for each operator and set of shapes, in order of first call."""
     with torch.inference_mode(), CostCounter() as counter:
         run()
-    return counter.costs
+    return tuple(
+        OperatorCost(name=name, input_shapes=shapes, calls=calls, flops=flops, bytes_moved=moved)
+        for (name, shapes), (calls, flops, moved) in counter.totals.items()
+    )
 
 
 def plain_name(name: str) -> str:
@@ -141,12 +130,7 @@ def category(name: str) -> str:
     bare = plain_name(name)
     if "attention" in bare or "flash_attn" in name:
         return "attention"
-    return next((kind for kind, names in CATEGORIES if bare in names), OTHER)
-
-
-def tensor_shapes(values: Iterable[Any]) -> Shapes:
-    """Shapes of the tensors with at least one dimension that are arguments themselves, as the profiler records them."""
-    return tuple(tuple(value.shape) for value in values if isinstance(value, torch.Tensor) and value.dim())
+    return next((kind for kind, names in CATEGORIES if bare in names), "other")
 
 
 def show_shapes(shapes: Shapes) -> str:

@@ -127,8 +127,8 @@ class GpuMonitor:
         if (device := self._device) is None:
             return
         window = Window(
-            interval_s=self._interval_s, power_source=device.power_source, buffered=dict.fromkeys(BUFFERS, ()),
-            num_processes=device.read("num_processes"), counter_j=device.read("energy_j"), system_s=time.time() - time.perf_counter(),
+            interval_s=self._interval_s, system_s=time.time() - time.perf_counter(), power_source=device.power_source,
+            buffered=dict.fromkeys(BUFFERS, ()), num_processes=device.read("num_processes"), counter_j=device.read("energy_j"),
         )
         with self._lock:
             self._window, window.start_s = window, time.perf_counter()

@@ -180,8 +180,7 @@ def timeline_row(sample: Sample, since_s: float, labels: Mapping[str, Any]) -> d
 def write_timeline(path: Path, rows: Iterable[Mapping[str, Any]], *, append: bool = False) -> None:
     """Write CSV: a run's first rows whole or not at all, later ones with ``append`` at the end of the file.
 
-    Raises:
-        UserError: the file cannot be written.
+    Raises UserError: the file cannot be written.
     """
     append = append and path.exists()
     try:

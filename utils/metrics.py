@@ -65,8 +65,7 @@ class MetricsCollector:
     def end_measurement(self, measurement: Measurement, batch_size: int, num_samples: int) -> BatchSizeRecord:
         """Stop the clock, once the device has finished, and read what else there is to read.
 
-        Raises:
-            UserError: a batch size or a number of samples below 1.
+        Raises UserError: a batch size or a number of samples below 1.
         """
         self.synchronize()
         seconds = (time.perf_counter_ns() - measurement.started_ns) / 1e9

@@ -6,8 +6,6 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -73,9 +71,7 @@ class LoadedModel:
 def load_model(config: Config) -> LoadedModel:
     """Load what the config names, ready to classify.
 
-    Raises:
-        ModelError: not there, no sequence classifier, not loadable, or the device is absent.
-        UserError: the hub's failures.
+    Raises ModelError: not there, no sequence classifier, not loadable, or the device is absent; UserError: the hub's failures.
     """
     settings = config.model
     started = time.perf_counter()
@@ -83,12 +79,15 @@ def load_model(config: Config) -> LoadedModel:
     device = resolve_device(settings.device)
     _check_attention(settings)
     source, dummy = locate(config), settings.load_format == "dummy"
+    log: Any = transformers_logging  # its functions have no types
+    log.set_verbosity_error()  # what it reports of keys we check and say ourselves
+    if not sys.stderr.isatty():
+        log.disable_progress_bar()
     stamps = [time.perf_counter()]
-    with _quiet():
-        tokenizer = load_tokenizer(config, source)
-        stamps.append(time.perf_counter())
-        model = _build_dummy(settings, source, device) if dummy else _load_weights(settings, source)
-        stamps.append(time.perf_counter())
+    tokenizer = load_tokenizer(config, source)
+    stamps.append(time.perf_counter())
+    model = _build_dummy(settings, source, device) if dummy else _load_weights(settings, source)
+    stamps.append(time.perf_counter())
     with loading("model", source.base):
         model = model.to(device)
         if device.type == "cuda":
@@ -98,7 +97,16 @@ def load_model(config: Config) -> LoadedModel:
     times = {part: end - begin for part, (begin, end) in zip(LOAD_PARTS, pairwise(stamps), strict=True)}
     times["total_s"] = time.perf_counter() - started
     logger.info("loaded %s: %s", source.base, times)
-    info = _describe(model, settings, source, device, times)
+    total, trainable = model.num_parameters(), model.num_parameters(only_trainable=True)
+    info = ModelInfo(
+        model_type=model.config.model_type, name=settings.name if source.adapter is None else source.base.name,
+        revision=source.base.revision, adapter=source.adapter_name,
+        total_params=total, trainable_params=trainable, non_trainable_params=total - trainable,
+        total_size_mb=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
+        weights="dummy" if dummy else "pretrained", dtype=settings.dtype, device=str(device),
+        attn_implementation=model.config._attn_implementation, num_labels=model.config.num_labels,
+        max_position_embeddings=_max_positions(model), load_times=times,
+    )
     return LoadedModel(model=model, tokenizer=tokenizer, info=info, device=device)
 
 
@@ -108,12 +116,11 @@ def load_model_and_tokenizer(
     """The model and tokenizer alone; ``model_settings`` are further settings of the config's ``model`` section."""
     settings = {"name": model_name, "device": str(device), "dtype": str(dtype).removeprefix("torch."), **model_settings}
     try:
-        checked = ModelConfig.model_validate(settings)
+        loaded = load_model(Config(model=ModelConfig.model_validate(settings)))
     except ValidationError as error:
         wrong = "; ".join(f"{e['loc'][0]} cannot be {e['input']!r}: {e['msg']}" for e in error.errors())
         known = ", ".join(ModelConfig.model_fields)
         raise ConfigError(wrong, where="load_model_and_tokenizer", fix=f"settings are: {known}") from error
-    loaded = load_model(Config(model=checked))
     return loaded.model, loaded.tokenizer
 
 
@@ -133,8 +140,7 @@ def model_summary_lines(info: ModelInfo) -> list[str]:
 def check_max_length(max_length: int, model: Any) -> None:
     """Refuse texts longer than the model has positions for; a model that does not say how many takes all.
 
-    Raises:
-        ModelError: too long, or no token at all.
+    Raises ModelError: too long, or no token at all.
     """
     limit = _max_positions(model)
     if max_length < 1 or limit is not None and max_length > limit:
@@ -173,8 +179,7 @@ def check_batching(loaded: LoadedModel, texts: list[str], max_length: int) -> tu
     Labels must be equal too, except where the two best lie closer together than that rounding. Returns the labels, and the
     largest difference of a logit.
 
-    Raises:
-        RuntimeError: they differ, so padding or the attention mask is not honoured.
+    Raises RuntimeError: they differ, so padding or the attention mask is not honoured.
     """
     alone = torch.cat([classify(loaded, [text], max_length) for text in texts])
     together = classify(loaded, texts, max_length)
@@ -200,17 +205,14 @@ def _check_attention(settings: ModelConfig) -> None:
 
 def load_tokenizer(config: Config, source: Source) -> Any:
     """The tokenizer alone: the one that is set, the adapter's, the model's, or for a bare architecture the embedded one."""
-    wanted = config.model.tokenizer
-    folder = Path(source.base.name)
+    folder, place = Path(source.base.name), source.base
     bare = folder.is_dir() and not any(folder.glob("tokenizer*"))
-    if wanted:
-        place = place_of(config, wanted, None, "tokenizer")
+    if config.model.tokenizer:
+        place = place_of(config, config.model.tokenizer, None, "tokenizer")
     elif source.adapter is not None and (source.adapter / "tokenizer_config.json").is_file():
         place = Place(name=str(source.adapter))
     elif folder.is_file() or bare and config.model.load_format == "dummy":
         place = Place(name=str(embedded_folder(config)))
-    else:
-        place = source.base
     with loading("tokenizer", place):
         return AutoTokenizer.from_pretrained(**place.arguments, trust_remote_code=config.model.trust_remote_code)
 
@@ -235,7 +237,7 @@ def _load_weights(settings: ModelConfig, source: Source) -> Any:
     labels: dict[str, Any] = {"num_labels": head[1]} if head and head[1] != architecture.num_labels else {}
     with loading("model", source.base):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            **source.base.arguments, **labels, **_options(settings), use_safetensors=True, output_loading_info=True,
+            **source.base.arguments, **labels, **_options(settings), use_safetensors=True, output_loading_info=True
         )
     missing = sorted(set(report["missing_keys"]) - (head[0] if head else set()))
     if missing:
@@ -271,11 +273,10 @@ def _make_ready(model: Any, tokenizer: Any, base: Place) -> None:
     """Padding on the right with a token that both sides know, no key-value cache, evaluation mode."""
     if tokenizer.pad_token_id is None:
         known = model.config.pad_token_id
-        token = tokenizer.convert_ids_to_tokens(known) if known is not None else tokenizer.eos_token
-        if token is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known) if known is not None else tokenizer.eos_token
+        if tokenizer.pad_token is None:
             fix = "set pad_token in its tokenizer_config.json"
             raise ModelError("The tokenizer has no token to pad with.", where=base, fix=fix)
-        tokenizer.pad_token = token
     tokenizer.padding_side = "right"
     rows, highest = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values())
     if highest >= rows:
@@ -284,32 +285,3 @@ def _make_ready(model: Any, tokenizer: Any, base: Place) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
     model.eval()
-
-
-def _describe(model: Any, settings: ModelConfig, source: Source, device: torch.device, times: dict[str, float]) -> ModelInfo:
-    total, trainable = model.num_parameters(), model.num_parameters(only_trainable=True)
-    return ModelInfo(
-        model_type=model.config.model_type, name=settings.name if source.adapter is None else source.base.name,
-        revision=source.base.revision, adapter=source.adapter_name,
-        total_params=total, trainable_params=trainable, non_trainable_params=total - trainable,
-        total_size_mb=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
-        weights="dummy" if settings.load_format == "dummy" else "pretrained", dtype=settings.dtype, device=str(device),
-        attn_implementation=model.config._attn_implementation, num_labels=model.config.num_labels,
-        max_position_embeddings=_max_positions(model), load_times=times,
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars where nobody watches, no transformers' report of keys: we check those and say so ourselves."""
-    log: Any = transformers_logging  # its functions have no types
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled() and not sys.stderr.isatty()
-    log.set_verbosity_error()
-    if bars:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()

@@ -6,7 +6,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
@@ -25,8 +25,7 @@ from utils.records import BatchSizeRecord
 from utils.statistics import PROCESS_SPREAD
 from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
 
-SAME_BATCH = 0.1
-"""The share of ``LOGIT_TOLERANCE`` for one batch run twice: the same kernels sum in the same order, or nearly so."""
+SAME_BATCH = 0.1  # share of LOGIT_TOLERANCE for one batch run twice: the same kernels sum in the same order, or nearly so
 
 
 @dataclass(kw_only=True, slots=True)
@@ -99,8 +98,7 @@ class InferenceProfiler:
 
         ``settings`` are further fields of ``SweepSettings``: ``num_warmup_runs``, ``seed``, ``target_relative_ci``, ...
 
-        Raises:
-            UserError: no texts, or impossible numbers.
+        Raises UserError: no texts, or impossible numbers.
         """
         state = new_state(len(texts), batch_sizes)
         how = SweepSettings(num_runs=num_runs, max_length=max_length, **settings)
@@ -113,8 +111,7 @@ class InferenceProfiler:
     ) -> None:
         """Measure what ``state`` lacks; ``after_round`` may keep it, so that a sweep that is cut can go on.
 
-        Raises:
-            UserError: no run is asked for, or texts longer than the model has positions for.
+        Raises UserError: no run is asked for, or texts longer than the model has positions for.
         """
         if settings.num_runs < 1:
             fix = "at least 1; 10 for a spread worth the name"
@@ -130,7 +127,10 @@ class InferenceProfiler:
         known = PROCESS_SPREAD.get(self.device.type) if settings.process_spread is None else settings.process_spread
         for trial in state.trials:
             trial.process_spread = known
-        with monitor.sampling(), _frozen_garbage():
+        with monitor.sampling(), ExitStack() as afterwards:
+            gc.collect()
+            gc.freeze()  # with all libraries loaded, the collection before each run would take 0.2 s
+            afterwards.callback(gc.unfreeze)
             if unfinished := [trial for trial in state.trials if not trial.finished(settings)]:
                 on_event(f"Warming up model ({settings.num_warmup_runs} iterations)...")
                 monitor.mark(step="warm-up")
@@ -289,17 +289,6 @@ def _memory_may_end(tell: Callable[[str], None]) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         tell(str(error).splitlines()[0])
-
-
-@contextmanager
-def _frozen_garbage() -> Iterator[None]:
-    """Leave what is there out of the collections before each run: with all libraries loaded one takes 0.2 s."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _enough(texts: Sequence[str], trial: Trial) -> list[str]:

@@ -6,28 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from utils import statistics
 from utils.gpu_timeline import GpuReadings
-from utils.statistics import (
-    MIN_LATENCIES,
-    MIN_RUNS,
-    Summary,
-    coefficient_of_variation,
-    effective_size,
-    instability,
-    mean_interval,
-    median_absolute_deviation,
-    median_interval,
-    next_process,
-    percentile,
-    summarise,
-)
+from utils.statistics import MIN_LATENCIES, MIN_RUNS, Summary, summarise
 
 PHASES = ("tokenize", "host_to_device", "forward", "device_to_host")
-PHASE_TOLERANCE = 0.03
-"""Share of the whole that the phases may leave unexplained."""
-WAITING_LIMIT = 0.05
-"""Share of its runnable time that the process may wait for a CPU: from there on the wait shows in the latency."""
+PHASE_TOLERANCE = 0.03  # share of the whole that the phases may leave unexplained
+WAITING_LIMIT = 0.05  # share of its runnable time that the process may wait for a CPU: from there on it shows in the latency
 SHARED = "shared: another process used this GPU"
+MEMORY = {  # MB, the most of all runs
+    "gpu_mem_used": "allocated_bytes", "gpu_mem_reserved": "reserved_bytes", "peak_gpu_mem": "peak_bytes",
+    "activations_mem": "activation_bytes", "cpu_mem_used": "resident_bytes", "cpu_mem_peak": "resident_peak_bytes",
+}
 STATUSES = ("ok", "oom", "not_tried", "wrong_outputs")
 """``not_tried``: a smaller batch did not fit. ``wrong_outputs``: timed answers differed from untimed ones; no figures."""
 
@@ -69,10 +59,6 @@ def _figure(unit: str, default: Summary | None = None) -> Any:
     return field(default=default, metadata={"unit": unit})
 
 
-def _spread(unit: str) -> Any:
-    return _figure(unit, Summary())
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchSizeRecord:
     """One row of ``detailed_metrics.csv``, each figure with its unit; the guide says how each is measured.
@@ -85,12 +71,12 @@ class BatchSizeRecord:
     status: str
     num_runs: int = field(metadata={"unit": "runs"})
     num_samples: int = field(metadata={"unit": "rows"})
-    latency_per_sample_ms: Summary = _spread("ms")
-    latency_per_batch_ms: Summary = _spread("ms")
-    latency_total_s: Summary = _spread("s")
-    throughput_samples_per_sec: Summary = _spread("samples/s")
-    throughput_batches_per_sec: Summary = _spread("batches/s")
-    throughput_tokens_per_sec: Summary = _spread("tokens/s")
+    latency_per_sample_ms: Summary = _figure("ms", Summary())
+    latency_per_batch_ms: Summary = _figure("ms", Summary())
+    latency_total_s: Summary = _figure("s", Summary())
+    throughput_samples_per_sec: Summary = _figure("samples/s", Summary())
+    throughput_batches_per_sec: Summary = _figure("batches/s", Summary())
+    throughput_tokens_per_sec: Summary = _figure("tokens/s", Summary())
     latency_per_batch_ms_p90: float | None = _figure("ms")
     latency_per_batch_ms_p95: float | None = _figure("ms")
     latency_per_batch_ms_p99: float | None = _figure("ms")
@@ -158,10 +144,9 @@ def summarise_runs(
     num_truncated: int | None = None, matmul_flops_per_s: float | None = None, disturbed: Sequence[str] = (),
     process_spread: float | None = 0.0, warnings: Sequence[str] = (),
 ) -> BatchSizeRecord:
-    """The row that runs at one batch size add up to.
+    """The row that runs at one batch size, at least one and in the order in which they were run, add up to.
 
     Args:
-        runs: in the order in which they were run; at least one.
         window: runs back to back, long enough for the GPU's readings; None takes them from ``runs``.
         flops_per_sample: executed FLOPs, padding included.
         matmul_flops_per_s: this machine's measured ceiling; MFU needs it.
@@ -172,13 +157,13 @@ def summarise_runs(
     rates, per_sample = [r.num_samples / r.seconds for r in runs], [1e3 * r.seconds / r.num_samples for r in runs]
     batches = [1e3 * sum(phases) for run in runs for phases in run.phase_seconds[: run.num_full_batches]]
     rate, sample = summarise(rates), summarise(per_sample)
-    low, high = _interval(rate.mean, mean_interval(rates), process_spread)
-    median_low, median_high = _interval(sample.median, median_interval(per_sample), process_spread)
+    low, high = _interval(rate.mean, statistics.mean_interval(rates), process_spread)
+    median_low, median_high = _interval(sample.median, statistics.median_interval(per_sample), process_spread)
     forward_s = sum(parts[PHASES.index("forward")] for run in runs for parts in run.phase_seconds)
     achieved = _ratio(flops_per_sample and flops_per_sample * sum(run.num_samples for run in runs), forward_s)
     waiting = _mean(run.cpu_wait_fraction for run in runs)
     seen, averaged = (runs, runs) if window is None else ((*runs, window), (window,))
-    reasons = (*instability(seconds), *_disturbances(seen, waiting), *disturbed)
+    reasons = (*statistics.instability(seconds), *_disturbances(seen, waiting), *disturbed)
     notes = {
         **_notes(runs, averaged, rates, len(batches)),
         "mfu: it needs the matrix-product ceiling, which step 03 measures: see bottlenecks.json": not matmul_flops_per_s,
@@ -195,25 +180,18 @@ def summarise_runs(
         throughput_samples_per_sec=rate,
         throughput_batches_per_sec=summarise([run.num_batches / run.seconds for run in runs]),
         throughput_tokens_per_sec=summarise([r.real_tokens / r.seconds for r in runs if r.real_tokens is not None]),
-        latency_per_batch_ms_p90=percentile(batches, 90),
-        latency_per_batch_ms_p95=percentile(batches, 95),
-        latency_per_batch_ms_p99=percentile(batches, 99),
-        latency_per_batch_ms_mad=median_absolute_deviation(batches),
+        **{f"latency_per_batch_ms_p{percent}": statistics.percentile(batches, percent) for percent in MIN_LATENCIES},
+        latency_per_batch_ms_mad=statistics.median_absolute_deviation(batches),
         latency_per_sample_ms_median_ci95_low=median_low, latency_per_sample_ms_median_ci95_high=median_high,
         latency_per_token_ms_mean=_mean(_ratio(1e3 * run.seconds, run.real_tokens) for run in runs),
         throughput_samples_per_sec_ci95_low=low, throughput_samples_per_sec_ci95_high=high,
         **_phase_means(runs),
-        gpu_mem_used=_largest_mb(run.allocated_bytes for run in runs),
-        gpu_mem_reserved=_largest_mb(run.reserved_bytes for run in runs),
-        peak_gpu_mem=_largest_mb(run.peak_bytes for run in runs),
-        activations_mem=_largest_mb(run.activation_bytes for run in runs),
+        **{name: _largest_mb(getattr(run, field_name) for run in runs) for name, field_name in MEMORY.items()},
         gpu_mem_device=_largest_mb(run.gpu.device_memory_bytes for run in seen),
         gpu_mem_other=_largest_mb(  # what PyTorch's allocator does not hold: CUDA's context, libraries, other processes
             run.gpu.device_memory_bytes - run.reserved_bytes for run in seen
             if run.gpu.device_memory_bytes is not None and run.reserved_bytes is not None
         ),
-        cpu_mem_used=_largest_mb(run.resident_bytes for run in runs),
-        cpu_mem_peak=_largest_mb(run.resident_peak_bytes for run in runs),
         gpu_util_pct_mean=_mean(run.gpu.util_pct_mean for run in averaged),
         gpu_power_w_mean=_mean(run.gpu.power_w_mean for run in averaged),
         energy_per_sample_j=_mean(_ratio(run.gpu.energy_j, run.num_samples) for run in averaged),
@@ -228,7 +206,7 @@ def summarise_runs(
         achieved_tflops=_ratio(achieved, 1e12),
         mfu=_ratio(achieved, matmul_flops_per_s),
         cpu_wait_fraction=waiting,
-        cv=coefficient_of_variation(seconds),
+        cv=statistics.coefficient_of_variation(seconds),
         stable=not reasons if len(runs) > 1 else None,
         warnings=tuple(dict.fromkeys((*warnings, *(text for text, holds in notes.items() if holds), *reasons))),
     )
@@ -240,13 +218,13 @@ def _interval(
     """Of another process's figure; of this process's own where nothing is known of others. No figure here is below 0."""
     if own is None or centre is None:
         return None, None
-    low, high = own if process_spread is None else next_process(centre, own, process_spread)
+    low, high = own if process_spread is None else statistics.next_process(centre, own, process_spread)
     return max(0.0, low), high
 
 
 def _notes(runs: Sequence[Run], averaged: Sequence[Run], rates: Sequence[float], latencies: int) -> dict[str, bool]:
     """Why figures are null, and what else a reader should know of them; each with whether it holds."""
-    count, worth, first = len(runs), effective_size(rates), runs[0]
+    count, worth, first = len(runs), statistics.effective_size(rates), runs[0]
     missing = 1 - sum(sum(map(sum, run.phase_seconds)) for run in runs) / sum(run.seconds for run in runs)
     return {
         **{f"latency_per_batch_ms_p{percent}: {latencies} latencies, it takes {needed} "

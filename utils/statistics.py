@@ -12,33 +12,22 @@ from scipy import stats
 
 Answer = Literal["same", "faster", "slower", "ambiguous"]
 
-MIN_LATENCIES = {90: 64, 95: 130, 99: 662}
-"""Fewest latencies from which a percentile is given. Source: MLPerf Inference rules, early stopping."""
-SPREAD_LIMIT = 0.10
-"""Standard deviation over mean from which a result is unstable. Source: pyperf's check."""
-EXTREME_LIMIT = 0.50
-"""Distance of the fastest or slowest run from the mean, over the mean. Source: pyperf's check."""
-IQR_LIMITS = ((0.25, "very wide"), (0.10, "wide"))
-"""IQR over median, worst first. Source: torch.utils.benchmark's warnings."""
-WINDOW_LIMIT = 0.10
-"""How far the means of three windows may lie apart. Source: perf_analyzer, which asks this of its last three windows."""
-DRIFT_LIMIT = 0.05
-"""Change from the first third to the last that is no chance: half of ``WINDOW_LIMIT``, for it has one direction."""
-OUTLIER_SHARE = 0.10
-"""Share of runs outside Tukey's fences from which they are no accident."""
-MIN_RUNS = 5
-"""Below this a spread says little about the next run."""
-SHORTEST_RUN_S = 1e-3
-"""Runs below this are too short to time. Source: pyperf's check of raw values."""
+MIN_LATENCIES = {90: 64, 95: 130, 99: 662}  # from which a percentile is given. Source: MLPerf Inference rules, early stopping
+SPREAD_LIMIT = 0.10  # standard deviation over mean from which a result is unstable. Source: pyperf's check
+EXTREME_LIMIT = 0.50  # distance of the fastest or slowest run from the mean, over the mean. Source: pyperf's check
+IQR_LIMITS = ((0.25, "very wide"), (0.10, "wide"))  # IQR over median, worst first. Source: torch.utils.benchmark's warnings
+WINDOW_LIMIT = 0.10  # how far the means of three windows may lie apart. Source: perf_analyzer, of its last three windows
+DRIFT_LIMIT = 0.05  # change from the first third to the last that is no chance: half of WINDOW_LIMIT, for it has one direction
+OUTLIER_SHARE = 0.10  # of runs outside Tukey's fences, from which they are no accident
+MIN_RUNS = 5  # below this a spread says little about the next run
+SHORTEST_RUN_S = 1e-3  # runs below this are too short to time. Source: pyperf's check of raw values
 CONFIDENCE = 0.95
-SAME_WITHIN = 0.01
-"""A ratio whose whole interval lies this close to 1 is no difference: less than what two processes differ by."""
+SAME_WITHIN = 0.01  # a ratio whose whole interval lies this close to 1 is no difference: less than what two processes differ by
+RESAMPLES = 2000  # of the bootstrap: the ends of a 95% interval then move by about a hundredth of its width
 PROCESS_SPREAD = {"cpu": 0.12}
 """Standard deviation over mean by which processes differ though each is steady (memory layout, placement of threads, and
 above all neighbours on the machine), by kind of device. Measured by ``benchmarks/repeatability.py``: 0.10, 0.15 and 0.08 with
 5, 10 and 8 processes on two virtual CPU cores of a shared host, 2026-11-24; pooled. No GPU was measured."""
-RESAMPLES = 2000
-"""Bootstrap resamples: the ends of a 95% interval then move by about a hundredth of its width."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,9 +45,8 @@ def summarise(values: Sequence[float]) -> Summary:
     """Mean, sample standard deviation (n - 1), extremes and median."""
     if not values:
         return Summary()
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    low, high, median = float(min(values)), float(max(values)), float(np.median(values))
-    return Summary(mean=float(np.mean(values)), std=std, min=low, max=high, median=median)
+    low, high, std = float(min(values)), float(max(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Summary(mean=float(np.mean(values)), std=std, min=low, max=high, median=float(np.median(values)))
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
@@ -148,8 +136,7 @@ def window_means(values: Sequence[float]) -> tuple[float, float, float] | None:
     """Means of the first, middle and last third; None for fewer than six values: single ones are no windows."""
     if len(values) < 6:
         return None
-    first, middle, last = (float(part.mean()) for part in np.array_split(values, 3))
-    return first, middle, last
+    return tuple(float(part.mean()) for part in np.array_split(values, 3))  # type: ignore[return-value]
 
 
 def drift(values: Sequence[float]) -> float | None:
@@ -186,11 +173,8 @@ def compare(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDEN
     if first.std() or second.std():
         between = stats.ttest_ind(second, first, equal_var=False).confidence_interval(confidence)
         low, high = float(np.exp(between.low)), float(np.exp(between.high))
-    answer: Answer = "ambiguous"
-    if low >= 1 - SAME_WITHIN and high <= 1 + SAME_WITHIN:
-        answer = "same"
-    elif low > 1 or high < 1:
-        answer = "slower" if low > 1 else "faster"
+    same = low >= 1 - SAME_WITHIN and high <= 1 + SAME_WITHIN
+    answer: Answer = "same" if same else "slower" if low > 1 else "faster" if high < 1 else "ambiguous"
     return Comparison(ratio=ratio, low=low, high=high, answer=answer)
 
 

@@ -13,8 +13,7 @@ from utils.core.errors import UserError
 from utils.records import BatchSizeRecord, Run, summarise_runs
 from utils.statistics import compare, mean_interval
 
-SAME_SAMPLE = 0.05
-"""Difference in tokens per second between samples that is worth a word: half of what perf_analyzer calls unstable."""
+SAME_SAMPLE = 0.05  # difference in tokens per second between samples worth a word: half of what perf_analyzer calls unstable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,11 +87,7 @@ class SweepState:
 
 
 def new_state(sample_size: int, batch_sizes: Sequence[int]) -> SweepState:
-    """Nothing measured yet.
-
-    Raises:
-        UserError: no texts, or batch sizes that cannot be.
-    """
+    """Nothing measured yet. Raises UserError: no texts, or batch sizes that cannot be."""
     if not sample_size:
         raise UserError("There are no texts to measure with.", where="dataset.sample_sizes", fix="give at least one text")
     if not batch_sizes or min(batch_sizes) < 1 or len(set(batch_sizes)) < len(batch_sizes):

@@ -20,9 +20,7 @@ from utils.core.errors import UserError
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 METRICS_SCHEMA = PROJECT_ROOT / "configs" / "baseline_metrics.schema.json"
 SCHEMA_VERSION = 2
-CHUNK_BYTES = 1 << 20
-SPARE_BYTES = 100 * 10**6
-"""Disk to leave free: the results and the system need some too."""
+SPARE_BYTES = 100 * 10**6  # disk to leave free: the results and the system need some too
 
 
 def _below(path: str) -> Any:
@@ -55,8 +53,7 @@ class ResultFiles:
     ceilings = _below("ceilings.json")
     gpu_timeline = _below("gpu_timeline.csv")
     logs_dir = _below("logs")
-    state_dir = _below(".state")
-    """What the steps remember between runs: finished steps, the sweep's rows."""
+    state_dir = _below(".state")  # what the steps remember between runs: finished steps, the sweep's rows
     lock = _below(".state/lock")
 
     @property
@@ -72,8 +69,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Source: POSIX rename(2) replaces atomically within a file system.
 
-    Raises:
-        UserError: the folder cannot be written or the disk is full.
+    Raises UserError: the folder cannot be written or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -123,8 +119,7 @@ def write_json(path: Path, payload: dict[str, Any], *, schema: Path | None = Non
 def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> dict[str, Any]:
     """Read a JSON file and check it against ``schema``.
 
-    Raises:
-        UserError: missing, no JSON, or not what the schema says; names ``made_by``, the command that makes the file.
+    Raises UserError: missing, no JSON, or not what the schema says; names ``made_by``, the command that makes the file.
     """
     try:
         payload: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -148,7 +143,7 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as source:
-        while chunk := source.read(CHUNK_BYTES):
+        while chunk := source.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
 

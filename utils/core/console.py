@@ -6,14 +6,11 @@ import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm.auto import tqdm
 
-T = TypeVar("T")
-
 RULE = "=" * 70
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Libraries that report every connection or file; they speak only when something is wrong.
 QUIET_LOGGERS = ("httpx", "httpcore", "urllib3", "filelock", "matplotlib", "PIL", "fsspec", "datasets", "asyncio")
 
@@ -51,7 +48,7 @@ def warn(text: str) -> None:
     complain(f"Warning: {text}", logging.WARNING)
 
 
-def progress(items: Iterable[T] | None = None, *, total: float | None = None, what: str, unit: str = "it") -> Any:
+def progress(items: Iterable[Any] | None = None, *, total: float | None = None, what: str, unit: str = "it") -> Any:
     """A progress bar on standard error; none where that is no terminal, or under two seconds."""
     return tqdm(items, total=total, desc=what, unit=unit, delay=2, leave=False, disable=None, dynamic_ncols=True)
 
@@ -64,7 +61,8 @@ def start_logging(level: str, log_file: Path | None) -> None:
     terminal.addFilter(lambda record: record.name != "console")  # what this module says is there already
     terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     files = [logging.FileHandler(log_file, encoding="utf-8")] if log_file else []
-    logging.basicConfig(level=logging.DEBUG, format=LOG_FORMAT, handlers=[terminal, *files], force=True)
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.DEBUG, format=form, handlers=[terminal, *files], force=True)
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)

@@ -32,8 +32,7 @@ def hold(file: Path) -> Iterator[None]:
     A step whose parent has the lock runs under it. Some network file systems have no such lock: there it is a file that is
     made once and removed at the end; one left behind by a dead process of this machine is taken over.
 
-    Raises:
-        UserError: another run has it; names its pid and host.
+    Raises UserError: another run has it; names its pid and host.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,7 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-WORKSPACE = Path("/workspace")
-"""Where GPU clouds mount the volume that outlives a pod."""
-
+WORKSPACE = Path("/workspace")  # where GPU clouds mount the volume that outlives a pod
 OWN_CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
 
 

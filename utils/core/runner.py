@@ -15,8 +15,7 @@ from utils.core.steps import Step
 
 logger = logging.getLogger(__name__)
 
-SECONDS_TO_FINISH = 60.0
-"""How long an interrupted step may take to put away what it has finished."""
+SECONDS_TO_FINISH = 60.0  # how long an interrupted step may take to put away what it has finished
 
 
 class StepFailed(UserError):
@@ -32,8 +31,7 @@ def run_step(item: Step, arguments: Sequence[str]) -> float:
 
     The step gets a process group of its own, so that Ctrl-C reaches it once, through us.
 
-    Raises:
-        StepFailed: the step ended with another code than 0.
+    Raises StepFailed: the step ended with another code than 0.
     """
     started, words = time.perf_counter(), [sys.executable, str(item.path), *arguments]
     process = subprocess.Popen(words, cwd=PROJECT_ROOT, start_new_session=True, pass_fds=held())
