@@ -10,7 +10,7 @@ of their textbook formula. Padding counts as work.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +56,11 @@ NO_BYTES = frozenset((  # they only allocate, or change in place how a tensor is
     "transpose_", "t_", "as_strided_",
 ))
 WRITE_ONLY = frozenset(("copy_", "fill_", "zero_"))  # in place, without reading what they overwrite
+# All have one formula here: the registry's own count a causal square whole and refuse grouped heads before torch 2.12, and it
+# has none for the first two.
 FORWARD_ATTENTION = frozenset(f"_scaled_dot_product_{kernel}" for kernel in (
     "flash_attention_for_cpu", "fused_attention_overrideable", "flash_attention", "efficient_attention", "cudnn_attention"
 ))
-"""Heads are in the second dimension. All have one formula here: the registry's own count a causal square whole and refuse
-grouped heads before torch 2.12, and it has none for the first two."""
-
 CATEGORIES = (
     ("matrix product", ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "convolution", "_convolution", "linear", "matmul")),
     ("normalisation", ("native_layer_norm", "_fused_rms_norm", "layer_norm", "rms_norm", "rsqrt")),
@@ -185,10 +184,9 @@ def count_bytes(func: Any, args: Any, kwargs: Any, out: Any) -> int:
     # Neither ``out=`` nor what ``copy_`` or ``fill_`` overwrites is read.
     outs = {argument.name for argument in func._schema.arguments if argument.is_out}
     inputs = _tensors((args[bare in WRITE_ONLY :], {name: value for name, value in kwargs.items() if name not in outs}))
-    if plain_name(bare) in LOOKUPS and inputs:
-        looked_up, *others = inputs
-        return min(stored_bytes(looked_up), written) + _distinct_bytes(others) + written
-    return _distinct_bytes(inputs) + written
+    looked_up = inputs[:1] if plain_name(bare) in LOOKUPS else []
+    distinct = {(_storage(t), t.storage_offset(), tuple(t.shape), t.stride()): t for t in inputs[len(looked_up) :]}
+    return sum(min(stored_bytes(t), written) for t in looked_up) + sum(map(stored_bytes, distinct.values())) + written
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:
@@ -197,11 +195,6 @@ def stored_bytes(tensor: torch.Tensor) -> int:
         return tensor.numel() * tensor.element_size()
     sizes = (size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride != 0)
     return math.prod(sizes) * tensor.element_size()
-
-
-def _distinct_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    distinct = {(_storage(t), t.storage_offset(), tuple(t.shape), t.stride()): t for t in tensors}
-    return sum(stored_bytes(tensor) for tensor in distinct.values())
 
 
 def _storage(tensor: torch.Tensor) -> int:

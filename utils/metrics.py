@@ -34,12 +34,7 @@ class Measurement:
 
 
 class MetricsCollector:
-    """Measures any block of inference on one device.
-
-    Args:
-        device: ``cuda``, ``cuda:N`` or ``cpu``.
-        gpu_sample_interval_ms: milliseconds between two NVML readings.
-    """
+    """Measures any block of inference on one device (``cuda``, ``cuda:N`` or ``cpu``), and reads NVML beside it."""
 
     def __init__(self, device: str | torch.device = "cuda", gpu_sample_interval_ms: float = 20.0) -> None:
         self.device = resolve_device(device)
@@ -63,10 +58,7 @@ class MetricsCollector:
         return measurement
 
     def end_measurement(self, measurement: Measurement, batch_size: int, num_samples: int) -> BatchSizeRecord:
-        """Stop the clock, once the device has finished, and read what else there is to read.
-
-        Raises UserError: a batch size or a number of samples below 1.
-        """
+        """Stop the clock, once the device has finished, and read the rest. UserError: a size or number below 1."""
         self.synchronize()
         seconds = (time.perf_counter_ns() - measurement.started_ns) / 1e9
         waiting = process.waiting_share(measurement.cpu_before, process.cpu_times_ns())

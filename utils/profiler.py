@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from typing import Any
 
 import torch
@@ -47,10 +47,8 @@ class _Work:
         real = sum(int(mask.sum()) for mask in self.masks)
         return {
             "num_batches": len(self.stamps), "num_full_batches": self.full_batches,
-            "phase_seconds": tuple(
-                ((t1 - t0) / 1e9, (t2 - t1) / 1e9, (t3 - t2) / 1e9, (t4 - t3) / 1e9) for t0, t1, t2, _, t3, t4 in self.stamps
-            ),
-            "launch_seconds": tuple((launched - t2) / 1e9 for _, _, t2, launched, _, _ in self.stamps) if self.events else (),
+            "phase_seconds": tuple(tuple((b - a) / 1e9 for a, b in pairwise((*s[:3], *s[4:]))) for s in self.stamps),
+            "launch_seconds": tuple((s[3] - s[2]) / 1e9 for s in self.stamps) if self.events else (),
             "device_seconds": tuple(begin.elapsed_time(end) / 1e3 for begin, end in self.events),
             "real_tokens": real, "padded_tokens": sum(mask.numel() for mask in self.masks) - real,
         }
@@ -59,18 +57,14 @@ class _Work:
 class InferenceProfiler:
     """Measures a sequence classifier.
 
-    Args:
-        model: answers with ``logits`` of shape ``[batch, labels]``; in eval mode, on ``device``.
-        tokenizer: pads to the longest text of a batch.
-        device: ``cuda``, ``cuda:N`` or ``cpu``.
-        gpu_sample_interval_ms: milliseconds between two NVML readings.
+    ``model`` answers with ``logits`` of shape ``[batch, labels]``, in eval mode, on ``device`` (``cuda``, ``cuda:N`` or
+    ``cpu``); ``tokenizer`` pads to the longest text of a batch; NVML is read every ``gpu_sample_interval_ms``.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, device: str | torch.device = "cuda", gpu_sample_interval_ms: float = 20.0
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self.collector = MetricsCollector(device, gpu_sample_interval_ms)
         self.device = self.collector.device
         self._cuda = self.device.type == "cuda"
@@ -97,7 +91,6 @@ class InferenceProfiler:
         """Measure each batch size at least ``num_runs`` times over all ``texts``; a record each, in the order given.
 
         ``settings`` are further fields of ``SweepSettings``: ``num_warmup_runs``, ``seed``, ``target_relative_ci``, ...
-
         Raises UserError: no texts, or impossible numbers.
         """
         state = new_state(len(texts), batch_sizes)
@@ -110,9 +103,7 @@ class InferenceProfiler:
         on_event: Callable[[str], None] = console.say, after_round: Callable[[SweepState], None] = lambda state: None,
     ) -> None:
         """Measure what ``state`` lacks; ``after_round`` may keep it, so that a sweep that is cut can go on.
-
-        Raises UserError: no run is asked for, or texts longer than the model has positions for.
-        """
+        Raises UserError: no run is asked for, or texts longer than the model has positions for."""
         if settings.num_runs < 1:
             fix = "at least 1; 10 for a spread worth the name"
             raise UserError(f"num_runs cannot be {settings.num_runs}.", where="num_runs", fix=fix)

@@ -157,8 +157,6 @@ def summarise_runs(
     rates, per_sample = [r.num_samples / r.seconds for r in runs], [1e3 * r.seconds / r.num_samples for r in runs]
     batches = [1e3 * sum(phases) for run in runs for phases in run.phase_seconds[: run.num_full_batches]]
     rate, sample = summarise(rates), summarise(per_sample)
-    low, high = _interval(rate.mean, statistics.mean_interval(rates), process_spread)
-    median_low, median_high = _interval(sample.median, statistics.median_interval(per_sample), process_spread)
     forward_s = sum(parts[PHASES.index("forward")] for run in runs for parts in run.phase_seconds)
     achieved = _ratio(flops_per_sample and flops_per_sample * sum(run.num_samples for run in runs), forward_s)
     waiting = _mean(run.cpu_wait_fraction for run in runs)
@@ -174,52 +172,44 @@ def summarise_runs(
     }
     return BatchSizeRecord(
         batch_size=batch_size, status="ok", num_runs=len(runs), num_samples=first.num_samples,
-        latency_per_sample_ms=sample,
+        latency_per_sample_ms=sample, latency_total_s=summarise(seconds), throughput_samples_per_sec=rate,
         latency_per_batch_ms=summarise(batches or [1e3 * run.seconds / run.num_batches for run in runs]),
-        latency_total_s=summarise(seconds),
-        throughput_samples_per_sec=rate,
         throughput_batches_per_sec=summarise([run.num_batches / run.seconds for run in runs]),
         throughput_tokens_per_sec=summarise([r.real_tokens / r.seconds for r in runs if r.real_tokens is not None]),
         **{f"latency_per_batch_ms_p{percent}": statistics.percentile(batches, percent) for percent in MIN_LATENCIES},
         latency_per_batch_ms_mad=statistics.median_absolute_deviation(batches),
-        latency_per_sample_ms_median_ci95_low=median_low, latency_per_sample_ms_median_ci95_high=median_high,
+        **_interval("latency_per_sample_ms_median", sample.median, statistics.median_interval(per_sample), process_spread),
         latency_per_token_ms_mean=_mean(_ratio(1e3 * run.seconds, run.real_tokens) for run in runs),
-        throughput_samples_per_sec_ci95_low=low, throughput_samples_per_sec_ci95_high=high,
+        **_interval("throughput_samples_per_sec", rate.mean, statistics.mean_interval(rates), process_spread),
         **_phase_means(runs),
-        **{name: _largest_mb(getattr(run, field_name) for run in runs) for name, field_name in MEMORY.items()},
-        gpu_mem_device=_largest_mb(run.gpu.device_memory_bytes for run in seen),
-        gpu_mem_other=_largest_mb(  # what PyTorch's allocator does not hold: CUDA's context, libraries, other processes
+        **{name: _ratio(_largest(getattr(run, item) for run in runs), 1e6) for name, item in MEMORY.items()},
+        gpu_mem_device=_ratio(_largest(run.gpu.device_memory_bytes for run in seen), 1e6),
+        gpu_mem_other=_ratio(_largest(  # what PyTorch's allocator does not hold: CUDA's context, libraries, other processes
             run.gpu.device_memory_bytes - run.reserved_bytes for run in seen
             if run.gpu.device_memory_bytes is not None and run.reserved_bytes is not None
-        ),
+        ), 1e6),
         gpu_util_pct_mean=_mean(run.gpu.util_pct_mean for run in averaged),
         gpu_power_w_mean=_mean(run.gpu.power_w_mean for run in averaged),
         energy_per_sample_j=_mean(_ratio(run.gpu.energy_j, run.num_samples) for run in averaged),
         energy_source=next((run.gpu.energy_source for run in averaged if run.gpu.energy_source), None),
         gpu_sm_clock_mhz_mean=_mean(run.gpu.sm_clock_mhz_mean for run in averaged),
-        gpu_temperature_c_max=max(_known(run.gpu.temperature_c_max for run in averaged), default=None),
+        gpu_temperature_c_max=_largest(run.gpu.temperature_c_max for run in averaged),
         tokens_per_batch_mean=_ratio(first.real_tokens, first.num_batches),
         padding_tokens_per_batch_mean=_ratio(first.padded_tokens, first.num_batches),
-        num_truncated=num_truncated,
+        num_truncated=num_truncated, cpu_wait_fraction=waiting, cv=statistics.coefficient_of_variation(seconds),
         padding_fraction=_ratio(first.padded_tokens, (first.real_tokens or 0) + (first.padded_tokens or 0)),
-        flops_per_sample=flops_per_sample,
-        achieved_tflops=_ratio(achieved, 1e12),
-        mfu=_ratio(achieved, matmul_flops_per_s),
-        cpu_wait_fraction=waiting,
-        cv=statistics.coefficient_of_variation(seconds),
+        flops_per_sample=flops_per_sample, achieved_tflops=_ratio(achieved, 1e12), mfu=_ratio(achieved, matmul_flops_per_s),
         stable=not reasons if len(runs) > 1 else None,
         warnings=tuple(dict.fromkeys((*warnings, *(text for text, holds in notes.items() if holds), *reasons))),
     )
 
 
-def _interval(
-    centre: float | None, own: tuple[float, float] | None, process_spread: float | None
-) -> tuple[float, float] | tuple[None, None]:
+def _interval(name: str, centre: float | None, own: tuple[float, float] | None, spread: float | None) -> dict[str, Any]:
     """Of another process's figure; of this process's own where nothing is known of others. No figure here is below 0."""
     if own is None or centre is None:
-        return None, None
-    low, high = own if process_spread is None else statistics.next_process(centre, own, process_spread)
-    return max(0.0, low), high
+        return {}
+    low, high = own if spread is None else statistics.next_process(centre, own, spread)
+    return {f"{name}_ci95_low": max(0.0, low), f"{name}_ci95_high": high}
 
 
 def _notes(runs: Sequence[Run], averaged: Sequence[Run], rates: Sequence[float], latencies: int) -> dict[str, bool]:
@@ -260,18 +250,13 @@ def _phase_means(runs: Sequence[Run]) -> dict[str, Any]:
     return {f"{name}_ms_mean": 1e3 * sum(seconds) / len(seconds) for name, seconds in parts.items() if seconds}
 
 
-def _known(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
 def _mean(values: Iterable[float | None]) -> float | None:
-    known = _known(values)
+    known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def _largest_mb(values: Iterable[float | None]) -> float | None:
-    known = _known(values)
-    return max(known) / 1e6 if known else None
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

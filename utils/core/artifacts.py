@@ -98,10 +98,8 @@ def check_disk_space(folder: Path, needed_bytes: int, what: str, *, fix: str, ki
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if needed_bytes and needed_bytes + SPARE_BYTES > free:
-        raise kind(
-            f"Too little disk: {what} needs {needed_bytes / 1e6:,.1f} MB and {SPARE_BYTES / 1e6:,.0f} MB to spare, "
-            f"{free / 1e6:,.1f} MB are free.", where=folder, fix=f"free some space, or {fix}",
-        )
+        needs = f"needs {needed_bytes / 1e6:,.1f} MB and {SPARE_BYTES / 1e6:,.0f} MB to spare, {free / 1e6:,.1f} MB are free"
+        raise kind(f"Too little disk: {what} {needs}.", where=folder, fix=f"free some space, or {fix}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,12 +148,9 @@ def sha256_file(path: Path) -> str:
 
 def sha256_tree(path: Path) -> str | None:
     """Hex SHA-256 of a file, or of a folder's names and contents; None where there is nothing."""
-    if path.is_file():
-        return sha256_file(path)
     if not path.is_dir():
-        return None
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-    return fingerprint({name: sha256_file(path / name) for name in names})
+        return sha256_file(path) if path.is_file() else None
+    return fingerprint({p.relative_to(path).as_posix(): sha256_file(p) for p in path.rglob("*") if p.is_file()})
 
 
 def fingerprint(payload: Any) -> str:

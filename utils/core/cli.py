@@ -22,7 +22,6 @@ from utils.core.lock import hold
 logger = logging.getLogger(__name__)
 
 Body = Callable[[Config, argparse.Namespace], object]
-DEFAULT_CONFIG = "configs/config.yaml"
 VERIFY_HELP = "try the three largest suggestions that are settings, and show predicted beside measured speed-up"
 
 
@@ -31,11 +30,9 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, metavar="PATH", help="settings file (default: %(default)s)")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="change one setting, for example --set model.device=cpu; may be given often",
-    )
+    path, how = "configs/config.yaml", "change one setting, for example --set model.device=cpu; may be given often"
+    parser.add_argument("--config", default=path, metavar="PATH", help="settings file (default: %(default)s)")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=how)
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument("--log-level", default="WARNING", choices=levels, type=str.upper, help="what the terminal shows")
     return parser

@@ -31,7 +31,6 @@ def hold(file: Path) -> Iterator[None]:
 
     A step whose parent has the lock runs under it. Some network file systems have no such lock: there it is a file that is
     made once and removed at the end; one left behind by a dead process of this machine is taken over.
-
     Raises UserError: another run has it; names its pid and host.
     """
     try:
@@ -81,10 +80,7 @@ def _make(file: Path, myself: str) -> Path | None:
 
 
 def _refuse_strangers(file: Path, error: OSError, what_to_do: str) -> None:
-    owner = _owner(file)
-    if owner.get("pid") == os.getppid() and owner.get("host") == platform.node():
-        return
-    raise UserError(
-        f"Another run is at work here: pid {owner.get('pid', 'unknown')} on {owner.get('host', 'an unknown host')}.",
-        where=file.parent.parent, fix=f"{what_to_do}, or choose another folder with --set output.results_dir=PATH",
-    ) from error
+    pid, host = (owner := _owner(file)).get("pid", "unknown"), owner.get("host", "an unknown host")
+    if (pid, host) != (os.getppid(), platform.node()):
+        fix = f"{what_to_do}, or choose another folder with --set output.results_dir=PATH"
+        raise UserError(f"Another run is at work here: pid {pid} on {host}.", where=file.parent.parent, fix=fix) from error

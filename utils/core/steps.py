@@ -17,13 +17,8 @@ RECORD_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One numbered script.
-
-    Args:
-        settings: dotted keys or sections whose change makes the step run again.
-        inputs, outputs: files and folders that the step reads and writes.
-        sources: patterns of the code files whose change makes the step run again.
-    """
+    """One numbered script, and what makes it run again when it changes: ``settings`` (dotted keys or sections), files and
+    folders that it reads and writes, and code (``sources`` are patterns)."""
 
     number: str
     script: str
