@@ -78,9 +78,7 @@ class NvmlDevice:
 
     def buffered(self, figure: str, after_s: float, system_s: float) -> Points:
         """The driver's own samples later than ``after_s`` on ``time.perf_counter``, which the system's is ``system_s`` ahead of.
-
-        NVML calls their stamps "CPU timestamp in microseconds" and names no clock; they count where it is the system's.
-        """
+        NVML calls their stamps "CPU timestamp in microseconds" and names no clock; they count where it is the system's."""
         kind, unit = BUFFERS[figure]
         asked = ("nvmlDeviceGetSamples", self._handle, kind, int((after_s + system_s) * 1e6))
         value_type, own = (self._call("buffers", *asked) if figure in self._calls else None) or (0, [])
@@ -154,14 +152,11 @@ class GpuMonitor:
         return gpu_timeline.interpret(window)
 
     def idle(self, seconds: float = 2.0) -> GpuReadings:
-        """A window in which this process gives the device nothing to do, after as long as readings look back.
-
-        Two seconds hold twenty steps of power and of the energy counter.
-        """
+        """A window in which this process gives the device nothing to do; two seconds hold twenty steps of power and energy."""
         if self._device is not None:
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize(self._torch_device)
-            time.sleep(gpu_timeline.LOOK_BACK_S)
+            time.sleep(gpu_timeline.LOOK_BACK_S)  # readings look back so far
             self.start()
             time.sleep(seconds)
         return self.stop(idle=True)

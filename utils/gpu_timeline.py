@@ -178,10 +178,7 @@ def timeline_row(sample: Sample, since_s: float, labels: Mapping[str, Any]) -> d
 
 
 def write_timeline(path: Path, rows: Iterable[Mapping[str, Any]], *, append: bool = False) -> None:
-    """Write CSV: a run's first rows whole or not at all, later ones with ``append`` at the end of the file.
-
-    Raises UserError: the file cannot be written.
-    """
+    """Write CSV: a run's first rows whole or not at all, later ones with ``append`` at the end. UserError: it cannot be."""
     append = append and path.exists()
     try:
         with nullcontext(path) if append else atomic_path(path) as target, target.open("a", newline="", encoding="utf-8") as file:

@@ -71,7 +71,7 @@ class LoadedModel:
 def load_model(config: Config) -> LoadedModel:
     """Load what the config names, ready to classify.
 
-    Raises ModelError: not there, no sequence classifier, not loadable, or the device is absent; UserError: the hub's failures.
+    ModelError: not there, no sequence classifier, not loadable, or the device is absent; UserError: the hub's failures.
     """
     settings = config.model
     started = time.perf_counter()
@@ -138,10 +138,7 @@ def model_summary_lines(info: ModelInfo) -> list[str]:
 
 
 def check_max_length(max_length: int, model: Any) -> None:
-    """Refuse texts longer than the model has positions for; a model that does not say how many takes all.
-
-    Raises ModelError: too long, or no token at all.
-    """
+    """Refuse texts longer than the model has positions for (ModelError); a model that does not say how many takes all."""
     limit = _max_positions(model)
     if max_length < 1 or limit is not None and max_length > limit:
         what = f"profiling.max_length is {max_length}, but the model has {limit or 'at least 1'} positions."
@@ -174,12 +171,10 @@ def classify(loaded: LoadedModel, texts: list[str], max_length: int) -> torch.Te
 
 
 def check_batching(loaded: LoadedModel, texts: list[str], max_length: int) -> tuple[list[str], float]:
-    """Classify the texts one by one and as a batch; both must agree within the precision's rounding.
+    """Classify the texts one by one and as a batch; returns the labels, and the largest difference of a logit.
 
-    Labels must be equal too, except where the two best lie closer together than that rounding. Returns the labels, and the
-    largest difference of a logit.
-
-    Raises RuntimeError: they differ, so padding or the attention mask is not honoured.
+    RuntimeError where logits differ by more than the precision's rounding, or labels do whose two best lie further apart than
+    that: padding or the attention mask is not honoured.
     """
     alone = torch.cat([classify(loaded, [text], max_length) for text in texts])
     together = classify(loaded, texts, max_length)

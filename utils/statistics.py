@@ -160,9 +160,9 @@ class Comparison:
 
 
 def compare(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Comparison:
-    """Hold durations B against durations A, by Welch's t interval of the difference of their logarithms.
+    """Hold durations B against durations A (counts may differ), by Welch's t interval of the difference of their logarithms.
 
-    The ratio is that of the geometric means. Counts may differ. Source: Welch, 1947; the four answers are NVBench's.
+    The ratio is that of the geometric means. Source: Welch, 1947; the four answers are NVBench's.
     """
     if not len(a) or not len(b) or min(*a, *b) <= 0:
         return Comparison(ratio=None)

@@ -107,14 +107,10 @@ def run_rounds(
     Batch sizes take turns, in a seeded order of their own in each round, so that a drifting machine does not look like an
     effect of batch size.
     """
-
-    def unfinished() -> list[Trial]:
-        return [trial for trial in state.trials if not trial.finished(settings)]
-
-    missing = sum(max(0, settings.num_runs - len(trial.runs)) for trial in unfinished())
+    missing = sum(max(0, settings.num_runs - len(trial.runs)) for trial in state.trials if trial.status == "ok")
     with console.progress(total=missing, what="Measuring", unit="run") as bar:
-        while ready := unfinished():
-            ready = [trial for trial in ready if len(trial.runs) == min(len(other.runs) for other in ready)]
+        while left := [trial for trial in state.trials if not trial.finished(settings)]:
+            ready = [trial for trial in left if len(trial.runs) == min(len(other.runs) for other in left)]
             order = random.Random(f"{settings.seed} {len(state.order)}").sample(ready, len(ready))
             state.order.append([])
             try:

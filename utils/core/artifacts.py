@@ -65,11 +65,9 @@ class ResultFiles:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; move it into place when the block ends without an error.
+    """Give a temporary path beside ``path``; move it into place (rename(2) is atomic) when the block ends without an error.
 
-    Source: POSIX rename(2) replaces atomically within a file system.
-
-    Raises UserError: the folder cannot be written or the disk is full.
+    UserError: the folder cannot be written or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -115,10 +113,7 @@ def write_json(path: Path, payload: dict[str, Any], *, schema: Path | None = Non
 
 
 def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> dict[str, Any]:
-    """Read a JSON file and check it against ``schema``.
-
-    Raises UserError: missing, no JSON, or not what the schema says; names ``made_by``, the command that makes the file.
-    """
+    """Read JSON and check it against ``schema``. UserError names ``made_by``, the command that makes the file."""
     try:
         payload: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _validate(payload, schema)

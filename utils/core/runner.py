@@ -27,11 +27,9 @@ class StepFailed(UserError):
 
 
 def run_step(item: Step, arguments: Sequence[str]) -> float:
-    """Run one step in a process of its own and wait, asleep, until it ends; returns wall-clock seconds.
+    """Run one step in a process of its own and wait, asleep, until it ends; wall-clock seconds, or StepFailed.
 
     The step gets a process group of its own, so that Ctrl-C reaches it once, through us.
-
-    Raises StepFailed: the step ended with another code than 0.
     """
     started, words = time.perf_counter(), [sys.executable, str(item.path), *arguments]
     process = subprocess.Popen(words, cwd=PROJECT_ROOT, start_new_session=True, pass_fds=held())
