@@ -115,7 +115,7 @@ FIELD = SimpleNamespace(nvmlReturn=0, valueType=1, value=SimpleNamespace(uiVal=3
 ANSWERS: dict[str, Any] = {
     "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=80, memory=20), "nvmlDeviceGetFieldValues": [FIELD],
     "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=10**9, total=10**10, free=9 * 10**9),
-    "nvmlDeviceGetSamples": (1, []), "nvmlDeviceGetMigMode": [0, 0], "nvmlDeviceGetComputeRunningProcesses": [],
+    "nvmlDeviceGetSamples": (1, []), "nvmlDeviceGetMigMode": [0, 0], "nvmlDeviceGetComputeRunningProcesses_v3": [],
 }
 """What is no plain number in pynvml."""
 

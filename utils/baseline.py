@@ -29,24 +29,27 @@ from utils.profiler import InferenceProfiler
 from utils.records import COLUMNS, SHARED, UNITS
 from utils.sweep import SweepSettings, SweepState, new_state, optimal_batch_size, sample_dependence
 
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
-EVALUATION_UNITS = {
-    "accuracy": "fraction", "accuracy_ci95_low": "fraction", "accuracy_ci95_high": "fraction", "f1_macro": "fraction",
-    "f1_weighted": "fraction", "inference_time_s": "s", "latency_per_sample_ms": "ms", "padding_fraction": "fraction",
-    "throughput_samples_per_sec": "samples/s", "throughput_tokens_per_sec": "tokens/s", "gpu_mem_used": "MB",
-    "peak_gpu_mem": "MB", "cpu_mem_used": "MB", "gpu_util": "%", "num_samples": "rows", "num_labelled": "rows",
-    "num_correct": "rows", "num_missing_labels": "rows", "num_unknown_labels": "rows", "resumed_rows": "rows",
-    "num_workers": "workers", "busy_s": "s",
-    "num_truncated": "rows", "num_tokens": "tokens", "max_tokens_per_batch": "tokens", "speedup": "ratio",
-    "label_agreement": "fraction", "compile_s": "s", "confusion_matrix": "rows",
-    **{f"{way}_samples_per_sec": "samples/s" for way in ("token_budget", "dataset_order", "compiled", "plain")},
-    **{f"{way}_padding_fraction": "fraction" for way in ("token_budget", "dataset_order", "compiled", "plain")},
-}
-OTHER_UNITS = {
-    "duration_s": "s", "total_params": "parameters", "trainable_params": "parameters", "total_size_mb": "MB",
-    "non_trainable_params": "parameters", "load_time_s": "s", "first_inference_ms": "ms", "num_rows": "rows",
-    "sample_size": "rows", "memory_bytes": "bytes", "max_position_embeddings": "tokens", "idle_gpu_power_w": "W",
-    "idle_gpu_util_pct": "%", "time_per_token_ratio": "1",
+KEPT_FILE = "sweep.json"
+OTHER_UNITS = {  # by unit, the figures outside the table
+    "fraction": "accuracy accuracy_ci95_low accuracy_ci95_high f1_macro f1_weighted padding_fraction label_agreement "
+                "token_budget_padding_fraction dataset_order_padding_fraction compiled_padding_fraction "
+                "plain_padding_fraction",
+    "s": "inference_time_s busy_s compile_s duration_s load_time_s",
+    "ms": "latency_per_sample_ms first_inference_ms",
+    "samples/s": "throughput_samples_per_sec token_budget_samples_per_sec dataset_order_samples_per_sec "
+                 "compiled_samples_per_sec plain_samples_per_sec",
+    "tokens/s": "throughput_tokens_per_sec",
+    "MB": "gpu_mem_used peak_gpu_mem cpu_mem_used total_size_mb",
+    "%": "gpu_util idle_gpu_util_pct",
+    "rows": "num_samples num_labelled num_correct num_missing_labels num_unknown_labels resumed_rows "
+            "num_truncated confusion_matrix num_rows sample_size",
+    "workers": "num_workers",
+    "tokens": "num_tokens max_tokens_per_batch max_position_embeddings",
+    "ratio": "speedup",
+    "parameters": "total_params trainable_params non_trainable_params",
+    "bytes": "memory_bytes",
+    "W": "idle_gpu_power_w",
+    "1": "time_per_token_ratio",
 }
 
 
@@ -79,16 +82,14 @@ _KEPT: TypeAdapter[_Kept] = TypeAdapter(_Kept)
 def check_labels(loaded: LoadedModel, labels: LabelMapping) -> None:
     """Refuse a model that answers with another number of labels than the data set has."""
     if loaded.info.num_labels != len(labels.names):
-        raise ModelError(
-            f"The model has {loaded.info.num_labels} labels, the data set {len(labels.names)}.",
-            where=loaded.info.name,
-            fix="use a model fine-tuned on this data set, or make the mapping anew: python scripts/01_download_data.py",
-        )
+        fix = "use a model fine-tuned on this data set, or make the mapping anew: python scripts/01_download_data.py"
+        what = f"The model has {loaded.info.num_labels} labels, the data set {len(labels.names)}."
+        raise ModelError(what, where=loaded.info.name, fix=fix)
 
 
 def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Sweep:
     """Run the sweep on each sample size; runs that a cut run has measured under the same settings are taken over."""
-    settings, file = config.profiling, _kept_file(config)
+    settings, file = config.profiling, config.files.state_dir / KEPT_FILE
     kept = _read_kept(file, fingerprint(
         [config.to_dict()[name] for name in ("model", "dataset", "profiling", "embedded")]
         + [identity_of(loaded, config, data_sha256), environment_record(loaded.info.device)]
@@ -123,10 +124,6 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
     return _describe(config, kept)
 
 
-def _kept_file(config: Config) -> Path:
-    return config.files.state_dir / "sweep.json"
-
-
 def _read_kept(file: Path, key: str) -> _Kept:
     try:
         kept = _KEPT.validate_json(file.read_bytes())
@@ -137,21 +134,18 @@ def _read_kept(file: Path, key: str) -> _Kept:
 
 def forget_sweep(config: Config) -> None:
     """Once all is written: the next run measures again."""
-    _kept_file(config).unlink(missing_ok=True)
+    (config.files.state_dir / KEPT_FILE).unlink(missing_ok=True)
 
 
 def _describe(config: Config, kept: _Kept) -> Sweep:
-    records = [[trial.record() for trial in state.trials] for state in kept.samples]
-    largest = max(range(len(records)), key=lambda i: kept.samples[i].sample_size)
+    records = [(state, [trial.record() for trial in state.trials]) for state in kept.samples]
+    largest, its_records = max(records, key=lambda pair: pair[0].sample_size)
     asked = zip(config.dataset.sample_sizes, kept.samples, strict=True)
     dependence = sample_dependence(kept.samples)
     assert kept.first_inference_ms is not None
     return Sweep(
-        rows=tuple(
-            {**record.to_dict(), "sample_size": state.sample_size}
-            for state, rows in zip(kept.samples, records, strict=True) for record in rows
-        ),
-        optimal_batch_size=optimal_batch_size(records[largest], kept.samples[largest]),
+        rows=tuple({**record.to_dict(), "sample_size": state.sample_size} for state, rows in records for record in rows),
+        optimal_batch_size=optimal_batch_size(its_records, largest),
         first_inference_ms=kept.first_inference_ms,
         measurement={
             "rounds": [{"sample_size": state.sample_size, "order": state.order} for state in kept.samples],
@@ -178,10 +172,8 @@ def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
         return "not measured (dummy weights)" if metrics["num_labelled"] is None else "not measured (no labels)"
 
     return [
-        f"Samples: {metrics['num_samples']:,}",
-        f"Accuracy: {quality('accuracy')}",
-        f"F1-Score (Macro): {quality('f1_macro')}",
-        f"F1-Score (Weighted): {quality('f1_weighted')}",
+        f"Samples: {metrics['num_samples']:,}", f"Accuracy: {quality('accuracy')}",
+        f"F1-Score (Macro): {quality('f1_macro')}", f"F1-Score (Weighted): {quality('f1_weighted')}",
         f"Inference time: {metrics['inference_time_s']:,.2f} seconds",
         f"Throughput: {metrics['throughput_samples_per_sec']:,.2f} samples/sec",
         *(f"{name}: {text}" for name, text in comparison_facts(metrics)),
@@ -194,40 +186,34 @@ def assemble(
 ) -> dict[str, Any]:
     """The payload of ``baseline_metrics.json``; ``started`` is Unix time in seconds."""
     now, settings = time.time(), config.to_dict()
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(started))
+    own = {str(name): int(number) for name, number in (loaded.model.config.label2id or {}).items()}
     return {
         "schema_version": SCHEMA_VERSION,
         "run": {
-            "id": f"{stamp}-{uuid.uuid4().hex[:8]}",
-            "started_at": time.strftime(TIME_FORMAT, time.localtime(started)),
-            "finished_at": time.strftime(TIME_FORMAT, time.localtime(now)),
-            "duration_s": now - started,
-            "command": shlex.join(["python", *sys.argv]),
-            "seed": config.profiling.seed,
-            "config_sha256": fingerprint(settings),
-            "data_sha256": data_sha256,
+            "id": f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}-{uuid.uuid4().hex[:8]}",
+            "started_at": _iso(started), "finished_at": _iso(now), "duration_s": now - started,
+            "command": shlex.join(["python", *sys.argv]), "seed": config.profiling.seed,
+            "config_sha256": fingerprint(settings), "data_sha256": data_sha256,
             "warnings": [*sweep.warnings, *evaluation["warnings"]],
         },
         "environment": environment_record(loaded.info.device),
         "config": settings,
         "model_info": loaded.info.to_dict(),
         "dataset_info": {
-            "name": config.dataset.hf_name,
-            "revision": config.dataset.revision,
-            "path": config.dataset.local_path,
-            "num_rows": count_rows(config.data_file),
-            "num_labels": len(labels.names),
-            "label_names": list(labels.names),
-            "sha256": data_sha256,
-            "sample_sizes": list(config.dataset.sample_sizes),
-            "label_mapping_source": _mapping_source(loaded, labels),
+            "name": config.dataset.hf_name, "revision": config.dataset.revision, "path": config.dataset.local_path,
+            "num_rows": count_rows(config.data_file), "num_labels": len(labels.names), "label_names": list(labels.names),
+            "sha256": data_sha256, "sample_sizes": list(config.dataset.sample_sizes),
+            "label_mapping_source": "model" if own == {name: i for i, name in enumerate(labels.names)} else "sorted",  # by name
         },
         "batch_size_profiling": list(sweep.rows),
         "optimal_batch_size": sweep.optimal_batch_size,
         "full_dataset_metrics": evaluation,
         "first_inference_ms": sweep.first_inference_ms,
         "measurement": sweep.measurement,
-        "units": {**_column_units(), **EVALUATION_UNITS, **OTHER_UNITS},
+        "units": {  # a column has the unit of its family, latency_total_s for latency_total_s_mean
+            **{name: UNITS[family] for name in COLUMNS for family in UNITS if f"{name}_".startswith(f"{family}_")},
+            **{name: unit for unit, names in OTHER_UNITS.items() for name in names.split()},
+        },
     }
 
 
@@ -242,17 +228,10 @@ def write_results(config: Config, payload: dict[str, Any]) -> None:
         write_json(config.files.metrics, payload, schema=METRICS_SCHEMA)
 
 
-def _column_units() -> dict[str, str]:
-    """A column has the unit of its family, ``latency_total_s`` for ``latency_total_s_mean``."""
-    return {name: UNITS[family] for name in COLUMNS for family in UNITS if f"{name}_".startswith(f"{family}_")}
+def _iso(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(unix_s))
 
 
 def _cell(value: Any) -> Any:
     """None is an empty cell; several warnings are one cell."""
     return "; ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
-
-
-def _mapping_source(loaded: LoadedModel, labels: LabelMapping) -> str:
-    """``model`` where the ids are the model's own, else ``sorted``: by name."""
-    own = {str(name): int(number) for name, number in (loaded.model.config.label2id or {}).items()}
-    return "model" if own == {name: i for i, name in enumerate(labels.names)} else "sorted"

@@ -7,18 +7,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from utils import gpu_timeline
 from utils.gpu_timeline import GpuReadings, Points, Sample, Window
-from utils.gpu_timeline import write_timeline as write_timeline
 
 CPU_SHARE = 0.008  # of one core for the sampling thread: 1%, less room for a sample that is dearer than those before it
-COST_KEPT = 0.9  # of what the dearest sample cost, each sample later
-IDLE_WINDOW_S = 2.0  # twenty steps of power and of the energy counter
 BUFFER_PERIOD_S = 1.0  # between fetching the driver's buffers: `nvidia-smi -q` shows 119 power samples over 2.4 s
 BUFFER_AGE_S = 5.0  # a buffer whose newest sample is further than this from the system's time keeps another clock
 BUFFERS = {"util_pct": (1, 1.0), "power_w": (0, 1e3)}  # NVML_GPU_UTILIZATION_SAMPLES; NVML_TOTAL_POWER_SAMPLES, mW
@@ -34,7 +31,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], ...]] = {  # by figure, the better first
     "temperature_c": (("nvmlDeviceGetTemperature", 0),),
     "clock_limit_reasons": (("nvmlDeviceGetCurrentClocksEventReasons",), ("nvmlDeviceGetCurrentClocksThrottleReasons",)),
     "energy_j": (("nvmlDeviceGetTotalEnergyConsumption",),),
-    "num_processes": (("nvmlDeviceGetComputeRunningProcesses",),),
+    "num_processes": (("nvmlDeviceGetComputeRunningProcesses_v3",),),  # without its version it hides what went wrong
 }
 SAMPLED = tuple(CALLS)[:-2]
 
@@ -81,9 +78,7 @@ class NvmlDevice:
 
     def buffered(self, figure: str, after_s: float, system_s: float) -> Points:
         """The driver's own samples later than ``after_s`` on ``time.perf_counter``, which the system's is ``system_s`` ahead of.
-
-        NVML calls their stamps "CPU timestamp in microseconds" and names no clock; they count where it is the system's.
-        """
+        NVML calls their stamps "CPU timestamp in microseconds" and names no clock; they count where it is the system's."""
         kind, unit = BUFFERS[figure]
         asked = ("nvmlDeviceGetSamples", self._handle, kind, int((after_s + system_s) * 1e6))
         value_type, own = (self._call("buffers", *asked) if figure in self._calls else None) or (0, [])
@@ -103,7 +98,7 @@ class NvmlDevice:
             return None
 
 
-class GpuMonitor(AbstractContextManager["GpuMonitor"]):
+class GpuMonitor:
     """Samples one device between ``start`` and ``stop``. Without CUDA or NVML it reads nothing and says why.
 
     While a window is open only a thread of its own calls NVML; ``start`` and ``stop``, which do so too, belong outside
@@ -129,9 +124,10 @@ class GpuMonitor(AbstractContextManager["GpuMonitor"]):
         """Begin a window."""
         if (device := self._device) is None:
             return
-        window = Window(interval_s=self._interval_s, power_source=device.power_source, buffered=dict.fromkeys(BUFFERS, ()),
-                        num_processes=device.read("num_processes"), counter_j=device.read("energy_j"),
-                        system_s=time.time() - time.perf_counter())
+        window = Window(
+            interval_s=self._interval_s, system_s=time.time() - time.perf_counter(), power_source=device.power_source,
+            buffered=dict.fromkeys(BUFFERS, ()), num_processes=device.read("num_processes"), counter_j=device.read("energy_j"),
+        )
         with self._lock:
             self._window, window.start_s = window, time.perf_counter()
             self._fetched_s = window.start_s
@@ -139,7 +135,7 @@ class GpuMonitor(AbstractContextManager["GpuMonitor"]):
         self._launch()
 
     def stop(self, *, idle: bool = False) -> GpuReadings:
-        """End the window and say what it showed; ``idle`` is for ``idle``."""
+        """End the window and say what it showed; ``idle``: this process gave the device nothing to do."""
         end_s, window, device = time.perf_counter(), self._window, self._device
         if device is None or window is None:
             return GpuReadings(warnings=(self.reason,) if self.reason else ())
@@ -155,12 +151,12 @@ class GpuMonitor(AbstractContextManager["GpuMonitor"]):
         window.samples = [sample for sample in window.samples if sample.time_s <= end_s]
         return gpu_timeline.interpret(window)
 
-    def idle(self, seconds: float = IDLE_WINDOW_S) -> GpuReadings:
-        """A window in which this process gives the device nothing to do, after as long as readings look back."""
+    def idle(self, seconds: float = 2.0) -> GpuReadings:
+        """A window in which this process gives the device nothing to do; two seconds hold twenty steps of power and energy."""
         if self._device is not None:
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize(self._torch_device)
-            time.sleep(gpu_timeline.LOOK_BACK_S)
+            time.sleep(gpu_timeline.LOOK_BACK_S)  # readings look back so far
             self.start()
             time.sleep(seconds)
         return self.stop(idle=True)
@@ -186,15 +182,6 @@ class GpuMonitor(AbstractContextManager["GpuMonitor"]):
             rows, self._rows = self._rows, []
         return [gpu_timeline.timeline_row(sample, self._made_s, labels) for sample, labels in rows]
 
-    def close(self) -> None:
-        """End the thread for good."""
-        self._join()
-        if self._device is not None:
-            self._device, self.reason = None, "GPU figures: the monitor is closed"
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def _launch(self) -> None:
         if self._thread is None and self._device is not None:
             self._cpu_s = 0.0
@@ -211,20 +198,18 @@ class GpuMonitor(AbstractContextManager["GpuMonitor"]):
     def _poll(self, device: NvmlDevice) -> None:
         while not self._halt.wait(max(0.0, self._due_s - time.perf_counter())):
             with self._lock:
-                if self._due_s <= time.perf_counter():  # else a new window has put it off
-                    self._take(device)
+                if self._due_s > time.perf_counter():
+                    continue  # a new window has put it off
+                sample = device.sample()
+                self._rows.append((sample, self._labels))
+                if self._window is not None:
+                    self._window.samples.append(sample)
+                    if sample.time_s - self._fetched_s > BUFFER_PERIOD_S:
+                        self._fetch(device, self._window)
+                self._cost_s = max(self._spend(), 0.9 * self._cost_s)  # what the dearest cost, forgotten slowly
+                # The lock is left alone for a millisecond at least, for those who wait for it.
+                self._due_s = max(sample.time_s + self._interval_s, time.perf_counter() + max(1e-3, self._cost_s / CPU_SHARE))
         self._spend()
-
-    def _take(self, device: NvmlDevice) -> None:
-        sample = device.sample()
-        self._rows.append((sample, self._labels))
-        if self._window is not None:
-            self._window.samples.append(sample)
-            if sample.time_s - self._fetched_s > BUFFER_PERIOD_S:
-                self._fetch(device, self._window)
-        self._cost_s = max(self._spend(), COST_KEPT * self._cost_s)
-        # The lock is left alone for a millisecond at least, for those who wait for it.
-        self._due_s = max(sample.time_s + self._interval_s, time.perf_counter() + max(1e-3, self._cost_s / CPU_SHARE))
 
     def _spend(self) -> float:
         """CPU seconds of this thread since the last call, put down to the open window."""
@@ -246,10 +231,9 @@ def _connect(device: torch.device, nvml: Any, uuid: str | None) -> tuple[NvmlDev
         return None, "GPU figures: the model is not on a CUDA device"
     try:
         nvml = nvml or importlib.import_module("pynvml")
+        return NvmlDevice(nvml, [uuid] if uuid else device_uuids(device)), None
     except ImportError as error:
         return None, f"GPU figures: nvidia-ml-py is not installed ({error})"
-    try:
-        return NvmlDevice(nvml, [uuid] if uuid else device_uuids(device)), None
     except nvml.NVMLError as error:
         return None, f"GPU figures: NVML does not answer ({error})"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +16,7 @@ LOOK_BACK_S = 1.0  # of utilisation (1/6 to 1 s) and averaged power. NVML API re
 INSTANT, AVERAGE, BUFFER = "instant", "average over 1 s", "sample buffer"
 LIMITS_S = {  # of each way to read: how far back a reading looks; the shortest window that has enough of them
     INSTANT: (0.1, 0.5),  # a step each 100 ms, from a sensor that saw 25 of them (A100, H100: arXiv 2312.02741); five steps
-    AVERAGE: (LOOK_BACK_S, LOOK_BACK_S),
-    BUFFER: (LOOK_BACK_S, LOOK_BACK_S),  # not documented: taken for the longest that is
+    **dict.fromkeys((AVERAGE, BUFFER), (LOOK_BACK_S, LOOK_BACK_S)),  # a buffer's is not documented: taken for the longest
 }
 COUNTER_SHORTEST_S = 1.0  # the energy counter steps each 100 ms (Zeus): off by up to a tenth at one second
 ANSWERED_SHARE = 0.9  # of the readings; with fewer, the mean would be that of another stretch of time
@@ -94,8 +94,8 @@ def interpret(window: Window) -> GpuReadings:
     said: list[str] = []
     seconds, times = window.end_s - window.start_s, [sample.time_s for sample in window.samples]
     polled = {item.name: _answered(window, item.name, said) for item in fields(Sample)[1:]}
-    util, _ = _describing(window, "util_pct", polled, AVERAGE, said)
-    power, power_source = _describing(window, "power_w", polled, window.power_source, said)
+    util, _ = _describing(window, "util_pct", polled["util_pct"], AVERAGE, said)
+    power, power_source = _describing(window, "power_w", polled["power_w"], window.power_source, said)
     util_mean, power_mean, energy_j, energy_source = _mean(util), _mean(power), None, None
     if window.counter_j and seconds >= COUNTER_SHORTEST_S:  # one that stands still is no counter
         energy_j, energy_source = window.counter_j, "counter"
@@ -103,8 +103,8 @@ def interpret(window: Window) -> GpuReadings:
         energy_j, energy_source = power_mean * seconds, "integrated power"
     else:
         said.append("energy: the window is too short for the counter or there is none, and no power to integrate")
-    limits = {n for n in CLOCK_LIMITS if any(int(value) & n & SPOILING for _, value in polled["clock_limit_reasons"])}
-    if throttled := tuple(CLOCK_LIMITS[n] for n in sorted(limits)):
+    seen = [int(value) & SPOILING for _, value in polled["clock_limit_reasons"]]
+    if throttled := tuple(name for bit, name in CLOCK_LIMITS.items() if any(limits & bit for limits in seen)):
         said.append(f"throttled: {', '.join(throttled)}")
     interval_s = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
     if interval_s is not None and interval_s > 2 * window.interval_s:
@@ -129,23 +129,22 @@ def _answered(window: Window, name: str, said: list[str]) -> Points:
     return ()
 
 
-def _describing(
-    window: Window, name: str, polled: Mapping[str, Points], source: str, said: list[str]
-) -> tuple[Points, str | None]:
+def _describing(window: Window, name: str, polled: Points, source: str, said: list[str]) -> tuple[Points, str | None]:
     """The readings that describe the window alone: polled, or the driver's own where those tell more moments apart."""
-    if not polled[name]:
-        return (), None
-    kept: dict[str, Points] = {}
-    for way, points in ((source, polled[name]), (BUFFER, window.buffered.get(name, ()))):
-        look_back_s, shortest_s = LIMITS_S[way]
+
+    def kept(points: Points, look_back_s: float, shortest_s: float) -> Points:
         first_s = window.start_s if window.idle else window.start_s + look_back_s
         enough = window.end_s - window.start_s >= shortest_s
-        kept[way] = tuple(point for point in points if enough and first_s <= point[0] <= window.end_s)
-    distinct = sum(a[1] != b[1] for a, b in pairwise(kept[source])) + 1
-    best = BUFFER if len(kept[BUFFER]) > distinct or not kept[source] else source
-    if not kept[best]:
+        return tuple(point for point in points if enough and first_s <= point[0] <= window.end_s)
+
+    if not polled:
+        return (), None
+    ours, drivers = kept(polled, *LIMITS_S[source]), kept(window.buffered.get(name, ()), *LIMITS_S[BUFFER])
+    if not ours and not drivers:
         said.append(f"{NAMES.get(name, name)}: the window is too short, the driver's figure describes a longer time")
-    return kept[best], best if kept[best] else None
+        return (), None
+    distinct = sum(a[1] != b[1] for a, b in pairwise(ours)) + 1
+    return (drivers, BUFFER) if len(drivers) > distinct or not ours else (ours, source)
 
 
 def _mean(points: Points) -> float | None:
@@ -161,10 +160,11 @@ def _shared(window: Window, util_pct: float | None, said: list[str]) -> bool | N
     if (window.num_processes or 0) > 1:
         said.append(f"shared: NVML lists {window.num_processes:g} compute processes on this GPU, ours is one")
         return True
-    if window.idle and util_pct is not None:
-        said += ["shared: the GPU works while this process gives it nothing to do"] if util_pct > IDLE_UTIL_PCT else []
-        return util_pct > IDLE_UTIL_PCT
-    return False if window.num_processes else None
+    if not window.idle or util_pct is None:
+        return False if window.num_processes else None
+    if busy := util_pct > IDLE_UTIL_PCT:
+        said.append("shared: the GPU works while this process gives it nothing to do")
+    return busy
 
 
 def timeline_row(sample: Sample, since_s: float, labels: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,19 +178,13 @@ def timeline_row(sample: Sample, since_s: float, labels: Mapping[str, Any]) -> d
 
 
 def write_timeline(path: Path, rows: Iterable[Mapping[str, Any]], *, append: bool = False) -> None:
-    """Write CSV: a run's first rows whole or not at all, later ones with ``append`` at the end of the file.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    if append and path.exists():
-        try:
-            with path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, TIMELINE_COLUMNS).writerows(rows)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        return
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, TIMELINE_COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write CSV: a run's first rows whole or not at all, later ones with ``append`` at the end. UserError: it cannot be."""
+    append = append and path.exists()
+    try:
+        with nullcontext(path) if append else atomic_path(path) as target, target.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, TIMELINE_COLUMNS)
+            if not append:
+                writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise cannot_write(path, error) from error

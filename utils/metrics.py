@@ -21,28 +21,20 @@ from utils.records import BatchSizeRecord, Run, summarise_runs
 
 @dataclass(kw_only=True, slots=True)
 class Measurement:
-    """A measurement under way; ``run`` and ``record`` are there once it has ended.
-
-    ``details`` gives the fields of ``Run`` that only the block knows (batches, phases, tokens). The block may set it; it
-    is called once the clock has stopped.
-    """
+    """A measurement under way; ``run`` and ``record`` are there once it has ended."""
 
     started_ns: int = 0
     allocated_before: int = 0
     cpu_before: tuple[int, int] | None = None
     peak_was_reset: bool = False
     details: Callable[[], dict[str, Any]] = dict
+    """The fields of ``Run`` that only the block knows (batches, phases, tokens): it sets this, the stopped clock calls it."""
     run: Run | None = None
     record: BatchSizeRecord | None = None
 
 
 class MetricsCollector:
-    """Measures any block of inference on one device.
-
-    Args:
-        device: ``cuda``, ``cuda:N`` or ``cpu``.
-        gpu_sample_interval_ms: milliseconds between two NVML readings.
-    """
+    """Measures any block of inference on one device (``cuda``, ``cuda:N`` or ``cpu``), and reads NVML beside it."""
 
     def __init__(self, device: str | torch.device = "cuda", gpu_sample_interval_ms: float = 20.0) -> None:
         self.device = resolve_device(device)
@@ -66,11 +58,7 @@ class MetricsCollector:
         return measurement
 
     def end_measurement(self, measurement: Measurement, batch_size: int, num_samples: int) -> BatchSizeRecord:
-        """Stop the clock, once the device has finished, and read what else there is to read.
-
-        Raises:
-            UserError: a batch size or a number of samples below 1.
-        """
+        """Stop the clock, once the device has finished, and read the rest. UserError: a size or number below 1."""
         self.synchronize()
         seconds = (time.perf_counter_ns() - measurement.started_ns) / 1e9
         waiting = process.waiting_share(measurement.cpu_before, process.cpu_times_ns())
@@ -78,20 +66,16 @@ class MetricsCollector:
         if batch_size < 1 or num_samples < 1:
             what = f"A measurement of {num_samples} samples in batches of {batch_size} cannot be."
             raise UserError(what, where="end_measurement", fix="both at least 1")
-        memory: dict[str, int] = {}
+        known: dict[str, Any] = {"num_batches": -(-num_samples // batch_size)}
         if self._cuda:
-            peak = torch.cuda.max_memory_allocated(self.device)
-            memory = {
-                "allocated_bytes": torch.cuda.memory_allocated(self.device) - measurement.allocated_before,
-                "reserved_bytes": torch.cuda.memory_reserved(self.device),
-                "peak_bytes": peak, "activation_bytes": peak - measurement.allocated_before,
-            }
-        details = {"num_batches": -(-num_samples // batch_size), **memory, **measurement.details()}
+            peak, before = torch.cuda.max_memory_allocated(self.device), measurement.allocated_before
+            known |= {"allocated_bytes": torch.cuda.memory_allocated(self.device) - before, "peak_bytes": peak,
+                      "activation_bytes": peak - before, "reserved_bytes": torch.cuda.memory_reserved(self.device)}
         measurement.run = Run(
-            num_samples=num_samples, seconds=seconds, resident_bytes=self._process.memory_info().rss,
-            gpu=replace(gpu, samples=()),  # they are in the timeline
+            num_samples=num_samples, seconds=seconds, cpu_wait_fraction=waiting, gpu=replace(gpu, samples=()),  # in the timeline
+            resident_bytes=self._process.memory_info().rss,
             resident_peak_bytes=process.peak_memory_bytes() if measurement.peak_was_reset else None,
-            cpu_wait_fraction=waiting, **details,
+            **{**known, **measurement.details()},
         )
         measurement.record = summarise_runs(batch_size, (measurement.run,))
         return measurement.record

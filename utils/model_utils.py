@@ -6,9 +6,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from utils.model_source import Place, Source, adapter_head, embedded_folder, loa
 
 logger = logging.getLogger(__name__)
 
+LOAD_PARTS = ("tokenizer_s", "weights_s", "to_device_s")
 LOGIT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far two logits may lie apart, relative to the largest: rounding of 10, 10 and 7 bits of mantissa (float32
 may run in TF32), grown over the layers. Padding and batching change the order of sums, nothing else."""
@@ -34,8 +34,7 @@ may run in TF32), grown over the layers. Padding and batching change the order o
 class ModelInfo:
     """What a loaded model is. ``total_size_mb`` is the parameters alone, tied ones once; MB is 10^6 bytes.
 
-    Args:
-        load_times: seconds by part (``tokenizer_s``, ``weights_s``, ``to_device_s``); ``total_s`` holds what lies between too.
+    ``load_times`` are seconds by part (``tokenizer_s``, ``weights_s``, ``to_device_s``); ``total_s`` holds what lies between too.
     """
 
     model_type: str
@@ -72,39 +71,43 @@ class LoadedModel:
 def load_model(config: Config) -> LoadedModel:
     """Load what the config names, ready to classify.
 
-    Raises:
-        ModelError: not there, no sequence classifier, not loadable, or the device is absent.
-        UserError: the hub's failures.
+    ModelError: not there, no sequence classifier, not loadable, or the device is absent; UserError: the hub's failures.
     """
     settings = config.model
     started = time.perf_counter()
     torch.set_float32_matmul_precision(settings.matmul_precision)
     device = resolve_device(settings.device)
     _check_attention(settings)
-    source = locate(config)
-    times: dict[str, float] = {}
-    with _quiet():
-        with _stopwatch(times, "tokenizer_s"):
-            tokenizer = load_tokenizer(config, source)
-        with _stopwatch(times, "weights_s"):
-            dummy = settings.load_format == "dummy"
-            model = _build_dummy(settings, source, device) if dummy else _load_weights(settings, source)
-    with _stopwatch(times, "to_device_s"), loading("model", source.base):
+    source, dummy = locate(config), settings.load_format == "dummy"
+    log: Any = transformers_logging  # its functions have no types
+    log.set_verbosity_error()  # what it reports of keys we check and say ourselves
+    if not sys.stderr.isatty():
+        log.disable_progress_bar()
+    stamps = [time.perf_counter()]
+    tokenizer = load_tokenizer(config, source)
+    stamps.append(time.perf_counter())
+    model = _build_dummy(settings, source, device) if dummy else _load_weights(settings, source)
+    stamps.append(time.perf_counter())
+    with loading("model", source.base):
         model = model.to(device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+    stamps.append(time.perf_counter())
     _make_ready(model, tokenizer, source.base)
+    times = {part: end - begin for part, (begin, end) in zip(LOAD_PARTS, pairwise(stamps), strict=True)}
     times["total_s"] = time.perf_counter() - started
     logger.info("loaded %s: %s", source.base, times)
-    info = _describe(model, settings, source, device, times)
+    total, trainable = model.num_parameters(), model.num_parameters(only_trainable=True)
+    info = ModelInfo(
+        model_type=model.config.model_type, name=settings.name if source.adapter is None else source.base.name,
+        revision=source.base.revision, adapter=source.adapter_name,
+        total_params=total, trainable_params=trainable, non_trainable_params=total - trainable,
+        total_size_mb=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
+        weights="dummy" if dummy else "pretrained", dtype=settings.dtype, device=str(device),
+        attn_implementation=model.config._attn_implementation, num_labels=model.config.num_labels,
+        max_position_embeddings=_max_positions(model), load_times=times,
+    )
     return LoadedModel(model=model, tokenizer=tokenizer, info=info, device=device)
-
-
-@contextmanager
-def _stopwatch(times: dict[str, float], part: str) -> Iterator[None]:
-    begin = time.perf_counter()
-    yield
-    times[part] = time.perf_counter() - begin
 
 
 def load_model_and_tokenizer(
@@ -113,12 +116,11 @@ def load_model_and_tokenizer(
     """The model and tokenizer alone; ``model_settings`` are further settings of the config's ``model`` section."""
     settings = {"name": model_name, "device": str(device), "dtype": str(dtype).removeprefix("torch."), **model_settings}
     try:
-        checked = ModelConfig.model_validate(settings)
+        loaded = load_model(Config(model=ModelConfig.model_validate(settings)))
     except ValidationError as error:
         wrong = "; ".join(f"{e['loc'][0]} cannot be {e['input']!r}: {e['msg']}" for e in error.errors())
         known = ", ".join(ModelConfig.model_fields)
         raise ConfigError(wrong, where="load_model_and_tokenizer", fix=f"settings are: {known}") from error
-    loaded = load_model(Config(model=checked))
     return loaded.model, loaded.tokenizer
 
 
@@ -131,26 +133,21 @@ def model_label2id(config: Config) -> dict[str, int] | None:
 
 def model_summary_lines(info: ModelInfo) -> list[str]:
     """The lines of the MODEL SUMMARY block."""
-    return [
-        f"Model Type: {info.model_type}",
-        f"Total Parameters: {info.total_params:,} ({info.total_params / 1e6:.2f}M)",
-        f"Model Size: {info.total_size_mb:,.2f} MB",
-    ]
+    params = f"Total Parameters: {info.total_params:,} ({info.total_params / 1e6:.2f}M)"
+    return [f"Model Type: {info.model_type}", params, f"Model Size: {info.total_size_mb:,.2f} MB"]
 
 
 def check_max_length(max_length: int, model: Any) -> None:
-    """Refuse texts longer than the model has positions for; a model that does not say how many takes all.
-
-    Raises:
-        ModelError: too long, or no token at all.
-    """
-    config = getattr(model, "config", None)
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None) if config else None
+    """Refuse texts longer than the model has positions for (ModelError); a model that does not say how many takes all."""
+    limit = _max_positions(model)
     if max_length < 1 or limit is not None and max_length > limit:
-        raise ModelError(
-            f"profiling.max_length is {max_length}, but the model has {limit or 'at least 1'} positions.",
-            where="profiling.max_length", fix=f"--set profiling.max_length={limit or 512}",
-        )
+        what = f"profiling.max_length is {max_length}, but the model has {limit or 'at least 1'} positions."
+        raise ModelError(what, where="profiling.max_length", fix=f"--set profiling.max_length={limit or 512}")
+
+
+def _max_positions(model: Any) -> int | None:
+    config = getattr(model, "config", None)
+    return getattr(config.get_text_config(), "max_position_embeddings", None) if config else None
 
 
 def encode_batch(tokenizer: Any, texts: list[str], max_length: int) -> dict[str, torch.Tensor]:
@@ -174,15 +171,10 @@ def classify(loaded: LoadedModel, texts: list[str], max_length: int) -> torch.Te
 
 
 def check_batching(loaded: LoadedModel, texts: list[str], max_length: int) -> tuple[list[str], float]:
-    """Classify the texts one by one and as a batch; both must agree within the precision's rounding.
+    """Classify the texts one by one and as a batch; returns the labels, and the largest difference of a logit.
 
-    Labels must be equal too, except where the two best lie closer together than that rounding.
-
-    Returns:
-        The labels, and the largest difference of a logit.
-
-    Raises:
-        RuntimeError: they differ, so padding or the attention mask is not honoured.
+    RuntimeError where logits differ by more than the precision's rounding, or labels do whose two best lie further apart than
+    that: padding or the attention mask is not honoured.
     """
     alone = torch.cat([classify(loaded, [text], max_length) for text in texts])
     together = classify(loaded, texts, max_length)
@@ -196,28 +188,26 @@ def check_batching(loaded: LoadedModel, texts: list[str], max_length: int) -> tu
 
 
 def _check_attention(settings: ModelConfig) -> None:
-    wanted, fix = settings.attn_implementation == "flash_attention_2", "--set model.attn_implementation=sdpa"
-    if wanted and not is_flash_attn_2_available():
-        raise ModelError("flash_attention_2 needs the package flash-attn and a CUDA GPU.", where="model.attn_implementation",
-                         fix=f"pip install flash-attn, or {fix}")
-    if wanted and settings.dtype == "float32":
-        raise ModelError("flash_attention_2 has no float32.", where="model.attn_implementation",
-                         fix=f"--set model.dtype=bfloat16, or {fix}")
+    if settings.attn_implementation != "flash_attention_2":
+        return
+    where, fix = "model.attn_implementation", "--set model.attn_implementation=sdpa"
+    if not is_flash_attn_2_available():
+        what = "flash_attention_2 needs the package flash-attn and a CUDA GPU."
+        raise ModelError(what, where=where, fix=f"pip install flash-attn, or {fix}")
+    if settings.dtype == "float32":
+        raise ModelError("flash_attention_2 has no float32.", where=where, fix=f"--set model.dtype=bfloat16, or {fix}")
 
 
 def load_tokenizer(config: Config, source: Source) -> Any:
     """The tokenizer alone: the one that is set, the adapter's, the model's, or for a bare architecture the embedded one."""
-    wanted = config.model.tokenizer
-    folder = Path(source.base.name)
+    folder, place = Path(source.base.name), source.base
     bare = folder.is_dir() and not any(folder.glob("tokenizer*"))
-    if wanted:
-        place = place_of(config, wanted, None, "tokenizer")
+    if config.model.tokenizer:
+        place = place_of(config, config.model.tokenizer, None, "tokenizer")
     elif source.adapter is not None and (source.adapter / "tokenizer_config.json").is_file():
         place = Place(name=str(source.adapter))
     elif folder.is_file() or bare and config.model.load_format == "dummy":
         place = Place(name=str(embedded_folder(config)))
-    else:
-        place = source.base
     with loading("tokenizer", place):
         return AutoTokenizer.from_pretrained(**place.arguments, trust_remote_code=config.model.trust_remote_code)
 
@@ -225,6 +215,11 @@ def load_tokenizer(config: Config, source: Source) -> Any:
 def _read_architecture(settings: ModelConfig, base: Place) -> Any:
     with loading("model", base):
         return AutoConfig.from_pretrained(**base.arguments, trust_remote_code=settings.trust_remote_code)
+
+
+def _options(settings: ModelConfig) -> dict[str, Any]:
+    return {"dtype": getattr(torch, settings.dtype), "attn_implementation": settings.attn_implementation,
+            "trust_remote_code": settings.trust_remote_code}
 
 
 def _load_weights(settings: ModelConfig, source: Source) -> Any:
@@ -237,9 +232,7 @@ def _load_weights(settings: ModelConfig, source: Source) -> Any:
     labels: dict[str, Any] = {"num_labels": head[1]} if head and head[1] != architecture.num_labels else {}
     with loading("model", source.base):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            **source.base.arguments, **labels, dtype=getattr(torch, settings.dtype), use_safetensors=True,
-            attn_implementation=settings.attn_implementation, trust_remote_code=settings.trust_remote_code,
-            output_loading_info=True,
+            **source.base.arguments, **labels, **_options(settings), use_safetensors=True, output_loading_info=True
         )
     missing = sorted(set(report["missing_keys"]) - (head[0] if head else set()))
     if missing:
@@ -256,8 +249,8 @@ def _merge(model: Any, folder: Path) -> Any:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise ModelError("The model is a PEFT adapter, and the package peft is not installed.", where=folder,
-                         fix="pip install peft") from error
+        what = "The model is a PEFT adapter, and the package peft is not installed."
+        raise ModelError(what, where=folder, fix="pip install peft") from error
     with loading("adapter", Place(name=str(folder))):
         return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
 
@@ -265,61 +258,25 @@ def _merge(model: Any, folder: Path) -> Any:
 def _build_dummy(settings: ModelConfig, source: Source, device: torch.device) -> Any:
     """The architecture with seeded random weights, made where they stay: no copy on the CPU, no second precision."""
     architecture = _read_architecture(settings, source.base)
-    dtype = getattr(torch, settings.dtype)
     auto: Any = AutoModelForSequenceClassification  # from_config has no types
     with loading("model", source.base), torch.random.fork_rng([device] if device.type == "cuda" else []), device:
         torch.manual_seed(settings.seed)
-        return auto.from_config(
-            architecture, dtype=dtype, attn_implementation=settings.attn_implementation,
-            trust_remote_code=settings.trust_remote_code,
-        )
+        return auto.from_config(architecture, **_options(settings))
 
 
 def _make_ready(model: Any, tokenizer: Any, base: Place) -> None:
     """Padding on the right with a token that both sides know, no key-value cache, evaluation mode."""
     if tokenizer.pad_token_id is None:
         known = model.config.pad_token_id
-        token = tokenizer.convert_ids_to_tokens(known) if known is not None else tokenizer.eos_token
-        if token is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known) if known is not None else tokenizer.eos_token
+        if tokenizer.pad_token is None:
             fix = "set pad_token in its tokenizer_config.json"
             raise ModelError("The tokenizer has no token to pad with.", where=base, fix=fix)
-        tokenizer.pad_token = token
     tokenizer.padding_side = "right"
     rows, highest = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values())
     if highest >= rows:
-        raise ModelError(
-            f"The tokenizer's ids go up to {highest:,}, the model knows {rows:,} tokens.", where=base,
-            fix="name the model's own tokenizer with --set model.tokenizer=NAME",
-        )
+        what = f"The tokenizer's ids go up to {highest:,}, the model knows {rows:,} tokens."
+        raise ModelError(what, where=base, fix="name the model's own tokenizer with --set model.tokenizer=NAME")
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
     model.eval()
-
-
-def _describe(model: Any, settings: ModelConfig, source: Source, device: torch.device, times: dict[str, float]) -> ModelInfo:
-    total, trainable = model.num_parameters(), model.num_parameters(only_trainable=True)
-    return ModelInfo(
-        model_type=model.config.model_type, name=settings.name if source.adapter is None else source.base.name,
-        revision=source.base.revision, adapter=source.adapter_name,
-        total_params=total, trainable_params=trainable, non_trainable_params=total - trainable,
-        total_size_mb=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
-        weights="dummy" if settings.load_format == "dummy" else "pretrained", dtype=settings.dtype, device=str(device),
-        attn_implementation=model.config._attn_implementation, num_labels=model.config.num_labels,
-        max_position_embeddings=getattr(model.config.get_text_config(), "max_position_embeddings", None), load_times=times,
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars where nobody watches, no transformers' report of keys: we check those and say so ourselves."""
-    log: Any = transformers_logging  # its functions have no types
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    if not sys.stderr.isatty():
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()

@@ -6,10 +6,10 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from typing import Any
 
 import torch
@@ -25,8 +25,7 @@ from utils.records import BatchSizeRecord
 from utils.statistics import PROCESS_SPREAD
 from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
 
-SAME_BATCH = 0.1
-"""The share of ``LOGIT_TOLERANCE`` for one batch run twice: the same kernels sum in the same order, or nearly so."""
+SAME_BATCH = 0.1  # share of LOGIT_TOLERANCE for one batch run twice: the same kernels sum in the same order, or nearly so
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,7 +37,7 @@ class _Work:
     """
 
     full_batches: int
-    events: list[tuple[Any, Any]] = field(default_factory=list)
+    events: list[tuple[Any, Any]]
     stamps: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
     logits: list[torch.Tensor] = field(default_factory=list)
     masks: list[torch.Tensor] = field(default_factory=list)
@@ -48,10 +47,8 @@ class _Work:
         real = sum(int(mask.sum()) for mask in self.masks)
         return {
             "num_batches": len(self.stamps), "num_full_batches": self.full_batches,
-            "phase_seconds": tuple(
-                ((t1 - t0) / 1e9, (t2 - t1) / 1e9, (t3 - t2) / 1e9, (t4 - t3) / 1e9) for t0, t1, t2, _, t3, t4 in self.stamps
-            ),
-            "launch_seconds": tuple((launched - t2) / 1e9 for _, _, t2, launched, _, _ in self.stamps) if self.events else (),
+            "phase_seconds": tuple(tuple((b - a) / 1e9 for a, b in pairwise((*s[:3], *s[4:]))) for s in self.stamps),
+            "launch_seconds": tuple((s[3] - s[2]) / 1e9 for s in self.stamps) if self.events else (),
             "device_seconds": tuple(begin.elapsed_time(end) / 1e3 for begin, end in self.events),
             "real_tokens": real, "padded_tokens": sum(mask.numel() for mask in self.masks) - real,
         }
@@ -60,18 +57,14 @@ class _Work:
 class InferenceProfiler:
     """Measures a sequence classifier.
 
-    Args:
-        model: answers with ``logits`` of shape ``[batch, labels]``; in eval mode, on ``device``.
-        tokenizer: pads to the longest text of a batch.
-        device: ``cuda``, ``cuda:N`` or ``cpu``.
-        gpu_sample_interval_ms: milliseconds between two NVML readings.
+    ``model`` answers with ``logits`` of shape ``[batch, labels]``, in eval mode, on ``device`` (``cuda``, ``cuda:N`` or
+    ``cpu``); ``tokenizer`` pads to the longest text of a batch; NVML is read every ``gpu_sample_interval_ms``.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, device: str | torch.device = "cuda", gpu_sample_interval_ms: float = 20.0
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self.collector = MetricsCollector(device, gpu_sample_interval_ms)
         self.device = self.collector.device
         self._cuda = self.device.type == "cuda"
@@ -86,7 +79,6 @@ class InferenceProfiler:
 
     def idle_readings(self) -> GpuReadings:
         """The GPU's readings while this process gives it nothing to do: idle power, and whether others use it."""
-        self.collector.synchronize()
         self.collector.monitor.mark(step="idle")
         readings = self.collector.monitor.idle()
         self.collector.monitor.mark()
@@ -96,16 +88,10 @@ class InferenceProfiler:
         self, texts: Sequence[str], batch_sizes: Sequence[int], num_runs: int = 10, max_length: int = 512,
         on_event: Callable[[str], None] = console.say, **settings: Any,
     ) -> tuple[BatchSizeRecord, ...]:
-        """Measure each batch size at least ``num_runs`` times over all ``texts``.
+        """Measure each batch size at least ``num_runs`` times over all ``texts``; a record each, in the order given.
 
-        Args:
-            settings: further fields of ``SweepSettings``: ``num_warmup_runs``, ``seed``, ``target_relative_ci``, ...
-
-        Returns:
-            A record for each batch size, in the order given.
-
-        Raises:
-            UserError: no texts, or impossible numbers.
+        ``settings`` are further fields of ``SweepSettings``: ``num_warmup_runs``, ``seed``, ``target_relative_ci``, ...
+        Raises UserError: no texts, or impossible numbers.
         """
         state = new_state(len(texts), batch_sizes)
         how = SweepSettings(num_runs=num_runs, max_length=max_length, **settings)
@@ -116,117 +102,104 @@ class InferenceProfiler:
         self, texts: Sequence[str], state: SweepState, settings: SweepSettings, *,
         on_event: Callable[[str], None] = console.say, after_round: Callable[[SweepState], None] = lambda state: None,
     ) -> None:
-        """Measure what ``state`` lacks; ``after_round`` may keep it, so that a sweep that is cut can go on."""
-        self._check(settings)
-        expected: dict[int, torch.Tensor] = {}
-        monitor = self.collector.monitor
+        """Measure what ``state`` lacks; ``after_round`` may keep it, so that a sweep that is cut can go on.
+        Raises UserError: no run is asked for, or texts longer than the model has positions for."""
+        if settings.num_runs < 1:
+            fix = "at least 1; 10 for a spread worth the name"
+            raise UserError(f"num_runs cannot be {settings.num_runs}.", where="num_runs", fix=fix)
+        check_max_length(settings.max_length, self.model)
+        monitor, expected = self.collector.monitor, dict[int, torch.Tensor]()
+
+        def measure(trial: Trial) -> None:
+            monitor.mark(step="sweep", batch_size=trial.batch_size, run=len(trial.runs) + 1)
+            self._measure(trial, _enough(texts, trial), expected[trial.batch_size], settings.max_length)
+            monitor.mark()
+
         known = PROCESS_SPREAD.get(self.device.type) if settings.process_spread is None else settings.process_spread
         for trial in state.trials:
             trial.process_spread = known
-        with monitor.sampling(), _frozen_garbage():
-            if not all(trial.finished(settings) for trial in state.trials):
-                self._warm_up(texts, state, settings, expected, on_event)
-            for trial in state.trials:
-                if not trial.finished(settings):
-                    if trial.runs:
-                        trial.warnings.append(f"resumed: runs 1 to {len(trial.runs)} were measured by an earlier process")
-                    on_event(f"Profiling batch size: {trial.batch_size}")
-
-            def measure(trial: Trial) -> None:
-                monitor.mark(step="sweep", batch_size=trial.batch_size, run=len(trial.runs) + 1)
-                self._measure(trial, _enough(texts, trial), expected[trial.batch_size], settings.max_length)
-                monitor.mark()
-
+        with monitor.sampling(), ExitStack() as afterwards:
+            gc.collect()
+            gc.freeze()  # with all libraries loaded, the collection before each run would take 0.2 s
+            afterwards.callback(gc.unfreeze)
+            if unfinished := [trial for trial in state.trials if not trial.finished(settings)]:
+                on_event(f"Warming up model ({settings.num_warmup_runs} iterations)...")
+                monitor.mark(step="warm-up")
+                self._warm_up(texts, unfinished, settings, expected)
+                on_event("Warmup complete!")
+            for trial in (trial for trial in state.trials if not trial.finished(settings)):
+                if trial.runs:
+                    trial.warnings.append(f"resumed: runs 1 to {len(trial.runs)} were measured by an earlier process")
+                on_event(f"Profiling batch size: {trial.batch_size}")
             run_rounds(state, settings, measure, after_round)
-            for trial in state.trials:
-                if trial.status == "ok" and trial.window is None and self._needs_window(trial, settings):
+            for trial in state.trials if self._cuda and monitor.reason is None else ():
+                shortest_s = min((run.seconds for run in trial.runs), default=math.inf)
+                if trial.status == "ok" and trial.window is None and shortest_s < settings.min_window_seconds:
                     monitor.mark(step="window", batch_size=trial.batch_size)
-                    self._measure_window(trial, _enough(texts, trial), settings)
+                    repeats = math.ceil(settings.min_window_seconds / shortest_s)
+                    self._measure_window(trial, _enough(texts, trial), settings.max_length, repeats)
                     monitor.mark()
             after_round(state)
         for trial in state.trials:
             for line in ("", *result_lines(trial.record())):
                 on_event(line)
 
-    def _check(self, settings: SweepSettings) -> None:
-        if settings.num_runs < 1:
-            fix = "at least 1; 10 for a spread worth the name"
-            raise UserError(f"num_runs cannot be {settings.num_runs}.", where="num_runs", fix=fix)
-        check_max_length(settings.max_length, self.model)
-
     def _warm_up(
-        self, texts: Sequence[str], state: SweepState, settings: SweepSettings, expected: dict[int, torch.Tensor],
-        on_event: Callable[[str], None],
+        self, texts: Sequence[str], trials: Sequence[Trial], settings: SweepSettings, expected: dict[int, torch.Tensor]
     ) -> None:
-        """Run every shape that will be measured; from the smallest batch on, until one does not fit."""
-        on_event(f"Warming up model ({settings.num_warmup_runs} iterations)...")
-        self.collector.monitor.mark(step="warm-up")
+        """Run every shape that will be measured, from the smallest batch on, until one does not fit; keeps its answers."""
         too_large: int | None = None
-        for trial in sorted(state.trials, key=lambda item: item.batch_size):
-            if trial.finished(settings):
-                continue
+        for trial in sorted(trials, key=lambda item: item.batch_size):
             if too_large is not None and not settings.try_all_batch_sizes:
                 trial.give_up("not_tried", f"not tried: batch size {too_large} ran out of memory")
                 continue
             work = _enough(texts, trial)
-            try:
+            with _memory_may_end(lambda why: trial.give_up("oom", f"out of memory: {why}")):  # noqa: B023 - called in this turn
                 for _ in range(settings.num_warmup_runs):
                     self._run_once(work, trial.batch_size, settings.max_length)
                 answers = self._run_once(work, trial.batch_size, settings.max_length)
                 trial.flops_per_sample = self._count_flops(work, trial.batch_size, settings.max_length)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                trial.give_up("oom", f"out of memory: {str(error).splitlines()[0]}")
-                too_large = trial.batch_size
-            else:
-                expected[trial.batch_size] = answers
-                trial.num_truncated = self._count_truncated(work, settings.max_length)
-                self._compare_batch_sizes(trial, expected)
             if trial.status != "ok":  # what fits stays warm: its memory is in the allocator's cache
+                too_large = trial.batch_size
                 self._give_memory_back()
-        on_event("Warmup complete!")
+                continue
+            expected[trial.batch_size] = answers
+            trial.num_truncated = self._count_truncated(work, settings.max_length)
+            # Padding must change no answer: a label that differs between batch sizes, beyond rounding, is worth a warning.
+            size, first = next(iter(expected.items()))
+            rows = min(len(first), len(answers))
+            if wrong := _difference(answers[:rows], first[:rows], self._tolerance(first)):
+                trial.warnings.append(f"outputs: batch sizes {trial.batch_size} and {size}: {wrong}")
 
     def _measure(self, trial: Trial, texts: list[str], expected: torch.Tensor, max_length: int) -> None:
-        try:
-            work = self._prepare(len(texts), trial.batch_size)
-            with self.collector.measure(trial.batch_size, len(texts)) as measurement:
-                self._timed_run(texts, trial.batch_size, max_length, work)
-                measurement.details = work.details
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            trial.give_up("oom", f"out of memory while measuring: {str(error).splitlines()[0]}")
+        work = self._prepare(len(texts), trial.batch_size)
+        with (
+            _memory_may_end(lambda why: trial.give_up("oom", f"out of memory while measuring: {why}")),
+            self.collector.measure(trial.batch_size, len(texts)) as measurement,
+        ):
+            self._timed_run(texts, trial.batch_size, max_length, work)
+            measurement.details = work.details
         if trial.status != "ok":
-            del work
             self._give_memory_back()
             return
         assert measurement.run is not None
         trial.runs.append(measurement.run)
-        wrong = _difference(torch.cat(work.logits), expected, SAME_BATCH * self._tolerance(expected))
-        if wrong:
+        answers = torch.cat(work.logits)
+        if wrong := _difference(answers, expected, SAME_BATCH * self._tolerance(expected)):
             trial.give_up("wrong_outputs", f"outputs: timed and untimed {wrong}; the figures are withheld")
-        elif flipped := _flipped(torch.cat(work.logits), expected):
+        elif flipped := _flipped(answers, expected):
             trial.warnings.append(f"outputs: {flipped} labels of timed runs differ from untimed ones, by rounding alone")
 
-    def _measure_window(self, trial: Trial, texts: list[str], settings: SweepSettings) -> None:
+    def _measure_window(self, trial: Trial, texts: list[str], max_length: int, repeats: int) -> None:
         """Runs back to back, long enough for what NVML averages; their times are in no other figure."""
-        repeats = math.ceil(settings.min_window_seconds / min(run.seconds for run in trial.runs))
         works = [self._prepare(len(texts), trial.batch_size) for _ in range(repeats)]
-        try:
-            self._run_once(texts, trial.batch_size, settings.max_length)  # a resumed sweep may have no warm shape yet
+        what = "gpu_util, gpu_power, energy: out of memory in their window"
+        with _memory_may_end(lambda why: trial.warnings.append(f"{what}: {why}")):
+            self._run_once(texts, trial.batch_size, max_length)  # a resumed sweep may have no warm shape yet
             with self.collector.measure(trial.batch_size, repeats * len(texts)) as measurement:
                 for work in works:
-                    self._timed_run(texts, trial.batch_size, settings.max_length, work)
+                    self._timed_run(texts, trial.batch_size, max_length, work)
             trial.window = measurement.run
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            trial.warnings.append(f"gpu_util, gpu_power, energy: out of memory in their window: {str(error).splitlines()[0]}")
-
-    def _needs_window(self, trial: Trial, settings: SweepSettings) -> bool:
-        readable = self._cuda and self.collector.monitor.reason is None
-        return readable and min(run.seconds for run in trial.runs) < settings.min_window_seconds
 
     def _prepare(self, rows: int, batch_size: int) -> _Work:
         """What a timed run fills in, made before the clock starts."""
@@ -283,18 +256,10 @@ class InferenceProfiler:
             batch = encode_batch(self.tokenizer, texts[start : start + size], max_length)
             shape = (*batch["input_ids"].shape, bool(batch["attention_mask"].all()))
             if shape not in self._flops_by_shape:
-                on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
-                costs = count(partial(self.model, **on_device))
+                costs = count(partial(self.model, **{name: tensor.to(self.device) for name, tensor in batch.items()}))
                 self._flops_by_shape[shape] = sum(cost.flops for cost in costs if cost.flops)
             total += self._flops_by_shape[shape]
         return total / len(texts) if total else None
-
-    def _compare_batch_sizes(self, trial: Trial, expected: dict[int, torch.Tensor]) -> None:
-        """Padding must change no answer: a label that differs between batch sizes, beyond rounding, is worth a warning."""
-        size, first = next(iter(expected.items()))
-        rows = min(len(first), len(expected[trial.batch_size]))
-        if wrong := _difference(expected[trial.batch_size][:rows], first[:rows], self._tolerance(first)):
-            trial.warnings.append(f"outputs: batch sizes {trial.batch_size} and {size}: {wrong}")
 
     def _tolerance(self, logits: torch.Tensor) -> float:
         precision = str(getattr(self.model, "dtype", torch.float32)).removeprefix("torch.")
@@ -307,14 +272,14 @@ class InferenceProfiler:
 
 
 @contextmanager
-def _frozen_garbage() -> Iterator[None]:
-    """Leave what is there out of the collections before each run: with all libraries loaded one takes 0.2 s."""
-    gc.collect()
-    gc.freeze()
+def _memory_may_end(tell: Callable[[str], None]) -> Iterator[None]:
+    """Out of memory is a result. Its memory can be given back after the block: inside, the error holds on to its tensors."""
     try:
         yield
-    finally:
-        gc.unfreeze()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        tell(str(error).splitlines()[0])
 
 
 def _enough(texts: Sequence[str], trial: Trial) -> list[str]:

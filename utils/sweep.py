@@ -13,8 +13,7 @@ from utils.core.errors import UserError
 from utils.records import BatchSizeRecord, Run, summarise_runs
 from utils.statistics import compare, mean_interval
 
-SAME_SAMPLE = 0.05
-"""Difference in tokens per second between samples that is worth a word: half of what perf_analyzer calls unstable."""
+SAME_SAMPLE = 0.05  # difference in tokens per second between samples worth a word: half of what perf_analyzer calls unstable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,10 +21,8 @@ class SweepSettings:
     """How often and how long. ``num_runs`` is the least.
 
     With ``target_relative_ci`` runs go on until half the 95% interval of their mean is at most that share of it, or
-    ``max_seconds_per_batch_size`` are spent; ``process_spread`` (None: what is known of this kind of device) is in the
-    published intervals, not in this one.
-    ``min_window_seconds``: how long a batch size runs back to back for the GPU's readings (0: no such window); without
-    CUDA there is none.
+    ``max_seconds_per_batch_size`` are spent. ``process_spread`` (None: what is known of this kind of device) widens the
+    published intervals alone. ``min_window_seconds``: of runs back to back for the GPU's readings; 0, or no CUDA: none.
     """
 
     num_runs: int = 10
@@ -60,10 +57,8 @@ class Trial:
 
     def finished(self, settings: SweepSettings) -> bool:
         """Whether no further run is asked for."""
-        if self.status != "ok":
-            return True
-        if len(self.runs) < settings.num_runs:
-            return False
+        if self.status != "ok" or len(self.runs) < settings.num_runs:
+            return self.status != "ok"
         seconds = [run.seconds for run in self.runs]
         if settings.target_relative_ci is None or sum(seconds) >= settings.max_seconds_per_batch_size:
             return True
@@ -72,36 +67,27 @@ class Trial:
 
     def record(self) -> BatchSizeRecord:
         """The row; without figures where there are none that could be trusted."""
-        if self.status == "ok":
-            return summarise_runs(
-                self.batch_size, self.runs, window=self.window, flops_per_sample=self.flops_per_sample,
-                num_truncated=self.num_truncated, disturbed=self.disturbed,
-                process_spread=self.process_spread, warnings=self.warnings,
-            )
-        return BatchSizeRecord(
-            batch_size=self.batch_size, status=self.status, num_runs=0, num_samples=self.num_samples,
-            warnings=tuple(dict.fromkeys(self.warnings)),
+        if self.status != "ok":
+            return BatchSizeRecord(batch_size=self.batch_size, status=self.status, num_runs=0, num_samples=self.num_samples,
+                                   warnings=tuple(dict.fromkeys(self.warnings)))
+        return summarise_runs(
+            self.batch_size, self.runs, window=self.window, flops_per_sample=self.flops_per_sample, disturbed=self.disturbed,
+            num_truncated=self.num_truncated, process_spread=self.process_spread, warnings=self.warnings,
         )
 
 
 @dataclass(kw_only=True, slots=True)
 class SweepState:
-    """All of a sweep over one sample that has to outlive an interruption.
-
-    ``order`` holds the batch sizes of each round, in the order in which they were measured.
-    """
+    """All of a sweep over one sample that has to outlive an interruption."""
 
     sample_size: int
     trials: list[Trial]
     order: list[list[int]] = field(default_factory=list)
+    """The batch sizes of each round, in the order in which they were measured."""
 
 
 def new_state(sample_size: int, batch_sizes: Sequence[int]) -> SweepState:
-    """Nothing measured yet.
-
-    Raises:
-        UserError: no texts, or batch sizes that cannot be.
-    """
+    """Nothing measured yet. Raises UserError: no texts, or batch sizes that cannot be."""
     if not sample_size:
         raise UserError("There are no texts to measure with.", where="dataset.sample_sizes", fix="give at least one text")
     if not batch_sizes or min(batch_sizes) < 1 or len(set(batch_sizes)) < len(batch_sizes):
@@ -121,14 +107,10 @@ def run_rounds(
     Batch sizes take turns, in a seeded order of their own in each round, so that a drifting machine does not look like an
     effect of batch size.
     """
-
-    def unfinished() -> list[Trial]:
-        return [trial for trial in state.trials if not trial.finished(settings)]
-
-    missing = sum(max(0, settings.num_runs - len(trial.runs)) for trial in unfinished())
+    missing = sum(max(0, settings.num_runs - len(trial.runs)) for trial in state.trials if trial.status == "ok")
     with console.progress(total=missing, what="Measuring", unit="run") as bar:
-        while ready := unfinished():
-            ready = [trial for trial in ready if len(trial.runs) == min(len(other.runs) for other in ready)]
+        while left := [trial for trial in state.trials if not trial.finished(settings)]:
+            ready = [trial for trial in left if len(trial.runs) == min(len(other.runs) for other in left)]
             order = random.Random(f"{settings.seed} {len(state.order)}").sample(ready, len(ready))
             state.order.append([])
             try:
@@ -142,21 +124,16 @@ def run_rounds(
 
 def optimal_batch_size(records: Sequence[BatchSizeRecord], state: SweepState) -> dict[str, Any] | None:
     """The batch size with the highest mean throughput, and those that runs cannot tell from it; None where all failed."""
-    measured = {record.batch_size: record for record in records if record.throughput_samples_per_sec.mean is not None}
+    measured = [record for record in records if record.throughput_samples_per_sec.mean is not None]
     if not measured:
         return None
-    best = max(measured.values(), key=lambda record: record.throughput_samples_per_sec.mean or 0.0)
+    best = max(measured, key=lambda record: record.throughput_samples_per_sec.mean or 0.0)
     times = {trial.batch_size: [run.seconds / run.num_samples for run in trial.runs] for trial in state.trials}
-    tied = [
-        size for size in measured
-        if size != best.batch_size and compare(times[best.batch_size], times[size]).answer in ("same", "ambiguous")
-    ]
+    others = [record.batch_size for record in measured if record is not best]
     return {
-        "batch_size": best.batch_size,
-        "throughput_samples_per_sec_mean": best.throughput_samples_per_sec.mean,
-        "latency_per_sample_ms_mean": best.latency_per_sample_ms.mean,
-        "criterion": "highest mean throughput within memory",
-        "tied_with": tied,
+        "batch_size": best.batch_size, "throughput_samples_per_sec_mean": best.throughput_samples_per_sec.mean,
+        "latency_per_sample_ms_mean": best.latency_per_sample_ms.mean, "criterion": "highest mean throughput within memory",
+        "tied_with": [size for size in others if compare(times[best.batch_size], times[size]).answer in ("same", "ambiguous")],
     }
 
 
@@ -168,7 +145,8 @@ def sample_dependence(states: Sequence[SweepState]) -> list[dict[str, Any]]:
     rows = []
     for one, other in combinations(states, 2):
         for a, b in zip(one.trials, other.trials, strict=True):
-            found = compare(_seconds_per_token(a), _seconds_per_token(b))
+            ours, others = ([run.seconds / run.real_tokens for run in trial.runs if run.real_tokens] for trial in (a, b))
+            found = compare(ours, others)
             differs = found.answer in ("slower", "faster") and abs((found.ratio or 1.0) - 1) > SAME_SAMPLE
             rows.append({
                 "batch_size": a.batch_size, "sample_sizes": [one.sample_size, other.sample_size],
@@ -178,20 +156,13 @@ def sample_dependence(states: Sequence[SweepState]) -> list[dict[str, Any]]:
     return rows
 
 
-def _seconds_per_token(trial: Trial) -> list[float]:
-    return [run.seconds / run.real_tokens for run in trial.runs if run.real_tokens]
-
-
 def result_lines(record: BatchSizeRecord) -> list[str]:
     """The block of one batch size for the terminal."""
-    head = f"Batch Size {record.batch_size}:"
-    latency, rate = record.latency_per_sample_ms, record.throughput_samples_per_sec
+    head, latency, rate = f"Batch Size {record.batch_size}:", record.latency_per_sample_ms, record.throughput_samples_per_sec
     if latency.mean is None or rate.mean is None:
         return [head, f"  {record.warnings[0]}"]
     spread = "" if latency.std is None else f" (std {latency.std:,.2f})"
     on_gpu = record.peak_gpu_mem is not None
     name, memory = ("GPU Memory (peak)", record.peak_gpu_mem) if on_gpu else ("CPU Memory", record.cpu_mem_used)
-    return [
-        head, f"  Latency/sample: {latency.mean:,.2f} ms{spread}", f"  Throughput: {rate.mean:,.2f} samples/sec",
-        f"  {name}: {memory:,.2f} MB" if memory is not None else f"  {name}: not measured",
-    ]
+    return [head, f"  Latency/sample: {latency.mean:,.2f} ms{spread}", f"  Throughput: {rate.mean:,.2f} samples/sec",
+            f"  {name}: not measured" if memory is None else f"  {name}: {memory:,.2f} MB"]

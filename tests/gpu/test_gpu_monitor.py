@@ -56,14 +56,14 @@ def cuda() -> torch.device:
 
 
 @pytest.fixture
-def monitor(cuda: torch.device) -> Iterator[GpuMonitor]:
+def monitor(cuda: torch.device) -> GpuMonitor:
     torch.zeros(1, device=cuda)
-    with GpuMonitor(cuda) as made:
-        if made.reason is not None:
-            pytest.skip(made.reason)
-        if made._device is None or "util_pct" not in made._device._calls:
-            pytest.skip("MIG: no utilisation, power or energy")
-        yield made
+    made = GpuMonitor(cuda)
+    if made.reason is not None:
+        pytest.skip(made.reason)
+    if made._device is None or "util_pct" not in made._device._calls:
+        pytest.skip("MIG: no utilisation, power or energy")
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,12 @@ from utils.core.errors import UserError
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 METRICS_SCHEMA = PROJECT_ROOT / "configs" / "baseline_metrics.schema.json"
 SCHEMA_VERSION = 2
-CHUNK_BYTES = 1 << 20
-SPARE_BYTES = 100 * 10**6
-"""Disk to leave free: the results and the system need some too."""
+SPARE_BYTES = 100 * 10**6  # disk to leave free: the results and the system need some too
 
 
-class _Below:
+def _below(path: str) -> Any:
     """A path below ``results_dir``."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __get__(self, files: ResultFiles, owner: object = None) -> Path:
-        return files.results_dir / self.path
+    return property(lambda files: files.results_dir / path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,26 +36,25 @@ class ResultFiles:
     metrics: Path
     detailed_metrics: Path
 
-    summary_report = _Below("baseline_summary_report.txt")
-    html_report = _Below("report.html")
-    predictions_dir = _Below("predictions")
-    plots_dir = _Below("plots")
-    comparison_plot = _Below("plots/batch_size_comparison.png")
-    heatmap_plot = _Below("plots/metrics_heatmap.png")
-    traces_dir = _Below("profiler_traces")
-    stacks = _Below("profiler_traces/stacks.txt")
-    operators = _Below("profiler_traces/operators.csv")
-    layers = _Below("profiler_traces/layers.csv")
-    kernels = _Below("profiler_traces/kernels.csv")
-    memory = _Below("profiler_traces/memory.csv")
-    flame_graph = _Below("profiler_traces/flamegraph.svg")
-    bottlenecks = _Below("bottlenecks.json")
-    ceilings = _Below("ceilings.json")
-    gpu_timeline = _Below("gpu_timeline.csv")
-    logs_dir = _Below("logs")
-    state_dir = _Below(".state")
-    """What the steps remember between runs: finished steps, the sweep's rows."""
-    lock = _Below(".state/lock")
+    summary_report = _below("baseline_summary_report.txt")
+    html_report = _below("report.html")
+    predictions_dir = _below("predictions")
+    plots_dir = _below("plots")
+    comparison_plot = _below("plots/batch_size_comparison.png")
+    heatmap_plot = _below("plots/metrics_heatmap.png")
+    traces_dir = _below("profiler_traces")
+    stacks = _below("profiler_traces/stacks.txt")
+    operators = _below("profiler_traces/operators.csv")
+    layers = _below("profiler_traces/layers.csv")
+    kernels = _below("profiler_traces/kernels.csv")
+    memory = _below("profiler_traces/memory.csv")
+    flame_graph = _below("profiler_traces/flamegraph.svg")
+    bottlenecks = _below("bottlenecks.json")
+    ceilings = _below("ceilings.json")
+    gpu_timeline = _below("gpu_timeline.csv")
+    logs_dir = _below("logs")
+    state_dir = _below(".state")  # what the steps remember between runs: finished steps, the sweep's rows
+    lock = _below(".state/lock")
 
     @property
     def trace(self) -> Path:
@@ -74,40 +65,29 @@ class ResultFiles:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; move it into place when the block ends without an error.
+    """Give a temporary path beside ``path``; move it into place (rename(2) is atomic) when the block ends without an error.
 
-    Source: POSIX rename(2) replaces atomically within a file system.
-
-    Raises:
-        UserError: the folder cannot be written or the disk is full.
+    UserError: the folder cannot be written or the disk is full.
     """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
+        temporary.touch(exist_ok=False)
         yield temporary
-        # mkstemp makes private files; results are for every reader that the user's umask allows.
-        temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The error for a file or folder that cannot be written."""
-    return UserError(
-        f"Cannot write {path.name}: {error.strerror or error}.",
-        where=path,
-        fix="free disk space, make the folder writable, or choose another with --set output.results_dir=PATH",
-    )
+    fix = "free disk space, make the folder writable, or choose another with --set output.results_dir=PATH"
+    return UserError(f"Cannot write {path.name}: {error.strerror or error}.", where=path, fix=fix)
 
 
 def check_disk_space(folder: Path, needed_bytes: int, what: str, *, fix: str, kind: type[UserError] = UserError) -> None:
@@ -116,17 +96,8 @@ def check_disk_space(folder: Path, needed_bytes: int, what: str, *, fix: str, ki
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if needed_bytes and needed_bytes + SPARE_BYTES > free:
-        raise kind(
-            f"Too little disk: {what} needs {needed_bytes / 1e6:,.1f} MB and {SPARE_BYTES / 1e6:,.0f} MB to spare, "
-            f"{free / 1e6:,.1f} MB are free.", where=folder, fix=f"free some space, or {fix}",
-        )
-
-
-@cache
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+        needs = f"needs {needed_bytes / 1e6:,.1f} MB and {SPARE_BYTES / 1e6:,.0f} MB to spare, {free / 1e6:,.1f} MB are free"
+        raise kind(f"Too little disk: {what} {needs}.", where=folder, fix=f"free some space, or {fix}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -137,54 +108,44 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, payload: dict[str, Any], *, schema: Path | None = None) -> None:
     """Write JSON atomically, after checking it against ``schema``. NaN and infinity are refused."""
-    if schema is not None:
-        jsonschema.validate(payload, json.loads(schema.read_text(encoding="utf-8")))
+    _validate(payload, schema)
     write_text(path, json.dumps(payload, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> dict[str, Any]:
-    """Read a JSON file and check it against ``schema``.
-
-    Args:
-        made_by: the command that makes the file, named when it is missing.
-
-    Raises:
-        UserError: missing, no JSON, or not what the schema says.
-    """
+    """Read JSON and check it against ``schema``. UserError names ``made_by``, the command that makes the file."""
     try:
-        payload = json.loads(path.read_text(encoding="utf-8"))
-        if schema is not None:
-            jsonschema.validate(payload, json.loads(schema.read_text(encoding="utf-8")))
+        payload: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _validate(payload, schema)
     except FileNotFoundError as error:
         raise UserError(f"{path.name} is not there.", where=path, fix=f"make it with: {made_by}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name} is not valid JSON: {error}.", where=path, fix=f"make it anew: {made_by}") from error
-    except jsonschema.ValidationError as error:
-        raise UserError(
-            f"{path.name} does not fit its schema at {error.json_path}: {error.message[:200]}.",
-            where=path,
-            fix=f"make it anew: {made_by}",
-        ) from error
-    return dict(payload)
+    except (ValueError, jsonschema.ValidationError) as error:
+        wrong = f"is not valid JSON: {error}"
+        if isinstance(error, jsonschema.ValidationError):
+            wrong = f"does not fit its schema at {error.json_path}: {error.message[:200]}"
+        raise UserError(f"{path.name} {wrong}.", where=path, fix=f"make it anew: {made_by}") from error
+    return payload
+
+
+def _validate(payload: Any, schema: Path | None) -> None:
+    if schema is not None:
+        jsonschema.validate(payload, json.loads(schema.read_text(encoding="utf-8")))
 
 
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as source:
-        while chunk := source.read(CHUNK_BYTES):
+        while chunk := source.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def sha256_tree(path: Path) -> str | None:
     """Hex SHA-256 of a file, or of a folder's names and contents; None where there is nothing."""
-    if path.is_file():
-        return sha256_file(path)
     if not path.is_dir():
-        return None
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-    return fingerprint({name: sha256_file(path / name) for name in names})
+        return sha256_file(path) if path.is_file() else None
+    return fingerprint({p.relative_to(path).as_posix(): sha256_file(p) for p in path.rglob("*") if p.is_file()})
 
 
 def fingerprint(payload: Any) -> str:

@@ -22,9 +22,7 @@ from utils.core.lock import hold
 logger = logging.getLogger(__name__)
 
 Body = Callable[[Config, argparse.Namespace], object]
-DEFAULT_CONFIG = "configs/config.yaml"
 VERIFY_HELP = "try the three largest suggestions that are settings, and show predicted beside measured speed-up"
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def make_parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -32,35 +30,32 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, metavar="PATH", help="settings file (default: %(default)s)")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="change one setting, for example --set model.device=cpu; may be given often",
-    )
-    parser.add_argument("--log-level", default="WARNING", choices=LEVELS, type=str.upper, help="what the terminal shows")
+    path, how = "configs/config.yaml", "change one setting, for example --set model.device=cpu; may be given often"
+    parser.add_argument("--config", default=path, metavar="PATH", help="settings file (default: %(default)s)")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=how)
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    parser.add_argument("--log-level", default="WARNING", choices=levels, type=str.upper, help="what the terminal shows")
     return parser
 
 
 def common_arguments(args: argparse.Namespace) -> list[str]:
     """The shared flags of ``args`` as words, to hand them on to another script."""
-    overrides = [word for override in args.overrides for word in ("--set", override)]
-    return ["--config", args.config, "--log-level", args.log_level, *overrides]
+    return ["--config", args.config, "--log-level", args.log_level, *(f"--set={override}" for override in args.overrides)]
 
 
-def run_script(
-    parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] | None = None, *, alone: bool = False
-) -> int:
+def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] | None = None, *, alone: bool = False) -> int:
     """Parse, load the config, run ``body``, and turn how it ended into an exit code.
 
-    Args:
-        alone: whether ``body`` writes results, and so must be the only one in its results folder.
-
-    Returns:
-        0 done; 1 failed inside; 2 the user must change something; 130 or 143 interrupted.
+    ``alone``: ``body`` writes results, and so must be the only one in its results folder.
+    Returns 0: done; 1: failed inside; 2: the user must change something; 130 or 143: interrupted.
     """
-    args = parser.parse_args(argv)
-    name = Path(parser.prog).stem
-    _listen_for_signals()
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted(number)  # so that ``with`` and ``finally`` blocks clean up
+
+    args, name = parser.parse_args(argv), Path(parser.prog).stem
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     started, log_file = time.perf_counter(), None
     try:
         console.start_logging(args.log_level, None)
@@ -79,8 +74,8 @@ def run_script(
         return code
     except Exception as error:  # noqa: BLE001 - the outermost boundary: everything unforeseen becomes exit code 1
         logger.debug("failed", exc_info=True)
-        console.complain(f"{name} failed: {type(error).__name__}: {error}")
-        console.complain(f"  the traceback is in {log_file}" if log_file else "  use --log-level DEBUG to see the traceback")
+        where = f"the traceback is in {log_file}" if log_file else "use --log-level DEBUG to see the traceback"
+        console.complain(f"{name} failed: {type(error).__name__}: {error}\n  {where}")
         return 1
     finally:
         logger.info("%s took %.2f s", name, time.perf_counter() - started)
@@ -95,20 +90,8 @@ def run_file(body: Callable[[Config], object], description: str | None, *, alone
 
 def resume_command() -> str:
     """The command line that goes on where this one stopped: a step by itself, the runner with --resume."""
-    words = ["python", *sys.argv]
-    if Path(sys.argv[0]).name == "run_week1.py" and "--resume" not in words:
-        words.append("--resume")
-    return shlex.join(words)
-
-
-def _listen_for_signals() -> None:
-    """Turn SIGINT and SIGTERM into an exception, so that ``with`` and ``finally`` blocks clean up."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise Interrupted(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    resumes = Path(sys.argv[0]).name == "run_week1.py" and "--resume" not in sys.argv
+    return shlex.join(["python", *sys.argv, *(["--resume"] if resumes else [])])
 
 
 def _log_file(config: Config, name: str) -> Path:
@@ -119,4 +102,3 @@ def _log_file(config: Config, name: str) -> Path:
     except OSError as error:
         raise cannot_write(file, error) from error
     return file
-

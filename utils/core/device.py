@@ -8,16 +8,12 @@ import torch
 
 from utils.core.errors import ModelError
 
+# In the messages of RuntimeErrors: cuBLAS, CUDA itself and the host's allocator have no class of their own for it.
 MEMORY_ERRORS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "can't allocate memory")
-"""In the messages of RuntimeErrors: cuBLAS, CUDA itself and the host's allocator have no class of their own for it."""
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
-    """The device that ``cuda``, ``cuda:N``, ``cpu`` or ``auto`` means; CUDA always with its index.
-
-    Raises:
-        ModelError: PyTorch does not see that device.
-    """
+    """The device that ``cuda``, ``cuda:N``, ``cpu`` or ``auto`` means; CUDA always with its index. ModelError: not there."""
     name = str(name)
     if name in ("cpu", "cpu:0") or name == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.process import usable_cores
@@ -25,36 +26,24 @@ DRIVER_SETTINGS: dict[str, tuple[str, tuple[int, ...], float | None]] = {  # NVM
     "persistence_mode": ("nvmlDeviceGetPersistenceMode", (), 1),
     "ecc_mode": ("nvmlDeviceGetEccMode", (), 1),
 }
-VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE")
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
+             "NVIDIA_TF32_OVERRIDE")
 
 
 def environment_record(device: str) -> dict[str, Any]:
-    """Hardware, libraries, precision flags and thread counts, as JSON values. Imports torch.
-
-    Args:
-        device: the device that the model is on, for example ``cuda:0``.
-    """
-    import torch
-
+    """Hardware, libraries, precision flags and thread counts, as JSON values; ``device`` is the model's: ``cpu``, ``cuda:0``."""
     return {
-        "platform": platform.platform(),
-        "python": platform.python_version(),
+        "platform": platform.platform(), "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "cpu": {
-            "name": _cpu_name(),
-            "physical_cores": psutil.cpu_count(logical=False),
-            "logical_cores": psutil.cpu_count(),
-            "usable_cores": usable_cores(),
-            "memory_bytes": psutil.virtual_memory().total,
+            "name": _cpu_name(), "physical_cores": psutil.cpu_count(logical=False), "logical_cores": psutil.cpu_count(),
+            "usable_cores": usable_cores(), "memory_bytes": psutil.virtual_memory().total,
         },
-        "gpu": _gpu_record(device),
+        "gpu": _gpu_record(device) if device.startswith("cuda") else None,
         "torch": {
-            "num_threads": torch.get_num_threads(),
-            "num_interop_threads": torch.get_num_interop_threads(),
-            "matmul_precision": torch.get_float32_matmul_precision(),
-            "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
-            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-            "cuda_build": torch.version.cuda,
+            "num_threads": torch.get_num_threads(), "num_interop_threads": torch.get_num_interop_threads(),
+            "matmul_precision": torch.get_float32_matmul_precision(), "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(), "cuda_build": torch.version.cuda,
         },
         "variables": {name: os.environ.get(name) for name in VARIABLES},
         "git": _git_record(),
@@ -79,31 +68,20 @@ def _git_record() -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
+    file = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", file.read_text(encoding="utf-8") if file.exists() else "", re.MULTILINE)
     return found[1] if found else platform.processor() or platform.machine()
 
 
-def _gpu_record(device: str) -> dict[str, Any] | None:
-    import torch
-
-    if not device.startswith("cuda"):
-        return None
-    properties = torch.cuda.get_device_properties(device)
-    uuid = f"GPU-{properties.uuid}" if hasattr(properties, "uuid") else None
+def _gpu_record(device: str) -> dict[str, Any]:
+    card = torch.cuda.get_device_properties(device)
     return {
-        "name": properties.name,
-        "uuid": uuid,
-        "compute_capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "memory_bytes": properties.total_memory,
-        **driver_record(uuid),
+        "name": card.name, "uuid": f"GPU-{card.uuid}", "compute_capability": f"{card.major}.{card.minor}",
+        "multiprocessors": card.multi_processor_count, "memory_bytes": card.total_memory, **driver_record(f"GPU-{card.uuid}"),
     }
 
 
-def driver_record(uuid: str | None, nvml: Any = None) -> dict[str, Any]:
+def driver_record(uuid: str, nvml: Any = None) -> dict[str, Any]:
     """What the driver says of how the GPU is set: what may differ between two machines with the same card.
 
     Every value None where NVML, the device or the function is not there. ``nvml`` is for tests.
@@ -112,13 +90,12 @@ def driver_record(uuid: str | None, nvml: Any = None) -> dict[str, Any]:
         nvml = nvml or importlib.import_module("pynvml")
         nvml.nvmlInit()
         handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
-    except (ImportError, TypeError, getattr(nvml, "NVMLError", ImportError)):
+    except (ImportError, getattr(nvml, "NVMLError", ImportError)):
         return dict.fromkeys(DRIVER_SETTINGS)
 
     def read(function: str, arguments: tuple[int, ...], scale: float | None) -> Any:
-        device = () if function == "nvmlSystemGetDriverVersion" else (handle,)
         try:
-            value = getattr(nvml, function)(*device, *arguments)
+            value = getattr(nvml, function)(*([] if scale is None else [handle]), *arguments)
         except (nvml.NVMLError, AttributeError):
             return None
         value = value[0] if isinstance(value, (list, tuple)) else value

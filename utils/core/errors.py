@@ -8,18 +8,14 @@ from functools import partial
 class UserError(Exception):
     """Something that the user must change: config, data, model, flags. Exit code 2.
 
-    Args:
-        what: what is wrong, one sentence, with the value that was found.
-        where: the file, setting or address that it is about, or None.
-        fix: what to do about it, if possible as a command or a setting to paste.
+    ``what`` is wrong, one sentence, with the value that was found; ``where``: the file, setting or address that it is about;
+    ``fix``: what to do about it, if possible as a command or a setting to paste.
     """
 
     exit_code = 2
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
-        self.what = what
-        self.where = None if where is None else str(where)
-        self.fix = fix
+        self.what, self.where, self.fix = what, None if where is None else str(where), fix
         super().__init__(what, self.where, fix)
 
     def __str__(self) -> str:
@@ -44,10 +40,7 @@ class ModelError(UserError):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived; carries the exit code (130 or 143).
-
-    Derives from BaseException so that no handler of ordinary errors swallows it.
-    """
+    """SIGINT or SIGTERM arrived; carries the exit code (130 or 143). No handler of ordinary errors swallows it."""
 
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number

@@ -31,26 +31,24 @@ def hold(file: Path) -> Iterator[None]:
 
     A step whose parent has the lock runs under it. Some network file systems have no such lock: there it is a file that is
     made once and removed at the end; one left behind by a dead process of this machine is taken over.
-
-    Raises:
-        UserError: another run has it; names its pid and host.
+    Raises UserError: another run has it; names its pid and host.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = file.open("a+", encoding="utf-8")
     except OSError as error:
         raise cannot_write(file, error) from error
-    made = None
+    made, myself = None, json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv})
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             _refuse_strangers(file, error, "wait for it, stop it")
         except OSError:
-            made = _make(file.with_name(f"{file.name}.owner"))
+            made = _make(file.with_name(f"{file.name}.owner"), myself)
         else:
             handle.truncate(0)
-            handle.write(_myself())
+            handle.write(myself)
             handle.flush()
             _held.add(handle.fileno())
         try:
@@ -61,25 +59,20 @@ def hold(file: Path) -> Iterator[None]:
                 made.unlink(missing_ok=True)
 
 
-def _myself() -> str:
-    return json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv})
-
-
 def _owner(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, FileNotFoundError):  # it is just writing it, or gone
         return {}
-    return found
 
 
-def _make(file: Path) -> Path | None:
+def _make(file: Path, myself: str) -> Path | None:
     """The file that says who runs, made by this process; None where the parent's is there."""
     if (owner := _owner(file)).get("host") == platform.node() and not psutil.pid_exists(owner["pid"]):
         file.unlink(missing_ok=True)
     try:
         with file.open("x", encoding="utf-8") as out:
-            out.write(_myself())
+            out.write(myself)
     except FileExistsError as error:
         _refuse_strangers(file, error, f"wait for it, stop it, remove {file.name} if it is gone")
         return None
@@ -87,10 +80,7 @@ def _make(file: Path) -> Path | None:
 
 
 def _refuse_strangers(file: Path, error: OSError, what_to_do: str) -> None:
-    owner = _owner(file)
-    if owner.get("pid") == os.getppid() and owner.get("host") == platform.node():
-        return
-    raise UserError(
-        f"Another run is at work here: pid {owner.get('pid', 'unknown')} on {owner.get('host', 'an unknown host')}.",
-        where=file.parent.parent, fix=f"{what_to_do}, or choose another folder with --set output.results_dir=PATH",
-    ) from error
+    pid, host = (owner := _owner(file)).get("pid", "unknown"), owner.get("host", "an unknown host")
+    if (pid, host) != (os.getppid(), platform.node()):
+        fix = f"{what_to_do}, or choose another folder with --set output.results_dir=PATH"
+        raise UserError(f"Another run is at work here: pid {pid} on {host}.", where=file.parent.parent, fix=fix) from error

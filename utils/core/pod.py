@@ -6,26 +6,18 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-WORKSPACE = Path("/workspace")
-"""Where GPU clouds mount the volume that outlives a pod."""
-
+WORKSPACE = Path("/workspace")  # where GPU clouds mount the volume that outlives a pod
 OWN_CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
 
 
-def use_persistent_hub_cache(
-    workspace: Path = WORKSPACE, variables: MutableMapping[str, str] = os.environ
-) -> Path | None:
+def use_persistent_hub_cache(workspace: Path = WORKSPACE, variables: MutableMapping[str, str] = os.environ) -> Path | None:
     """Put the hub's downloads under ``workspace``, unless it is not writable or the user has chosen a cache.
 
     Has to come before huggingface_hub or datasets is imported: both read these variables once. The login's token stays
-    where it is, off the volume, so ``HF_HOME`` itself is left alone.
-
-    Returns:
-        The folder of the caches, or None where nothing was changed.
+    where it is, off the volume, so ``HF_HOME`` itself is left alone. Returns the caches' folder; None where nothing changed.
     """
-    if any(variables.get(name) for name in OWN_CACHE_VARIABLES):
-        return None
-    if not workspace.is_dir() or not os.access(workspace, os.W_OK):
+    chosen = any(variables.get(name) for name in OWN_CACHE_VARIABLES)
+    if chosen or not workspace.is_dir() or not os.access(workspace, os.W_OK):
         return None
     folder = workspace / ".cache" / "huggingface"
     variables["HF_HUB_CACHE"] = str(folder / "hub")

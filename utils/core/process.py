@@ -8,7 +8,6 @@ from pathlib import Path
 TASKS = Path("/proc/self/task")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
-RESET_PEAK = "5"
 
 
 def cpu_times_ns() -> tuple[int, int] | None:
@@ -42,7 +41,7 @@ def usable_cores() -> int | None:
 def reset_peak_memory() -> bool:
     """Set the peak of resident memory back to what is resident now; False where the kernel does not let us."""
     try:
-        CLEAR_REFS.write_text(RESET_PEAK)
+        CLEAR_REFS.write_text("5")  # proc(5): the peak alone
     except OSError:
         return False
     return True

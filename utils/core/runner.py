@@ -15,8 +15,7 @@ from utils.core.steps import Step
 
 logger = logging.getLogger(__name__)
 
-SECONDS_TO_FINISH = 60.0
-"""How long an interrupted step may take to put away what it has finished."""
+SECONDS_TO_FINISH = 60.0  # how long an interrupted step may take to put away what it has finished
 
 
 class StepFailed(UserError):
@@ -28,36 +27,25 @@ class StepFailed(UserError):
 
 
 def run_step(item: Step, arguments: Sequence[str]) -> float:
-    """Run one step in a process of its own and wait, asleep, until it ends.
+    """Run one step in a process of its own and wait, asleep, until it ends; wall-clock seconds, or StepFailed.
 
     The step gets a process group of its own, so that Ctrl-C reaches it once, through us.
-
-    Returns:
-        Wall-clock seconds.
-
-    Raises:
-        StepFailed: the step ended with another code than 0.
     """
-    started = time.perf_counter()
-    words = [sys.executable, str(item.path), *arguments]
+    started, words = time.perf_counter(), [sys.executable, str(item.path), *arguments]
     process = subprocess.Popen(words, cwd=PROJECT_ROOT, start_new_session=True, pass_fds=held())
     try:
         code = process.wait()
     except (Interrupted, KeyboardInterrupt):
         # Whatever reached us: a step that is still importing answers SIGINT with a traceback, SIGTERM with silence.
         process.terminate()
-        _wait_or_kill(process)
+        try:
+            process.wait(timeout=SECONDS_TO_FINISH)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         raise
     seconds = time.perf_counter() - started
     logger.info("step %s took %.2f s, exit code %d", item.number, seconds, code)
     if code:
         raise StepFailed(item, 128 - code if code < 0 else code)
     return seconds
-
-
-def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(timeout=SECONDS_TO_FINISH)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

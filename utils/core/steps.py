@@ -17,13 +17,8 @@ RECORD_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One numbered script.
-
-    Args:
-        settings: dotted keys or sections whose change makes the step run again.
-        inputs, outputs: files and folders that the step reads and writes.
-        sources: patterns of the code files whose change makes the step run again.
-    """
+    """One numbered script, and what makes it run again when it changes: ``settings`` (dotted keys or sections), files and
+    folders that it reads and writes, and code (``sources`` are patterns)."""
 
     number: str
     script: str
@@ -39,26 +34,28 @@ class Step:
         return PROJECT_ROOT / "scripts" / self.script
 
 
-def _source(config: Config) -> tuple[Path, ...]:
-    return tuple(source_files(config.dataset.hf_name))
-
-
-def _model(config: Config) -> tuple[Path, ...]:
-    local = project_path(config.embedded.dir if config.model.name == EMBEDDED else config.model.name)
-    return (local / "model",) if config.model.name == EMBEDDED else (local,) if local.exists() else ()
-
-
 def _data(config: Config) -> tuple[Path, ...]:
     return (config.data_file, config.label_mappings_file)
 
 
+def _data_and_model(config: Config) -> tuple[Path, ...]:
+    if config.model.name == EMBEDDED:
+        return (*_data(config), project_path(config.embedded.dir) / "model")
+    local = project_path(config.model.name)
+    return (*_data(config), *([local] if local.exists() else []))
+
+
+def _files(*names: str) -> Callable[[Config], tuple[Path, ...]]:
+    """Results by their names in ``ResultFiles``."""
+    return lambda config: tuple(getattr(config.files, name) for name in names)
+
+
 STEPS = (
     Step(
-        number="01", script="01_download_data.py", skip_flag="skip_download",
-        title="Download and check the data set",
+        number="01", script="01_download_data.py", skip_flag="skip_download", title="Download and check the data set",
         settings=("dataset.hf_name", "dataset.revision", "dataset.split", "dataset.local_path", "dataset.text_column",
                   "dataset.label_column", "model.name", "model.revision", "embedded", "evaluation.unknown_labels"),
-        inputs=_source,
+        inputs=lambda config: tuple(source_files(config.dataset.hf_name)),
         outputs=_data,
         sources=("utils/data/*.py", "utils/hub.py", "utils/model_source.py", "utils/model_utils.py"),
     ),
@@ -66,8 +63,8 @@ STEPS = (
         number="02", script="02_baseline_inference.py", skip_flag="skip_baseline",
         title="Baseline: batch-size sweep and accuracy on the whole data set",
         settings=("model", "dataset", "profiling", "evaluation", "output"),
-        inputs=lambda config: (*_data(config), *_model(config)),
-        outputs=lambda config: (config.files.metrics, config.files.detailed_metrics, config.files.predictions_dir),
+        inputs=_data_and_model,
+        outputs=_files("metrics", "detailed_metrics", "predictions_dir"),
         sources=("utils/profiler.py", "utils/sweep.py", "utils/metrics.py", "utils/records.py", "utils/gpu_*.py",
                  "utils/statistics.py", "utils/costs.py", "utils/model_utils.py", "utils/evaluation/*.py", "utils/baseline.py"),
     ),
@@ -75,21 +72,16 @@ STEPS = (
         number="03", script="03_detailed_profiling.py", skip_flag="skip_profiling",
         title="Profile operators and layers, find the bottleneck",
         settings=("model", "dataset", "profiling", "output", "evaluation.compile", "evaluation.max_tokens_per_batch"),
-        inputs=lambda config: (*_data(config), *_model(config), config.files.metrics),
-        outputs=lambda config: (config.files.trace, config.files.stacks, config.files.operators, config.files.layers,
-                                config.files.bottlenecks, config.files.ceilings),
+        inputs=lambda config: (*_data_and_model(config), config.files.metrics),
+        outputs=_files("trace", "stacks", "operators", "layers", "bottlenecks", "ceilings"),
         sources=("utils/analysis/*.py", "utils/costs.py", "utils/model_utils.py", "utils/model_source.py", "utils/hub.py",
                  "utils/evaluation/batching.py", "utils/evaluation/predictor.py", "utils/evaluation/comparison.py"),
     ),
     Step(
-        number="04", script="04_visualize_results.py", skip_flag="skip_viz",
-        title="Draw the plots and write the report",
+        number="04", script="04_visualize_results.py", skip_flag="skip_viz", title="Draw the plots and write the report",
         settings=("output",),
-        inputs=lambda config: (config.files.metrics, config.files.detailed_metrics, config.files.bottlenecks,
-                               config.files.operators, config.files.layers, config.files.kernels, config.files.memory,
-                               config.files.stacks),
-        outputs=lambda config: (config.files.summary_report, config.files.html_report, config.files.comparison_plot,
-                                config.files.heatmap_plot),
+        inputs=_files("metrics", "detailed_metrics", "bottlenecks", "operators", "layers", "kernels", "memory", "stacks"),
+        outputs=_files("summary_report", "html_report", "comparison_plot", "heatmap_plot"),
         sources=("utils/reporting/*.py", "utils/reporting/templates/*",),
     ),
 )
@@ -102,8 +94,8 @@ def step(number: str) -> Step:
 
 def record_finished(item: Step, config: Config) -> None:
     """Write down what the step read, how it was set and what it wrote, once it has finished."""
-    finished_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_json(_record_file(item, config), {"record_version": RECORD_VERSION, "finished_at": finished_at, **_state(item, config)})
+    head = {"record_version": RECORD_VERSION, "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    write_json(_record_file(item, config), {**head, **_state(item, config)})
 
 
 def reason_to_run(item: Step, config: Config) -> str | None:
@@ -127,12 +119,12 @@ def _record_file(item: Step, config: Config) -> Path:
 
 def _state(item: Step, config: Config) -> dict[str, dict[str, Any]]:
     """All that decides whether the step is still good: settings as they are, code and files by their hashes."""
-    def code(pattern: str) -> str:
-        return fingerprint({file.name: sha256_file(file) for file in PROJECT_ROOT.glob(pattern)})
-
     return {
         "setting": {key: config.get(key) for key in item.settings},
-        "code": {pattern: code(pattern) for pattern in (f"scripts/{item.script}", *item.sources)},
+        "code": {
+            pattern: fingerprint({file.name: sha256_file(file) for file in PROJECT_ROOT.glob(pattern)})
+            for pattern in (f"scripts/{item.script}", *item.sources)
+        },
         "input": {str(path): sha256_tree(path) for path in item.inputs(config)},
         "output": {str(path): sha256_tree(path) for path in item.outputs(config)},
     }
