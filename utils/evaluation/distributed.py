@@ -178,10 +178,16 @@ def _wave(ray: Any, job: Job, tasks: list[dict[str, Any]], placement: Placement)
             num_cpus=placement.cpus, num_gpus=1 if job.on_cuda else 0, max_restarts=0, max_task_retries=0,
             runtime_env={"env_vars": _variables(placement.cpus)},
         )
-    for outcome in done.iter_rows():
-        if outcome["error"]:
-            raise pickle.loads(outcome["error"]) from RuntimeError(outcome["traceback"])
-        yield outcome["rows"]
+    outcomes: Any = iter(done.iter_rows())
+    try:
+        for outcome in outcomes:
+            if outcome["error"]:
+                raise pickle.loads(outcome["error"]) from RuntimeError(outcome["traceback"])
+            yield outcome["rows"]
+    finally:
+        # The data set's end stops Ray Data's threads. Where one asks anything of a Ray that was shut down, Ray ends this process.
+        outcomes.close()
+        del outcomes, done
 
 
 def _variables(cpus: int) -> dict[str, str]:
