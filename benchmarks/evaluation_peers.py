@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,7 +37,6 @@ from utils.evaluation.chunks import ChunkStore  # noqa: E402
 from utils.evaluation.predictor import Predictor, Running, is_causal, tokenize  # noqa: E402
 from utils.evaluation.worker import ChunkWorker  # noqa: E402
 from utils.model_utils import LoadedModel, load_model  # noqa: E402
-from utils.statistics import mean_interval  # noqa: E402
 
 Classify = Callable[[list[str]], np.ndarray[Any, Any]]
 BATCH = 32
@@ -292,36 +292,49 @@ def _busy(trace: Any) -> float:
 
 
 def ratio(peer: Sequence[float], ours: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
-    """How many times faster we are: mean over the rounds of the two times' ratio, and its 95% interval."""
+    """How many times faster we are: the median over the rounds of the two times' ratio, and the least and largest of them.
+
+    Of n rounds the range holds the median with a probability of 1 - 2^(1-n): a round that the machine was slow in counts once.
+    """
     ratios = [a / b for a, b in zip(peer, ours, strict=True)]
-    return sum(ratios) / len(ratios), mean_interval(ratios)
+    return median(ratios), (min(ratios), max(ratios)) if len(ratios) > 1 else None
 
 
 def checks(
-    seconds: dict[str, list[float]], labels: dict[str, Any], absent: dict[str, str], share: float, *, dtype: str, cuda: bool,
-    asked: Sequence[str] = PEERS,
+    seconds: dict[str, list[float]], labels: dict[str, Any], absent: dict[str, str], share: float, ran: float, *, dtype: str,
+    cuda: bool, asked: Sequence[str] = PEERS,
 ) -> list[Check]:
-    """Everything measured, held against its bar."""
+    """Everything measured, held against its bar.
+
+    Args:
+        share: of the rows/s at which the ceiling would compute all layers for every real token.
+        ran: share of the ceiling that the products made which did run.
+    """
     bars = {PIPELINE: 10.0} if cuda else dict.fromkeys((PLAIN, PIPELINE, TRAINER), 5.0)
     found = []
     for name in asked:
         bar = bars.get(name)
         expected = f">= {bar:g} times" if bar else "reported"
         if name in absent:
-            found.append(Check(name=f"speed over {name}", expected=expected, measured=f"not run: {absent[name]}", passed=None))
+            passed = False if name == COMPILED else None  # that is ours
+            found.append(Check(name=f"speed over {name}", expected=expected, measured=f"not run: {absent[name]}", passed=passed))
             continue
-        mean, interval = ratio(seconds[name], seconds[OURS])
-        said = f"{mean:.2f} times" + (f" (95%: {interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
-        found.append(Check(name=f"speed over {name}", expected=expected, measured=said, passed=mean >= bar if bar else None))
+        faster, interval = ratio(seconds[name], seconds[OURS])
+        level = 1 - 2.0 ** (1 - len(seconds[name]))
+        said = f"{faster:.2f} times" + (f" ({level:.0%}: {interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
+        found.append(Check(name=f"speed over {name}", expected=expected, measured=said, passed=faster >= bar if bar else None))
         agreed = float((labels[name] == labels[OURS]).mean())
         exact = dtype == "float32"
         found.append(Check(name=f"labels as {name}", expected="100%" if exact else "reported", measured=f"{agreed:.3%}",
                            passed=agreed == 1.0 if exact else None))
-    bar = 0.5 if not cuda else 0.7 if dtype == "float32" else 0.6
+    bar = 0.7 if dtype == "float32" else 0.6
+    judged = dict(expected=f">= {bar:.0%}", passed=ran >= bar) if cuda else dict(expected="reported", passed=None)
+    found.append(Check(name="share of the ceiling, what ran", measured=f"{ran:.1%}", **judged))
     if COMPILED in seconds:
-        faster = 1 / ratio(seconds[COMPILED], seconds[OURS])[0]
-        found.append(Check(name="share of the limit, compiled", expected="reported", measured=f"{share * faster:.1%}", passed=None))
-    return [*found, Check(name="share of the limit", expected=f">= {bar:.0%}", measured=f"{share:.1%}", passed=share >= bar)]
+        said = f"{ran / ratio(seconds[COMPILED], seconds[OURS])[0]:.1%}"
+        found.append(Check(name="share of the ceiling, compiled", expected="reported", measured=said, passed=None))
+    judged = dict(expected="reported", passed=None) if cuda else dict(expected=">= 50%", passed=share >= 0.5)
+    return [*found, Check(name="share of the limit", measured=f"{share:.1%}", **judged)]
 
 
 def in_tf32(ours: Ours, texts: list[str], exact: np.ndarray[Any, Any], flops: float, count: int) -> list[Check]:
@@ -335,7 +348,7 @@ def in_tf32(ours: Ours, texts: list[str], exact: np.ndarray[Any, Any], flops: fl
         torch.set_float32_matmul_precision("highest")
     rate = len(texts) * count / sum(seconds[OURS])
     measured = {
-        "TF32: rows/s": f"{rate:,.0f}", "TF32: share of its limit": f"{rate * flops / len(texts) / ceiling:.1%}",
+        "TF32: rows/s": f"{rate:,.0f}", "TF32: share of its ceiling": f"{rate * flops / len(texts) / ceiling:.1%}",
         "TF32: labels as float32": f"{float((labels[OURS] == exact).mean()):.3%}",
     }
     return [Check(name=name, expected="reported", measured=said, passed=None) for name, said in measured.items()]
@@ -395,19 +408,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         ceiling = max(before, roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s)
     chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length)
     flops = real_flops(loaded.model, chunk.lengths)
-    limit_s, our_s = flops / ceiling, sum(seconds[OURS]) / len(seconds[OURS])
+    limit_s, our_s = flops / ceiling, median(seconds[OURS])
     share = limit_s / our_s
-    found = checks(seconds, labels, absent, share, dtype=args.dtype, cuda=cuda, asked=args.peers)
+    short = ours.worker is not None and ours.worker.predictor.last_token is not None
+    flops_ran = real_flops(loaded.model, chunk.lengths, last_token_only=short)
+    found = checks(seconds, labels, absent, share, flops_ran / ceiling / our_s, dtype=args.dtype, cuda=cuda, asked=args.peers)
     said = f"{WHOLE_DATA_SET * our_s / len(texts) / 60:,.1f} min at {len(texts) / our_s:,.0f} rows/s"
     found.append(Check(name=f"{WHOLE_DATA_SET:,} such rows", expected="reported", measured=said, passed=None))
-    ran = ours.worker is not None and ours.worker.predictor.last_token is not None
-    others = {"share, attention counted whole": dict(whole=True), "share, what ran counted": dict(last_token_only=ran)}
-    for name, counting in others.items():
-        counted = share * real_flops(loaded.model, chunk.lengths, **counting) / flops
-        found.append(Check(name=name, expected="reported", measured=f"{counted:.1%}", passed=None))
     save(args.json, found)
     if args.tf32 and cuda and args.dtype == "float32":
-        found += in_tf32(ours, texts, labels[OURS], flops, len(seconds[OURS]))
+        found += in_tf32(ours, texts, labels[OURS], flops_ran, len(seconds[OURS]))
         save(args.json, found)
     if args.dtype != "float32":
         exact = Ours(load_model(read_config(argparse.Namespace(**{**vars(args), "dtype": "float32"}))), config)(texts)

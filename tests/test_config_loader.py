@@ -79,6 +79,15 @@ def test_unreadable_files_are_refused_with_their_path(tmp_path: Path, content: s
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize("content", ['model: {name: "\\ud800"}', "model: &a {name: *a}"])
+def test_what_no_setting_can_be_is_refused_with_its_path(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match="The settings hold what no setting can be") as caught:
+        load_config(file)
+    assert str(file) in str(caught.value)
+
+
 def test_missing_file_names_the_ones_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"configs/demo\.yaml"):
         load_config(tmp_path / "none.yaml")

@@ -208,8 +208,11 @@ def _validated(settings: dict[str, Any], where: object) -> Config:
     try:
         # As JSON, whose lists may be strict tuples; what YAML has beyond JSON (dates) becomes text.
         return Config.model_validate_json(json.dumps(settings, default=str))
-    except ValidationError as error:
-        raise _refusal(error, where) from error
+    except ValueError as error:  # pydantic's own is one
+        if isinstance(error, ValidationError) and all(detail["loc"] for detail in error.errors()):
+            raise _refusal(error, where) from error
+        fix = "see configs/config.yaml"
+        raise ConfigError(f"The settings hold what no setting can be: {error}", where=where, fix=fix) from error
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -323,8 +323,9 @@ def kernels_and_memory(
         not_measured["kernels"] = "no GPU was used" if loaded.device.type == "cpu" else missing
     tables = {files.kernels: kernels.table(bare) if on_device else None, files.memory: memory.timeline(step) if step else None}
     for file, table in tables.items():
-        file.unlink(missing_ok=True)  # an earlier run's
-        if table is not None:
+        if table is None:
+            file.unlink(missing_ok=True)  # an earlier run's
+        else:
             write_table(file, table)
     added = memory.by_module(step, events) if step else {}
     by_module = pd.DataFrame.from_dict(added, orient="index", columns=["memory_kept_mb", "memory_peak_mb"], dtype=float)

@@ -128,6 +128,8 @@ def _trace_once(
         on_device, operators = False, operators.assign(self_device_ms=math.nan, total_device_ms=math.nan)
         said.append(NO_KERNELS)
     stacks = collapse(profiler.events() or (), on_device=on_device)
+    if not stacks:
+        raise RuntimeError("the profiler recorded no events, so there are no call stacks")
     with atomic_path(trace_file) as temporary:
         profiler.export_chrome_trace(str(temporary))
         text = temporary.read_text(encoding="utf-8", errors="replace" if last else "strict")

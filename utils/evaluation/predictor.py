@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.fx.experimental._config
 from numpy.typing import NDArray
 
 from utils.core.device import is_out_of_memory
@@ -243,9 +244,12 @@ class Predictor:
         order = np.argsort(-lengths, kind="stable")
         same = np.flatnonzero(lengths == np.bincount(lengths).argmax())[:8]  # of one length, so without a mask
         try:
-            for rows in (same, order[:1], order[-1:], order[-2:]):
-                self._run_all(chunk, [rows])
-                self._synchronize()
+            # Else PyTorch takes rows or tokens for the heads' width where the first batch has as many, and fixes them.
+            shapes: Any = torch.fx.experimental._config
+            with shapes.patch(use_duck_shape=False):
+                for rows in (same, order[:1], order[-1:], order[-2:]):
+                    self._run_all(chunk, [rows])
+                    self._synchronize()
         except Exception as error:  # noqa: BLE001 - compilers raise what they like; there is one thing to do
             said = (str(error).splitlines() or [type(error).__name__])[0][:200]
             fix = "--set evaluation.compile=false"

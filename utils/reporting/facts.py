@@ -78,7 +78,7 @@ def full_facts(results: Results) -> Facts:
     return [
         ("Samples", number(whole["num_samples"])),
         ("Batching", f"{whole['batching']}{f', at most {number(limit)} tokens a batch' if limit else ''}"),
-        ("Last layer", "for the token alone that the answer is read from" if whole["last_token_only"] else "for every token"),
+        *([("Last layer", "for the token alone that the answer is read from")] if whole.get("last_token_only") else []),
         ("Accuracy", accuracy(results)), ("F1 (macro)", f1["f1_macro"]), ("F1 (weighted)", f1["f1_weighted"]),
         ("Inference time", number(whole["inference_time_s"], "s")),
         ("Latency", number(whole["latency_per_sample_ms"], "ms/sample")),

@@ -87,8 +87,9 @@ def wins(diagnosis: Mapping[str, Any]) -> list[str]:
     """The largest wins, each with its cause and what to try. They overlap: they do not add up."""
     return [
         f"{win['title']}: up to {number(win['win_ms'], 'ms')} ({number(win['win_pct'])}%) of a batch"
-        f"{', ' + _times(win, win) if win['predicted_speedup'] is not None else ''}; {win['cause']}: {win['evidence']}. "
-        f"Try: {win['try']} ({'--set ' + win['setting'] if win['setting'] else 'no setting of ours'})"
+        f"{', ' + _times(win, win) if win.get('predicted_speedup') is not None else ''}; "
+        f"{win.get('cause') or DASH}: {win.get('evidence') or DASH}. "
+        f"Try: {win.get('try') or DASH} ({'--set ' + win['setting'] if win.get('setting') else 'no setting of ours'})"
         for win in diagnosis["wins"]
     ]
 
