@@ -206,9 +206,13 @@ def diagnosis_rows(file: Path, name: str) -> list[Row]:
     found = json.loads(file.read_text(encoding="utf-8"))
     verdicts = ", ".join(f"{row['batch_size']} {row['verdict']}" for row in found["batch_sizes"])
     rows = [common.judged(f"{name}: verdicts", bool(verdicts), expected="one a batch size", measured=verdicts)]
-    if found["kernels"]:
-        busy = found["kernels"]["busy_ms"] / found["kernels"]["span_ms"]
-        rows.append(common.reported(f"{name}: device busy in the traced steps, at {found['detail_batch_size']}", 100 * busy, "%"))
+    if kernels := found["kernels"]:
+        busy, at = kernels["busy_ms"] / kernels["span_ms"], f"in the traced steps, at {found['detail_batch_size']}"
+        rows.append(common.reported(f"{name}: device busy {at}", 100 * busy, "%"))
+        for what, parts in (("kernels by category", kernels["by_category_ms"]), ("idle by cause", kernels["idle_by_cause_ms"])):
+            shares = {kind: value / (sum(parts.values()) or 1.0) for kind, value in parts.items()}
+            said = ", ".join(f"{kind} {share:.0%}" for kind, share in sorted(shares.items(), key=lambda item: -item[1]))
+            rows.append(Row(check=f"{name}: {what} {at}", expected="", measured=said, status=common.REPORTED))
     for win in (*found["wins"], *found["further_wins"]):
         tried, predicted, said = win["verified"], win["predicted_speedup"], f"{name}: {win['title']}, {win['setting']}"
         if win["setting"] is None or tried is None:

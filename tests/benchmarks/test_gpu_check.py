@@ -136,11 +136,15 @@ def test_what_was_predicted_is_held_against_what_was_measured(tmp_path: Path) ->
 
     wins = [win("near", 1.1, 1.0), win("far", 1.2, 1.0), win("failed", 2.0, None), win("bound", None, 3.0, prediction="at most"),
             win("untried", 2.0, 2.0, verified=None)]
-    found = {"batch_sizes": [{"batch_size": 1, "verdict": "overhead-bound"}], "kernels": {"busy_ms": 3.0, "span_ms": 4.0},
+    kernels = {"busy_ms": 3.0, "span_ms": 4.0, "by_category_ms": {"copy": 1.0, "attention": 3.0},
+               "idle_by_cause_ms": {"host_late": 0.0}}
+    found = {"batch_sizes": [{"batch_size": 1, "verdict": "overhead-bound"}], "kernels": kernels,
              "detail_batch_size": 8, "wins": wins[:3], "further_wins": wins[3:]}
     file.write_text(json.dumps(found))
     rows = {row.check.removeprefix("x: "): row for row in gpu_check.diagnosis_rows(file, "x")}
     assert rows["verdicts"].measured == "1 overhead-bound" and rows["device busy in the traced steps, at 8"].measured == 75
+    assert rows["kernels by category in the traced steps, at 8"].measured == "attention 75%, copy 25%"
+    assert rows["idle by cause in the traced steps, at 8"].measured == "host_late 0%"
     assert [row.status for name, row in rows.items() if ", a=b" in name] == [PASS, MISS, MISS, REPORTED]
     file.unlink()
     assert [row.status for row in gpu_check.diagnosis_rows(file, "x")] == [NOT_HERE]
