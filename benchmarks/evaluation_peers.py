@@ -44,7 +44,7 @@ OURS, PLAIN, PIPELINE, TRAINER, CROSS = "this evaluator", "plain loop", "pipelin
 COMPILED = "this evaluator, compiled"
 PEERS = (PLAIN, PIPELINE, TRAINER, CROSS)
 WHOLE_DATA_SET = 369_475
-"""Rows of the default data set, whose time is projected; its texts are shorter than the embedded corpus's."""
+"""Rows of the default data set, whose time is projected at the embedded corpus's lengths: its own may be others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -338,7 +338,7 @@ def checks(
 
 
 def in_tf32(ours: Ours, texts: list[str], exact: np.ndarray[Any, Any], flops: float, count: int) -> list[Check]:
-    """The same float32 weights with their products in TF32: speed, share of TF32's limit, labels as in float32."""
+    """The same float32 weights with their products in TF32: speed, share of TF32's ceiling, labels as in float32."""
     torch.set_float32_matmul_precision("high")
     try:
         ours(texts)

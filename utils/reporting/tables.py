@@ -95,7 +95,7 @@ def wins(diagnosis: Mapping[str, Any]) -> list[str]:
 
 
 def _times(win: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    return f"{'at most ' if win['prediction'] == 'at most' else ''}{said['predicted_speedup']:.2f} times as fast"
+    return f"{'at most ' if win.get('prediction') == 'at most' else ''}{said['predicted_speedup']:.2f} times as fast"
 
 
 def verified_lines(diagnosis: Mapping[str, Any]) -> list[str]:
