@@ -11,7 +11,7 @@ from utils.core import cli, console, steps
 from utils.data.demo_assets import ensure_demo_assets
 from utils.data.labels import decide_mapping
 from utils.data.sources import read_source, scan, write_dataset
-from utils.model_utils import model_label2id
+from utils.model_utils import model_labels
 
 
 def body(config: Config) -> None:
@@ -24,7 +24,7 @@ def body(config: Config) -> None:
     source = read_source(config)
     contents = scan(source, config.dataset.hf_name)
     skip = config.evaluation.unknown_labels == "skip"
-    mapping, origin, warnings = decide_mapping(contents.label_rows, model_label2id(config), skip_unknown=skip)
+    mapping, origin, warnings = decide_mapping(contents.label_rows, model_labels(config), skip_unknown=skip)
     for warning in (*contents.warnings, *warnings):
         console.warn(warning)
     write_dataset(config, source, contents, mapping, origin, warnings)

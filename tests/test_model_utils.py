@@ -26,7 +26,7 @@ from utils.model_utils import (
     classify,
     load_model,
     load_model_and_tokenizer,
-    model_label2id,
+    model_labels,
     model_summary_lines,
 )
 
@@ -123,8 +123,8 @@ def test_device(tiny_model: Path) -> None:
 
 
 def test_label_names(tiny_model: Path) -> None:
-    assert model_label2id(config_of(tiny_model)) == {"books": 0, "games": 1, "music": 2}
-    assert model_label2id(config_of(ARCHITECTURE, "model.load_format=dummy")) is None
+    assert model_labels(config_of(tiny_model)) == {"books": 0, "games": 1, "music": 2}
+    assert model_labels(config_of(ARCHITECTURE, "model.load_format=dummy")) is None
 
 
 def test_max_length_over_the_positions(loaded: LoadedModel) -> None:
@@ -297,7 +297,7 @@ class TestRefusals:
         folder = shutil.copytree(tiny_model, tmp_path / "model")
         (folder / "config.json").write_text('{"model_type": "not-known"}')
         with pytest.raises(ModelError, match="cannot be loaded"):
-            model_label2id(config_of(folder))
+            model_labels(config_of(folder))
 
     def test_tokenizer_with_more_tokens_than_the_model(self, tiny_model: Path, tmp_path: Path) -> None:
         small = support.build_tiny_model(tmp_path, vocab_size=200)
@@ -313,4 +313,4 @@ class TestRefusals:
         (folder / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}')
         (folder / "own.py").write_text("raise SystemExit('this must not run')")
         with pytest.raises(ModelError, match="trust_remote_code=true"):
-            model_label2id(config_of(folder))
+            model_labels(config_of(folder))

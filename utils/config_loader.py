@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -31,10 +32,13 @@ class ModelConfig(Section):
     name: str = Field("codefactory4791/intent-classification-qwen", min_length=1)
     revision: str | None = None  # commit, tag or branch on the hub; null: its default branch. What it came to is recorded
     tokenizer: str | None = None  # hub id, local folder or "embedded"; null takes the model's own
+    # Hub id or local folder of an adapter's base model; null takes the one that the adapter names.
+    adapter_base: str | None = None
     device: Annotated[str, Field(pattern=r"^(cuda(:\d+)?|cpu|auto)$")] = "cuda"  # auto: a CUDA device if there is one
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of weights and activations
     load_format: Literal["auto", "dummy"] = "auto"  # auto: real weights. dummy: seeded random ones; accuracy is then null
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"  # which attention transformers uses
+    # Which attention transformers uses; auto: sdpa where the architecture has it, else eager.
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     # torch.set_float32_matmul_precision: "high" allows TF32 on CUDA.
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     trust_remote_code: bool = False  # may code from the model's repository run? Leave it off unless you have read that code
@@ -46,18 +50,31 @@ class DatasetConfig(Section):
     hf_name: str = Field("codefactory4791/amazon_test", min_length=1)
     revision: str | None = None  # commit, tag or branch of the data set on the hub
     split: str = Field("test", min_length=1)  # which split of the hub's data set
-    local_path: str = "./data/val_df.csv"  # where step 01 writes the data set and later steps read it: .csv or .parquet
+    config: str | None = None  # which configuration of a hub's data set that has several
+    # Where step 01 writes the data set and later steps read it: .csv or .parquet; null names it after the data set.
+    local_path: str | None = "./data/val_df.csv"
     text_column: str = "text"  # of the source; "query" and "text" stand in for each other
-    label_column: str = "labels"  # of the source; "label" and "labels" stand in for each other
+    # Of the source; "label" and "labels" stand in for each other. null: the data set has no labels.
+    label_column: str | None = "labels"
+    # Renames labels: the data set's name to the model's name, or to LABEL_0, LABEL_1 … of a model without names.
+    label_map: dict[str, str] = {}
     # How many texts the batch-size sweep runs over; several values repeat the sweep on each.
     sample_sizes: tuple[PositiveInt, ...] = Field((100,), min_length=1)
 
     @field_validator("local_path")
     @classmethod
-    def _known_suffix(cls, value: str) -> str:
-        if not value.endswith((".csv", ".parquet")):
+    def _known_suffix(cls, value: str | None) -> str | None:
+        if value is not None and not value.endswith((".csv", ".parquet")):
             raise ValueError("must end in .csv or .parquet")
         return value
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _labels_as_text(cls, value: Any) -> Any:
+        """Labels that YAML reads as numbers (1: positive) are text."""
+        if not isinstance(value, dict):
+            return value
+        return {str(name): str(target) for name, target in value.items()}
 
 
 class ProfilingConfig(Section):
@@ -158,7 +175,11 @@ class Config(Section):
     @property
     def data_file(self) -> Path:
         """The data set that step 01 writes."""
-        return self.path("dataset.local_path")
+        if self.dataset.local_path is not None:
+            return self.path("dataset.local_path")
+        # A folder of its own: the label mappings and the record of the data set lie beside the data set.
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.dataset.hf_name).strip("-.") or "dataset"
+        return project_path(f"data/{name}/{name}.csv")
 
     @property
     def label_mappings_file(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -13,13 +12,16 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from utils.config_loader import Config, ModelConfig
+from utils.core.artifacts import read_json
 from utils.core.device import resolve_device
 from utils.core.errors import ConfigError, ModelError
+from utils.data.labels import ModelLabels
+from utils.model.label_names import parse_label_names
 from utils.model_source import Place, Source, adapter_head, embedded_folder, loading, locate, place_of
 
 logger = logging.getLogger(__name__)
@@ -124,11 +126,28 @@ def load_model_and_tokenizer(
     return loaded.model, loaded.tokenizer
 
 
-def model_label2id(config: Config) -> dict[str, int] | None:
-    """Label names and ids from the model's configuration alone, no weights; None where they are LABEL_0 and so on."""
-    architecture = _read_architecture(config.model, locate(config).base)
-    names = {str(label): int(number) for label, number in (architecture.label2id or {}).items()}
-    return None if all(re.fullmatch(r"LABEL_\d+", label) for label in names) else names
+def model_labels(config: Config) -> ModelLabels:
+    """The label names of the configured model from its configuration alone, without its weights.
+
+    Raises:
+        ModelError: the configuration cannot be read, or its label names contradict each other.
+    """
+    source = locate(config)
+    labels = parse_label_names(read_raw_config(source.base, config.model.trust_remote_code), source.base)
+    head = adapter_head(source.adapter)
+    if head is not None and head[1] != labels.num_labels:
+        # The adapter brings another head, so the base model's names are not its names.
+        return ModelLabels(names=None, num_labels=head[1])
+    return labels
+
+
+def read_raw_config(base: Place, trust_remote_code: bool) -> dict[str, Any]:
+    """The contents of ``config.json``, before transformers fills in defaults."""
+    if base.name.endswith(".json"):
+        return read_json(Path(base.name), made_by="the model's save_pretrained")
+    with loading("model", base):
+        raw, _ = PretrainedConfig.get_config_dict(**base.arguments, trust_remote_code=trust_remote_code)
+    return dict(raw)
 
 
 def model_summary_lines(info: ModelInfo) -> list[str]:
@@ -218,8 +237,10 @@ def _read_architecture(settings: ModelConfig, base: Place) -> Any:
 
 
 def _options(settings: ModelConfig) -> dict[str, Any]:
-    return {"dtype": getattr(torch, settings.dtype), "attn_implementation": settings.attn_implementation,
-            "trust_remote_code": settings.trust_remote_code}
+    options = {"dtype": getattr(torch, settings.dtype), "trust_remote_code": settings.trust_remote_code}
+    if settings.attn_implementation != "auto":  # without the argument transformers takes sdpa where it is supported, else eager
+        options["attn_implementation"] = settings.attn_implementation
+    return options
 
 
 def _load_weights(settings: ModelConfig, source: Source) -> Any:

@@ -14,7 +14,7 @@ from utils.core.errors import DataError
 from utils.data.labels import decide_mapping
 from utils.data.sources import Source, read_source, scan, write_dataset
 from utils.evaluation import runner
-from utils.model_utils import LoadedModel, load_model, model_label2id
+from utils.model_utils import LoadedModel, load_model, model_labels
 
 TEXTS = ("", " \n\t ", "word " * 200_000, "a\x00b", "lone \ud800 surrogate", 'quoted "text"\nover\r\nlines', "plain")
 
@@ -32,7 +32,7 @@ def prepare(config: Config, source: Source) -> None:
     """What step 01 does."""
     contents = scan(source, "here")
     skip = config.evaluation.unknown_labels == "skip"
-    mapping, origin, warnings = decide_mapping(contents.label_rows, model_label2id(config), skip_unknown=skip)
+    mapping, origin, warnings = decide_mapping(contents.label_rows, model_labels(config), skip_unknown=skip)
     write_dataset(config, source, contents, mapping, origin, warnings)
 
 

@@ -19,6 +19,21 @@ UNKNOWN_ID = -2  # of a row with a label that the model does not know, where suc
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ModelLabels:
+    """The outputs of a classifier, as its configuration describes them.
+
+    Args:
+        names: label names in the order of their ids; None where the configuration has only LABEL_0, LABEL_1 and so on.
+        num_labels: how many outputs the model has; ``len(names)`` where there are names.
+        source: which key of the configuration the names come from: ``id2label`` or ``label2id``; None without names.
+    """
+
+    names: tuple[str, ...] | None
+    num_labels: int
+    source: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LabelMapping:
     """Label names in the order of their ids."""
 
@@ -56,13 +71,13 @@ def read_mapping_file(path: Path) -> LabelMapping:
 
 
 def decide_mapping(
-    dataset_labels: Iterable[str], model_label2id: dict[str, int] | None, *, skip_unknown: bool = False
+    dataset_labels: Iterable[str], model: ModelLabels, *, skip_unknown: bool = False
 ) -> tuple[LabelMapping, str, tuple[str, ...]]:
     """Choose the label ids.
 
     Args:
         dataset_labels: the labels of the data set, as text; a Counter says how many rows have each.
-        model_label2id: the model's names, or None where it has only ``LABEL_0`` and so on.
+        model: what the model calls its outputs.
         skip_unknown: leave labels that the model does not know to ``UNKNOWN_ID``, as long as it knows some.
 
     Returns:
@@ -75,16 +90,12 @@ def decide_mapping(
     labels = set(rows)
     if not labels:
         raise DataError("The data set has no labels.", fix="name the right column: --set dataset.label_column=NAME")
-    if model_label2id is None:
+    if model.names is None:
         names = tuple(sorted(labels, key=_natural))
         warning = ("the model has no label names of its own (LABEL_0, ...): ids follow the sorted names of the data set; "
                    "accuracy is right only if the model was trained with the same order")
         return LabelMapping(names=names), "sorted", (warning,)
-    names = tuple(sorted(model_label2id, key=model_label2id.__getitem__))
-    if [model_label2id[name] for name in names] != list(range(len(names))):
-        ids = sorted(model_label2id.values())
-        fix = "mend label2id in the model's config.json: each id from 0 on once"
-        raise DataError(f"The model's label ids have gaps or repeats: {ids}.", where="model.name", fix=fix)
+    names = model.names
     if labels <= set(names):
         unused = len(names) - len(labels)
         unseen = (f"{unused} of the model's {len(names)} labels do not occur in the data set",) if unused else ()
