@@ -135,7 +135,7 @@ class ChunkWorker:
         """
         chunk = tokenize(self.tokenizer, texts, self.max_length, self.inputs)
         limit = self.inputs.vocab_size
-        if limit is not None and chunk.highest_id >= limit and chunk.highest_id != self.inputs.pad_token_id:
+        if limit is not None and chunk.highest_id >= limit:
             raise missing_embedding(self.tokenizer, chunk.highest_id, limit, "data set")
         return chunk
 
