@@ -17,6 +17,7 @@ import torch
 from utils.core import console
 from utils.core.device import is_out_of_memory
 from utils.core.errors import UserError
+from utils.core.hints import python_arguments
 from utils.costs import count
 from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
@@ -84,6 +85,7 @@ class InferenceProfiler:
         self.collector.monitor.mark()
         return readings
 
+    @python_arguments()
     def profile_multiple_batch_sizes(
         self, texts: Sequence[str], batch_sizes: Sequence[int], num_runs: int = 10, max_length: int = 512,
         on_event: Callable[[str], None] = console.say, **settings: Any,

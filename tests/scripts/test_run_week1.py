@@ -59,7 +59,11 @@ def test_every_listed_file_is_there_and_not_empty(finished: tuple[Path, subproce
     assert list((folder / "results" / "logs").glob("*.log"))
     predictions = pd.concat(pd.read_parquet(file) for file in sorted((folder / "results" / "predictions").glob("*.parquet")))
     assert list(predictions["row_id"]) == list(range(60))
-    assert list(predictions.columns) == ["row_id", "label_id", "predicted_id", "predicted_probability", "num_tokens"]
+    assert list(predictions.columns) == [
+        "row_id", "label_id", "label", "predicted_id", "predicted_label", "predicted_probability", "num_tokens",
+    ]
+    assert [support.LABELS.index(name) for name in predictions["label"]] == list(predictions["label_id"])
+    assert [support.LABELS.index(name) for name in predictions["predicted_label"]] == list(predictions["predicted_id"])
 
 
 def test_accuracy_is_that_of_the_predictions(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

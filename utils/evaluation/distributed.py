@@ -24,6 +24,7 @@ import torch
 from utils.config_loader import Config
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import ConfigError, DataError, Interrupted, ModelError, UserError
+from utils.data.labels import read_mapping_file
 from utils.data.reader import Rows, chunk_offsets, iter_rows
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.runner import identity_of
@@ -254,7 +255,8 @@ def _chunk_worker(job: Job, cpus: int) -> ChunkWorker:
             f"The node {here} would predict otherwise than the one that the run was started on: {'; '.join(differing)}.",
             where=here, fix="use nodes of one kind, with the same code and the model on shared storage",
         )
-    store = ChunkStore(config.files.predictions_dir, config.files.state_dir / "evaluation", identity)
+    names = read_mapping_file(config.label_mappings_file).names
+    store = ChunkStore(config.files.predictions_dir, config.files.state_dir / "evaluation", identity, names)
     name = f"{here}/{torch.cuda.get_device_properties(0).uuid if job.on_cuda else os.getpid()}"
     return ChunkWorker(loaded, config, store, limit=job.limit, name=name, part=job.part)
 
