@@ -12,7 +12,6 @@ from utils.evaluation.facts import (
     comparison_facts,
     label_mapping_confidence,
     label_mapping_text,
-    majority_text,
 )
 from utils.reporting.answers import accuracy
 from utils.reporting.figures import DASH, not_measured, number, percent, shorten, unmeasured, yes_no
@@ -127,13 +126,13 @@ def full_facts(results: Results) -> Facts:
 
 def _beside_the_accuracy(results: Results) -> Facts:
     """What the accuracy has to be read with; what older files lack is left out."""
-    facts = [
-        ("Majority class", majority_text(results.evaluation)),
-        ("Label ids", label_mapping_text(results.metrics["dataset_info"])),
-    ]
+    facts = []
+    label_ids = label_mapping_text(results.metrics["dataset_info"])
+    if label_ids is not None:
+        facts.append(("Label ids", label_ids))
     if results.metrics["model_info"].get("problem_type") == "multi_label":
         facts.append(("Prediction", MULTI_LABEL))
-    return [(name, text) for name, text in facts if text is not None]
+    return facts
 
 
 def guessed_label_ids(results: Results) -> str | None:
@@ -141,7 +140,8 @@ def guessed_label_ids(results: Results) -> str | None:
     data = results.metrics["dataset_info"]
     if results.evaluation["accuracy"] is None or label_mapping_confidence(data) != GUESSED:
         return None
-    return f"The accuracy is right only if the label ids are, and these were guessed: {label_mapping_text(data)}."
+    details = str(label_mapping_text(data)).rstrip(".")
+    return f"The accuracy may be wrong, because the model's label ids are not known. They were taken {details}."
 
 
 def memory_facts(results: Results) -> Facts:
