@@ -12,6 +12,7 @@ from utils.core import cli, console
 from utils.core.artifacts import METRICS_SCHEMA, ResultFiles, read_json
 from utils.core.runner import run_step
 from utils.core.steps import STEPS
+from utils.evaluation.facts import quality_facts
 
 FEW = (
     "dataset.sample_sizes=[16]",
@@ -41,12 +42,11 @@ def explain_baseline(config: Config) -> list[str]:
     best = metrics["optimal_batch_size"]
     if best:
         lines.append(f"The best throughput is at batch size {best['batch_size']}.")
-    whole = metrics["full_dataset_metrics"]
-    if whole["accuracy"] is None:
-        lines.append("Accuracy is not measured: the weights are random (load_format: dummy).")
-    else:
-        lines.append(f"Accuracy on {whole['num_samples']:,} rows: {whole['accuracy']:.4f}.")
-    lines.append(f"{whole['padding_fraction']:.1%} of the evaluation's tokens were padding, work that no text asked for.")
+    evaluation = metrics["full_dataset_metrics"]
+    lines.append(f"On {evaluation['num_samples']:,} rows:")
+    facts = quality_facts(evaluation, metrics["model_info"], metrics["dataset_info"])
+    lines += [f"  {name}: {text}" for name, text in facts]
+    lines.append(f"{evaluation['padding_fraction']:.1%} of the evaluation's tokens were padding, work that no text asked for.")
     return lines
 
 

@@ -13,6 +13,8 @@ from utils.core.artifacts import read_json
 from utils.core.runner import run_step
 from utils.core.steps import STEPS, Step, reason_to_run, step
 from utils.reporting.answers import answer_lines
+from utils.reporting.facts import model_title
+from utils.reporting.results import read_results
 
 VERIFIER = "03"
 TITLE = "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS"
@@ -71,7 +73,8 @@ def closing_lines(config: Config, seconds: float) -> list[str]:
     """The six answers, where there are results to read them from."""
     lines = [f"Time: {seconds:,.1f} s", f"Results: {config.files.results_dir}"]
     if config.files.metrics.exists():
-        lines += ["", *answer_lines(config.files)]
+        results = read_results(config.files)
+        lines += [f"Model: {model_title(results.metrics['model_info'])}", "", *answer_lines(results)]
     return lines
 
 

@@ -30,8 +30,9 @@ def body(config: Config) -> None:
     console.section("PROFILING MULTIPLE BATCH SIZES")
     sweep = baseline.measure_sweep(loaded, config, data_sha256)
     evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
-    console.block("FULL DATASET EVALUATION", baseline.evaluation_lines(evaluation))
     payload = baseline.assemble(config, loaded, labels, sweep, evaluation, started=started, data_sha256=data_sha256)
+    lines = baseline.evaluation_lines(evaluation, payload["model_info"], payload["dataset_info"])
+    console.block("FULL DATASET EVALUATION", lines)
     for warning in payload["run"]["warnings"]:
         console.warn(warning)
     baseline.write_results(config, payload)

@@ -1,9 +1,13 @@
+#!/usr/bin/env python
 """Step 04: draw the plots and write the reports, from the results files alone: no model is loaded."""
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# matplotlib reads it when it is imported. A notebook's backend, or one that does not exist, would end this step.
+os.environ["MPLBACKEND"] = "Agg"
 
 from utils.config_loader import Config
 from utils.core import cli, console, steps

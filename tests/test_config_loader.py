@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from utils.config_loader import Config, all_keys, load_config
+from utils.config_loader import Config, all_keys, default_config, load_config, source_files, tried_places
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import ConfigError
 
@@ -96,6 +97,81 @@ def test_missing_file_names_the_ones_there_are(tmp_path: Path) -> None:
 def test_paths_start_at_the_project_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config("configs/config.yaml").files.metrics == PROJECT_ROOT / "results" / "baseline_metrics.json"
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The user works in a folder of their own, with a model, two data files and a configuration."""
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    for name in ("part-1.csv", "part-2.csv"):
+        (tmp_path / name).write_text("text,labels\na,b\n")
+    (tmp_path / "embedded").mkdir()
+    (tmp_path / "own.yaml").write_text("model: {name: ./models/mine}\ndataset: {hf_name: part-1.csv}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", ["model.name", "model.tokenizer", "model.adapter_base"])
+@pytest.mark.parametrize("name", ["models/mine", "./models/mine"])
+def test_inputs_of_the_command_line_are_found_in_the_working_directory(elsewhere: Path, key: str, name: str) -> None:
+    assert load_config(overrides=[f"{key}={name}"]).get(key) == str(elsewhere / "models" / "mine")
+    section, field = key.split(".")
+    assert load_config(overrides=[f"{section}={{{field}: {name}}}"]).get(key) == str(elsewhere / "models" / "mine")
+
+
+def test_a_data_file_and_a_pattern_are_found_in_the_working_directory(elsewhere: Path) -> None:
+    one = load_config(overrides=["dataset.hf_name=part-1.csv"])
+    assert one.dataset.hf_name == str(elsewhere / "part-1.csv")
+    many = load_config(overrides=["dataset.hf_name=part-*.csv"])
+    assert source_files(many.dataset.hf_name) == [elsewhere / "part-1.csv", elsewhere / "part-2.csv"]
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("name", ["embedded", "someone/on-the-hub", "configs/architectures/qwen2.5-0.5b.json"])
+def test_names_that_are_not_there_stay_as_they_are(name: str) -> None:
+    assert load_config(overrides=[f"model.name={name}"]).model.name == name
+
+
+def test_the_config_file_is_found_in_the_working_directory_and_its_paths_in_the_project(elsewhere: Path) -> None:
+    config = load_config("own.yaml")
+    assert (config.model.name, config.dataset.hf_name) == ("./models/mine", "part-1.csv")
+    assert source_files(config.dataset.hf_name) == []
+    assert tried_places(config.model.name, config) == str(PROJECT_ROOT / "models" / "mine")
+
+
+def test_without_a_name_the_projects_own_config_is_read(elsewhere: Path) -> None:
+    (elsewhere / "configs").mkdir()
+    (elsewhere / "configs" / "config.yaml").write_text("model: {name: another/project}\n")
+    assert load_config().model.name == Config().model.name
+    assert load_config(default_config()).model.name == Config().model.name
+    assert load_config("configs/config.yaml").model.name == "another/project"
+
+
+def test_messages_name_both_places(elsewhere: Path) -> None:
+    config = load_config(overrides=["model.name=./models/other"])
+    both = f"{elsewhere / 'models' / 'other'} and {PROJECT_ROOT / 'models' / 'other'}"
+    assert tried_places(config.model.name, config) == tried_places("./models/other") == both
+    assert tried_places("/models/other", config) == "/models/other"
+    with pytest.raises(ConfigError) as caught:
+        load_config("none.yaml")
+    assert caught.value.where == f"{elsewhere / 'none.yaml'} and {PROJECT_ROOT / 'none.yaml'}"
+
+
+def test_in_the_projects_root_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT_ROOT)
+    config = load_config("configs/demo.yaml", ["model.name=./configs", "dataset.hf_name=configs/*.yaml"])
+    assert (config.model.name, config.dataset.hf_name) == ("./configs", "configs/*.yaml")
+    assert tried_places("x/y/z", config) == tried_places("x/y/z") == str(PROJECT_ROOT / "x/y/z")
+    assert default_config() == "configs/config.yaml"
+
+
+def test_another_process_reads_the_same_inputs(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker of a cluster does, which gets the settings pickled and works in another directory."""
+    config = load_config(overrides=["dataset.hf_name=part-*.csv", "model.name=./models/other"])
+    monkeypatch.chdir("/")
+    copy = pickle.loads(pickle.dumps(config))
+    assert source_files(copy.dataset.hf_name) == [elsewhere / "part-1.csv", elsewhere / "part-2.csv"]
+    assert copy == config
 
 
 @pytest.mark.parametrize("key", all_keys())

@@ -49,7 +49,7 @@ def http_error(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
         (LocalEntryNotFoundError("no"), "cannot be reached", "--config"),
         (OfflineModeIsEnabled("no"), "cannot be reached", "HF_HUB_OFFLINE|network"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk is full", "HF_HOME"),
-        (HFValidationError("bad"), "no name on the hub", "owner/name"),
+        (HFValidationError("bad"), "valid name on the hub", "owner/name"),
     ],
 )
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -159,7 +159,7 @@ def test_empty_texts_are_measured() -> None:
 
 def test_what_the_model_or_the_machine_lacks_is_refused(tiny_model: Path) -> None:
     model, tokenizer = load_model_and_tokenizer(model_name=str(tiny_model), device="cpu")
-    with pytest.raises(UserError, match="profiling.max_length=512"):
+    with pytest.raises(UserError, match="fix:   max_length=512$"):
         InferenceProfiler(model, tokenizer, device="cpu").profile_multiple_batch_sizes(["a"], [1], max_length=513)
     with pytest.raises(UserError, match="CUDA devices"):
         InferenceProfiler(model, tokenizer, device=f"cuda:{torch.cuda.device_count()}")

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from utils.core.environment import environment_record
 from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
 from utils.data.reader import count_rows
-from utils.evaluation.facts import comparison_facts
+from utils.evaluation.facts import comparison_facts, quality_facts
 from utils.evaluation.runner import identity_of
 from utils.gpu_timeline import GpuReadings, write_timeline
 from utils.model_utils import LoadedModel, check_on_texts
@@ -32,7 +32,8 @@ from utils.sweep import SweepSettings, SweepState, new_state, optimal_batch_size
 
 KEPT_FILE = "sweep.json"
 OTHER_UNITS = {  # by unit, the figures outside the table
-    "fraction": "accuracy accuracy_ci95_low accuracy_ci95_high f1_macro f1_weighted padding_fraction label_agreement "
+    "fraction": "accuracy accuracy_ci95_low accuracy_ci95_high majority_class_accuracy "
+                "f1_macro f1_weighted padding_fraction label_agreement "
                 "token_budget_padding_fraction dataset_order_padding_fraction compiled_padding_fraction "
                 "plain_padding_fraction",
     "s": "inference_time_s busy_s compile_s duration_s load_time_s",
@@ -168,17 +169,14 @@ def _describe(config: Config, kept: _Kept) -> Sweep:
     )
 
 
-def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
-    """The lines of the FULL DATASET EVALUATION block."""
-
-    def quality(name: str) -> str:
-        if metrics[name] is not None:
-            return f"{metrics[name]:.4f}"
-        return "not measured (dummy weights)" if metrics["num_labelled"] is None else "not measured (no labels)"
-
+def evaluation_lines(
+    metrics: dict[str, Any], model_info: Mapping[str, Any] | None = None, dataset_info: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The lines of the FULL DATASET EVALUATION block; how label ids were decided only with ``dataset_info``."""
+    facts = quality_facts(metrics, model_info or {}, dataset_info or {})
     return [
-        f"Samples: {metrics['num_samples']:,}", f"Accuracy: {quality('accuracy')}",
-        f"F1-Score (Macro): {quality('f1_macro')}", f"F1-Score (Weighted): {quality('f1_weighted')}",
+        f"Samples: {metrics['num_samples']:,}",
+        *(f"{name}: {text}" for name, text in facts),
         f"Inference time: {metrics['inference_time_s']:,.2f} seconds",
         f"Throughput: {metrics['throughput_samples_per_sec']:,.2f} samples/sec",
         *(f"{name}: {text}" for name, text in comparison_facts(metrics)),

@@ -5,19 +5,22 @@ from __future__ import annotations
 import difflib
 import glob
 import json
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, ValidationError, field_validator
 
 from utils.core.artifacts import PROJECT_ROOT, ResultFiles
 from utils.core.errors import ConfigError
 
 EMBEDDED = "embedded"
 """As ``model.name`` or ``dataset.hf_name``: the model and corpus that are made on the spot."""
+INPUT_KEYS = ("model.name", "model.tokenizer", "model.adapter_base", "dataset.hf_name")
+"""Settings that may name a local file, folder or pattern to read."""
 SOURCE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 
@@ -148,6 +151,9 @@ class Config(Section):
     output: OutputConfig = OutputConfig()
     embedded: EmbeddedConfig = EmbeddedConfig()
 
+    # The inputs that overrides name: they were looked up in the working directory too, those of the file were not.
+    _overridden_inputs: frozenset[str] = PrivateAttr(frozenset())
+
     def get(self, dotted: str, default: Any = None) -> Any:
         """The value at a dotted key (``profiling.batch_sizes``), or ``default`` where there is none."""
         value: Any = self.to_dict()
@@ -200,22 +206,106 @@ def project_path(value: str | Path) -> Path:
     return (PROJECT_ROOT / Path(value).expanduser()).resolve()
 
 
+def working_directory() -> Path:
+    """The directory that the user works in; the project's root where that directory has been removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return PROJECT_ROOT
+
+
+def works_in_project_root() -> bool:
+    """Whether relative paths mean the same on the command line and in a configuration file."""
+    return working_directory().resolve() == PROJECT_ROOT
+
+
+def default_config() -> str:
+    """The settings file that is used where none is named: always the project's own."""
+    name = "configs/config.yaml"
+    return name if works_in_project_root() else str(PROJECT_ROOT / name)
+
+
+def tried_places(name: str | Path, config: Config | None = None) -> str:
+    """The places where a local path was looked for, for the ``where`` of an error.
+
+    Args:
+        name: the path as the user wrote it.
+        config: the settings that hold it. A name that comes from the configuration file was looked for below the
+            project's root only. Without ``config`` the name counts as given on the command line.
+
+    Returns:
+        One absolute path, or two, as ``/first/place/name and /second/place/name``.
+    """
+    in_project = project_path(name)
+    if config is not None and str(name) not in config._overridden_inputs:
+        return str(in_project)
+    in_working_directory = (working_directory() / Path(name).expanduser()).resolve()
+    if in_working_directory == in_project:
+        return str(in_project)
+    return f"{in_working_directory} and {in_project}"
+
+
+def find_in_working_directory(name: str) -> Path | None:
+    """The absolute path of what a name or pattern stands for in the working directory; None where it is not there."""
+    path = Path(os.path.abspath(working_directory() / Path(name).expanduser()))
+    if path.exists() or glob.glob(str(path), recursive=True):
+        return path
+    return None
+
+
 def source_files(name: str) -> list[Path]:
     """The local files that ``dataset.hf_name`` stands for: the file itself, or all that its pattern (``*``) matches."""
     return [file for file in map(Path, sorted(glob.glob(str(project_path(name)), recursive=True))) if file.is_file()]
 
 
-def load_config(path: str | Path = "configs/config.yaml", overrides: Iterable[str] = ()) -> Config:
+def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file, apply ``dotted.key=VALUE`` overrides (VALUE read as YAML), check everything.
+
+    Args:
+        path: the file, looked up from the working directory first, then from the project's root;
+            None is the project's ``configs/config.yaml``.
+        overrides: settings that replace those of the file. Local models and data sets that they name are looked up as
+            ``path`` is; one that is in the working directory becomes an absolute path, so that other processes find it.
 
     Raises:
         ConfigError: no such file, no YAML, unknown key, wrong type or impossible value.
     """
-    file = project_path(path)
-    settings = _read_yaml(file)
+    file = _config_file(path)
+    settings = _read_yaml(file, path)
+    overridden: dict[str, Any] = {}
     for override in overrides:
         _apply(settings, override)
-    return _validated(settings, file)
+        _apply(overridden, override)
+    names = _overridden_inputs(overridden)
+    if not works_in_project_root():
+        for key, name in names.items():
+            found = None if name == EMBEDDED else find_in_working_directory(name)
+            if found is not None:
+                section, field = key.split(".")
+                settings[section][field] = str(found)
+    config = _validated(settings, file)
+    config._overridden_inputs = frozenset(names.values())
+    return config
+
+
+def _config_file(path: str | Path | None) -> Path:
+    if path is None:
+        return PROJECT_ROOT / "configs" / "config.yaml"
+    if works_in_project_root():
+        return project_path(path)
+    return find_in_working_directory(str(path)) or project_path(path)
+
+
+def _overridden_inputs(overridden: Mapping[str, Any]) -> dict[str, str]:
+    """The names of inputs among the overrides, by dotted key."""
+    names = {}
+    for key in INPUT_KEYS:
+        section, field = key.split(".")
+        fields = overridden.get(section)
+        name = fields.get(field) if isinstance(fields, dict) else None
+        if isinstance(name, str) and name:
+            names[key] = name
+    return names
 
 
 def changed(config: Config, override: str) -> Config:
@@ -236,12 +326,13 @@ def _validated(settings: dict[str, Any], where: object) -> Config:
         raise ConfigError(f"The settings hold what no setting can be: {error}", where=where, fix=fix) from error
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path, name: str | Path | None) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         known = ", ".join(sorted(str(p.relative_to(PROJECT_ROOT)) for p in (PROJECT_ROOT / "configs").glob("*.yaml")))
-        raise ConfigError("No such config file.", where=file, fix=f"use one of: {known}") from error
+        where = tried_places(name) if name else file
+        raise ConfigError("No such config file.", where=where, fix=f"use one of: {known}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"The config file cannot be read: {error}", where=file, fix="name a YAML file in UTF-8") from error
     if not isinstance(settings, dict | None):

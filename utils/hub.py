@@ -66,7 +66,7 @@ def explain(error: BaseException, what: str, name: str) -> tuple[str, str] | Non
     if any(isinstance(e, OSError) and e.errno in NOT_WRITABLE and cache in str(e) for e in chain):
         return f"The hub's cache cannot be written: {cache}.", "make it writable, or move the cache with HF_HOME=PATH"
     if "HFValidationError" in types:
-        return f"{name!r} is no local path that exists and no name on the hub.", "mend the path, or write owner/name"
+        return f"{name!r} is neither an existing local path nor a valid name on the hub.", "correct the path, or write owner/name"
     statuses = [e.response.status_code for e in chain if isinstance(e, HfHubHTTPError) and e.response is not None]
     if statuses or "DatasetNotFoundError" in types and not types & (CUT_ERRORS | OFFLINE_ERRORS):
         return _refusal(types, statuses[-1] if statuses else 404, what, name)

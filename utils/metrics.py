@@ -15,6 +15,7 @@ import torch
 from utils.core import process
 from utils.core.device import resolve_device
 from utils.core.errors import UserError
+from utils.core.hints import python_arguments
 from utils.gpu_monitor import GpuMonitor, GpuReadings
 from utils.records import BatchSizeRecord, Run, summarise_runs
 
@@ -36,6 +37,7 @@ class Measurement:
 class MetricsCollector:
     """Measures any block of inference on one device (``cuda``, ``cuda:N`` or ``cpu``), and reads NVML beside it."""
 
+    @python_arguments()
     def __init__(self, device: str | torch.device = "cuda", gpu_sample_interval_ms: float = 20.0) -> None:
         self.device = resolve_device(device)
         self._cuda = self.device.type == "cuda"

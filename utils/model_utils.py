@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from transformers import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from utils.config_loader import Config, ModelConfig
+from utils.config_loader import EMBEDDED, Config, ModelConfig, find_in_working_directory
 from utils.core.artifacts import read_json
 from utils.core.device import resolve_device
 from utils.core.errors import ConfigError, ModelError
+from utils.core.hints import python_arguments
 from utils.data.labels import ModelLabels
 from utils.model.adapter import read_head
 from utils.model.checks import (
@@ -236,8 +237,21 @@ def load_model_and_tokenizer(
         "dtype": str(dtype).removeprefix("torch."),
         **model_settings,
     }
+    for key in ("name", "tokenizer", "adapter_base"):
+        value = settings.get(key)
+        if not isinstance(value, str) or value == EMBEDDED:
+            continue
+        local = find_in_working_directory(value)
+        if local is not None:
+            settings[key] = str(local)
+    with python_arguments():
+        loaded = load_model(Config(model=_validated(settings)))
+    return loaded.model, loaded.tokenizer
+
+
+def _validated(settings: dict[str, Any]) -> ModelConfig:
     try:
-        model_config = ModelConfig.model_validate(settings)
+        return ModelConfig.model_validate(settings)
     except ValidationError as error:
         wrong = "; ".join(
             f"{detail['loc'][0]} cannot be {detail['input']!r}: {detail['msg']}" for detail in error.errors()
@@ -246,8 +260,6 @@ def load_model_and_tokenizer(
         raise ConfigError(
             wrong, where="load_model_and_tokenizer", fix=f"settings are: {known}"
         ) from error
-    loaded = load_model(Config(model=model_config))
-    return loaded.model, loaded.tokenizer
 
 
 def load_tokenizer_only(config: Config) -> Any:

@@ -16,7 +16,8 @@ import torch
 
 from utils.core import console
 from utils.core.device import is_out_of_memory
-from utils.core.errors import UserError
+from utils.core.errors import UserError, reason_of
+from utils.core.hints import python_arguments
 from utils.costs import count
 from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
@@ -86,6 +87,7 @@ class InferenceProfiler:
         self.collector.monitor.mark()
         return readings
 
+    @python_arguments()
     def profile_multiple_batch_sizes(
         self, texts: Sequence[str], batch_sizes: Sequence[int], num_runs: int = 10, max_length: int = 512,
         on_event: Callable[[str], None] = console.say, **settings: Any,
@@ -282,7 +284,7 @@ def _memory_may_end(tell: Callable[[str], None]) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        tell(str(error).splitlines()[0])
+        tell(reason_of(error))
 
 
 def _enough(texts: Sequence[str], trial: Trial) -> list[str]:

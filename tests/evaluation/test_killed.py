@@ -138,7 +138,7 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
     process.send_signal(number)
     _, said = process.communicate(timeout=200)
     assert process.returncode == code, said
-    assert f"Go on with: python {SCRIPT} --set" in said
+    assert f"Continue with: python {SCRIPT} --set" in said
     kept = chunk_bytes(tmp_path)
     assert 3 <= len(kept) < len(texts) // 10
     assert not list((tmp_path / "results" / "predictions").glob(".*")), "nothing half written is left"

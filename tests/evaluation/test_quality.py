@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from utils.core.errors import DataError
@@ -32,6 +33,18 @@ def test_it_equals_scikit_learn_on_the_whole(pairs: np.ndarray, cut: int) -> Non
         assert [row[name] for row in figures["per_class"]] == pytest.approx(list(column))
 
 
+@given(pairs=PAIRS)
+def test_the_majority_class_is_what_scikit_learn_would_always_answer(pairs: np.ndarray) -> None:
+    true, predicted = pairs[:, 0], pairs[:, 1]
+    quality = Quality(NAMES)
+    quality.add(true, predicted)
+    figures = quality.figures()
+    no_features = np.zeros((len(true), 1))
+    judge = DummyClassifier(strategy="most_frequent").fit(no_features, true)
+    assert figures["majority_class"] == NAMES[judge.predict(no_features)[0]]
+    assert figures["majority_class_accuracy"] == pytest.approx(judge.score(no_features, true))
+
+
 def test_rows_without_a_label_are_counted_and_left_out() -> None:
     quality = Quality(("a", "b"))
     quality.add(np.array([0, -1, 1]), np.array([0, 1, 0]))
@@ -43,6 +56,7 @@ def test_no_labelled_row_means_no_figure() -> None:
     quality.add(np.array([-1]), np.array([1]))
     figures = quality.figures()
     assert [figures[name] for name in ("accuracy", "accuracy_ci95_low", "f1_macro", "f1_weighted")] == [None] * 4
+    assert (figures["majority_class"], figures["majority_class_accuracy"]) == (None, None)
 
 
 def test_an_unknown_label_id_is_refused() -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
@@ -307,10 +309,40 @@ def test_odd_texts_and_missing_labels(evaluate: Evaluate, tmp_path: Path) -> Non
     assert metrics["accuracy"] == np.mean([rows.label_id[i] == rows.predicted_id[i] for i in range(8) if i != 6])
 
 
+def test_label_names_stand_beside_the_ids(evaluate: Evaluate, tmp_path: Path) -> None:
+    names = ("图书", "games 🎮", "books, used")
+    support.write_dataset(tmp_path / "data", labels=names)
+    frame = pd.read_csv(tmp_path / "data" / "val_df.csv").astype({"label_id": "Int64"})
+    frame.loc[7, "label_id"] = None
+    frame.to_csv(tmp_path / "data" / "val_df.csv", index=False)
+    evaluate("evaluation.chunk_rows=7")
+    for file in sorted((tmp_path / "results" / "predictions").glob("*.parquet")):
+        table = pq.read_table(file)
+        assert pa.types.is_dictionary(table.schema.field("label").type)
+        assert pa.types.is_dictionary(table.schema.field("predicted_label").type)
+        for row in table.to_pylist():
+            assert row["label"] == (None if row["label_id"] is None else names[row["label_id"]])
+            assert row["predicted_label"] == names[row["predicted_id"]]
+    assert predictions(tmp_path).label.isna().sum() == 1
+
+
+def test_predictions_with_other_label_names_are_made_again(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate()
+    mapping = tmp_path / "data" / "label_mappings.json"
+    mapping.write_text(mapping.read_text().replace("music", "tunes"))
+    seen = count_runs(monkeypatch)
+    evaluate()
+    assert sum(seen) == 60
+    assert "label names: " in capsys.readouterr().out
+    assert set(predictions(tmp_path).label) == {"books", "games", "tunes"}
+
+
 def test_dummy_weights_have_no_accuracy(tmp_path: Path, tiny_model: Path) -> None:
     config = support.small_config(tmp_path, tiny_model, "model.load_format=dummy")
     metrics = runner.evaluate_dataset(load_model(config), config)
-    names = ("accuracy", "f1_macro", "f1_weighted", "accuracy_ci95_low", "num_correct", "per_class")
+    names = ("accuracy", "f1_macro", "f1_weighted", "accuracy_ci95_low", "num_correct", "per_class", "majority_class_accuracy")
     assert [metrics[name] for name in names] == [None] * len(names)
     assert any("random" in warning for warning in metrics["warnings"])
 

@@ -239,15 +239,22 @@ def _write_csv(file: Path, head: list[str], rows: list[list[Any]]) -> None:
 def write_results(
     folder: Path, *, gpu: bool = False, dummy: bool = False, step_03: bool = True, sizes: tuple[int, ...] = SIZES,
     oom: tuple[int, ...] = (), labels: tuple[str, ...] = ("books", "games", "music"), sample_sizes: tuple[int, ...] = (100,),
+    sections: dict[str, dict[str, Any]] | None = None,
 ) -> Config:
-    """Write the files of steps 02 and 03 under ``folder``; return the config that points there."""
+    """Write the files of steps 02 and 03 under ``folder``; return the config that points there.
+
+    The files are those of an earlier version; ``sections`` replaces keys in sections of ``baseline_metrics.json``.
+    """
     config = load_config("configs/config.yaml", [f"output.results_dir={folder}", f"dataset.local_path={folder / 'data.csv'}"])
     rows = [
         oom_row(s, n, "oom" if s == min(oom) else "not_tried") if s in oom else row(s, gpu=gpu, sample_size=n)
         for n in sample_sizes for s in sizes
     ]
     files = config.files
-    write_json(files.metrics, payload(config, rows, labels, gpu=gpu, dummy=dummy), schema=METRICS_SCHEMA)
+    metrics = payload(config, rows, labels, gpu=gpu, dummy=dummy)
+    for name, values in (sections or {}).items():
+        metrics[name] |= values
+    write_json(files.metrics, metrics, schema=METRICS_SCHEMA)
     _write_csv(files.detailed_metrics, columns(), [list(item.values()) for item in rows])
     if step_03:
         write_json(files.bottlenecks, bottlenecks(rows, "cuda:0" if gpu else "cpu"))

@@ -40,6 +40,6 @@ def test_what_was_not_measured_says_why(make: Make) -> None:
 
 
 def test_lines_for_the_terminal_fit_it(make: Make) -> None:
-    lines = answer_lines(make().files)
+    lines = answer_lines(make())
     assert max(map(len, lines)) <= 100
     assert sum("see " in line for line in lines) == 6

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests import support
 from tests.reporting import fixtures
@@ -39,6 +42,28 @@ def test_step_04_never_imports_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
     assert "step 03 has not run" in done.stderr
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "module://not_installed.backend", "nonsense"])
+def test_a_notebooks_backend_does_not_end_the_step(tmp_path: Path, backend: str) -> None:
+    files = fixtures.write_results(tmp_path).files
+    done = support.run_script(SCRIPT, *flags(tmp_path), MPLBACKEND=backend)
+    assert done.returncode == 0, done.stderr
+    assert files.comparison_plot.read_bytes().startswith(b"\x89PNG")
+    assert files.html_report.stat().st_size > 100_000
+
+
+def test_importing_the_plots_chooses_no_backend() -> None:
+    code = "import matplotlib; matplotlib.use('svg'); import utils.reporting.html; print(matplotlib.get_backend())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT_ROOT)
+    assert done.stdout.strip().lower() == "svg", done.stderr
+
+
+def test_notes_carry_the_users_flags(tmp_path: Path) -> None:
+    fixtures.write_results(tmp_path, step_03=False)
+    done = support.run_script(SCRIPT, *flags(tmp_path))
+    assert f"python scripts/03_detailed_profiling.py {shlex.join(flags(tmp_path))}" in done.stderr
+    assert str(tmp_path) not in (tmp_path / "baseline_summary_report.txt").read_text().split("Warnings")[1].split("Where")[0]
 
 
 def test_missing_metrics_end_with_2_and_name_step_02(tmp_path: Path) -> None:

@@ -59,7 +59,11 @@ def test_every_listed_file_is_there_and_not_empty(finished: tuple[Path, subproce
     assert list((folder / "results" / "logs").glob("*.log"))
     predictions = pd.concat(pd.read_parquet(file) for file in sorted((folder / "results" / "predictions").glob("*.parquet")))
     assert list(predictions["row_id"]) == list(range(60))
-    assert list(predictions.columns) == ["row_id", "label_id", "predicted_id", "predicted_probability", "num_tokens"]
+    assert list(predictions.columns) == [
+        "row_id", "label_id", "label", "predicted_id", "predicted_label", "predicted_probability", "num_tokens",
+    ]
+    assert [support.LABELS.index(name) for name in predictions["label"]] == list(predictions["label_id"])
+    assert [support.LABELS.index(name) for name in predictions["predicted_label"]] == list(predictions["predicted_id"])
 
 
 def test_accuracy_is_that_of_the_predictions(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -100,6 +104,23 @@ def test_a_changed_setting_says_which_steps_it_touches(
     assert "[01] Download and check the data set: skip" in dry.stdout
     assert "run (changed: setting evaluation" in dry.stdout
     assert dry.stdout.count("if an earlier step changes what it reads") == 2
+
+
+def test_steps_find_inputs_in_the_users_directory(tmp_path: Path) -> None:
+    """Runner and steps look a path up in the same place: below the folder that the user works in."""
+    support.build_tiny_model(tmp_path / "my model")
+    (tmp_path / "data").mkdir()
+    frame = pd.DataFrame({"text": support.TEXTS[:6], "labels": [support.LABELS[i % 3] for i in range(6)]})
+    frame.iloc[:4].to_csv(tmp_path / "part-1.csv", index=False)
+    frame.iloc[4:].to_csv(tmp_path / "part-2.csv", index=False)
+    settings = [*support.small_overrides(tmp_path, Path("my model")), "dataset.hf_name=part-*.csv"]
+    words = [sys.executable, str(PROJECT_ROOT / "run_week1.py"), *support.set_flags(settings), "--skip-profiling", "--skip-viz"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
+    assert metrics["model_info"]["name"] == str(tmp_path / "my model")
+    assert metrics["full_dataset_metrics"]["num_samples"] == 6
+    assert f"Model: {tmp_path / 'my model'}" in done.stdout
 
 
 def test_verify_is_passed_on_to_step_03_alone(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from utils.config_loader import Config, changed
 from utils.core import console
 from utils.core.artifacts import write_json
 from utils.core.device import is_out_of_memory
-from utils.core.errors import DataError, UserError
+from utils.core.errors import DataError, UserError, reason_of
 from utils.evaluation.batching import Batching
 from utils.evaluation.comparison import take_turns
 from utils.evaluation.predictor import Predictor, tokenize
@@ -76,8 +76,8 @@ def try_win(loaded: LoadedModel, config: Config, size: int, win: Win) -> dict[st
     except Exception as error:  # noqa: BLE001 - whatever a suggestion raises is its result, not the step's end
         logger.info("%s could not be tried", win["setting"], exc_info=True)
         memory = "it does not fit into memory beside the baseline's model" if is_out_of_memory(error) else None
-        said = error.what if isinstance(error, UserError) else (str(error).splitlines() or [""])[0]
-        return _result(win, reason=memory or f"{type(error).__name__}: {said[:200]}")
+        reason = error.what if isinstance(error, UserError) else reason_of(error)
+        return _result(win, reason=memory or f"{type(error).__name__}: {reason}")
     finally:
         torch.set_float32_matmul_precision(config.model.matmul_precision)
         ways = {}  # the changed model goes before the next one is loaded

@@ -15,7 +15,7 @@ from typing import Any
 
 import jsonschema
 
-from utils.core.errors import UserError
+from utils.core.errors import UserError, reason_of
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 METRICS_SCHEMA = PROJECT_ROOT / "configs" / "baseline_metrics.schema.json"
@@ -101,9 +101,9 @@ def check_disk_space(folder: Path, needed_bytes: int, what: str, *, fix: str, ki
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically. Half characters, as of a file name in another encoding, become escapes."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, payload: dict[str, Any], *, schema: Path | None = None) -> None:
@@ -122,7 +122,8 @@ def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> dict[s
     except (ValueError, jsonschema.ValidationError) as error:
         wrong = f"is not valid JSON: {error}"
         if isinstance(error, jsonschema.ValidationError):
-            wrong = f"does not fit its schema at {error.json_path}: {error.message[:200]}"
+            # Only the message: the text of the whole error repeats the schema and the file.
+            wrong = f"does not fit its schema at {error.json_path}: {reason_of(ValueError(error.message))}"
         raise UserError(f"{path.name} {wrong}.", where=path, fix=f"make it anew: {made_by}") from error
     return payload
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import signal
 import sys
 import time
@@ -13,8 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from utils.config_loader import Config, load_config
-from utils.core import console
+from utils.config_loader import Config, default_config, load_config
+from utils.core import console, hints
 from utils.core.artifacts import cannot_write
 from utils.core.errors import Interrupted, UserError
 from utils.core.lock import hold
@@ -30,8 +29,8 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    path, how = "configs/config.yaml", "change one setting, for example --set model.device=cpu; may be given often"
-    parser.add_argument("--config", default=path, metavar="PATH", help="settings file (default: %(default)s)")
+    how = "change one setting, for example --set model.device=cpu; may be given often"
+    parser.add_argument("--config", default=default_config(), metavar="PATH", help="settings file (default: %(default)s)")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=how)
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument("--log-level", default="WARNING", choices=levels, type=str.upper, help="what the terminal shows")
@@ -49,28 +48,38 @@ def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] 
     ``alone``: ``body`` writes results, and so must be the only one in its results folder.
     Returns 0: done; 1: failed inside; 2: the user must change something; 130 or 143: interrupted.
     """
-
-    def interrupt(number: int, frame: object) -> None:
-        raise Interrupted(number)  # so that ``with`` and ``finally`` blocks clean up
-
-    args, name = parser.parse_args(argv), Path(parser.prog).stem
+    console.start_terminal()
+    words = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(words)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
-    started, log_file = time.perf_counter(), None
+        signal.signal(number, _interrupt)
+    with hints.command_line(args.config, args.overrides, [sys.argv[0], *words]):
+        return _run(Path(parser.prog).stem, body, args, alone=alone)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(number)  # so that ``with`` and ``finally`` blocks clean up
+
+
+def _run(name: str, body: Body, args: argparse.Namespace, *, alone: bool) -> int:
+    started = time.perf_counter()
+    log_file = None
     try:
         console.start_logging(args.log_level, None)
         config = load_config(args.config, args.overrides)
         log_file = _log_file(config, name)
         console.start_logging(args.log_level, log_file)
         logger.info("%s started: %s", name, " ".join(sys.argv))
-        with hold(config.files.lock) if alone and not getattr(args, "dry_run", False) else nullcontext():
+        locked = alone and not getattr(args, "dry_run", False)
+        with hold(config.files.lock) if locked else nullcontext():
             body(config, args)
     except UserError as error:
-        console.complain(f"Error: {error}")
+        console.error(error)
         return error.exit_code
     except (Interrupted, KeyboardInterrupt) as error:
         code = error.exit_code if isinstance(error, Interrupted) else 130
-        console.complain(f"Interrupted; everything finished so far is kept. Go on with: {resume_command()}")
+        resume = hints.resume_command()
+        console.complain(f"Interrupted; everything finished so far is kept. Continue with: {resume}")
         return code
     except Exception as error:  # noqa: BLE001 - the outermost boundary: everything unforeseen becomes exit code 1
         logger.debug("failed", exc_info=True)
@@ -86,12 +95,6 @@ def run_file(body: Callable[[Config], object], description: str | None, *, alone
     """``run_script`` for a file of ``scripts/`` that takes no flags but the shared ones."""
     parser = make_parser(description or "", f"python scripts/{Path(sys.argv[0]).name} --config configs/demo.yaml")
     return run_script(parser, lambda config, _: body(config), alone=alone)
-
-
-def resume_command() -> str:
-    """The command line that goes on where this one stopped: a step by itself, the runner with --resume."""
-    resumes = Path(sys.argv[0]).name == "run_week1.py" and "--resume" not in sys.argv
-    return shlex.join(["python", *sys.argv, *(["--resume"] if resumes else [])])
 
 
 def _log_file(config: Config, name: str) -> Path:

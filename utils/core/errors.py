@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+LONGEST_REASON = 1000
+"""Characters of an error's message that are shown: some libraries put whole files into theirs."""
+
 
 class UserError(Exception):
     """Something that the user must change: config, data, model, flags. Exit code 2.
@@ -45,3 +48,15 @@ class Interrupted(BaseException):
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number
         super().__init__(signal_number)
+
+
+def reason_of(error: BaseException, limit: int = LONGEST_REASON) -> str:
+    """The whole message of an error on one line, for use within another message.
+
+    Many libraries write what happened on the first line and why on the second, so no line is left out. A message of
+    more than ``limit`` characters ends in an ellipsis; an error without a message is named by its class.
+    """
+    text = " ".join(str(error).split())
+    if not text:
+        return type(error).__name__
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"

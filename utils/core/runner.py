@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core import hints
 from utils.core.errors import Interrupted, UserError
 from utils.core.lock import held
 from utils.core.steps import Step
@@ -29,10 +29,12 @@ class StepFailed(UserError):
 def run_step(item: Step, arguments: Sequence[str]) -> float:
     """Run one step in a process of its own and wait, asleep, until it ends; wall-clock seconds, or StepFailed.
 
-    The step gets a process group of its own, so that Ctrl-C reaches it once, through us.
+    The step gets a process group of its own, so that Ctrl-C reaches it once, through us. It works in the user's
+    directory, where paths of the command line start.
     """
     started, words = time.perf_counter(), [sys.executable, str(item.path), *arguments]
-    process = subprocess.Popen(words, cwd=PROJECT_ROOT, start_new_session=True, pass_fds=held())
+    environment = hints.environment_of_step()
+    process = subprocess.Popen(words, env=environment, start_new_session=True, pass_fds=held())
     try:
         code = process.wait()
     except (Interrupted, KeyboardInterrupt):

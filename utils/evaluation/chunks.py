@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,17 @@ logger = logging.getLogger(__name__)
 
 OURS = re.compile(r"^\.?rows-(?P<start>\d{12})-(?P<stop>\d{12})-[0-9a-f]{12}\.(parquet|json)")
 """Chunks, their figures, and what a killed run left of one that it was writing."""
-COLUMNS = {
-    "row_id": pa.int64(), "label_id": pa.int32(), "predicted_id": pa.int32(), "predicted_probability": pa.float32(),
+LABEL_NAME = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema({
+    "row_id": pa.int64(),
+    "label_id": pa.int32(),
+    "label": LABEL_NAME,
+    "predicted_id": pa.int32(),
+    "predicted_label": LABEL_NAME,
+    "predicted_probability": pa.float32(),
     "num_tokens": pa.int32(),
-}
+})
+"""Columns of a chunk. Names are dictionary-encoded: each is stored once a chunk, the rows hold small integers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,10 +78,14 @@ class ChunkStore:
     """The chunks of one run: predictions in ``folder``; figures, checksums and resolved settings in ``state_folder``.
 
     ``identity`` is everything that the predictions depend on, by setting; its fingerprint is in every name.
+    ``label_names`` are written beside the ids, and belong to the identity.
     """
 
-    def __init__(self, folder: Path, state_folder: Path, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, state_folder: Path, identity: dict[str, Any], label_names: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
+        self.label_names = pa.array(label_names, type=pa.string())
         self.identity = identity
         self.fingerprint = fingerprint(identity)[:12]
         self.all_states = state_folder
@@ -88,12 +100,24 @@ class ChunkStore:
     ) -> None:
         """Write a chunk. It counts as finished once its figures are there too, which come last."""
         file = self.file(start, stop := start + len(label_ids))
-        labels = pa.array(label_ids, type=pa.int64(), mask=label_ids < 0)
-        values = (np.arange(start, stop), labels, predictions.predicted_ids, predictions.probabilities, num_tokens)
-        columns = {name: pa.array(column).cast(COLUMNS[name]) for name, column in zip(COLUMNS, values, strict=True)}
+        columns = {
+            "row_id": np.arange(start, stop),
+            "label_id": pa.array(label_ids, type=pa.int64(), mask=label_ids < 0),
+            "label": self._names_of(label_ids),
+            "predicted_id": predictions.predicted_ids,
+            "predicted_label": self._names_of(predictions.predicted_ids),
+            "predicted_probability": predictions.probabilities,
+            "num_tokens": num_tokens,
+        }
+        arrays = [pa.array(columns[field.name]).cast(field.type) for field in SCHEMA]
         with atomic_path(file) as temporary:
-            pq.write_table(pa.table(columns), temporary)
+            pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), temporary)
         self.keep(self._record(file), {"sha256": sha256_file(file), **dataclasses.asdict(figures)})
+
+    def _names_of(self, ids: Indices) -> pa.DictionaryArray:
+        """The name of each id; null where the id is missing or has no name."""
+        nameless = (ids < 0) | (ids >= len(self.label_names))
+        return pa.DictionaryArray.from_arrays(pa.array(ids, type=pa.int32(), mask=nameless), self.label_names)
 
     def load(self, start: int, stop: int) -> StoredChunk | None:
         """A finished chunk; None where it is missing or damaged, and so must be computed."""

@@ -23,7 +23,8 @@ import torch
 
 from utils.config_loader import Config
 from utils.core.artifacts import PROJECT_ROOT
-from utils.core.errors import ConfigError, DataError, Interrupted, ModelError, UserError
+from utils.core.errors import ConfigError, DataError, Interrupted, ModelError, UserError, reason_of
+from utils.data.labels import read_mapping_file
 from utils.data.reader import Rows, chunk_offsets, iter_rows
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.runner import identity_of
@@ -100,7 +101,7 @@ def compute(worker: ChunkWorker, loaded: LoadedModel, config: Config, absent: li
                     told += (new := min(rows, asked - told))
                     yield new
             except ray.exceptions.RayError as error:
-                lost = str(error).strip().splitlines()[0]
+                lost = reason_of(error)
                 logger.warning("a worker was lost, the rest goes on with the nodes that are left: %s", lost)
             before, absent = absent, _still_absent(worker.store, absent, waits=lost is None)
             futile = 0 if len(absent) < len(before) else futile + 1
@@ -254,7 +255,8 @@ def _chunk_worker(job: Job, cpus: int) -> ChunkWorker:
             f"The node {here} would predict otherwise than the one that the run was started on: {'; '.join(differing)}.",
             where=here, fix="use nodes of one kind, with the same code and the model on shared storage",
         )
-    store = ChunkStore(config.files.predictions_dir, config.files.state_dir / "evaluation", identity)
+    names = read_mapping_file(config.label_mappings_file).names
+    store = ChunkStore(config.files.predictions_dir, config.files.state_dir / "evaluation", identity, names)
     name = f"{here}/{torch.cuda.get_device_properties(0).uuid if job.on_cuda else os.getpid()}"
     return ChunkWorker(loaded, config, store, limit=job.limit, name=name, part=job.part)
 
@@ -349,7 +351,7 @@ def _cluster(config: Config) -> Iterator[Any]:
         if not address or ray.is_initialized():
             raise
         raise ConfigError(
-            f"No Ray cluster answers at {address}: {str(error).strip().splitlines()[0]}", where="evaluation.ray_address",
+            f"No Ray cluster answers at {address}: {reason_of(error)}", where="evaluation.ray_address",
             fix="start it with: ray start --head, or leave evaluation.ray_address out for this machine alone",
         ) from error
     finally:

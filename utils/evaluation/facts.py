@@ -1,9 +1,87 @@
-"""What the comparisons of an evaluation say, in words for the terminal and the report alike; imports no torch."""
+"""An evaluation in words, for the terminal and the reports alike; imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+Facts = list[tuple[str, str]]
+
+LABEL_MAPPING_SOURCES = {
+    "model": "the model's own label names",
+    "ids": "the numbers in the data set, taken for the model's label ids",
+    "class_label": "the order of the ClassLabel names in the data set",
+    "sorted": "the sorted label names of the data set",
+    "label_map": "the setting dataset.label_map",
+    "none": "the data set has no labels",
+}
+GUESSED = "guessed"
+MULTI_LABEL = (
+    "multi-label model: its probabilities are sigmoids, each label by itself, and the label with the highest one counts as "
+    "the prediction"
+)
+
+
+def quality_facts(metrics: Mapping[str, Any], model_info: Mapping[str, Any], dataset_info: Mapping[str, Any]) -> Facts:
+    """Accuracy with what it has to be compared with, how sure the label ids are, and F1.
+
+    Args:
+        metrics: ``full_dataset_metrics``.
+        model_info, dataset_info: the sections of ``baseline_metrics.json``; keys that older files lack are left out.
+    """
+    dummy = metrics["num_labelled"] is None
+    missing = "not measured (dummy weights)" if dummy else "not measured (no labels)"
+    facts = [("Accuracy", accuracy_text(metrics, dataset_info) or missing)]
+    majority = majority_text(metrics)
+    if majority is not None:
+        facts.append(("Majority class", majority))
+    label_ids = label_mapping_text(dataset_info)
+    if label_ids is not None:
+        facts.append(("Label ids", label_ids))
+    if model_info.get("problem_type") == "multi_label":
+        facts.append(("Prediction", MULTI_LABEL))
+    for name, key in (("F1-Score (Macro)", "f1_macro"), ("F1-Score (Weighted)", "f1_weighted")):
+        facts.append((name, missing if metrics[key] is None else f"{metrics[key]:.4f}"))
+    return facts
+
+
+def accuracy_text(metrics: Mapping[str, Any], dataset_info: Mapping[str, Any], details: str = "") -> str | None:
+    """The accuracy, followed by ``details``; None where it is not measured. Label ids that were guessed are named first."""
+    if metrics["accuracy"] is None:
+        return None
+    value = f"{metrics['accuracy']:.4f}"
+    if label_mapping_confidence(dataset_info) == GUESSED:
+        value += " ONLY IF THE LABEL IDS ARE RIGHT: THEY WERE GUESSED"
+    return value + details
+
+
+def majority_text(metrics: Mapping[str, Any]) -> str | None:
+    """What always answering the most frequent label would reach; None where it is not known."""
+    share = metrics.get("majority_class_accuracy")
+    if share is None:
+        return None
+    return f"always answering {metrics['majority_class']!r} would reach {share:.4f}"
+
+
+def label_mapping_confidence(dataset_info: Mapping[str, Any]) -> str | None:
+    """How sure the label ids are; files of earlier versions do not say, but their sorted names were a guess."""
+    confidence = dataset_info.get("label_mapping_confidence")
+    if confidence is None and dataset_info.get("label_mapping_source") == "sorted":
+        return GUESSED
+    return None if confidence is None else str(confidence)
+
+
+def label_mapping_text(dataset_info: Mapping[str, Any]) -> str | None:
+    """How the label ids were decided and how sure that is; None where the file does not say."""
+    source = dataset_info.get("label_mapping_source")
+    if source is None:
+        return None
+    text = LABEL_MAPPING_SOURCES.get(source, str(source))
+    confidence = label_mapping_confidence(dataset_info)
+    if source != "none":
+        text = f"from {text}" + (f" ({confidence})" if confidence else "")
+    note = dataset_info.get("label_mapping_note")
+    return f"{text}: {note}" if note else text
 
 
 def comparison_facts(whole: Mapping[str, Any]) -> list[tuple[str, str]]:

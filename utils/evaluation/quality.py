@@ -36,7 +36,7 @@ class Quality:
         if true.size and int(true.max()) >= size:
             raise DataError(
                 f"The data set has label id {int(true.max())}; the mapping ends at {size - 1}.",
-                fix="make both anew: python scripts/01_download_data.py",
+                fix="make both again: python scripts/01_download_data.py",
             )
         self.confusion += np.bincount(true * size + predicted, minlength=size * size).reshape(size, size)
 
@@ -44,18 +44,22 @@ class Quality:
         """Accuracy with its 95% interval, F1, figures by class, rows by (true, predicted); None without labelled rows.
 
         As scikit-learn does: macro F1 averages over the labels that occur as truth or prediction,
-        and a quotient with nothing below the line is 0.
+        and a quotient with nothing below the line is 0. ``majority_class`` is the most frequent label, of several the
+        one with the lowest id; always answering it reaches ``majority_class_accuracy``.
         """
         support, said = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         hits = np.diagonal(self.confusion)
         total, correct = int(support.sum()), int(hits.sum())
         f1 = _ratio(2 * hits, support + said)
         low, high = wilson_interval(correct, total)
+        most_frequent = int(support.argmax()) if total else 0
         columns = zip(self.label_names, _ratio(hits, said), _ratio(hits, support), f1, support, strict=True)
         return {
             "num_labelled": total, "num_correct": correct,
             "accuracy": correct / total if total else None,
             "accuracy_ci95_low": low, "accuracy_ci95_high": high,
+            "majority_class": self.label_names[most_frequent] if total else None,
+            "majority_class_accuracy": int(support[most_frequent]) / total if total else None,
             "f1_macro": float(f1[support + said > 0].mean()) if total else None,
             "f1_weighted": float((f1 * support).sum() / total) if total else None,
             "confusion_matrix": self.confusion.tolist() if len(self.label_names) <= MOST_IN_MATRIX else None,

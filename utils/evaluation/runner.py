@@ -101,7 +101,8 @@ def _computed_by_ray(worker: ChunkWorker, loaded: LoadedModel, config: Config, t
 def open_store(loaded: LoadedModel, config: Config, data_sha256: str | None = None) -> ChunkStore:
     """The run's chunks; says which settings changed where only chunks of other settings are in place."""
     identity = identity_of(loaded, config, data_sha256 or hash_data(config.data_file))
-    store = ChunkStore(config.files.predictions_dir, config.files.state_dir / "evaluation", identity)
+    names = read_mapping_file(config.label_mappings_file).names
+    store = ChunkStore(config.files.predictions_dir, config.files.state_dir / "evaluation", identity, names)
     if changed := store.changed_settings():
         said = "The predictions in place are of other settings; they stay until this run is complete. Changed:"
         console.say("\n  ".join([said, *changed]))
@@ -127,6 +128,7 @@ def identity_of(loaded: LoadedModel, config: Config, data_sha256: str) -> dict[s
         "transformers": transformers.__version__,
         "device": torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else "cpu",
         "data set": data_sha256,
+        "label names": fingerprint(read_mapping_file(config.label_mappings_file).names)[:12],
         "dataset.text_column": config.dataset.text_column,
         "profiling.max_length": config.profiling.max_length,
         "evaluation.batching": config.evaluation.batching,

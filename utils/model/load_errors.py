@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from utils.core.device import is_out_of_memory
-from utils.core.errors import ModelError, UserError
+from utils.core.errors import ModelError, UserError, reason_of
 from utils.hub import explain, hub_errors
 
 if TYPE_CHECKING:
@@ -79,12 +79,10 @@ def _lacks_sentencepiece(reason: str) -> bool:
 
 
 def full_reason(error: BaseException) -> str:
-    """The whole message on one line: libraries often give the reason on the second line only."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The whole message on one line; of errors whose message says little without it, the class as well."""
+    text = reason_of(error, MAX_REASON_LENGTH)
     if isinstance(error, LookupError | AttributeError | TypeError | AssertionError):
-        text = f"{type(error).__name__}: {text}"
-    if len(text) > MAX_REASON_LENGTH:
-        text = text[: MAX_REASON_LENGTH - 1] + "…"
+        return f"{type(error).__name__}: {text}"
     return text
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from utils.config_loader import EMBEDDED, Config, project_path
+from utils.config_loader import EMBEDDED, Config, project_path, tried_places
 from utils.core.artifacts import read_json
 from utils.core.errors import ModelError, UserError
 from utils.hub import hub_errors, resolve
@@ -112,7 +112,8 @@ def resolve_name(config: Config, name: str, revision: str | None, what: str = "m
         return _architecture_file(config, name, path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         key = "name" if what == "model" else what
-        raise ModelError(f"No such {what} folder.", where=path, fix=f"correct model.{key}, or give a hub id")
+        where = tried_places(name, config)
+        raise ModelError(f"No such {what} folder.", where=where, fix=f"correct model.{key}, or give a hub id")
     resolved = resolve(name, revision, wanted=files_to_load)
     return ModelLocation(
         name=name, revision=resolved.commit, offline=resolved.from_cache, files=resolved.files
@@ -151,7 +152,7 @@ def _architecture_file(config: Config, name: str, path: Path) -> ModelLocation:
         )
     if not path.is_file():
         fix = "--set model.name=configs/architectures/qwen2.5-0.5b.json"
-        raise ModelError("No such architecture file.", where=path, fix=fix)
+        raise ModelError("No such architecture file.", where=tried_places(name, config), fix=fix)
     return ModelLocation(name=str(path))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
-from utils.core.artifacts import ResultFiles
+from utils.evaluation.facts import accuracy_text, majority_text
 from utils.reporting.figures import interval, not_measured, number, unmeasured
-from utils.reporting.results import STEP_03_MISSING, Results, read_results
+from utils.reporting.results import STEP_03_MISSING, Results
 
 WIDTH, LABEL = 100, 22
 """Columns of the page, and of a question."""
@@ -32,10 +32,10 @@ def six_answers(results: Results) -> list[Answer]:
     ]
 
 
-def answer_lines(files: ResultFiles) -> list[str]:
-    """The six answers for a terminal, at most 100 columns; raises what ``read_results`` does."""
+def answer_lines(results: Results) -> list[str]:
+    """The six answers for a terminal, at most 100 columns."""
     lines = []
-    for question, answer, where in six_answers(read_results(files)):
+    for question, answer, where in six_answers(results):
         for start, said in ((question, answer), ("", f"see {where}")):
             lines += textwrap.wrap(said, WIDTH, initial_indent=f"{start:<{LABEL}}", subsequent_indent=" " * LABEL)
     return lines
@@ -75,11 +75,16 @@ def _memory(results: Results) -> str:
 
 
 def accuracy(results: Results) -> str:
-    """Accuracy with its interval, or why there is none."""
-    whole = results.evaluation
-    if whole["accuracy"] is None:
+    """Accuracy with its interval and what the most frequent label alone would reach, or why there is none."""
+    metrics = results.evaluation
+    if metrics["accuracy"] is None:
         dummy = results.metrics["model_info"]["weights"] == "dummy"
-        return unmeasured("accuracy", whole["warnings"], "the weights are random (dummy)" if dummy else "no row has a label")
-    low, high = whole["accuracy_ci95_low"], whole["accuracy_ci95_high"]
-    bounds = f" (95% interval {low:.4f} to {high:.4f})" if low is not None else ""
-    return f"{whole['accuracy']:.4f}{bounds} on {whole['num_labelled']:,} labelled rows"
+        why = "the weights are random (dummy)" if dummy else "no row has a label"
+        return unmeasured("accuracy", metrics["warnings"], why)
+    low, high = metrics["accuracy_ci95_low"], metrics["accuracy_ci95_high"]
+    details = f" (95% interval {low:.4f} to {high:.4f})" if low is not None else ""
+    details += f" on {metrics['num_labelled']:,} labelled rows"
+    majority = majority_text(metrics)
+    if majority is not None:
+        details += f"; {majority}"
+    return str(accuracy_text(metrics, results.metrics["dataset_info"], details))

@@ -6,9 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from utils.evaluation.facts import comparison_facts
+from utils.evaluation.facts import (
+    GUESSED,
+    MULTI_LABEL,
+    comparison_facts,
+    label_mapping_confidence,
+    label_mapping_text,
+)
 from utils.reporting.answers import accuracy
-from utils.reporting.figures import DASH, not_measured, number, percent, unmeasured, yes_no
+from utils.reporting.figures import DASH, not_measured, number, percent, shorten, unmeasured, yes_no
 from utils.reporting.results import Results
 
 AGREES = {True: "the sweep agrees", False: "the sweep says otherwise", None: "there is no sweep to hold it against"}
@@ -23,6 +29,36 @@ FILES = {
 }
 
 Facts = list[tuple[str, str]]
+
+
+def model_title(model_info: Mapping[str, Any], width: int | None = None) -> str:
+    """How a report names its model: an adapter with the base that it changes, so that two adapters cannot be confused.
+
+    Args:
+        model_info: the section of ``baseline_metrics.json``. Files of earlier versions have no ``adapter_mode``; there
+            adapters were always merged.
+        width: the most characters of each name; None shortens nothing.
+    """
+    base = str(model_info["name"])
+    adapter = model_info.get("adapter")
+    if width is not None:
+        base = shorten(base, width)
+        adapter = adapter and shorten(str(adapter), width)
+    if not adapter:
+        return base
+    unmerged = model_info.get("adapter_mode") == "unmerged"
+    return f"{adapter}, {'run unmerged on' if unmerged else 'merged into'} {base}"
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    details = [
+        model["model_type"],
+        f"{number(model['total_params'])} parameters",
+        number(model["total_size_mb"], "MB"),
+        f"{model['weights']} weights" + (f" from {model['weights_format']}" if model.get("weights_format") else ""),
+        f"revision {model['revision'] or 'none'}",
+    ]
+    return f"{model_title(model)} ({', '.join(details)})"
 
 
 def run_facts(results: Results) -> Facts:
@@ -42,14 +78,12 @@ def run_facts(results: Results) -> Facts:
         ("Measured", f"{run['started_at']} to {run['finished_at']} ({number(run['duration_s'], 's')})"),
         ("Command", run["command"]),
         ("Commit", f"{git['commit']}{dirty}" if git.get("commit") else "not recorded: not a git checkout"),
-        ("Model", f"{model['name']} ({model['model_type']}, {number(model['total_params'])} parameters, "
-                  f"{number(model['total_size_mb'], 'MB')}, {model['weights']} weights, revision {model['revision'] or 'none'})"),
+        ("Model", _model(model)),
         ("Precision", f"{model['dtype']}, matmul precision {torch.get('matmul_precision', DASH)}, "
                       f"attention {model['attn_implementation'] or DASH}"),
         ("Load time", f"{number(model['load_time_s'], 's')} ({parts})"),
         ("First inference", f"{number(metrics['first_inference_ms'], 'ms')}, cold{steady or ''}"),
-        ("Data set", f"{data['name']} ({number(data['num_rows'])} rows, {data['num_labels']} labels, "
-                     f"label ids from: {data['label_mapping_source'] or 'unknown'})"),
+        ("Data set", f"{data['name']} ({number(data['num_rows'])} rows, {data['num_labels']} labels)"),
         ("Sweep", f"{profiling['num_measurement_runs']} runs after {profiling['num_warmup_runs']} "
                   f"of warm-up, texts cut at {profiling['max_length']} tokens, seed {run['seed']}"),
         ("Order", f"{sum(len(one['order']) for one in measured['rounds'])} rounds in which batch sizes took turns"),
@@ -79,13 +113,35 @@ def full_facts(results: Results) -> Facts:
         ("Samples", number(whole["num_samples"])),
         ("Batching", f"{whole['batching']}{f', at most {number(limit)} tokens a batch' if limit else ''}"),
         *([("Last layer", "for the token alone that the answer is read from")] if whole.get("last_token_only") else []),
-        ("Accuracy", accuracy(results)), ("F1 (macro)", f1["f1_macro"]), ("F1 (weighted)", f1["f1_weighted"]),
+        ("Accuracy", accuracy(results)),
+        *_beside_the_accuracy(results),
+        ("F1 (macro)", f1["f1_macro"]), ("F1 (weighted)", f1["f1_weighted"]),
         ("Inference time", number(whole["inference_time_s"], "s")),
         ("Latency", number(whole["latency_per_sample_ms"], "ms/sample")),
         ("Throughput", ", ".join(speeds)),
         ("Tokens", f"{number(whole['num_tokens'])}; texts cut at max_length: {number(whole['num_truncated'])}"),
         ("Rows taken over", f"{number(whole['resumed_rows'])} from an earlier, interrupted run"),
     ]
+
+
+def _beside_the_accuracy(results: Results) -> Facts:
+    """What the accuracy has to be read with; what older files lack is left out."""
+    facts = []
+    label_ids = label_mapping_text(results.metrics["dataset_info"])
+    if label_ids is not None:
+        facts.append(("Label ids", label_ids))
+    if results.metrics["model_info"].get("problem_type") == "multi_label":
+        facts.append(("Prediction", MULTI_LABEL))
+    return facts
+
+
+def guessed_label_ids(results: Results) -> str | None:
+    """A warning for the top of the page where the accuracy rests on label ids that were guessed; else None."""
+    data = results.metrics["dataset_info"]
+    if results.evaluation["accuracy"] is None or label_mapping_confidence(data) != GUESSED:
+        return None
+    details = str(label_mapping_text(data)).rstrip(".")
+    return f"The accuracy may be wrong, because the model's label ids are not known. They were taken {details}."
 
 
 def memory_facts(results: Results) -> Facts:

@@ -57,3 +57,8 @@ def reason(name: str, warnings: Iterable[str]) -> str | None:
     names = rf"\b{stem}|^GPU figures" if re.search("gpu|energy", name) else rf"\b{stem}"
     warning = next((warning for warning in warnings if re.search(names, warning)), None)
     return warning and warning.split(": ", 1)[-1].removeprefix("GPU figures: ")
+
+
+def shorten(name: str, width: int) -> str:
+    """A name of at most ``width`` characters; of a longer one, such as a path, the end distinguishes it."""
+    return name if len(name) <= width else f"…{name[1 - width :]}"

@@ -41,6 +41,7 @@ def page(results: Results, pictures: Sequence[Picture], flame: str | None = None
     )
     return environment.get_template("report.html.j2").render(
         results=results, tables=tables, facts=facts, answers=six_answers(results), step_03_missing=STEP_03_MISSING,
+        title=facts.model_title(results.metrics["model_info"]), label_ids=facts.guessed_label_ids(results),
         flame=flame and Markup(flame.replace(NAMESPACE, "", 1)),  # all names in it are escaped
         pictures=[(picture, base64.b64encode(picture.path.read_bytes()).decode("ascii")) for picture in pictures],
     )

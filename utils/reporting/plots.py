@@ -19,11 +19,11 @@ from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogLocator, NullLocator
 
 from utils.core.artifacts import atomic_path
+from utils.reporting.facts import model_title
 from utils.reporting.figures import number, percent, unmeasured
 from utils.reporting.results import Results, Row, Sweep
 from utils.reporting.tables import PHASES, STATUSES, TOP, time_column
 
-mpl.use("Agg")  # before anything draws: there may be no display
 DPI = 150
 # Okabe and Ito's palette ("Color Universal Design", 2008): told apart with any kind of colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -112,8 +112,9 @@ def comparison(results: Results) -> Figure:
     """The six panels of ``batch_size_comparison.png``, for the largest sample."""
     figure = Figure(figsize=(15, 8.6), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     sweep, model = results.sweep, results.metrics["model_info"]
-    name = model["name"] if len(model["name"]) <= 60 else f"…{model['name'][-59:]}"
-    title = f"{name} on {model['device']}, {model['dtype']}: batch sizes over {sweep.sample_size:,} texts"
+    how = f"on {model['device']}, {model['dtype']}: batch sizes over {sweep.sample_size:,} texts"
+    # A model and its adapter do not fit beside the rest.
+    title = f"{model_title(model, 60)}{chr(10) if model.get('adapter') else ' '}{how}"
     figure.suptitle(title, x=0.01, ha="left")
     middle = (GPU_MEMORY, GPU_USE) if results.on_gpu else (CPU_MEMORY, None)
     panels = (LATENCY, PERCENTILES, THROUGHPUT, *middle, FLOPS if sweep.having("achieved_tflops") else TOKENS)

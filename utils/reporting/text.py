@@ -18,7 +18,9 @@ SHORTEST = 8
 def summary_report(results: Results) -> str:
     """The whole of ``baseline_summary_report.txt``."""
     rule = "=" * WIDTH
-    parts = [f"{rule}\nBASELINE SUMMARY REPORT: what was measured, and what holds it back\n{rule}"]
+    title = ["BASELINE SUMMARY REPORT: what was measured, and what holds it back"]
+    title += _wrap(f"Model: {facts.model_title(results.metrics['model_info'])}", "", " " * 7)
+    parts = ["\n".join([rule, *title, rule])]
     sections = {
         "The six answers": _pairs((question.rstrip("?"), answer) for question, answer, _ in six_answers(results)),
         "Run and machine": _pairs(facts.run_facts(results)),
@@ -30,7 +32,7 @@ def summary_report(results: Results) -> str:
         "Warnings": _bullets(results.warnings) or ["none"],
         "Where the files lie (beside this report)": _pairs(facts.files_facts(results), indent=32),
     }
-    parts += ["\n".join([title, "-" * len(title), *lines]) for title, lines in sections.items()]
+    parts += ["\n".join([name, "-" * len(name), *lines]) for name, lines in sections.items()]
     return "\n\n".join(parts) + "\n"
 
 
