@@ -256,8 +256,8 @@ def operators(ours: Ours, texts: list[str]) -> tuple[dict[str, float], float | N
     """Percent of the forward pass by kind of operator, and on CUDA the share of time with a kernel running."""
     loaded = ours.loaded
     cuda = loaded.device.type == "cuda"
-    chunk = tokenize(loaded.tokenizer, texts, ours.config.profiling.max_length)
-    predictor = Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device,
+    chunk = tokenize(loaded.tokenizer, texts, ours.config.profiling.max_length, loaded.inputs)
+    predictor = Predictor(loaded.model, loaded.inputs, loaded.device,
                           Batching(kind="token_budget", limit=ours.limit), last_token_only=True)
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
     with profile(activities=activities) as trace:
@@ -406,7 +406,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         before = roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s
         seconds, labels = rounds(there, texts, 2 if args.quick else args.rounds)
         ceiling = max(before, roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s)
-    chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length)
+    chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs)
     flops = real_flops(loaded.model, chunk.lengths)
     limit_s, our_s = flops / ceiling, median(seconds[OURS])
     share = limit_s / our_s

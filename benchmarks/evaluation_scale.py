@@ -70,10 +70,17 @@ def evaluate(file: Path) -> dict[str, float]:
 
     from utils.config_loader import load_config
     from utils.evaluation import runner
+    from utils.model.encoding import input_format
     from utils.model_utils import LoadedModel
 
-    info: Any = SimpleNamespace(revision=None, adapter=None, weights="pretrained")
-    loaded = LoadedModel(model=answer, tokenizer=Tokenizer(), info=info, device=torch.device("cpu"))
+    info: Any = SimpleNamespace(
+        revision=None, adapter=None, weights="pretrained", problem_type="single_label"
+    )
+    tokenizer = Tokenizer()
+    loaded = LoadedModel(
+        model=answer, tokenizer=tokenizer, info=info, device=torch.device("cpu"),
+        inputs=input_format(answer, tokenizer),
+    )
     settings = [
         f"dataset.local_path={file}", f"output.results_dir={file.parent / 'results'}", "model.device=cpu",
         "evaluation.max_tokens_per_batch=4096", "evaluation.compare_batching=false",

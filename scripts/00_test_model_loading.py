@@ -32,6 +32,8 @@ def body(config: Config) -> None:
                 f"weights {times['weights_s']:.2f} s, to the device {times['to_device_s']:.2f} s)")
     labels, difference = check_batching(loaded, TEXTS, config.profiling.max_length)
     console.block("CLASSIFICATION", [f"{label}: {text[:50]}" for label, text in zip(labels, TEXTS, strict=True)])
+    texts = "padding on the " + info.padding_side if info.padding_side else "no padding: it changes this model's results"
+    console.say(f"Batches: {texts}")
     console.say(f"One by one and as a batch agree (largest difference of a logit: {difference:.2g}).")
 
 

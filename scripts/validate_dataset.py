@@ -11,14 +11,13 @@ from utils.core import cli, console
 from utils.data.labels import read_mapping_file
 from utils.data.reader import count_rows
 from utils.data.validation import validate_dataset
-from utils.model_source import locate
-from utils.model_utils import load_tokenizer
+from utils.model_utils import load_tokenizer_only
 
 
 def body(config: Config) -> None:
     count_rows(config.data_file)  # a missing or damaged file is said before a tokenizer is fetched
     mapping = read_mapping_file(config.label_mappings_file)
-    tokenizer = load_tokenizer(config, locate(config))
+    tokenizer = load_tokenizer_only(config)
 
     def count_tokens(texts: list[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]

@@ -20,13 +20,14 @@ from utils.core.artifacts import METRICS_SCHEMA, SCHEMA_VERSION, atomic_path, fi
 from utils.core.environment import environment_record
 from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
-from utils.data.reader import count_rows, sample_texts
+from utils.data.reader import count_rows
 from utils.evaluation.facts import comparison_facts
 from utils.evaluation.runner import identity_of
 from utils.gpu_timeline import GpuReadings, write_timeline
-from utils.model_utils import LoadedModel
+from utils.model_utils import LoadedModel, check_on_texts
 from utils.profiler import InferenceProfiler
 from utils.records import COLUMNS, SHARED, UNITS
+from utils.sample import draw_texts
 from utils.sweep import SweepSettings, SweepState, new_state, optimal_batch_size, sample_dependence
 
 KEPT_FILE = "sweep.json"
@@ -97,7 +98,10 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
     profiler = InferenceProfiler(
         loaded.model, loaded.tokenizer, loaded.info.device, gpu_sample_interval_ms=settings.gpu_sample_interval_ms
     )
-    samples = [sample_texts(config.data_file, size, settings.seed) for size in config.dataset.sample_sizes]
+    drawn = [draw_texts(loaded, config, size) for size in config.dataset.sample_sizes]
+    samples = [list(sample.texts) for sample in drawn]
+    largest = max(samples, key=len)
+    warnings = (*drawn[-1].warnings, *check_on_texts(loaded, largest, settings.max_length))
     if kept.first_inference_ms is None:
         config.files.gpu_timeline.unlink(missing_ok=True)  # an earlier run's
         kept.first_inference_ms = profiler.first_inference_ms(samples[0], settings.max_length)
@@ -121,7 +125,8 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
         if len(samples) > 1:
             console.say(f"\nSample of {len(texts)} texts")
         profiler.sweep(texts, state, how, after_round=after_round)
-    return _describe(config, kept)
+    described = _describe(config, kept)
+    return replace(described, warnings=(*warnings, *described.warnings))
 
 
 def _read_kept(file: Path, key: str) -> _Kept:

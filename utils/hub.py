@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +25,11 @@ NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class Resolved(NamedTuple):
-    """A commit; ``from_cache`` where the cache alone vouches for it because the hub does not answer."""
+    """A commit and the names of its files; ``from_cache`` where the hub does not answer and the cache alone is used."""
 
     commit: str
     from_cache: bool = False
+    files: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -116,12 +117,17 @@ def usable(what: str) -> str:
     return f"{listed} (in {constants.HF_HUB_CACHE}); or run without a hub: --config configs/demo.yaml"
 
 
-def resolve(name: str, revision: str | None = None, kind: str = "model", suffixes: tuple[str, ...] = ()) -> Resolved:
+def resolve(
+    name: str,
+    revision: str | None = None,
+    kind: str = "model",
+    wanted: Callable[[tuple[str, ...]], set[str]] = set,
+) -> Resolved:
     """Ask the hub, or where it does not answer the cache, what a revision stands for; check that it fits on the disk.
 
     Args:
         kind: ``model`` or ``dataset``.
-        suffixes: endings of the files that will be downloaded; none given means all.
+        wanted: of all names of files those that will be downloaded; by default all.
 
     Raises:
         UserError: no such repository or revision, no access, no hub and nothing cached, too little disk.
@@ -137,10 +143,14 @@ def resolve(name: str, revision: str | None = None, kind: str = "model", suffixe
             answered = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
             if answered or not known or not (folder / "snapshots" / known).is_dir():
                 raise
-            return Resolved(commit=known, from_cache=True)
+            snapshot = folder / "snapshots" / known
+            cached_files = tuple(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
+            return Resolved(commit=known, from_cache=True, files=cached_files)
         commit = str(info.sha)
         sizes = {f.rfilename: f.size or 0 for f in info.siblings or ()}
-        files = {file: size for file, size in sizes.items() if not suffixes or file.endswith(suffixes)}
+        names = tuple(sizes)
+        downloads = wanted(names)
+        files = {file: size for file, size in sizes.items() if file in downloads}
         cached = {f for f in files if isinstance(try_to_load_from_cache(name, f, revision=commit, repo_type=kind), str)}
         missing = sum(size for file, size in files.items() if file not in cached)
         move = "move the hub's cache to a larger disk with HF_HOME=PATH"
@@ -148,4 +158,4 @@ def resolve(name: str, revision: str | None = None, kind: str = "model", suffixe
         if commit != revision:  # what is fetched by commit leaves no trace of the branch, and offline we look for it
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(commit, encoding="utf-8")
-    return Resolved(commit=commit)
+    return Resolved(commit=commit, files=names)

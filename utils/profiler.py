@@ -20,7 +20,8 @@ from utils.core.errors import UserError
 from utils.costs import count
 from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
-from utils.model_utils import LOGIT_TOLERANCE, check_max_length, encode_batch
+from utils.model.checks import LOGIT_TOLERANCE, check_max_length
+from utils.model.encoding import encode_batch, input_format, select_inputs
 from utils.records import BatchSizeRecord
 from utils.statistics import PROCESS_SPREAD
 from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
@@ -68,6 +69,7 @@ class InferenceProfiler:
         self.collector = MetricsCollector(device, gpu_sample_interval_ms)
         self.device = self.collector.device
         self._cuda = self.device.type == "cuda"
+        self._input_names = input_format(model, tokenizer).names
         self._flops_by_shape: dict[tuple[int, ...], int] = {}
 
     def first_inference_ms(self, texts: Sequence[str], max_length: int) -> float:
@@ -217,7 +219,7 @@ class InferenceProfiler:
                 t0 = clock()
                 host = encode_batch(self.tokenizer, texts[start : start + size], max_length)
                 t1 = clock()
-                batch = {name: tensor.to(self.device) for name, tensor in host.items()}
+                batch = select_inputs(host, self._input_names, self.device)
                 synchronize()
                 begin, end = next(events, (None, None))
                 t2 = clock()
@@ -238,7 +240,8 @@ class InferenceProfiler:
 
     def _infer(self, texts: list[str], max_length: int) -> torch.Tensor:
         with torch.inference_mode():
-            batch = {name: tensor.to(self.device) for name, tensor in encode_batch(self.tokenizer, texts, max_length).items()}
+            encoded = encode_batch(self.tokenizer, texts, max_length)
+            batch = select_inputs(encoded, self._input_names, self.device)
             return self.model(**batch).logits.float().cpu()  # type: ignore[no-any-return]
 
     def _count_truncated(self, texts: list[str], max_length: int) -> int | None:
@@ -256,7 +259,7 @@ class InferenceProfiler:
             batch = encode_batch(self.tokenizer, texts[start : start + size], max_length)
             shape = (*batch["input_ids"].shape, bool(batch["attention_mask"].all()))
             if shape not in self._flops_by_shape:
-                costs = count(partial(self.model, **{name: tensor.to(self.device) for name, tensor in batch.items()}))
+                costs = count(partial(self.model, **select_inputs(batch, self._input_names, self.device)))
                 self._flops_by_shape[shape] = sum(cost.flops for cost in costs if cost.flops)
             total += self._flops_by_shape[shape]
         return total / len(texts) if total else None

@@ -53,7 +53,7 @@ def test_both_ways_run_the_same_rows(
 
 def test_each_way_starts_up_outside_the_rounds(loaded: LoadedModel) -> None:
     """A stand-in that takes three seconds at its first call and one later, by the clock that the rounds read."""
-    chunk = tokenize(loaded.tokenizer, support.TEXTS, 64)
+    chunk = tokenize(loaded.tokenizer, support.TEXTS, 64, loaded.inputs)
     calls: list[tuple[str, int]] = []
     now = [0.0]
 

@@ -28,8 +28,12 @@ from utils import costs
 from utils.evaluation.batching import Batching
 from utils.evaluation.last_token import LastTokenClassifier, last_token_classifier
 from utils.evaluation.predictor import Predictor, TokenChunk, said_unmasked
+from utils.model.encoding import InputFormat
 
 CPU = torch.device("cpu")
+FORMAT = InputFormat(
+    names=("input_ids", "attention_mask"), pad_values={"input_ids": 0, "attention_mask": 0}, vocab_size=320
+)
 SIZES = dict(
     vocab_size=320, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96,
     head_dim=16, pad_token_id=0, num_labels=5, initializer_range=0.3,
@@ -67,7 +71,8 @@ def test_the_answers_are_the_models(make: Any) -> None:
     chunk = rows_of(*drawn(60, 40), ending_in_padding, padding_alone, one)
     for limit in (1, 100, 10**6):
         plain, short = (
-            Predictor(model, 0, CPU, Batching(kind="token_budget", limit=limit), last_token_only=only) for only in (False, True)
+            Predictor(model, FORMAT, CPU, Batching(kind="token_budget", limit=limit), last_token_only=only)
+            for only in (False, True)
         )
         assert plain.last_token is None and short.last_token is not None
         expected, got = plain.predict(chunk), short.predict(chunk)
@@ -121,7 +126,7 @@ def test_compiled_equal_layers_share_a_program(monkeypatch: pytest.MonkeyPatch) 
     """Of one piece of code PyTorch makes eight programs at most: with one a layer the last ones would run as they are."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # it captures, and needs no C++ compiler
     chunk = rows_of(*drawn(60, 12))
-    predictor = Predictor(qwen2(num_hidden_layers=24), 0, CPU, Batching(kind="token_budget", limit=64), last_token_only=True)
+    predictor = Predictor(qwen2(num_hidden_layers=24), FORMAT, CPU, Batching(kind="token_budget", limit=64), last_token_only=True)
     expected = predictor.predict(chunk)
     torch._dynamo.reset()
     counters.clear()

@@ -25,8 +25,12 @@ from tests import support
 from utils.core.errors import ModelError
 from utils.evaluation.batching import Batching
 from utils.evaluation.predictor import Predictor, is_causal, tokenize
+from utils.model.encoding import InputFormat
 
 CPU = torch.device("cpu")
+FORMAT = InputFormat(
+    names=("input_ids", "attention_mask"), pad_values={"input_ids": 0, "attention_mask": 0}, vocab_size=320
+)
 ODD = ("<pad>", "ends in padding <pad><pad>", "<pad> begins", "a\x00b", " \n\t ", "é漢字🎲", "long " * 5000, "<eos>")
 TEXTS = (*support.TEXTS, *ODD)
 MAX_LENGTH = 64
@@ -58,7 +62,7 @@ def plain_loop(model: Any, tokenizer: Any, texts: tuple[str, ...], size: int) ->
 def test_predictions_equal_the_plain_loop(loaded: tuple[Any, Any], batching: Batching, size: int) -> None:
     model, tokenizer = loaded
     expected = plain_loop(model, tokenizer, TEXTS, size).softmax(-1).max(-1)
-    got = Predictor(model, tokenizer.pad_token_id, CPU, batching).predict(tokenize(tokenizer, TEXTS, MAX_LENGTH))
+    got = Predictor(model, FORMAT, CPU, batching).predict(tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT))
     assert got.predicted_ids.tolist() == expected.indices.tolist()
     assert got.probabilities == pytest.approx(expected.values.numpy(), abs=1e-5)
 
@@ -68,8 +72,8 @@ def test_an_empty_text_is_predicted_as_in_a_padded_batch(loaded: tuple[Any, Any]
     texts = ("", "books number 1", "")
     expected = plain_loop(model, tokenizer, texts, 3).softmax(-1).max(-1)
     for batching in BATCHINGS:
-        chunk = tokenize(tokenizer, texts, MAX_LENGTH)
-        got = Predictor(model, tokenizer.pad_token_id, CPU, batching).predict(chunk)
+        chunk = tokenize(tokenizer, texts, MAX_LENGTH, FORMAT)
+        got = Predictor(model, FORMAT, CPU, batching).predict(chunk)
         assert got.predicted_ids.tolist() == expected.indices.tolist()
         assert got.probabilities == pytest.approx(expected.values.numpy(), abs=1e-5)
     assert chunk.num_tokens[[0, 2]].tolist() == [0, 0]
@@ -77,10 +81,10 @@ def test_an_empty_text_is_predicted_as_in_a_padded_batch(loaded: tuple[Any, Any]
 
 def test_tokens_and_cut_texts_are_counted(loaded: tuple[Any, Any]) -> None:
     _, tokenizer = loaded
-    chunk = tokenize(tokenizer, ("a", "long " * 5000, "lone \ud800 surrogate"), MAX_LENGTH)
+    chunk = tokenize(tokenizer, ("a", "long " * 5000, "lone \ud800 surrogate"), MAX_LENGTH, FORMAT)
     assert chunk.num_tokens[1] == MAX_LENGTH
     assert chunk.num_truncated == 1
-    assert tokenize(evaluation_scale.Tokenizer(), ("a",), MAX_LENGTH).num_truncated is None, "it does not tell"
+    assert tokenize(evaluation_scale.Tokenizer(), ("a",), MAX_LENGTH, FORMAT).num_truncated is None, "it does not tell"
     assert chunk.ids[0].tolist() == tokenizer("a")["input_ids"]
 
 
@@ -92,8 +96,8 @@ def test_a_mask_is_given_only_where_there_is_padding(loaded: tuple[Any, Any]) ->
         masks.append(inputs["attention_mask"])
         return model(**inputs)
 
-    predictor = Predictor(spy, tokenizer.pad_token_id, CPU, Batching(kind="dataset_order", limit=2))
-    predictor.predict(tokenize(tokenizer, ("aaa", "aaa", "a", "aaa b c d"), MAX_LENGTH))
+    predictor = Predictor(spy, FORMAT, CPU, Batching(kind="dataset_order", limit=2))
+    predictor.predict(tokenize(tokenizer, ("aaa", "aaa", "a", "aaa b c d"), MAX_LENGTH, FORMAT))
     assert masks[0] is None
     assert masks[1].tolist()[0].count(0) > 0
 
@@ -106,17 +110,18 @@ def test_a_causal_model_needs_no_mask(loaded: tuple[Any, Any]) -> None:
     assert (is_causal(model), is_causal(bert), is_causal(object())) == (True, False, False)
     expected = plain_loop(bert, tokenizer, TEXTS, 16).softmax(-1).max(-1)
     for which, answers in ((bert, expected), (model, plain_loop(model, tokenizer, TEXTS, 16).softmax(-1).max(-1))):
-        got = Predictor(which, 0, CPU, Batching(kind="dataset_order", limit=7)).predict(tokenize(tokenizer, TEXTS, MAX_LENGTH))
+        chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT)
+        got = Predictor(which, FORMAT, CPU, Batching(kind="dataset_order", limit=7)).predict(chunk)
         assert got.probabilities == pytest.approx(answers.values.numpy(), abs=1e-5)
 
 
 def test_a_decoder_made_bidirectional_keeps_its_mask(loaded: tuple[Any, Any]) -> None:
     torch.manual_seed(0)
     model = Qwen2ForSequenceClassification(support.build_model_config(is_causal=False, initializer_range=0.5)).eval()
-    chunk = tokenize(loaded[1], TEXTS, MAX_LENGTH)
+    chunk = tokenize(loaded[1], TEXTS, MAX_LENGTH, FORMAT)
     assert not is_causal(model)
     padded, alone = (
-        Predictor(model, 0, CPU, Batching(kind="dataset_order", limit=limit)).predict(chunk) for limit in (7, 1)
+        Predictor(model, FORMAT, CPU, Batching(kind="dataset_order", limit=limit)).predict(chunk) for limit in (7, 1)
     )
     assert padded.predicted_ids.tolist() == alone.predicted_ids.tolist()
     assert padded.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
@@ -126,11 +131,11 @@ def test_a_decoder_made_bidirectional_keeps_its_mask(loaded: tuple[Any, Any]) ->
 
 def test_the_bytes_do_not_depend_on_the_number_of_cores(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
-    chunk, kept, found = tokenize(tokenizer, TEXTS, MAX_LENGTH), torch.get_num_threads(), []
+    chunk, kept, found = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT), torch.get_num_threads(), []
     for threads in (1, 3):
         torch.set_num_threads(threads)
         try:
-            got = Predictor(model, 0, CPU, Batching(kind="token_budget", limit=300)).predict(chunk)
+            got = Predictor(model, FORMAT, CPU, Batching(kind="token_budget", limit=300)).predict(chunk)
             assert torch.get_num_threads() == threads, "it is put back"
         finally:
             torch.set_num_threads(kept)
@@ -156,8 +161,8 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize("limit", [1, 7], ids=["no padding", "padding"])
 def test_no_batch_waits_for_the_device(loaded: tuple[Any, Any], limit: int, last_token_only: bool) -> None:
     model, tokenizer = loaded
-    predictor = Predictor(model, 0, CPU, Batching(kind="dataset_order", limit=7), last_token_only=last_token_only)
-    chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH)
+    predictor = Predictor(model, FORMAT, CPU, Batching(kind="dataset_order", limit=7), last_token_only=last_token_only)
+    chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT)
     with Waits() as plain, torch.inference_mode():
         model(input_ids=torch.ones((1, 8), dtype=torch.long), attention_mask=None)
     assert plain.count > 0, "transformers looks for packed texts, and the count sees it"
@@ -168,7 +173,7 @@ def test_no_batch_waits_for_the_device(loaded: tuple[Any, Any], limit: int, last
 
 def test_only_a_model_that_takes_it_is_told_that_there_is_no_mask(loaded: tuple[Any, Any]) -> None:
     def told(model: Any) -> Any:
-        return Predictor(model.eval(), 0, CPU, Batching(kind="dataset_order", limit=7)).no_mask
+        return Predictor(model.eval(), FORMAT, CPU, Batching(kind="dataset_order", limit=7)).no_mask
 
     sizes = dict(vocab_size=320, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, pad_token_id=0)
     assert told(loaded[0]) == {"full_attention": None}
@@ -203,10 +208,10 @@ class SmallMemory:
 )
 def test_running_out_of_memory_loses_no_row(loaded: tuple[Any, Any], batching: Batching) -> None:
     model, tokenizer = loaded
-    chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH)
-    expected = Predictor(model, tokenizer.pad_token_id, CPU, batching).predict(chunk)
+    chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT)
+    expected = Predictor(model, FORMAT, CPU, batching).predict(chunk)
     small = SmallMemory(model, 400)
-    predictor = Predictor(small, tokenizer.pad_token_id, CPU, batching)
+    predictor = Predictor(small, FORMAT, CPU, batching)
     got = predictor.predict(chunk)
     assert got.predicted_ids.tolist() == expected.predicted_ids.tolist()
     assert small.failures > 0
@@ -223,16 +228,17 @@ def test_running_out_of_memory_loses_no_row(loaded: tuple[Any, Any], batching: B
 def test_every_way_to_run_out_of_memory_is_one(loaded: tuple[Any, Any], said: str) -> None:
     model, tokenizer = loaded
     small = SmallMemory(model, 400, RuntimeError(said))
-    got = Predictor(small, 0, CPU, Batching(kind="token_budget", limit=10**6)).predict(tokenize(tokenizer, TEXTS, MAX_LENGTH))
+    chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT)
+    got = Predictor(small, FORMAT, CPU, Batching(kind="token_budget", limit=10**6)).predict(chunk)
     assert small.failures > 0
     assert len(got.predicted_ids) == len(TEXTS)
 
 
 def test_a_text_too_long_for_the_memory_is_one_clear_message(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
-    predictor = Predictor(SmallMemory(model, 10), tokenizer.pad_token_id, CPU, Batching(kind="token_budget", limit=100))
+    predictor = Predictor(SmallMemory(model, 10), FORMAT, CPU, Batching(kind="token_budget", limit=100))
     with pytest.raises(ModelError, match="A single text of 64 tokens") as caught:
-        predictor.predict(tokenize(tokenizer, ("a", "long " * 500), MAX_LENGTH))
+        predictor.predict(tokenize(tokenizer, ("a", "long " * 500), MAX_LENGTH, FORMAT))
     assert "profiling.max_length" in str(caught.value)
 
 
@@ -240,9 +246,9 @@ def test_other_errors_are_not_taken_for_memory(loaded: tuple[Any, Any]) -> None:
     def broken(**_: Any) -> Any:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    predictor = Predictor(broken, 0, CPU, Batching(kind="token_budget", limit=100))
+    predictor = Predictor(broken, FORMAT, CPU, Batching(kind="token_budget", limit=100))
     with pytest.raises(RuntimeError, match="device-side assert"):
-        predictor.predict(tokenize(loaded[1], ("a",), MAX_LENGTH))
+        predictor.predict(tokenize(loaded[1], ("a",), MAX_LENGTH, FORMAT))
 
 
 def test_the_budget_is_the_one_that_ran_fastest(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,10 +261,10 @@ def test_the_budget_is_the_one_that_ran_fastest(loaded: tuple[Any, Any], monkeyp
         return SimpleNamespace(logits=torch.zeros(len(input_ids), 3))
 
     monkeypatch.setattr("utils.evaluation.predictor.time", SimpleNamespace(perf_counter=lambda: now[0]))
-    chunk = tokenize(tokenizer, tuple(f"text {i}" * (i % 20) for i in range(3000)), MAX_LENGTH)
-    predictor = Predictor(model, 0, CPU, Batching(kind="token_budget", limit=1))
+    chunk = tokenize(tokenizer, tuple(f"text {i}" * (i % 20) for i in range(3000)), MAX_LENGTH, FORMAT)
+    predictor = Predictor(model, FORMAT, CPU, Batching(kind="token_budget", limit=1))
     assert predictor.fastest_budget(chunk) == 4096
-    assert predictor.fastest_budget(tokenize(tokenizer, ("one",), MAX_LENGTH)) == 1024
-    out_of_memory = Predictor(SmallMemory(model, 2048), 0, CPU, Batching(kind="token_budget", limit=1))
+    assert predictor.fastest_budget(tokenize(tokenizer, ("one",), MAX_LENGTH, FORMAT)) == 1024
+    out_of_memory = Predictor(SmallMemory(model, 2048), FORMAT, CPU, Batching(kind="token_budget", limit=1))
     assert out_of_memory.fastest_budget(chunk) == 2048
     assert np.all(predictor.predict(chunk).predicted_ids == 0)

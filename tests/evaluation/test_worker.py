@@ -69,7 +69,7 @@ def test_one_batch_goes_before_the_first_chunk_unless_trials_did(
     monkeypatch.setattr(Predictor, "launch", lambda *given: events.append("launch") or launch(*given))
     seen: list[int] = []
     worker.predictor.model.base_model.embed_tokens.register_forward_hook(lambda *_: seen.append(1))
-    worker.prepare(workers.tokenize(worker.tokenizer, support.TEXTS[:20], 64))
+    worker.prepare(worker.tokenize(support.TEXTS[:20]))
     assert len(seen) == batches
     assert [rows.start for rows, _ in worker.run(map(rows_at, (0, 20)))] == [0, 20]
     assert events == ["start_up"] * batches + ["launch", "launch"]

@@ -67,9 +67,9 @@ def test_float32_predictions_are_the_plain_masked_loops(
 
 @pytest.mark.parametrize("last_token_only", [False, True])
 def test_no_batch_waits_for_the_device(loaded: LoadedModel, last_token_only: bool) -> None:
-    chunk, batching = tokenize(loaded.tokenizer, support.TEXTS, MAX_LENGTH), Batching(kind="token_budget", limit=300)
+    chunk, batching = tokenize(loaded.tokenizer, support.TEXTS, MAX_LENGTH, loaded.inputs), Batching(kind="token_budget", limit=300)
     predictor = Predictor(
-        loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching, last_token_only=last_token_only
+        loaded.model, loaded.inputs, loaded.device, batching, last_token_only=last_token_only
     )
     assert (predictor.last_token is not None) is last_token_only
     expected = predictor.predict(chunk)
@@ -98,9 +98,9 @@ def little_memory(loaded: LoadedModel) -> Iterator[int]:
 def test_at_the_end_of_the_memory_no_row_is_lost(loaded: LoadedModel, little_memory: int, kind: Any) -> None:
     """16,384 rows padded to 64 tokens in one batch: 128 bytes a token make 128 MiB of every hidden state."""
     texts = tuple(f"{text} {'long ' * (i % 50)}" for i, text in enumerate(support.TEXTS * 274))[:16384]
-    chunk = tokenize(loaded.tokenizer, texts, MAX_LENGTH)
+    chunk = tokenize(loaded.tokenizer, texts, MAX_LENGTH, loaded.inputs)
     predictor = Predictor(
-        loaded.model, loaded.tokenizer.pad_token_id, loaded.device, Batching(kind=kind, limit=WHOLE),
+        loaded.model, loaded.inputs, loaded.device, Batching(kind=kind, limit=WHOLE),
         last_token_only=kind == "token_budget",
     )
     got = predictor.predict(chunk)

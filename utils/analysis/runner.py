@@ -28,9 +28,10 @@ from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
 from utils.core.device import is_out_of_memory
 from utils.core.errors import UserError
-from utils.data.reader import sample_texts
 from utils.evaluation.predictor import CPU_BUDGETS, CUDA_BUDGETS, tokenize
-from utils.model_utils import LoadedModel, encode_batch
+from utils.model.encoding import encode_batch
+from utils.model_utils import LoadedModel, check_on_texts
+from utils.sample import draw_texts
 
 STEP_02 = "python scripts/02_baseline_inference.py"
 MOST_BATCHES = 8  # of one size that are timed and counted; more add little but time
@@ -60,7 +61,7 @@ class Workload:
         with span("tokenize"):
             encoded = (encode or self.encode)(index)
         with span("host_to_device"):
-            inputs = self._to_device(encoded)
+            inputs = self.to_device(encoded)
         with span("forward"):
             logits = self.forward(inputs)
         with span("device_to_host"):
@@ -71,13 +72,25 @@ class Workload:
         return encode_batch(self.loaded.tokenizer, self.batches[index % len(self.batches)], self.max_length)
 
     def inputs(self, index: int) -> Inputs:
-        return self._to_device(self.encode(index))
+        """A batch on the device, with its mask also where the model takes none."""
+        return self.to_device(self.encode(index))
 
     def forward(self, inputs: Inputs) -> torch.Tensor:
-        logits: torch.Tensor = self.loaded.model(**inputs).logits
+        taken = {name: inputs[name] for name in self.loaded.inputs.names if name in inputs}
+        logits: torch.Tensor = self.loaded.model(**taken).logits
         return logits
 
-    def _to_device(self, encoded: Inputs) -> Inputs:
+    def forward_made_up(self, inputs: Inputs) -> torch.Tensor:
+        """A batch of made-up tokens: with the end token that some models read their result at."""
+        end_token_id = self.loaded.inputs.end_token_id
+        ids = inputs["input_ids"]
+        if end_token_id is not None:
+            ids = ids.masked_fill(ids == end_token_id, end_token_id + 1)
+            ids[:, -1] = end_token_id
+        others = {name: torch.zeros_like(ids) for name in self.loaded.inputs.other_names}
+        return self.forward({**inputs, **others, "input_ids": ids})
+
+    def to_device(self, encoded: Inputs) -> Inputs:
         return {name: tensor.to(self.loaded.device) for name, tensor in encoded.items()}
 
 
@@ -93,7 +106,10 @@ def analyse(loaded: LoadedModel, config: Config) -> dict[str, Any]:
     """
     warnings: list[str] = []
     sizes, optimal, sweep = read_sweep(config, warnings)
-    texts = sample_texts(config.data_file, config.dataset.sample_sizes[0], config.profiling.seed)
+    sample = draw_texts(loaded, config, config.dataset.sample_sizes[0])
+    texts = sample.texts
+    warnings += sample.warnings
+    warnings += check_on_texts(loaded, texts, config.profiling.max_length)
     workloads: dict[int, Workload] = {}
     judged: dict[int, verdict.Evidence] = {}
     with torch.inference_mode():
@@ -130,7 +146,7 @@ def make_forecast(
         return None
     wanted = config.evaluation.max_tokens_per_batch
     budgets = (CUDA_BUDGETS if loaded.device.type == "cuda" else CPU_BUDGETS) if wanted == "auto" else (wanted,)
-    lengths = tokenize(loaded.tokenizer, texts, config.profiling.max_length).lengths
+    lengths = tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs).lengths
     return Forecast(model=model, lengths=lengths, batch_size=size, budgets=budgets)
 
 
@@ -227,11 +243,21 @@ def time_phases(workload: Workload, repeats: int = REPEATS) -> tuple[dict[str, f
 
 
 def _probe(workload: Workload, inputs: Inputs) -> Iterator[tuple[int, int, float]]:
-    """Rows, length and milliseconds of parts of a batch: batches alike in shape would not tell what rows and tokens cost."""
+    """Rows, length and milliseconds of parts of a batch: batches alike in shape would not tell what rows and tokens cost.
+
+    Shorter batches come from the tokenizer, which keeps the end token that some models read their result at.
+    """
     rows, length = inputs["input_ids"].shape
+    texts = next(batch for batch in workload.batches if len(batch) == rows)
     few, short = -(-rows // PROBED_PART), -(-length // PROBED_PART)
-    for shape in {(few, length), (rows, short), (few, short), (1, short)} - {(rows, length)}:
-        part = {name: tensor[: shape[0], : shape[1]].contiguous() for name, tensor in inputs.items()}
+    timed: set[tuple[int, int]] = {(rows, length)}
+    for num_rows, max_length in ((few, length), (rows, short), (few, short), (1, short)):
+        encoded = encode_batch(workload.loaded.tokenizer, texts[:num_rows], max_length)
+        shape = (encoded["input_ids"].shape[0], encoded["input_ids"].shape[1])
+        if shape in timed:
+            continue
+        timed.add(shape)
+        part = workload.to_device(encoded)
         seconds = [roofline.timed(partial(workload.forward, part), workload.loaded.device) for _ in range(1 + REPEATS)]
         yield *shape, min(seconds[1:]) * 1e3
 
@@ -311,11 +337,11 @@ def kernels_and_memory(
     """
     loaded, files, max_length, longest = workload.loaded, config.files, workload.max_length, None
     if sweep:
-        texts = sample_texts(config.data_file, sweep[0]["sample_size"], config.profiling.seed)
+        texts = draw_texts(loaded, config, sweep[0]["sample_size"]).texts
         longest = encode_batch(loaded.tokenizer, texts, max_length)["input_ids"].shape[1]
     masks = [workload.encode(index)["attention_mask"] for index in range(config.profiling.trace_steps)]
     shapes = [None if mask.all() else (mask.shape[0], mask.shape[1]) for mask in masks]
-    found, step = memory.analyse(events, shapes, workload.forward, loaded.model, loaded.device, max_length, sweep, longest)
+    found, step = memory.analyse(events, shapes, workload.forward_made_up, loaded.model, loaded.device, max_length, sweep, longest)
     not_measured = {f"memory.{name}": reason for name, reason in found.pop("not_measured").items()}
     on_device = kernels.summarise(bare)
     if on_device is None:

@@ -20,11 +20,11 @@ from utils.core import console
 from utils.core.artifacts import write_json
 from utils.core.device import is_out_of_memory
 from utils.core.errors import DataError, UserError
-from utils.data.reader import sample_texts
 from utils.evaluation.batching import Batching
 from utils.evaluation.comparison import take_turns
 from utils.evaluation.predictor import Predictor, tokenize
 from utils.model_utils import LoadedModel, load_model
+from utils.sample import draw_texts
 from utils.statistics import MIN_RUNS, compare
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,8 @@ def _ways(loaded: LoadedModel, config: Config, size: int, win: Win) -> tuple[Way
     setting, sample = win["setting"], config.dataset.sample_sizes[0]
     new, new_size = changed(config, setting), win.get("batch_size") or size
     of_evaluation = setting in (TOKEN_BUDGET, COMPILE)  # tried with its predictor
-    texts = sample_texts(config.data_file, sample if of_evaluation else max(sample, new_size), config.profiling.seed)
+    drawn = draw_texts(loaded, config, sample if of_evaluation else max(sample, new_size))
+    texts = list(drawn.texts)
     if len(texts) < new_size and not of_evaluation:
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
     seconds, _ = take_turns({"one": _way(loaded, config, size, texts[:size])}, 2)
@@ -130,8 +131,8 @@ def _way(loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]) -
 def _predictor_ways(loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]) -> tuple[Way, Way]:
     """Batches of ``size`` in file order; and the same compiled, or batches of like length under a token budget."""
     in_order = Batching(kind="dataset_order", limit=size)
-    baseline, other = (Predictor(loaded.model, loaded.tokenizer.pad_token_id, loaded.device, in_order) for _ in range(2))
-    chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length)
+    baseline, other = (Predictor(loaded.model, loaded.inputs, loaded.device, in_order) for _ in range(2))
+    chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs)
     if setting == COMPILE:
         if baseline.needs_mask:
             raise UserError("only batches without padding run compiled, and this model's are padded in file order")
@@ -142,6 +143,8 @@ def _predictor_ways(loaded: LoadedModel, config: Config, size: int, setting: str
         other.batching = Batching(kind="token_budget", limit=other.fastest_budget(chunk) if wanted == "auto" else wanted)
 
     def way(predictor: Predictor) -> Way:
-        return lambda: predictor.predict(tokenize(loaded.tokenizer, texts, config.profiling.max_length)).predicted_ids
+        return lambda: predictor.predict(
+            tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs)
+        ).predicted_ids
 
     return way(baseline), way(other)

@@ -57,7 +57,7 @@ STEPS = (
                   "dataset.label_column", "model.name", "model.revision", "embedded", "evaluation.unknown_labels"),
         inputs=lambda config: tuple(source_files(config.dataset.hf_name)),
         outputs=_data,
-        sources=("utils/data/*.py", "utils/hub.py", "utils/model_source.py", "utils/model_utils.py"),
+        sources=("utils/data/*.py", "utils/hub.py", "utils/model/*.py", "utils/model_utils.py"),
     ),
     Step(
         number="02", script="02_baseline_inference.py", skip_flag="skip_baseline",
@@ -66,7 +66,8 @@ STEPS = (
         inputs=_data_and_model,
         outputs=_files("metrics", "detailed_metrics", "predictions_dir"),
         sources=("utils/profiler.py", "utils/sweep.py", "utils/metrics.py", "utils/records.py", "utils/gpu_*.py",
-                 "utils/statistics.py", "utils/costs.py", "utils/model_utils.py", "utils/evaluation/*.py", "utils/baseline.py"),
+                 "utils/statistics.py", "utils/costs.py", "utils/model_utils.py", "utils/model/*.py", "utils/sample.py",
+                 "utils/evaluation/*.py", "utils/baseline.py"),
     ),
     Step(
         number="03", script="03_detailed_profiling.py", skip_flag="skip_profiling",
@@ -74,7 +75,8 @@ STEPS = (
         settings=("model", "dataset", "profiling", "output", "evaluation.compile", "evaluation.max_tokens_per_batch"),
         inputs=lambda config: (*_data_and_model(config), config.files.metrics),
         outputs=_files("trace", "stacks", "operators", "layers", "bottlenecks", "ceilings"),
-        sources=("utils/analysis/*.py", "utils/costs.py", "utils/model_utils.py", "utils/model_source.py", "utils/hub.py",
+        sources=("utils/analysis/*.py", "utils/costs.py", "utils/model_utils.py", "utils/model/*.py", "utils/hub.py",
+                 "utils/sample.py",
                  "utils/evaluation/batching.py", "utils/evaluation/predictor.py", "utils/evaluation/comparison.py"),
     ),
     Step(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,7 +11,7 @@ from utils.config_loader import Config
 from utils.data.reader import sample_texts
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStore
-from utils.evaluation.predictor import Predictions, TokenChunk, tokenize
+from utils.evaluation.predictor import Predictions, TokenChunk
 from utils.evaluation.worker import ChunkWorker
 
 LEAST_ROWS, MOST_ROWS = 256, 4096
@@ -44,7 +43,7 @@ def compare(worker: ChunkWorker, config: Config, store: ChunkStore, metrics: dic
         wanted = max(LEAST_S, SHARE_OF_RUN * metrics["inference_time_s"]) * rate / SLOWER
         size = int(min(MOST_ROWS, max(LEAST_ROWS, wanted), metrics["num_samples"]))
         texts = sample_texts(config.data_file, size, config.profiling.seed, settings.max_samples)
-        chunk = tokenize(worker.tokenizer, texts, worker.max_length)
+        chunk = worker.tokenize(texts)
         worker.prepare(chunk)
         if settings.compare_batching:
             found["batching_comparison"] = _batching(worker, config, chunk)
@@ -87,7 +86,7 @@ def take_turns(ways: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[s
 def _in_turn(ways: dict[str, Way], chunk: TokenChunk) -> dict[str, Any]:
     """Speed and padding of two ways, how many times faster the first is, and the share of rows with equal labels."""
     for run in ways.values():  # what starts up with the first call is in no round
-        run(replace(chunk, ids=chunk.ids[:WARM_UP_ROWS], num_tokens=chunk.num_tokens[:WARM_UP_ROWS]))
+        run(chunk.head(WARM_UP_ROWS))
     rounds, last = take_turns({name: partial(run, chunk) for name, run in ways.items()}, ROUNDS)
     seconds = {name: sum(taken) for name, taken in rounds.items()}
     first, second = ways

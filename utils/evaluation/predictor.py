@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from utils.core.errors import ModelError
 from utils.data.reader import encodable
 from utils.evaluation.batching import Batching, Indices, padded_tokens
 from utils.evaluation.last_token import last_token_classifier
+from utils.model.adapter import num_virtual_tokens
+from utils.model.encoding import InputFormat
+from utils.model.load_errors import full_reason
 
 logger = logging.getLogger(__name__)
 
@@ -34,46 +37,122 @@ WORTH_CHANGING = 1.02  # a larger budget must be this much faster: it takes more
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenChunk:
-    """Token ids of some texts, in file order. One without any gets a padding token; ``num_tokens`` still says 0."""
+    """Token ids of some texts, in file order. One without any gets a padding token; ``num_tokens`` still says 0.
+
+    Args:
+        ids: int64 of shape ``[tokens]`` for each text.
+        num_tokens: tokens of each text.
+        num_truncated: texts that were truncated; None where the tokenizer does not tell.
+        others: by name, what the model takes for each token beside its id (``token_type_ids``), shaped as ``ids``.
+        groups: texts of different groups cannot stand in one batch; None where all can.
+        highest_id: the largest token id.
+    """
 
     ids: tuple[NDArray[np.int64], ...]
     num_tokens: Indices
-    num_truncated: int | None  # None where the tokenizer does not tell
+    num_truncated: int | None
+    others: Mapping[str, tuple[NDArray[np.int64], ...]] = field(default_factory=dict)
+    groups: Indices | None = None
+    highest_id: int = 0
 
     @property
     def lengths(self) -> Indices:
         return np.maximum(self.num_tokens, 1)
 
+    def head(self, count: int) -> TokenChunk:
+        """The first texts."""
+        return TokenChunk(
+            ids=self.ids[:count],
+            num_tokens=self.num_tokens[:count],
+            num_truncated=self.num_truncated,
+            others={name: rows[:count] for name, rows in self.others.items()},
+            groups=None if self.groups is None else self.groups[:count],
+            highest_id=self.highest_id,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
-    """For each row its most probable label and that label's softmax probability, NaN where a logit is not finite."""
+    """For each row its most probable label and that label's probability, NaN where a logit is not finite.
+
+    The probability is a softmax over the labels, or for a multi-label model the label's own sigmoid.
+    """
 
     predicted_ids: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     padded_tokens: int
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenChunk:
-    """Token ids of the texts, cut at ``max_length``, not padded.
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], max_length: int, inputs: InputFormat
+) -> TokenChunk:
+    """Token ids of the texts, truncated at ``max_length``, not padded.
 
     A few hundred texts a call: while a call's results become Python objects, no other thread can launch work on a GPU.
     """
     ids: list[NDArray[np.int64]] = []
+    others: dict[str, list[NDArray[np.int64]]] = {name: [] for name in inputs.other_names}
     truncated: int | None = 0
     for start in range(0, len(texts), TEXTS_A_CALL):
         encoded = tokenizer(
-            [encodable(text) for text in texts[start : start + TEXTS_A_CALL]], truncation=True, max_length=max_length,
-            padding=False, return_attention_mask=False, return_token_type_ids=False,
+            [encodable(text) for text in texts[start : start + TEXTS_A_CALL]],
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids="token_type_ids" in others,
         )
-        ids += [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
-        known = encoded.encodings if truncated is not None else None
-        truncated = truncated + sum(bool(item.overflowing) for item in known) if known else None  # type: ignore[operator]
-    nothing = np.array([tokenizer.pad_token_id], dtype=np.int64)
+        ids += _to_arrays(encoded["input_ids"])
+        for name, rows in others.items():
+            rows += _to_arrays(encoded[name])
+        encodings = encoded.encodings
+        if encodings is None or truncated is None:
+            truncated = None
+        else:
+            truncated += sum(bool(item.overflowing) for item in encodings)
     return TokenChunk(
-        ids=tuple(row if row.size else nothing for row in ids),
-        num_tokens=np.array([row.size for row in ids], dtype=np.int64), num_truncated=truncated,
+        ids=_filled(ids, inputs.pad_token_id),
+        num_tokens=np.array([row.size for row in ids], dtype=np.int64),
+        num_truncated=truncated,
+        others={name: _filled(rows, inputs.pad_values[name]) for name, rows in others.items()},
+        groups=_groups(ids, inputs),
+        highest_id=max((int(row.max()) for row in ids if row.size), default=0),
     )
+
+
+def _to_arrays(rows: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
+    return [np.asarray(row, dtype=np.int64) for row in rows]
+
+
+def _filled(rows: Sequence[NDArray[np.int64]], pad_value: int) -> tuple[NDArray[np.int64], ...]:
+    """The rows; one without a token gets a single padding value, because no model runs on no token at all."""
+    nothing = np.array([pad_value], dtype=np.int64)
+    return tuple(row if row.size else nothing for row in rows)
+
+
+def _groups(ids: Sequence[NDArray[np.int64]], inputs: InputFormat) -> Indices | None:
+    """Which texts can stand in one batch: of one length where the model takes no padding, with as many end tokens where
+    it wants the same number in each; all of them otherwise."""
+    if not inputs.allows_padding:
+        return np.array([max(row.size, 1) for row in ids], dtype=np.int64)
+    if inputs.end_token_id is None:
+        return None
+    counts = [int((row == inputs.end_token_id).sum()) for row in ids]
+    return np.array(counts, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenBatch:
+    """A batch on the device, each tensor int64 of shape ``[rows, tokens]``.
+
+    ``mask`` is None where it would change nothing; ``last_token_index``, of shape ``[rows]``, says where each row's result is
+    read, for a model of which the last layer is computed for that token alone.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor | None
+    others: Mapping[str, torch.Tensor]
+    last_token_index: torch.Tensor | None
 
 
 class Running:
@@ -102,19 +181,27 @@ class Predictor:
     """Runs a classifier (as ``load_model`` gives it) over chunks; remembers the batch limit that the memory allows.
 
     Args:
-        last_token_only: leave out what no answer depends on (``utils.evaluation.last_token``), where the model allows it.
+        inputs: how batches are made.
+        last_token_only: leave out what no result depends on (``utils.evaluation.last_token``), where the model allows it.
+        multi_label: probabilities are a sigmoid of each label instead of a softmax over all.
     """
 
     def __init__(
-        self, model: Any, pad_token_id: int, device: torch.device, batching: Batching, *, last_token_only: bool = False
+        self, model: Any, inputs: InputFormat, device: torch.device, batching: Batching, *,
+        last_token_only: bool = False, multi_label: bool = False,
     ) -> None:
         self.model = model
-        self.pad_token_id = pad_token_id
+        self.inputs = inputs
         self.device = device
         self.batching = batching
-        self.needs_mask = not is_causal(model)
-        self.no_mask = None if self.needs_mask else said_unmasked(model, device)
-        wanted = last_token_only and not self.needs_mask and model.config.pad_token_id == pad_token_id
+        self.multi_label = multi_label
+        # A causal model's tokens do not see padding on their right. Prompt-learning adapters put tokens of their own in front.
+        can_leave_out_mask = (
+            inputs.takes_mask and inputs.padding_side == "right" and num_virtual_tokens(model) == 0 and is_causal(model)
+        )
+        self.needs_mask = inputs.takes_mask and not can_leave_out_mask
+        self.no_mask = said_unmasked(model, device) if can_leave_out_mask else None
+        wanted = last_token_only and can_leave_out_mask and model.config.pad_token_id == inputs.pad_token_id
         self.last_token = last_token_classifier(model, self.no_mask, device) if wanted else None
         self.compiled: Any = None
         """What ``compile`` made, for batches without a mask."""
@@ -139,7 +226,7 @@ class Predictor:
         lengths, left = chunk.lengths, np.arange(len(chunk.ids))
         done: list[tuple[Indices, torch.Tensor, torch.Tensor]] = []
         while len(left):
-            plan = [left[rows] for rows in self.batching.plan(lengths[left])]
+            plan = self._plan(chunk, left)
             outputs = self._run_all(chunk, plan)
             done += [(rows, *output) for rows, output in zip(plan, outputs, strict=True) if output is not None]
             unfinished = [rows for rows, output in zip(plan, outputs, strict=True) if output is None]
@@ -149,6 +236,17 @@ class Predictor:
         batches, ids, values = (list(column) for column in zip(*done, strict=True))
         with torch.inference_mode():
             return Running(lengths, batches, torch.cat(ids), torch.cat(values))
+
+    def _plan(self, chunk: TokenChunk, left: Indices) -> list[Indices]:
+        """Batches of the rows ``left``, as positions into the chunk; each batch holds rows of one group."""
+        lengths = chunk.lengths
+        if chunk.groups is None:
+            return [left[rows] for rows in self.batching.plan(lengths[left])]
+        plan = []
+        for group in np.unique(chunk.groups[left]):
+            members = left[chunk.groups[left] == group]
+            plan += [members[rows] for rows in self.batching.plan(lengths[members])]
+        return plan
 
     def _run_all(self, chunk: TokenChunk, plan: list[Indices]) -> list[Output]:
         """The outputs of the batches, None from the first on for which memory ran out.
@@ -181,19 +279,24 @@ class Predictor:
     def _run_or_none(self, chunk: TokenChunk, rows: Indices) -> Output:
         """Label ids and probabilities, still on the device; None where memory ran out."""
         try:
-            logits = self._logits(*self._batch(chunk, rows)).float()  # (rows, labels)
-            best = logits.softmax(dim=-1).max(dim=-1)
+            logits = self._logits(self._batch(chunk, rows)).float()  # (rows, labels)
+            probabilities = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
+            best = probabilities.max(dim=-1)
             return best.indices, best.values.masked_fill(~logits.isfinite().all(dim=-1), torch.nan)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         return None
 
-    def _logits(self, ids: torch.Tensor, mask: torch.Tensor | None, answer_at: torch.Tensor | None) -> torch.Tensor:
-        run = self.compiled if self.compiled is not None and mask is None else self.last_token or self.model
+    def _logits(self, batch: TokenBatch) -> torch.Tensor:
+        is_unmasked = batch.mask is None
+        run = self.compiled if self.compiled is not None and is_unmasked else self.last_token or self.model
         if self.last_token is not None:
-            return run(ids, self.no_mask, answer_at)  # type: ignore[no-any-return]
-        return run(input_ids=ids, attention_mask=self.no_mask if mask is None else mask).logits  # type: ignore[no-any-return]
+            return run(batch.ids, self.no_mask, batch.last_token_index)  # type: ignore[no-any-return]
+        arguments: dict[str, Any] = {"input_ids": batch.ids, **batch.others}
+        if self.inputs.takes_mask:
+            arguments["attention_mask"] = self.no_mask if is_unmasked else batch.mask
+        return run(**arguments).logits  # type: ignore[no-any-return]
 
     def _back_off(self, lengths: Indices) -> None:
         # Outside the handler: the traceback no longer holds the tensors that filled the memory.
@@ -206,22 +309,43 @@ class Predictor:
         self.batching = self.batching.backed_off(lengths)
         logger.warning("memory ran out at %d rows; batches now hold at most %d", len(lengths), self.batching.limit)
 
-    def _batch(self, chunk: TokenChunk, rows: Indices) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Input ids (rows, longest) padded on the right, their mask, and each row's token that the answer is read from.
+    def _batch(self, chunk: TokenChunk, rows: Indices) -> TokenBatch:
+        """The rows as one batch, padded to the longest on the side that the model takes.
 
         There is no mask where it would change nothing, which opens the faster attention kernels: for rows of one length,
-        and for a causal model, whose tokens see no padding to their right. Where the model reads its answer,
+        and for a causal model, whose tokens see no padding to their right. Where such a model reads its result,
         the last token that is not the padding token, depends on a row's own tokens, never on how far it is padded, so a
         padding token within a text is harmless too.
         """
         lengths = chunk.lengths[rows]
-        real = np.arange(int(lengths.max())) < lengths[:, None]
-        ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
-        ids[real] = np.concatenate([chunk.ids[row] for row in rows])
-        mask = self._on_device(real.astype(np.int64)) if self.needs_mask and not real.all() else None
-        # As transformers finds it: the last one that is not the padding token, or the first where all are.
-        answer_at = ((ids != self.pad_token_id) * np.arange(real.shape[1])).argmax(axis=1)
-        return self._on_device(ids), mask, self._on_device(answer_at) if self.last_token is not None else None
+        columns = np.arange(int(lengths.max()))
+        if self.inputs.padding_side == "right":
+            is_real = columns < lengths[:, None]
+        else:
+            is_real = columns >= (columns.size - lengths)[:, None]
+        ids = self._padded(chunk.ids, rows, is_real, "input_ids")
+        others = {
+            name: self._on_device(self._padded(values, rows, is_real, name))
+            for name, values in chunk.others.items()
+        }
+        mask = None
+        if self.needs_mask and not is_real.all():
+            mask = self._on_device(is_real.astype(np.int64))
+        last_token_index = None
+        if self.last_token is not None:
+            # As transformers finds it: the last one that is not the padding token, or the first where all are.
+            index = ((ids != self.inputs.pad_token_id) * columns).argmax(axis=1)
+            last_token_index = self._on_device(index)
+        return TokenBatch(
+            ids=self._on_device(ids), mask=mask, others=others, last_token_index=last_token_index
+        )
+
+    def _padded(
+        self, values: Sequence[NDArray[np.int64]], rows: Indices, is_real: NDArray[np.bool_], name: str
+    ) -> NDArray[np.int64]:
+        batch = np.full(is_real.shape, self.inputs.pad_values[name], dtype=np.int64)
+        batch[is_real] = np.concatenate([values[row] for row in rows])
+        return batch
 
     def _on_device(self, values: NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(values)
@@ -229,7 +353,7 @@ class Predictor:
 
     def start_up(self, chunk: TokenChunk) -> None:
         """Run the first batch, and wait for it; where memory runs out, ``launch`` will tell."""
-        self._run_all(chunk, self.batching.plan(chunk.lengths)[:1])
+        self._run_all(chunk, self._plan(chunk, np.arange(len(chunk.ids)))[:1])
         self._synchronize()
 
     def warm_up(self, chunk: TokenChunk) -> float:
@@ -241,8 +365,10 @@ class Predictor:
             ModelError: it cannot compile this model here.
         """
         started, lengths = time.perf_counter(), chunk.lengths
-        order = np.argsort(-lengths, kind="stable")
-        same = np.flatnonzero(lengths == np.bincount(lengths).argmax())[:8]  # of one length, so without a mask
+        members = self._largest_group(chunk)
+        order = members[np.argsort(-lengths[members], kind="stable")]
+        commonest = np.bincount(lengths[members]).argmax()
+        same = members[lengths[members] == commonest][:8]  # of one length, so without a mask
         try:
             # Else PyTorch takes rows or tokens for the heads' width where the first batch has as many, and fixes them.
             shapes: Any = torch.fx.experimental._config
@@ -251,9 +377,8 @@ class Predictor:
                     self._run_all(chunk, [rows])
                     self._synchronize()
         except Exception as error:  # noqa: BLE001 - compilers raise what they like; there is one thing to do
-            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
             fix = "--set evaluation.compile=false"
-            raise ModelError(f"torch.compile failed: {said}", where="evaluation.compile", fix=fix) from error
+            raise ModelError(f"torch.compile failed: {full_reason(error)}", where="evaluation.compile", fix=fix) from error
         return time.perf_counter() - started
 
     def fastest_budget(self, chunk: TokenChunk) -> int:
@@ -280,7 +405,8 @@ class Predictor:
     def _trial_speed(self, chunk: TokenChunk, budget: int) -> float:
         """Real tokens a second over batches from each of ``TRIAL_SPOTS``, as many as run at once; 0 where memory ran out."""
         lengths = chunk.lengths
-        order = np.argsort(lengths, kind="stable")
+        members = self._largest_group(chunk)
+        order = members[np.argsort(lengths[members], kind="stable")]
         reached = np.cumsum(lengths[order])
         stops = [int(np.searchsorted(reached, spot * reached[-1])) + 1 for spot in TRIAL_SPOTS]
         batches = [order[max(0, stop - max(1, budget // int(lengths[order[stop - 1]]))) : stop] for stop in stops]
@@ -292,6 +418,15 @@ class Predictor:
         if any(output is None for output in outputs):
             return 0.0
         return sum(int(lengths[rows].sum()) for rows in batches) / (time.perf_counter() - started)
+
+    def _largest_group(self, chunk: TokenChunk) -> Indices:
+        """Positions of the rows that a trial may put into one batch."""
+        everything = np.arange(len(chunk.ids))
+        # Where groups are lengths, a trial's batches mix them: that changes their results, which no one reads, not their time.
+        if chunk.groups is None or not self.inputs.allows_padding:
+            return everything
+        values, counts = np.unique(chunk.groups, return_counts=True)
+        return everything[chunk.groups == values[counts.argmax()]]
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

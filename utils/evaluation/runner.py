@@ -23,7 +23,7 @@ from utils.evaluation.totals import Totals
 from utils.evaluation.worker import ChunkWorker, wanted_limit
 from utils.model_utils import LoadedModel
 
-IDENTITY_VERSION = 5  # raise it when the same settings would give other bytes
+IDENTITY_VERSION = 6  # raise it when the same settings would give other bytes
 
 
 def check_workers(config: Config) -> None:
@@ -143,7 +143,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
     described = tokenizer.get_vocab() if backend is None else {
         key: value for key, value in json.loads(backend.to_str()).items() if key not in ("truncation", "padding")
     }
-    return fingerprint([tokenizer.pad_token_id, described])
+    return fingerprint([tokenizer.pad_token_id, tokenizer.padding_side, described])
 
 
 def chunk_ranges(total: int, config: Config) -> Iterator[tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal, TypeVar
@@ -24,6 +24,7 @@ from utils.evaluation.chunks import ChunkFigures, ChunkStore
 from utils.evaluation.predictor import Predictions, Predictor, Running, TokenChunk, tokenize
 from utils.gpu_monitor import GpuMonitor
 from utils.gpu_timeline import LOOK_BACK_S, GpuReadings, write_timeline
+from utils.model.tokenizer import missing_embedding
 from utils.model_utils import LoadedModel
 
 T = TypeVar("T")
@@ -50,11 +51,13 @@ class ChunkWorker:
         self.store, self.name, self.part = store, name, part
         self.data_file, self.data_state = config.data_file, file_state(config.data_file)
         self.tokenizer, self.max_length = loaded.tokenizer, config.profiling.max_length
+        self.inputs = loaded.inputs
         self.wanted, self.settled = wanted_limit(config), limit or store.limits()[1]
         batching = Batching(kind=config.evaluation.batching, limit=self.settled or 1)
         self.predictor = Predictor(
-            loaded.model, loaded.tokenizer.pad_token_id, loaded.device, batching,
+            loaded.model, loaded.inputs, loaded.device, batching,
             last_token_only=config.evaluation.batching == "token_budget",
+            multi_label=loaded.info.problem_type == "multi_label",
         )
         self.compile_s: float | None = None
         if config.evaluation.compile:
@@ -108,7 +111,7 @@ class ChunkWorker:
 
     def settle(self, rows: Rows) -> None:
         """Settle the batch limit on these rows, unless it is: before several workers share the store."""
-        self.prepare(tokenize(self.tokenizer, rows.texts, self.max_length))
+        self.prepare(self.tokenize(rows.texts))
 
     def refuse_other_data(self, *, sha256: str | None = None) -> None:
         """Raise DataError where the data set is no longer the file that this worker began with, or the one of that hash."""
@@ -120,15 +123,28 @@ class ChunkWorker:
         """A predictor like the worker's, but not compiled, to compare with; its batches are the worker's by default."""
         mine = self.predictor
         return Predictor(
-            mine.model, mine.pad_token_id, mine.device, batching or mine.batching, last_token_only=mine.last_token is not None
+            mine.model, mine.inputs, mine.device, batching or mine.batching,
+            last_token_only=mine.last_token is not None, multi_label=mine.multi_label,
         )
+
+    def tokenize(self, texts: Sequence[str]) -> TokenChunk:
+        """Token ids of the texts, as the predictor takes them.
+
+        Raises:
+            ModelError: a text holds a token that the model has no embedding for.
+        """
+        chunk = tokenize(self.tokenizer, texts, self.max_length, self.inputs)
+        limit = self.inputs.vocab_size
+        if limit is not None and chunk.highest_id >= limit and chunk.highest_id != self.inputs.pad_token_id:
+            raise missing_embedding(self.tokenizer, chunk.highest_id, limit, "data set")
+        return chunk
 
     def _tokenized(self, chunks: Iterable[Rows], first: int) -> Iterator[tuple[Rows, TokenChunk, float]]:
         """Each chunk with its token ids and when its clock begins: before it is read, but not before chunks left out are."""
         asked_s = time.perf_counter()
         for rows in chunks:
             began_s = asked_s if rows.start == first else time.perf_counter()
-            yield rows, tokenize(self.tokenizer, rows.texts, self.max_length), began_s
+            yield rows, self.tokenize(rows.texts), began_s
             first, asked_s = rows.start + len(rows.texts), time.perf_counter()
 
     def prepare(self, tokens: TokenChunk) -> float:

@@ -1,0 +1,92 @@
+"""Turns what transformers, peft, tokenizers and torch raise while loading into one message with a fix."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from utils.core.device import is_out_of_memory
+from utils.core.errors import ModelError, UserError
+from utils.hub import explain, hub_errors
+
+if TYPE_CHECKING:
+    from utils.model.location import ModelLocation
+
+MAX_REASON_LENGTH = 600
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    ImportError,
+    EOFError,
+    AssertionError,
+    SafetensorError,
+    StrictDataclassError,
+    pickle.UnpicklingError,
+)
+"""What a damaged or unusual checkpoint makes the libraries raise; a bug of ours in the same block would look alike, so
+only calls of the libraries stand inside ``translate_load_errors``."""
+SENTENCEPIECE_FIX = "pip install sentencepiece protobuf (the model's tokenizer is a SentencePiece file)"
+
+
+@contextmanager
+def translate_load_errors(what: str, place: ModelLocation) -> Iterator[None]:
+    """Raise a ModelError for everything that goes wrong while ``what`` is loaded from ``place``.
+
+    Args:
+        what: ``model``, ``tokenizer`` or ``adapter``, as the message calls it.
+        place: where it is loaded from.
+
+    Raises:
+        ModelError: the libraries cannot read it, a package is missing, or the memory ran out.
+        UserError: what the hub answered.
+    """
+    with hub_errors(what, place.name, ModelError):
+        try:
+            yield
+        except UserError:
+            raise
+        except LOAD_ERRORS as error:
+            if not Path(place.name).exists() and explain(error, what, place.name) is not None:
+                raise
+            raise _to_model_error(error, what, place) from error
+
+
+def _to_model_error(error: BaseException, what: str, place: ModelLocation) -> ModelError:
+    if is_out_of_memory(error):
+        fix = "--set model.dtype=bfloat16, take another device, or end what else uses the GPU"
+        return ModelError(f"The {what} does not fit into the device's memory.", where=place, fix=fix)
+    reason = full_reason(error)
+    return ModelError(f"The {what} cannot be loaded: {reason}", where=place, fix=_suggest_fix(reason))
+
+
+def full_reason(error: BaseException) -> str:
+    """The whole message on one line: libraries often give the reason on the second line only."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, LookupError | AttributeError | TypeError | AssertionError):
+        text = f"{type(error).__name__}: {text}"
+    if len(text) > MAX_REASON_LENGTH:
+        text = text[: MAX_REASON_LENGTH - 1] + "…"
+    return text
+
+
+def _suggest_fix(reason: str) -> str:
+    lowered = reason.lower()
+    if "trust_remote_code" in reason:
+        return "read the code in the repository; if you trust it, --set model.trust_remote_code=true"
+    if re.search(r"sentencepiece|protobuf|tiktoken", lowered):
+        return SENTENCEPIECE_FIX
+    missing = re.search(r"pip install ([A-Za-z0-9_.\[\]-]+)", reason)
+    if missing:
+        return f"pip install {missing[1]}"
+    return "it needs a config.json, weights and tokenizer files that this transformers can read"

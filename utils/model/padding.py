@@ -1,0 +1,210 @@
+"""Chooses how batches are padded, so that padding changes no text's result, and proves it on some texts.
+
+A causal classifier of transformers reads its result at the last token that is not ``pad_token_id``. So batches are padded
+with exactly that token; where the model has none, with a token that no text can hold. Which side is padded, and whether
+padding is allowed at all, is decided by comparing batches with each text alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from utils.core.device import is_out_of_memory
+from utils.core.errors import ModelError
+from utils.model.checks import (
+    MAX_PROBE_TOKENS,
+    Agreement,
+    classify_alone,
+    classify_batch,
+    compare_logits,
+    max_positions,
+    probe_texts,
+)
+from utils.model.encoding import InputFormat, input_format, vocab_size_of
+from utils.model.load_errors import full_reason
+
+PAD_TOKEN = "<|padding of this run|>"
+"""Added to the tokenizer where the model has no padding token. No text holds it."""
+SIDES: tuple[Literal["right", "left"], ...] = ("right", "left")
+"""Right first: causal models then need no mask, which opens the faster attention kernels."""
+FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError)
+"""What models of all kinds raise on inputs that they cannot take."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """Some texts, cut at ``max_length`` tokens, with the logits that transformers gives each of them alone."""
+
+    texts: list[str]
+    max_length: int
+    logits: torch.Tensor
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaddingChoice:
+    """The format that was chosen, and how well batches agree with each text alone."""
+
+    inputs: InputFormat
+    agreement: Agreement
+
+
+def configure_padding(model: Any, tokenizer: Any, dtype: str, place: object) -> PaddingChoice:
+    """Prepare model and tokenizer for batches; both are changed in place.
+
+    Args:
+        model: on its device, in evaluation mode, as transformers loaded it.
+        dtype: ``float32``, ``float16`` or ``bfloat16``.
+        place: where the model comes from, for messages.
+
+    Raises:
+        ModelError: transformers cannot classify a text with it, or texts of one length disagree in a batch.
+    """
+    reference = _classify_alone(model, tokenizer, dtype, place)
+    _choose_pad_token(model, tokenizer)
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False
+    for side in SIDES:
+        tokenizer.padding_side = side
+        inputs = input_format(model, tokenizer)
+        agreement = _agreement(model, tokenizer, inputs, reference)
+        if agreement is not None and agreement.holds:
+            return PaddingChoice(inputs=inputs, agreement=agreement)
+    return _without_padding(model, tokenizer, reference, place)
+
+
+def _probe_length(model: Any) -> int:
+    limit = max_positions(model)
+    return MAX_PROBE_TOKENS if limit is None else min(MAX_PROBE_TOKENS, limit)
+
+
+def _texts_within_embedding(tokenizer: Any, model: Any, max_length: int) -> list[str]:
+    """Probe texts whose tokens the model has embeddings for."""
+    vocab_size = vocab_size_of(model)
+    texts = probe_texts(tokenizer, max_length)
+    usable = []
+    for text in texts:
+        ids = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
+        if ids and (vocab_size is None or max(ids) < vocab_size):
+            usable.append(text)
+    return usable
+
+
+def _classify_alone(model: Any, tokenizer: Any, dtype: str, place: object) -> Reference:
+    max_length = _probe_length(model)
+    texts = _texts_within_embedding(tokenizer, model, max_length)
+    if not texts:
+        raise ModelError(
+            "The tokenizer makes no token that the model knows of any text.",
+            where=place,
+            fix="name the model's own tokenizer with --set model.tokenizer=NAME",
+        )
+    device = next(model.parameters()).device
+    try:
+        logits = classify_alone(model, tokenizer, texts, max_length, device)
+    except FORWARD_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"The model cannot classify a text: {type(error).__name__}: {full_reason(error)}",
+            where=place,
+            fix="name a model whose inputs are texts alone, with the tokenizer that it was trained with",
+        ) from error
+    if logits.dim() != 2:
+        raise ModelError(
+            f"The model's logits have the shape {list(logits.shape)}, not [texts, labels].",
+            where=place,
+            fix="name a model fine-tuned for sequence classification",
+        )
+    return Reference(texts=texts, max_length=max_length, logits=logits, dtype=dtype)
+
+
+def _choose_pad_token(model: Any, tokenizer: Any) -> None:
+    """Make the tokenizer pad with the token that the model does not read its result at."""
+    vocab_size = vocab_size_of(model)
+    configs = _configs(model)
+    known = configs[-1].pad_token_id if hasattr(configs[-1], "pad_token_id") else None
+    if known is None:
+        known = getattr(configs[0], "pad_token_id", None)
+    if known is not None and _is_usable(tokenizer, known, vocab_size):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known)
+        return
+    own = tokenizer.pad_token_id
+    if _reads_by_mask(model) and own is not None and (vocab_size is None or own < vocab_size):
+        return
+    tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    for config in configs:
+        config.pad_token_id = tokenizer.pad_token_id
+    if vocab_size is not None and tokenizer.pad_token_id >= vocab_size:
+        _accept_padding_beyond_embedding(model, vocab_size)
+
+
+def _configs(model: Any) -> list[Any]:
+    """The configurations that may hold the padding token's id: the model's own and, in Gemma 3 and others, its text part."""
+    text_config = model.config.get_text_config()
+    return [model.config] if text_config is model.config else [model.config, text_config]
+
+
+def _is_usable(tokenizer: Any, token_id: int, vocab_size: int | None) -> bool:
+    if token_id < 0 or (vocab_size is not None and token_id >= vocab_size):
+        return False
+    return token_id in tokenizer.get_vocab().values()
+
+
+def _reads_by_mask(model: Any) -> bool:
+    """Whether the model finds padding by its mask alone: an encoder, whose result does not stand at the last token."""
+    modules = list(model.modules())
+    causal = [module.is_causal for module in modules if hasattr(module, "is_causal")]
+    if causal:
+        return not any(causal)
+    kinds = [type(module).__name__ for module in modules]
+    return any(kind.endswith(("Pooler", "ClassificationHead")) for kind in kinds)
+
+
+def _accept_padding_beyond_embedding(model: Any, vocab_size: int) -> None:
+    """Let the embedding take the padding token's id, which is one beyond its last row.
+
+    The row that it reads instead changes nothing: no token sees padding. A token of the vocabulary would not do for
+    padding, because a text may end in it, and the model would then read its result one token earlier.
+    """
+
+    def clamp(module: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (arguments[0].clamp(max=vocab_size - 1), *arguments[1:])
+
+    model.get_input_embeddings().register_forward_pre_hook(clamp)
+
+
+def _agreement(
+    model: Any, tokenizer: Any, inputs: InputFormat, reference: Reference
+) -> Agreement | None:
+    """How well one padded batch agrees with each text alone; None where the model cannot take such a batch."""
+    try:
+        together = classify_batch(model, tokenizer, inputs, reference.texts, reference.max_length)
+    except FORWARD_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
+        return None
+    return compare_logits(reference.logits, together, reference.dtype)
+
+
+def _without_padding(
+    model: Any, tokenizer: Any, reference: Reference, place: object
+) -> PaddingChoice:
+    """Batches of texts of one length, for a model whose results padding changes."""
+    tokenizer.padding_side = "right"
+    inputs = input_format(model, tokenizer, allows_padding=False)
+    rows = []
+    for text in reference.texts:
+        pair = classify_batch(model, tokenizer, inputs, [text, text], reference.max_length)
+        rows.append(pair[:1])
+    agreement = compare_logits(reference.logits, torch.cat(rows), reference.dtype)
+    if agreement.holds:
+        return PaddingChoice(inputs=inputs, agreement=agreement)
+    raise ModelError(
+        f"A text gets another result in a batch than alone: {agreement}.",
+        where=place,
+        fix="name another model: this one's batches cannot be compared with its results for single texts",
+    )

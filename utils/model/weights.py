@@ -1,0 +1,195 @@
+"""Builds the classifier: real weights with their adapter, or random ones of the same architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+)
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from utils.config_loader import ModelConfig
+from utils.core.errors import ModelError
+from utils.data.labels import ModelLabels
+from utils.model.adapter import apply_adapter, read_head
+from utils.model.load_errors import translate_load_errors
+from utils.model.location import PICKLED, SAFETENSORS, ModelLocation, ModelSource
+
+SUFFIX = "ForSequenceClassification"
+HARMLESS_UNEXPECTED = ("position_ids", "lm_head", "cls.predictions", "cls.seq_relationship", "pooler")
+"""Weights that a checkpoint may hold beyond a classifier's: of pre-training heads, and buffers that are computed."""
+MAX_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedWeights:
+    """A model, still on the CPU unless its weights are random.
+
+    ``weights_format`` is ``safetensors`` or ``pytorch_model.bin``, None for random weights; ``adapter_mode`` is ``merged``
+    or ``unmerged``, None without an adapter.
+    """
+
+    model: Any
+    weights_format: str | None = None
+    adapter_mode: str | None = None
+
+
+def read_architecture(settings: ModelConfig, base: ModelLocation) -> Any:
+    """The model's configuration as transformers reads it."""
+    with translate_load_errors("model", base):
+        return AutoConfig.from_pretrained(
+            **base.arguments, trust_remote_code=settings.trust_remote_code
+        )
+
+
+def embedding_rows(architecture: Any) -> int | None:
+    """How many tokens the model has embeddings for, from its configuration alone; None where it does not say."""
+    rows = getattr(architecture.get_text_config(), "vocab_size", None)
+    return rows if isinstance(rows, int) and rows > 0 else None
+
+
+def check_attention(settings: ModelConfig, architecture: Any) -> None:
+    """Refuse an attention implementation that was asked for and that the architecture or the machine lacks (ModelError)."""
+    wanted = settings.attn_implementation
+    where = "model.attn_implementation"
+    fix = "--set model.attn_implementation=auto"
+    if wanted == "flash_attention_2":
+        if not is_flash_attn_2_available():
+            message = "flash_attention_2 needs the package flash-attn and a CUDA GPU."
+            raise ModelError(message, where=where, fix=f"pip install flash-attn, or {fix}")
+        if settings.dtype == "float32":
+            message = "flash_attention_2 has no float32."
+            raise ModelError(message, where=where, fix=f"--set model.dtype=bfloat16, or {fix}")
+    model_class: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(architecture), None)
+    supports = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
+    flag = supports.get(wanted)
+    if flag and model_class is not None and not getattr(model_class, flag, True):
+        message = f"{model_class.__name__} has no {wanted} attention."
+        raise ModelError(message, where=where, fix=f"{fix} takes what it has (eager)")
+
+
+def check_task(architecture: Any, labels: ModelLabels, base: ModelLocation) -> str:
+    """``single_label`` or ``multi_label``; a ModelError for a regression head, which has no labels to be accurate about."""
+    problem = getattr(architecture, "problem_type", None)
+    if problem == "regression" or labels.num_labels == 1:
+        message = f"The model is a regression head (problem_type {problem}, {labels.num_labels} output): it has no labels."
+        fix = "name a classifier with two labels or more"
+        raise ModelError(message, where=base, fix=fix)
+    if problem == "multi_label_classification":
+        return "multi_label"
+    return "single_label"
+
+
+def load_weights(settings: ModelConfig, source: ModelSource, labels: ModelLabels) -> LoadedWeights:
+    """Real weights on the CPU in the configured precision, with the adapter where there is one.
+
+    Raises:
+        ModelError: not a sequence classifier, a checkpoint that lacks weights, or one that cannot be read.
+    """
+    architecture = read_architecture(settings, source.base)
+    head = read_head(source.adapter)
+    is_standard = _check_architecture(architecture, source, has_head=head is not None)
+    weights_format = _weights_format(source.base)
+    options = _options(settings)
+    if labels.num_labels != architecture.num_labels:
+        options["num_labels"] = labels.num_labels
+    with translate_load_errors("model", source.base):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            **source.base.arguments,
+            **options,
+            use_safetensors=weights_format != "pytorch_model.bin",
+            weights_only=True,
+            # The adapter's own head replaces a base model's head of another size.
+            ignore_mismatched_sizes=head is not None,
+            output_loading_info=True,
+        )
+    brought = set(head.weight_names) if head else set()
+    _check_keys(report, brought, source.base, is_standard=is_standard)
+    if source.adapter is None:
+        return LoadedWeights(model=model, weights_format=weights_format)
+    with translate_load_errors("adapter", ModelLocation(name=str(source.adapter))):
+        adapted = apply_adapter(model, source.adapter)
+    return LoadedWeights(
+        model=adapted.model, weights_format=weights_format, adapter_mode=adapted.mode
+    )
+
+
+def build_random(
+    settings: ModelConfig, base: ModelLocation, device: torch.device
+) -> LoadedWeights:
+    """The architecture with seeded random weights, made where they stay: no copy on the CPU, no second precision."""
+    architecture = read_architecture(settings, base)
+    auto: Any = AutoModelForSequenceClassification  # from_config has no types
+    devices = [device] if device.type == "cuda" else []
+    with translate_load_errors("model", base), torch.random.fork_rng(devices), device:
+        torch.manual_seed(settings.seed)
+        return LoadedWeights(model=auto.from_config(architecture, **_options(settings)))
+
+
+def _options(settings: ModelConfig) -> dict[str, Any]:
+    options = {
+        "dtype": getattr(torch, settings.dtype),
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    # Without the argument transformers takes sdpa where the architecture has it, else eager.
+    if settings.attn_implementation != "auto":
+        options["attn_implementation"] = settings.attn_implementation
+    return options
+
+
+def _weights_format(base: ModelLocation) -> str:
+    if not base.has_any(SAFETENSORS) and base.has_any(PICKLED):
+        return "pytorch_model.bin"
+    return "safetensors"
+
+
+def _check_architecture(architecture: Any, source: ModelSource, *, has_head: bool) -> bool:
+    """Whether the configuration names a sequence classifier.
+
+    Without a name, or with one that transformers does not know, the checkpoint's weights decide. A model of transformers
+    for another task is refused: its head may have the same names and another meaning.
+    """
+    names = architecture.architectures or []
+    if any(name.endswith(SUFFIX) for name in names):
+        return True
+    known = [name for name in names if hasattr(transformers, name)]
+    if known and not has_head:
+        raise not_a_classifier(source.base, f"its architecture is {', '.join(known)}")
+    return has_head
+
+
+def _check_keys(
+    report: dict[str, Any], brought: set[str], base: ModelLocation, *, is_standard: bool
+) -> None:
+    """Refuse a checkpoint that does not fill the model, or whose weights the model has no place for."""
+    missing = sorted(set(report["missing_keys"]) - brought)
+    if missing:
+        raise not_a_classifier(base, f"its checkpoint lacks {', '.join(missing[:MAX_SHOWN])}")
+    mismatched = sorted({str(item[0]) for item in report.get("mismatched_keys", ())} - brought)
+    if mismatched:
+        raise not_a_classifier(
+            base, f"its checkpoint has other shapes for {', '.join(mismatched[:MAX_SHOWN])}"
+        )
+    if is_standard:
+        return
+    unexpected = []
+    for name in report["unexpected_keys"]:
+        if not any(part in name for part in HARMLESS_UNEXPECTED):
+            unexpected.append(name)
+    if unexpected:
+        shown = ", ".join(sorted(unexpected)[:MAX_SHOWN])
+        raise not_a_classifier(
+            base, f"its checkpoint has weights that transformers' class has no place for: {shown}"
+        )
+
+
+def not_a_classifier(base: ModelLocation, reason: str) -> ModelError:
+    """The error for a model that transformers' sequence classifier does not fit."""
+    fix = "name a model fine-tuned for classification, or measure speed alone with --set model.load_format=dummy"
+    return ModelError(f"The model is no sequence classifier: {reason}.", where=base, fix=fix)

@@ -1,0 +1,39 @@
+"""The texts that the batch-size sweep, the profile and the trials run over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.config_loader import Config
+from utils.core.errors import DataError
+from utils.data.reader import sample_texts
+from utils.model_utils import LoadedModel, texts_of_one_end_token
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextSample:
+    """Texts of the data set in file order, any of which can stand in one batch with any other."""
+
+    texts: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def draw_texts(loaded: LoadedModel, config: Config, size: int) -> TextSample:
+    """Draw ``size`` texts with the configured seed; fewer where the data set has fewer.
+
+    Raises:
+        DataError: no data set, or no text that the model can take in a batch.
+    """
+    drawn = sample_texts(config.data_file, size, config.profiling.seed)
+    usable = texts_of_one_end_token(loaded, drawn, config.profiling.max_length)
+    left_out = len(drawn) - len(usable)
+    if not usable:
+        message = "No text of the sample can stand in a batch with another."
+        raise DataError(message, where=config.data_file, fix="--set dataset.sample_sizes=[N] with a larger N")
+    if not left_out:
+        return TextSample(texts=tuple(usable))
+    warning = (
+        f"{left_out} of {len(drawn)} sampled texts hold the model's end token themselves; they are left out of the "
+        "batch-size sweep, because the model refuses them in a batch with others, and are evaluated by themselves"
+    )
+    return TextSample(texts=tuple(usable), warnings=(warning,))
