@@ -1,1 +1,1 @@
-"""Small random classifiers of every architecture, and the program's answers compared with theirs."""
+"""Small random classifiers of every architecture, to compare the program's results with."""

@@ -44,7 +44,7 @@ BUILD_ERRORS = (
 """What transformers raises where a configuration does not fit together or a package is missing."""
 
 UNSUITABLE = {
-    "mra": "its attention is a CUDA kernel; on a CPU it is zero, and every text gets the same logits",
+    "mra": "its attention is a CUDA kernel; on a CPU every text gets the same logits",
     "tapas": "its tokenizer reads a question about a table, not a text",
 }
 """Model types that cannot be compared here, with the reason."""
@@ -170,7 +170,8 @@ def tokenizer_kind(model_type: str) -> str:
     kind = kind_of(model_type)
     if kind is not None:
         return kind
-    is_decoder = "use_cache" in inspect.signature(CONFIG_MAPPING[model_type]).parameters
+    config_class: Any = CONFIG_MAPPING[model_type]
+    is_decoder = "use_cache" in inspect.signature(config_class).parameters
     return "bytes, begin" if is_decoder else "BERT without token types"
 
 
@@ -228,7 +229,8 @@ def small_model(model_type: str, tokenizer: Any) -> Any:
             setattr(config, name, value)
     config.id2label = dict(enumerate(LABELS))
     config.label2id = {name: i for i, name in enumerate(LABELS)}
-    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)](config).eval()
+    model_class: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    return model_class(config).eval()
 
 
 def small_config(config_class: Any, settings: Mapping[str, Any]) -> Any:

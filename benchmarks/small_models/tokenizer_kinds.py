@@ -124,9 +124,7 @@ KINDS = {
     "bytes, begin and end": TokenizerKind(
         specials=BYTE_SPECIALS, roles=BYTE_ROLES, byte_pairs=True, template="<s> $A </s>"
     ),
-    "bytes, padding": TokenizerKind(
-        specials=PADDED_SPECIALS, roles=PADDED_ROLES, byte_pairs=True
-    ),
+    "bytes, padding": TokenizerKind(specials=PADDED_SPECIALS, roles=PADDED_ROLES, byte_pairs=True),
     "bytes, begin, padding left": TokenizerKind(
         specials=PADDED_SPECIALS,
         roles=PADDED_ROLES,
@@ -144,7 +142,10 @@ KINDS = {
         template="</s> $A",
     ),
 }
-"""``begin`` and ``end`` are special tokens around a text; without ``padding`` no token is for it."""
+"""``begin`` and ``end`` are special tokens around a text.
+
+Byte-level kinds without ``padding`` in their name have no padding token.
+"""
 
 TYPES_BY_KIND = {
     "BERT": """albert bert big_bird convbert deberta deberta-v2 electra ernie layoutlm
