@@ -63,6 +63,9 @@ the sweep and in those of the evaluation, by token budget and in file order.
   plain texts.
 - **WRONG**: anything else. There must be none: the command then ends with exit code 1.
 
+A word after a colon is a variant that computes long texts in another way than short ones: `long` with
+block-sparse attention, `longrope` with other rotary frequencies.
+
 {tally}.
 
 | class | model type | result | remarks |
@@ -108,9 +111,9 @@ def run_all(types: Sequence[str], options: Options) -> list[Outcome]:
 
 
 def _start(model_type: str, folder: Path, options: Options) -> Case:
-    model_folder = folder / model_type
+    model_folder = folder / model_type.replace(":", "-")
     model_folder.mkdir()
-    report = folder / f"{model_type}.json"
+    report = model_folder.with_suffix(".json")
     arguments = (model_type, model_folder, report, options.disturb)
     # A fork, so that the libraries are imported only once. This process has a single thread.
     process = get_context("fork").Process(target=_child, args=arguments)

@@ -81,6 +81,7 @@ LINEAR = {
 }
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 SPECIAL: dict[str, dict[str, Any]] = {
+    "axk2": {"index_topk": 16},
     "canine": {"num_hash_buckets": 512, "local_transformer_stride": 16},
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"],
@@ -88,6 +89,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "deberta": DISENTANGLED,
     "deberta-v2": DISENTANGLED,
+    "doge": {"keep_window_size": 16},
     "esm": {"token_dropout": True, "position_embedding_type": "rotary"},
     "funnel": {"block_sizes": [1, 1]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
@@ -151,26 +153,52 @@ SPECIAL: dict[str, dict[str, Any]] = {
 """Settings that one architecture needs beyond ``SIZES``, by model type."""
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    # Texts of more than 28 tokens get block-sparse attention, shorter ones full attention.
+    "big_bird:long": {"block_size": 4, "num_random_blocks": 1},
+    "bigbird_pegasus:long": {"block_size": 4, "num_random_blocks": 1},
+    # Texts of more than 32 tokens get other rotary frequencies.
+    "phi3:longrope": {
+        "original_max_position_embeddings": 32,
+        "rope_parameters": {
+            **ROPE,
+            "rope_type": "longrope",
+            "short_factor": [1.0] * 8,
+            "long_factor": [4.0] * 8,
+            "original_max_position_embeddings": 32,
+        },
+    },
+}
+"""Settings with which an architecture computes long texts in another way, after its model type."""
+
+
 class NotBuildableError(Exception):
     """The class cannot be built small, or transformers alone cannot run it on texts."""
 
 
 def model_types() -> list[str]:
-    """Every model type that has a sequence classifier, in alphabetical order."""
-    return sorted(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+    """Every model type that has a sequence classifier, and the variants, in alphabetical order."""
+    types = set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+    variants = [name for name in VARIANTS if base_type(name) in types]
+    return sorted([*types, *variants])
+
+
+def base_type(model_type: str) -> str:
+    """The model type that transformers knows, without the name of a variant."""
+    return model_type.split(":")[0]
 
 
 def class_name(model_type: str) -> str:
     """The sequence classifier of a model type."""
-    return str(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[model_type])
+    return str(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[base_type(model_type)])
 
 
 def tokenizer_kind(model_type: str) -> str:
     """Which kind of tokenizer a model type gets; where it is not listed, its class decides."""
-    kind = kind_of(model_type)
+    kind = kind_of(base_type(model_type))
     if kind is not None:
         return kind
-    config_class: Any = CONFIG_MAPPING[model_type]
+    config_class: Any = CONFIG_MAPPING[base_type(model_type)]
     is_decoder = "use_cache" in inspect.signature(config_class).parameters
     return "bytes, begin" if is_decoder else "BERT without token types"
 
@@ -216,13 +244,13 @@ def first_sentence(error: BaseException) -> str:
 
 def small_model(model_type: str, tokenizer: Any) -> Any:
     """A classifier with random weights in evaluation mode."""
-    special = SPECIAL.get(model_type, {})
+    special = SPECIAL.get(base_type(model_type), {}) | VARIANTS.get(model_type, {})
     settings = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **special}
     for role in ("bos", "eos", "cls", "sep", "mask"):
         token_id = getattr(tokenizer, f"{role}_token_id")
         if token_id is not None:
             settings[f"{role}_token_id"] = token_id
-    config = small_config(CONFIG_MAPPING[model_type], settings)
+    config = small_config(CONFIG_MAPPING[base_type(model_type)], settings)
     for name, value in special.items():
         # A generation setting, such as T5's start token, is no field of the class that reads it.
         if not hasattr(config, name):
