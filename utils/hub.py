@@ -111,7 +111,7 @@ def usable(what: str) -> str:
     except CacheNotFound:
         repos = []
     files = {repo: {file.file_name for revision in repo.revisions for file in revision.files} for repo in repos}
-    whole = [repo for repo in repos if any(kind == "dataset" or name.endswith(".safetensors") for name in files[repo])]
+    whole = [repo for repo in repos if any(kind == "dataset" or name.endswith((".safetensors", ".bin")) for name in files[repo])]
     names = sorted(f"{repo.repo_id} ({repo.size_on_disk / 1e6:,.1f} MB)" for repo in whole)
     listed = f"cached and usable, with --set {key}=NAME: {', '.join(names)}" if names else f"no {kind} is cached"
     return f"{listed} (in {constants.HF_HUB_CACHE}); or run without a hub: --config configs/demo.yaml"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from peft import LoraConfig, TaskType, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from tests import support
@@ -65,6 +68,51 @@ def test_adapter_from_the_hub(tmp_path: Path, hub: HubServer, tiny_model: Path) 
     assert done.returncode == 0, done.stderr
     assert f"Revision: {hub.repos['models', MODEL].commit}" in done.stdout
     assert any(path.endswith("adapter_model.safetensors") for _, path, _ in hub.requests)
+
+
+def requested(hub: HubServer) -> set[str]:
+    """Names of the files that were asked for."""
+    return {path.rsplit("/", 1)[-1].partition("?")[0] for _, path, _ in hub.requests}
+
+
+def test_every_tokenizer_file_of_an_adapter_is_fetched(tmp_path: Path, hub: HubServer, tiny_model: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    adapted = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"]))
+    adapted.peft_config["default"].base_model_name_or_path = MODEL
+    folder = tmp_path / "adapter"
+    adapted.save_pretrained(str(folder))
+    names = ("spiece.model", "vocab.bpe", "merges.txt", "chat_template.jinja", "tekken.json")
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    (folder / "optimizer.pt").write_bytes(b"not for us")
+    hub.add_model("someone/adapter", folder)
+    done = run([*flags(tmp_path), "--set", "model.name=someone/adapter"], hub.env(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert set(names) <= requested(hub)
+    assert "optimizer.pt" not in requested(hub)
+
+
+def test_model_without_tokenizer_files_on_the_hub(tmp_path: Path, hub: HubServer, tiny_model: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    hub.add_model("someone/bare", folder)
+    done = run([*flags(tmp_path), "--set", "model.name=someone/bare"], hub.env(tmp_path / "cache"))
+    assert done.returncode == 2
+    assert "no tokenizer files" in done.stderr
+    assert "model.safetensors" not in requested(hub), "it is refused before the weights are fetched"
+
+
+def test_pickled_weights_are_fetched_only_where_there_are_no_others(tmp_path: Path, hub: HubServer, tiny_model: Path) -> None:
+    both = shutil.copytree(tiny_model, tmp_path / "both")
+    torch.save(load_file(both / "model.safetensors"), both / "pytorch_model.bin")
+    pickled = shutil.copytree(both, tmp_path / "pickled", ignore=shutil.ignore_patterns("*.safetensors"))
+    hub.add_model("someone/both", both)
+    hub.add_model("someone/pickled", pickled)
+    done = run([*flags(tmp_path), "--set", "model.name=someone/both"], hub.env(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert "pytorch_model.bin" not in requested(hub)
+    done = run([*flags(tmp_path), "--set", "model.name=someone/pickled"], hub.env(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert "pytorch_model.bin, read without running code" in done.stdout
 
 
 def test_no_hub(tmp_path: Path, hub: HubServer) -> None:

@@ -100,7 +100,7 @@ def tokenize(
             max_length=max_length,
             padding=False,
             return_attention_mask=False,
-            return_token_type_ids="token_type_ids" in others,
+            **({} if others else {"return_token_type_ids": False}),
         )
         ids += _to_arrays(encoded["input_ids"])
         for name, rows in others.items():
@@ -200,6 +200,9 @@ class Predictor:
             inputs.takes_mask and inputs.padding_side == "right" and num_virtual_tokens(model) == 0 and is_causal(model)
         )
         self.needs_mask = inputs.takes_mask and not can_leave_out_mask
+        # Eager attention is as fast with a mask, and some models of this kind take a missing one for padding looked up.
+        attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+        self.masks_all = self.needs_mask and attention == "eager"
         self.no_mask = said_unmasked(model, device) if can_leave_out_mask else None
         wanted = last_token_only and can_leave_out_mask and model.config.pad_token_id == inputs.pad_token_id
         self.last_token = last_token_classifier(model, self.no_mask, device) if wanted else None
@@ -329,7 +332,7 @@ class Predictor:
             for name, values in chunk.others.items()
         }
         mask = None
-        if self.needs_mask and not is_real.all():
+        if self.masks_all or (self.needs_mask and not is_real.all()):
             mask = self._on_device(is_real.astype(np.int64))
         last_token_index = None
         if self.last_token is not None:

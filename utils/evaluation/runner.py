@@ -143,7 +143,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
     described = tokenizer.get_vocab() if backend is None else {
         key: value for key, value in json.loads(backend.to_str()).items() if key not in ("truncation", "padding")
     }
-    return fingerprint([tokenizer.pad_token_id, tokenizer.padding_side, described])
+    return fingerprint([tokenizer.pad_token_id, getattr(tokenizer, "padding_side", "right"), described])
 
 
 def chunk_ranges(total: int, config: Config) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,9 @@ def apply_adapter(model: Any, folder: Path) -> AdaptedModel:
         message = "The model is a PEFT adapter, and the package peft is not installed."
         raise ModelError(message, where=folder, fix="pip install peft") from error
     resize_embedding(model, folder)
-    adapted: Any = PeftModel.from_pretrained(model, str(folder))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of names that peft still uses and transformers renames
+        adapted: Any = PeftModel.from_pretrained(model, str(folder))
     if adapted.active_peft_config.is_prompt_learning:
         return AdaptedModel(model=adapted.eval(), mode="unmerged")
     try:

@@ -13,8 +13,6 @@ from utils.data.reader import encodable
 from utils.model.adapter import base_of
 
 ALWAYS_TAKEN = ("input_ids", "attention_mask")
-OTHER_PER_TOKEN = ("token_type_ids",)
-"""What tokenizers return beside ids and mask, one value a token."""
 
 Encoded = dict[str, torch.Tensor]
 
@@ -57,11 +55,11 @@ class InputFormat:
 def input_format(model: Any, tokenizer: Any, *, allows_padding: bool = True) -> InputFormat:
     """Read the format off a model and a tokenizer that ``configure_padding`` has prepared."""
     taken = accepted_inputs(model)
-    returned = getattr(tokenizer, "model_input_names", ALWAYS_TAKEN)
-    others = tuple(name for name in OTHER_PER_TOKEN if name in returned and name in taken)
+    others = tuple(name for name in _other_inputs(tokenizer) if name in taken)
     pad_values = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     for name in others:
-        pad_values[name] = int(getattr(tokenizer, "pad_token_type_id", 0))
+        # Beside padded ids stands a mask, so that only a type that the model knows is needed, not a certain one.
+        pad_values[name] = int(getattr(tokenizer, "pad_token_type_id", 0)) if name == "token_type_ids" else 0
     return InputFormat(
         names=tuple(name for name in ALWAYS_TAKEN if name in taken) + others,
         pad_values=pad_values,
@@ -70,6 +68,19 @@ def input_format(model: Any, tokenizer: Any, *, allows_padding: bool = True) -> 
         end_token_id=_end_token_id(model),
         vocab_size=vocab_size_of(model),
     )
+
+
+def _other_inputs(tokenizer: Any) -> tuple[str, ...]:
+    """What the tokenizer returns beside ids and mask with one value a token: token types, in RoCBert shapes and sounds."""
+    if not hasattr(tokenizer, "model_input_names"):  # a stand-in of transformers' tokenizers
+        return ()
+    encoded = tokenizer(["a"])
+    length = len(encoded["input_ids"][0])
+    names = []
+    for name, rows in encoded.items():
+        if name not in ALWAYS_TAKEN and isinstance(rows[0], list) and len(rows[0]) == length:
+            names.append(name)
+    return tuple(names)
 
 
 def accepted_inputs(model: Any) -> frozenset[str]:
@@ -125,9 +136,8 @@ def encode_batch(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encod
         shape = (len(texts), 1)
         ids = torch.full(shape, tokenizer.pad_token_id)
         return {"input_ids": ids, "attention_mask": torch.zeros(shape, dtype=torch.long)}
-    return {
-        name: encoded[name].long() for name in (*ALWAYS_TAKEN, *OTHER_PER_TOKEN) if name in encoded
-    }
+    shape = encoded["input_ids"].shape
+    return {name: tensor.long() for name, tensor in encoded.items() if tensor.shape == shape}
 
 
 def select_inputs(encoded: Encoded, names: Sequence[str], device: torch.device) -> Encoded:

@@ -36,7 +36,7 @@ LOAD_ERRORS = (
 )
 """What a damaged or unusual checkpoint makes the libraries raise; a bug of ours in the same block would look alike, so
 only calls of the libraries stand inside ``translate_load_errors``."""
-SENTENCEPIECE_FIX = "pip install sentencepiece protobuf (the model's tokenizer is a SentencePiece file)"
+SENTENCEPIECE_FILES = ("*.model", "*.spm", "spiece*", "sentencepiece*")
 
 
 @contextmanager
@@ -67,7 +67,15 @@ def _to_model_error(error: BaseException, what: str, place: ModelLocation) -> Mo
         fix = "--set model.dtype=bfloat16, take another device, or end what else uses the GPU"
         return ModelError(f"The {what} does not fit into the device's memory.", where=place, fix=fix)
     reason = full_reason(error)
+    if what == "tokenizer" and _lacks_sentencepiece(reason) and place.has_any(*SENTENCEPIECE_FILES):
+        message = "The tokenizer is a SentencePiece file, and a package that reads it is not installed."
+        return ModelError(message, where=place, fix="pip install sentencepiece protobuf")
     return ModelError(f"The {what} cannot be loaded: {reason}", where=place, fix=_suggest_fix(reason))
+
+
+def _lacks_sentencepiece(reason: str) -> bool:
+    """Whether a package is missing; transformers names tiktoken where sentencepiece is what helps."""
+    return re.search(r"sentencepiece|protobuf|tiktoken", reason.lower()) is not None
 
 
 def full_reason(error: BaseException) -> str:
@@ -81,11 +89,8 @@ def full_reason(error: BaseException) -> str:
 
 
 def _suggest_fix(reason: str) -> str:
-    lowered = reason.lower()
     if "trust_remote_code" in reason:
         return "read the code in the repository; if you trust it, --set model.trust_remote_code=true"
-    if re.search(r"sentencepiece|protobuf|tiktoken", lowered):
-        return SENTENCEPIECE_FIX
     missing = re.search(r"pip install ([A-Za-z0-9_.\[\]-]+)", reason)
     if missing:
         return f"pip install {missing[1]}"
