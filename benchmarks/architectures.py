@@ -160,7 +160,7 @@ def tally(outcomes: Sequence[Outcome]) -> str:
     counts = []
     for name in RESULTS:
         counts.append(f"{sum(result.result == name for result in outcomes)} {name}")
-    return f"{len(outcomes)} model types: {', '.join(counts)}"
+    return f"{len(outcomes)} rows: {', '.join(counts)}"
 
 
 def page(outcomes: Sequence[Outcome]) -> str:
@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = max(len(result.class_name) for result in outcomes)
     for result in outcomes:
         name = result.class_name.ljust(width)
-        print(f"{name}  {result.model_type:20}  {result.result}: {result.remark}")
+        print(f"{name}  {result.model_type:21}  {result.result}: {result.remark}")
     print(f"\n{tally(outcomes)}; {time.perf_counter() - started:.0f} s")
     if args.write:
         args.write.write_text(page(outcomes), encoding="utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from benchmarks import architectures
 from benchmarks.small_models import classifiers, comparison
@@ -51,7 +52,7 @@ def test_common_architectures_of_each_kind_are_right(tmp_path: Path) -> None:
     assert {cells[2] for cells in rows.values()} == {RIGHT}
     assert rows["bert"][0] == "BertForSequenceClassification"
     assert "tokenizer: XLNet" in rows["xlnet"][3]
-    assert "10 model types: 10 right, 0 refused, 0 not buildable, 0 WRONG" in file.read_text()
+    assert "10 rows: 10 right, 0 refused, 0 not buildable, 0 WRONG" in file.read_text()
 
 
 @pytest.mark.slow
@@ -60,7 +61,15 @@ def test_disturbed_batches_are_wrong_and_end_with_exit_code_1() -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.count(f"{WRONG}: sweep: ") == 2
     assert done.stdout.count("evaluation: ") == 2
-    assert "2 model types: 0 right, 0 refused, 0 not buildable, 2 WRONG" in done.stdout
+    assert "2 rows: 0 right, 0 refused, 0 not buildable, 2 WRONG" in done.stdout
+
+
+def test_every_classifier_of_transformers_has_a_row_and_a_variant_has_the_same_class() -> None:
+    types = classifiers.model_types()
+    known = set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+    assert known <= set(types)
+    assert {classifiers.base_type(name) for name in types} == known
+    assert classifiers.class_name("big_bird:long") == "BigBirdForSequenceClassification"
 
 
 def test_an_unknown_model_type_is_named(capsys: pytest.CaptureFixture[str]) -> None:
