@@ -149,6 +149,20 @@ class TestPositions:
         classify = evaluate(loaded, [" ".join(builders.WORDS * 2)], WHOLE)
         assert len(classify.predicted_ids) == 1
 
+    def test_big_bird_above_the_length_of_full_attention(self, tmp_path: Path) -> None:
+        torch.manual_seed(0)
+        tokenizer = builders.bert_tokenizer()
+        config = tr.BigBirdConfig(
+            vocab_size=len(tokenizer), max_position_embeddings=256, block_size=4, num_random_blocks=2, pad_token_id=0,
+            **builders.SMALL, **builders.NAMED,
+        )
+        model = tr.BigBirdForSequenceClassification(config)
+        builders.save(tmp_path, model, tokenizer, model.classifier.out_proj)
+        loaded = load_model(config_of(tmp_path))
+        check_max_length(36, loaded.model)
+        with pytest.raises(ModelError, match="above 36 tokens this model computes a text in another way"):
+            check_max_length(37, loaded.model)
+
     def test_xlnet_has_no_limit(self, tmp_path: Path) -> None:
         loaded = load_model(config_of(builders.build_xlnet(tmp_path)))
         assert loaded.info.max_position_embeddings is None

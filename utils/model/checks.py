@@ -140,9 +140,42 @@ def max_positions(model: Any) -> int | None:
     return limit
 
 
+def max_batched_length(model: Any) -> int | None:
+    """Up to how many tokens the other texts of a batch do not change how a text is computed; None for any number.
+
+    BigBird switches itself to full attention at the first short input, and for good. Rotary embeddings of the kinds
+    ``longrope`` and ``dynamic`` change for a whole batch once its longest text passes a length.
+    """
+    config = getattr(model, "config", None)
+    if config is None:
+        return None
+    config = config.get_text_config()
+    if getattr(config, "attention_type", None) == "block_sparse":
+        return int((5 + 2 * config.num_random_blocks) * config.block_size)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = {rope.get("rope_type")}
+    for nested in rope.values():  # by kind of layer
+        if isinstance(nested, dict):
+            kinds.add(nested.get("rope_type"))
+    if not kinds & {"longrope", "dynamic"}:
+        return None
+    original = rope.get("original_max_position_embeddings") or getattr(
+        config, "original_max_position_embeddings", None
+    )
+    limit = original or config.max_position_embeddings
+    return int(limit)
+
+
 def check_max_length(max_length: int, model: Any) -> None:
-    """Refuse texts longer than the model has positions for (ModelError)."""
+    """Refuse texts that the model has no positions for, or that change others of their batch (ModelError)."""
     limit = max_positions(model)
     if max_length < 1 or (limit is not None and max_length > limit):
         message = f"profiling.max_length is {max_length}, but the model has {limit or 'at least 1'} positions."
         raise ModelError(message, where="profiling.max_length", fix=f"--set profiling.max_length={limit or 512}")
+    batched = max_batched_length(model)
+    if batched is not None and max_length > batched:
+        message = (
+            f"profiling.max_length is {max_length}, but above {batched} tokens this model computes a text in another way, "
+            "and then for the other texts of the batch as well: results would depend on the batch."
+        )
+        raise ModelError(message, where="profiling.max_length", fix=f"--set profiling.max_length={batched}")

@@ -7,13 +7,15 @@ padding is allowed at all, is decided by comparing batches with each text alone.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from utils.core.device import is_out_of_memory
-from utils.core.errors import ModelError
+from utils.core.errors import ModelError, reason_of
+from utils.model.adapter import base_of
 from utils.model.checks import (
     MAX_PROBE_TOKENS,
     Agreement,
@@ -24,12 +26,13 @@ from utils.model.checks import (
     probe_texts,
 )
 from utils.model.encoding import InputFormat, input_format, vocab_size_of
-from utils.model.load_errors import full_reason
 
 PAD_TOKEN = "<|padding of this run|>"
 """Added to the tokenizer where the model has no padding token. No text holds it."""
 SIDES: tuple[Literal["right", "left"], ...] = ("right", "left")
 """Right first: causal models then need no mask, which opens the faster attention kernels."""
+MIN_USABLE_SHARE = 0.5
+"""Of the probe texts at least so many must be classified by transformers alone."""
 FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError)
 """What models of all kinds raise on inputs that they cannot take."""
 
@@ -103,23 +106,33 @@ def _classify_alone(model: Any, tokenizer: Any, dtype: str, place: object) -> Re
             fix="name the model's own tokenizer with --set model.tokenizer=NAME",
         )
     device = next(model.parameters()).device
-    try:
-        logits = classify_alone(model, tokenizer, texts, max_length, device)
-    except FORWARD_ERRORS as error:
-        if is_out_of_memory(error):
-            raise
+    usable: list[str] = []
+    rows: list[torch.Tensor] = []
+    failure: BaseException | None = None
+    for text in texts:
+        try:
+            rows.append(classify_alone(model, tokenizer, [text], max_length, device))
+        except FORWARD_ERRORS as error:
+            if is_out_of_memory(error):
+                raise
+            failure = error
+        else:
+            usable.append(text)
+    # Some models cannot take a text of a single token (CANINE); that is about the text, not about the model.
+    if failure is not None and len(usable) < MIN_USABLE_SHARE * len(texts):
         raise ModelError(
-            f"The model cannot classify a text: {type(error).__name__}: {full_reason(error)}",
+            f"The model cannot classify a text: {type(failure).__name__}: {reason_of(failure)}",
             where=place,
             fix="name a model whose inputs are texts alone, with the tokenizer that it was trained with",
-        ) from error
+        ) from failure
+    logits = torch.cat(rows)
     if logits.dim() != 2:
         raise ModelError(
             f"The model's logits have the shape {list(logits.shape)}, not [texts, labels].",
             where=place,
             fix="name a model fine-tuned for sequence classification",
         )
-    return Reference(texts=texts, max_length=max_length, logits=logits, dtype=dtype)
+    return Reference(texts=usable, max_length=max_length, logits=logits, dtype=dtype)
 
 
 def _choose_pad_token(model: Any, tokenizer: Any) -> None:
@@ -133,7 +146,7 @@ def _choose_pad_token(model: Any, tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known)
         return
     own = tokenizer.pad_token_id
-    if _reads_by_mask(model) and own is not None and (vocab_size is None or own < vocab_size):
+    if not _reads_at_padding_token(model) and own is not None and (vocab_size is None or own < vocab_size):
         return
     tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     for config in configs:
@@ -154,14 +167,16 @@ def _is_usable(tokenizer: Any, token_id: int, vocab_size: int | None) -> bool:
     return token_id in tokenizer.get_vocab().values()
 
 
-def _reads_by_mask(model: Any) -> bool:
-    """Whether the model finds padding by its mask alone: an encoder, whose result does not stand at the last token."""
-    modules = list(model.modules())
-    causal = [module.is_causal for module in modules if hasattr(module, "is_causal")]
-    if causal:
-        return not any(causal)
-    kinds = [type(module).__name__ for module in modules]
-    return any(kind.endswith(("Pooler", "ClassificationHead")) for kind in kinds)
+def _reads_at_padding_token(model: Any) -> bool:
+    """Whether the classifier looks for the padding token's id to find where its result stands.
+
+    The others know padding by the mask alone, so that any padding token will do.
+    """
+    try:
+        source = inspect.getsource(inspect.unwrap(type(base_of(model)).forward))
+    except (OSError, TypeError):  # code without a file: assume the kind that is more careful
+        return True
+    return "pad_token_id" in source
 
 
 def _accept_padding_beyond_embedding(model: Any, vocab_size: int) -> None:
