@@ -74,7 +74,7 @@ def evaluate(file: Path) -> dict[str, float]:
     from utils.model_utils import LoadedModel
 
     info: Any = SimpleNamespace(
-        revision=None, adapter=None, weights="pretrained", problem_type="single_label"
+        revision=None, adapter=None, weights="pretrained", problem_type="single_label", dtype="float32"
     )
     tokenizer = Tokenizer()
     loaded = LoadedModel(

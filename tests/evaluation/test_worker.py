@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests import support
+from utils.core.errors import ModelError
 from utils.data.reader import Rows
 from utils.evaluation import worker as workers
 from utils.evaluation.chunks import ChunkStore
@@ -73,6 +75,17 @@ def test_one_batch_goes_before_the_first_chunk_unless_trials_did(
     assert len(seen) == batches
     assert [rows.start for rows, _ in worker.run(map(rows_at, (0, 20)))] == [0, 20]
     assert events == ["start_up"] * batches + ["launch", "launch"]
+
+
+def test_optimised_batches_that_change_results_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+    worker = make_worker(tmp_path, tiny_model, EXACT)
+
+    def disturb(module: Any, inputs: Any, output: Any) -> Any:
+        return output + (len(output) > 1) * torch.arange(output.shape[-1])
+
+    worker.predictor.model.score.register_forward_hook(disturb)
+    with pytest.raises(ModelError, match="texts get another result in the optimised evaluation than alone"):
+        list(worker.run(map(rows_at, (0, 20))))
 
 
 class Monitor:

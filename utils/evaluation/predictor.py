@@ -215,10 +215,18 @@ class Predictor:
 
     def predict(self, chunk: TokenChunk) -> Predictions:
         """Predict every row; results come back in the chunk's order."""
-        return self.launch(chunk).result()
+        return self._start(chunk).result()
 
     def launch(self, chunk: TokenChunk) -> Running:
-        """Start every batch of the chunk. On a GPU the host waits for no result.
+        """Start every batch of a chunk of the run. On a GPU the host waits for no result.
+
+        Raises:
+            ModelError: a single row does not fit into the memory.
+        """
+        return self._start(chunk)
+
+    def _start(self, chunk: TokenChunk) -> Running:
+        """Start every batch of the chunk.
 
         When a batch does not fit into memory, all that has not run yet is planned again at half its size;
         the smaller limit stays for later chunks.

@@ -24,11 +24,15 @@ from utils.evaluation.chunks import ChunkFigures, ChunkStore
 from utils.evaluation.predictor import Predictions, Predictor, Running, TokenChunk, tokenize
 from utils.gpu_monitor import GpuMonitor
 from utils.gpu_timeline import LOOK_BACK_S, GpuReadings, write_timeline
+from utils.model.checks import choose_texts, classify_alone, compare_logits
 from utils.model.tokenizer import missing_embedding
 from utils.model_utils import LoadedModel
 
 T = TypeVar("T")
 SWITCH_INTERVAL_S = 1e-4
+CHECKED_TEXTS = 8
+LEAST_DIFFERENCE = 1e-4
+"""Of a probability: what is always allowed, because kernels sum in another order."""
 
 
 class ChunkWorker:
@@ -52,6 +56,7 @@ class ChunkWorker:
         self.data_file, self.data_state = config.data_file, file_state(config.data_file)
         self.tokenizer, self.max_length = loaded.tokenizer, config.profiling.max_length
         self.inputs = loaded.inputs
+        self.dtype, self.is_random = loaded.info.dtype, loaded.info.weights == "dummy"
         self.wanted, self.settled = wanted_limit(config), limit or store.limits()[1]
         batching = Batching(kind=config.evaluation.batching, limit=self.settled or 1)
         self.predictor = Predictor(
@@ -96,6 +101,7 @@ class ChunkWorker:
             for rows, tokens, began_s in ahead(self._tokenized(chunks, first)):
                 began_s += self.prepare(tokens)
                 if not begun:
+                    began_s += self.check_results(rows.texts)
                     self._next_window()  # what went before, idle or trials, is no chunk's
                     begun = True
                 saving.append(writer.submit(self._finish, rows, tokens, self.predictor.launch(tokens), began_s))
@@ -165,6 +171,38 @@ class ChunkWorker:
         if cold:
             self.predictor.start_up(tokens)
         self._forget_peak()  # of trials and warm-up
+        return time.perf_counter() - started
+
+    def check_results(self, texts: Sequence[str]) -> float:
+        """Check on a few texts that the optimised batches give each the result that it gets alone.
+
+        Returns:
+            The seconds taken, which are no part of the evaluation's time.
+
+        Raises:
+            ModelError: they do not.
+        """
+        started = time.perf_counter()
+        chosen = choose_texts(texts, CHECKED_TEXTS)
+        device, model = self.predictor.device, self.predictor.model
+        if self.is_random or not chosen or not isinstance(model, torch.nn.Module):
+            return 0.0
+        predictions = self.predictor.predict(self.tokenize(chosen))
+        logits = classify_alone(model, self.tokenizer, chosen, self.max_length, device)
+        probabilities = logits.sigmoid() if self.predictor.multi_label else logits.softmax(dim=-1)
+        index = torch.from_numpy(predictions.predicted_ids)[:, None]
+        alone = probabilities.gather(1, index)[:, 0].numpy()
+        allowed = compare_logits(logits, logits, self.dtype).allowed + LEAST_DIFFERENCE
+        differs = np.abs(alone - predictions.probabilities) > allowed
+        is_not_best = probabilities.amax(dim=1).numpy() - alone > allowed
+        if np.isfinite(alone).all() and (differs | is_not_best).any():
+            raise ModelError(
+                f"{int((differs | is_not_best).sum())} of {len(chosen)} texts get another result in the optimised "
+                "evaluation than alone.",
+                where="evaluation",
+                fix="--set evaluation.batching=dataset_order --set evaluation.batch_size=1, and report this model",
+            )
+        self._forget_peak()
         return time.perf_counter() - started
 
     def _forget_peak(self) -> None:

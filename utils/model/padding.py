@@ -22,6 +22,7 @@ from utils.model.checks import (
     classify_alone,
     classify_batch,
     compare_logits,
+    max_batched_length,
     max_positions,
     probe_texts,
 )
@@ -80,8 +81,8 @@ def configure_padding(model: Any, tokenizer: Any, dtype: str, place: object) -> 
 
 
 def _probe_length(model: Any) -> int:
-    limit = max_positions(model)
-    return MAX_PROBE_TOKENS if limit is None else min(MAX_PROBE_TOKENS, limit)
+    limits = (MAX_PROBE_TOKENS, max_positions(model), max_batched_length(model))
+    return min(limit for limit in limits if limit is not None)
 
 
 def _texts_within_embedding(tokenizer: Any, model: Any, max_length: int) -> list[str]:
