@@ -18,7 +18,12 @@ from utils.core.errors import ConfigError
 
 EMBEDDED = "embedded"
 """As ``model.name`` or ``dataset.hf_name``: the model and corpus that are made on the spot."""
-SOURCE_SUFFIXES = (".csv", ".parquet", ".jsonl")
+SOURCE_SUFFIXES = tuple(
+    suffix + packed
+    for suffix in (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+    for packed in ("", ".gz")
+)
+"""Endings, in lower case, by which ``dataset.hf_name`` is a local file even where there is none of that name."""
 
 
 class Section(BaseModel):
@@ -201,8 +206,13 @@ def project_path(value: str | Path) -> Path:
 
 
 def source_files(name: str) -> list[Path]:
-    """The local files that ``dataset.hf_name`` stands for: the file itself, or all that its pattern (``*``) matches."""
-    return [file for file in map(Path, sorted(glob.glob(str(project_path(name)), recursive=True))) if file.is_file()]
+    """The local files that ``dataset.hf_name`` stands for: the file, all files of the folder, or all that a pattern matches."""
+    path = project_path(name)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return [file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if file.is_file()]
 
 
 def load_config(path: str | Path = "configs/config.yaml", overrides: Iterable[str] = ()) -> Config:
