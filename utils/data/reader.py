@@ -162,7 +162,8 @@ def _label_id(cell: Any) -> int:
 
 def _csv_cells(path: Path, offset: int | None) -> Iterator[tuple[str, int]]:
     with path.open("rb") as file:
-        lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+        head = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")  # it closes the file once nothing refers to it
+        lines = csv.reader(head)
         try:
             header = next(lines, [])
             _check_columns(header, path)

@@ -153,7 +153,7 @@ def _what_and_fix(error: Exception) -> tuple[str, str]:
             "The data set's repository has no data files that can be read.",
             "check the name on the hub, or download its files, convert them and name them: --set dataset.hf_name=PATH",
         )
-    if isinstance(error, DatasetGenerationCastError):
+    if isinstance(error, DatasetGenerationCastError) or re.search(r"schema .*was different", _whole_reason(error), re.IGNORECASE):
         return (
             "The data set's files have different columns.",
             "download the files that belong together and name them: --set dataset.hf_name='FOLDER/*.parquet'; or, where it has "
