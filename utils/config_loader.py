@@ -51,7 +51,7 @@ class ModelConfig(Section):
 
 
 class DatasetConfig(Section):
-    # Hub id, a local .csv, .parquet or .jsonl file or a pattern of many (data/part-*.parquet), or "embedded".
+    # Hub id, a local file, a pattern of many (data/part-*.parquet), a folder, or "embedded".
     hf_name: str = Field("codefactory4791/amazon_test", min_length=1)
     revision: str | None = None  # commit, tag or branch of the data set on the hub
     split: str = Field("test", min_length=1)  # which split of the hub's data set

@@ -56,7 +56,9 @@ def test_the_same_file_by_another_name_is_the_same(config: Config, tmp_path: Pat
         check_prepared_data(changed(config, f"dataset.hf_name={name}"), MODEL)
 
 
-@pytest.mark.parametrize("override", ["dataset.split=train", "dataset.revision=abc", "dataset.sample_sizes=[1]", "model.dtype=float16"])
+@pytest.mark.parametrize(
+    "override", ["dataset.split=train", "dataset.revision=abc", "dataset.sample_sizes=[1]", "model.dtype=float16"]
+)
 def test_settings_that_change_nothing_about_a_file_are_free(config: Config, override: str) -> None:
     check_prepared_data(changed(config, override), MODEL)
 

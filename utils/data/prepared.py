@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from utils.config_loader import Config, project_path
-from utils.core.artifacts import sha256_file
+from utils.core.artifacts import PROJECT_ROOT, sha256_file
 from utils.core.errors import DataError
 from utils.data.files import Origin, origin_of
 from utils.data.labels import STEP_01, LabelMapping, ModelLabels, read_mapping_file
@@ -74,19 +74,20 @@ def info_file(config: Config) -> Path:
 def decisive_settings(config: Config) -> dict[str, Any]:
     """The settings that decide what the data set holds, and only those: a single file has no split.
 
-    Local names are resolved, so that the same file by another name is the same.
+    Local names are resolved, so that the same file by another name is the same; below the project's root they are relative to
+    it, so that a project that was copied to another machine keeps its data.
     """
     dataset = config.dataset
     origin = origin_of(config)
     local = origin in ("files", "folder", "saved")
-    settings: dict[str, Any] = {"dataset.hf_name": str(project_path(dataset.hf_name)) if local else dataset.hf_name}
+    settings: dict[str, Any] = {"dataset.hf_name": _portable_path(dataset.hf_name) if local else dataset.hf_name}
     if origin == "hub":
         settings["dataset.revision"] = dataset.revision
         settings["dataset.config"] = dataset.config
     if origin in ORIGINS_WITH_SPLITS:
         settings["dataset.split"] = dataset.split
     if origin == "embedded":
-        settings["embedded.dir"] = str(config.path("embedded.dir"))
+        settings["embedded.dir"] = _portable_path(config.embedded.dir)
         settings["embedded.seed"] = config.embedded.seed
         settings["embedded.training_rows"] = config.embedded.training_rows
     settings["dataset.text_column"] = dataset.text_column
@@ -94,6 +95,11 @@ def decisive_settings(config: Config) -> dict[str, Any]:
     settings["dataset.label_map"] = dict(dataset.label_map)
     settings["evaluation.unknown_labels"] = config.evaluation.unknown_labels
     return settings
+
+
+def _portable_path(name: str) -> str:
+    path = project_path(name)
+    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
 
 
 def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedData:
