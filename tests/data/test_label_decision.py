@@ -208,6 +208,14 @@ def test_label_map_renames_labels_merges_them_and_takes_them_out() -> None:
     assert (decision.source, decision.confidence) == ("label_map", "certain")
 
 
+def test_none_is_a_label_like_any_other() -> None:
+    model = ModelLabels(names=("None", "other"), num_labels=2, source="id2label")
+    assert decide(["other", "None"], model).ids == {"other": 1, "None": 0}
+    with pytest.raises(DataError, match="'zebra'"):
+        decide(["zebra", "None"], model)
+    assert decide(["positive", "None"], label_map={"None": ""}).ids == {"positive": 0, "None": MISSING_ID}
+
+
 def test_label_map_gives_ids_to_a_model_without_names() -> None:
     decision = decide(["b", "a"], unnamed(2), label_map={"a": "LABEL_1", "b": "LABEL_0"})
     assert decision.ids == {"a": 1, "b": 0}

@@ -102,7 +102,7 @@ def test_no_hub_at_all_exits_2(tmp_path: Path, hub_folders: tuple[Path, list[str
 
 
 def test_the_check_counts_and_warns(tmp_path: Path, model: Path) -> None:
-    support.write_dataset(tmp_path / "data", texts=("same", "same", "x " * 500))
+    support.write_dataset(tmp_path / "data", ("same", "same", "x " * 500), NAMES)
     done = support.run_script(CHECK, *support.set_flags(support.small_overrides(tmp_path, model)))
     assert done.returncode == 0, done.stderr
     assert "Rows: 3\n" in done.stdout and "Truncated at 64 tokens: 1 rows" in done.stdout

@@ -21,9 +21,10 @@ MIN_SWALLOWED_LINES = 3
 """From this many lines on that look like rows, a quoted field is taken as unclosed even among many texts over several lines."""
 MAX_SHOWN = 5
 FIX_QUOTES = (
-    "put texts that hold quotation marks in quotation marks and double those inside; or, where the file is right as it is, "
-    "convert it: pandas.read_csv(PATH).to_parquet(PATH)"
+    "close the quotation mark, or, where it belongs to the text, double it and put the text in quotation marks. Where no field of "
+    "the file is quoted, convert it: pandas.read_csv(PATH, quoting=3).to_parquet('NEW.parquet')"
 )
+FIX_SWALLOWED = f"{FIX_QUOTES}; where the lines do belong to the text, without quoting=3"
 
 csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 128 KiB
 
@@ -184,7 +185,7 @@ def _judge(
             f"The row at line {min(certain)} has a quoted field that takes in the lines after it, which look like rows of "
             "their own: a quotation mark is not closed.",
             where=where,
-            fix=FIX_QUOTES,
+            fix=FIX_SWALLOWED,
         )
     if not possible:
         return ()
