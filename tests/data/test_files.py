@@ -190,6 +190,11 @@ def test_a_folder_gives_the_files_of_the_split(
     assert [text for text, _ in rows_of(folder, f"dataset.split={split}")] == expected
 
 
+def test_what_describes_a_downloaded_data_set_is_not_read(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", "rows.csv", "dataset_infos.json", ".cache/huggingface/other.csv", "README.md")
+    assert [text for text, _ in rows_of(folder)] == ["rows.csv"]
+
+
 def test_a_folder_without_the_split_or_of_several_kinds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no files of the split 'test'") as caught:
         rows_of(folder_of(tmp_path / "splits", "train.csv", "dev.csv"))

@@ -21,6 +21,9 @@ SPLIT_WORDS = {
 }
 SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files that ``save_to_disk`` of the datasets library leaves in a folder."""
+METADATA_NAMES = {
+    "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "label_mappings.json", "package.json",
+}
 FIX_TARGET = "write the data set to a place of its own: --set dataset.local_path=PATH"
 
 
@@ -55,7 +58,7 @@ def find_files(config: Config) -> list[Path]:
         raise DataError(what, where=project_path(name), fix=FIX_KIND)
     if len(files) == 1 and origin == "files":
         return files
-    known = [file for file in files if file_kind(file) is not None and not file.name.startswith((".", "_"))]
+    known = [file for file in files if file_kind(file) is not None and not _is_metadata(file, project_path(name))]
     if not known:
         raise DataError(f"None of these files can be read: {_names(files)}.", where=project_path(name), fix=FIX_KIND)
     if origin == "folder":
@@ -96,6 +99,12 @@ def refuse_target_in_source(config: Config, outputs: Sequence[Path]) -> None:
 
 def _is_same(output: Path, source: Path) -> bool:
     return output == source or (output.exists() and source.exists() and output.samefile(source))
+
+
+def _is_metadata(file: Path, folder: Path) -> bool:
+    """Whether a file describes the data set instead of holding rows, or lies in a hidden folder such as a download's cache."""
+    parts = file.relative_to(folder).parts if file.is_relative_to(folder) else (file.name,)
+    return file.name.lower() in METADATA_NAMES or any(part.startswith((".", "_")) for part in parts)
 
 
 def _files_of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
