@@ -28,7 +28,9 @@ def body(config: Config) -> None:
         console.warn(warning)
     write_dataset(config, preparation)
     num_labels = len(preparation.decision.mapping.names)
-    console.say(f"Wrote {preparation.stats.num_rows:,} rows with {num_labels} labels to {config.data_file}")
+    console.say(
+        f"Wrote {preparation.stats.num_rows:,} rows with {num_labels} labels to {config.data_file}"
+    )
     console.say(f"Label ids ({preparation.decision.confidence}): {preparation.decision.note}")
     steps.record_finished(step, config)
 

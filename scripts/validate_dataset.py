@@ -19,8 +19,12 @@ def body(config: Config) -> None:
     prepared = check_prepared_data(config, model_labels(config))
     tokenizer = load_tokenizer(config, locate(config))
     count = partial(count_tokens, tokenizer)
-    findings, warnings = validate_dataset(config.data_file, prepared.mapping, count, config.profiling.max_length)
-    console.block("DATASET VALIDATION", [f"{name}: {finding}" for name, finding in findings.items()])
+    findings, warnings = validate_dataset(
+        config.data_file, prepared.mapping, count, config.profiling.max_length
+    )
+    console.block(
+        "DATASET VALIDATION", [f"{name}: {finding}" for name, finding in findings.items()]
+    )
     for warning in warnings:
         console.warn(warning)
 

@@ -20,7 +20,12 @@ SAFE_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=
 
 def config_for(file: Path, *more: str) -> Config:
     return load_config(
-        "configs/demo.yaml", [f"dataset.hf_name={file}", f"dataset.local_path={file.parent / 'out' / 'val_df.csv'}", *more]
+        "configs/demo.yaml",
+        [
+            f"dataset.hf_name={file}",
+            f"dataset.local_path={file.parent / 'out' / 'val_df.csv'}",
+            *more,
+        ],
     )
 
 
@@ -78,7 +83,7 @@ def test_swallowed_rows_are_refused_among_many_texts_over_several_lines(tmp_path
 
 @pytest.mark.parametrize("order", ["text,label", "label,text"])
 def test_texts_over_several_lines_are_read_without_a_word(tmp_path: Path, order: str) -> None:
-    texts = [f"Dear all,\n\nline, with commas {i}\n- item, 1\n\"quoted\"\n" for i in range(40)]
+    texts = [f'Dear all,\n\nline, with commas {i}\n- item, 1\n"quoted"\n' for i in range(40)]
     frame = pd.DataFrame({"text": texts, "label": [LABELS[i % 3] for i in range(40)]})
     frame[order.split(",")].to_csv(tmp_path / "in.csv", index=False)
     source = read_source(config_for(tmp_path / "in.csv"))
@@ -98,7 +103,12 @@ def test_a_few_lines_like_rows_in_one_of_many_long_texts_are_warned_about(tmp_pa
 
 
 def test_tabs_are_read_as_pandas_reads_them_and_checked_alike(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"text": ['with "marks"', "a\tb", "over\nlines", "plain, comma"], "label": ["good", "bad"] * 2})
+    frame = pd.DataFrame(
+        {
+            "text": ['with "marks"', "a\tb", "over\nlines", "plain, comma"],
+            "label": ["good", "bad"] * 2,
+        }
+    )
     frame.to_csv(tmp_path / "in.TSV", index=False, sep="\t")
     rows = list(read_source(config_for(tmp_path / "in.TSV")).rows())
     assert rows == list(frame.itertuples(index=False, name=None))
@@ -108,7 +118,11 @@ def test_tabs_are_read_as_pandas_reads_them_and_checked_alike(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("name", "header", "separator"),
-    [("in.csv", "text;label", "';'"), ("in.csv", "text\tlabel", "tabs"), ("in.tsv", "text,label", "','")],
+    [
+        ("in.csv", "text;label", "';'"),
+        ("in.csv", "text\tlabel", "tabs"),
+        ("in.tsv", "text,label", "','"),
+    ],
 )
 def test_another_separator_is_named(tmp_path: Path, name: str, header: str, separator: str) -> None:
     with pytest.raises(DataError, match=f"separated by {separator}"):
@@ -121,7 +135,9 @@ def test_utf_16_is_named(tmp_path: Path) -> None:
         read_source(config_for(tmp_path / "in.csv"))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     texts=st.lists(SAFE_TEXT, min_size=1, max_size=6),
     separator=st.sampled_from([",", "\t"]),
@@ -132,7 +148,9 @@ def test_rows_equal_what_pandas_reads(
     tmp_path: Path, texts: Sequence[str], separator: str, newline: str, quoting: int
 ) -> None:
     """Files that pandas wrote; its own reader is the judge, told that no word means "missing"."""
-    assume(quoting == 1 or not any("\r" in text for text in texts))  # pandas itself writes and reads those wrongly
+    assume(
+        quoting == 1 or not any("\r" in text for text in texts)
+    )  # pandas itself writes and reads those wrongly
     file = tmp_path / ("in.csv" if separator == "," else "in.tsv")
     frame = pd.DataFrame({"text": texts, "label": "good", "number": range(len(texts))})
     frame.to_csv(file, index=False, sep=separator, lineterminator=newline, quoting=quoting)  # type: ignore[call-overload]

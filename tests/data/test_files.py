@@ -19,14 +19,18 @@ from utils.core.errors import DataError
 from utils.data.sources import read_source
 from utils.data.writer import check_target
 
-FRAME = pd.DataFrame({"text": ["one", 'two, "quoted"', "drei ä\nund mehr"], "label": ["b", "a", "b"]})
+FRAME = pd.DataFrame(
+    {"text": ["one", 'two, "quoted"', "drei ä\nund mehr"], "label": ["b", "a", "b"]}
+)
 ROWS = list(FRAME.itertuples(index=False, name=None))
 ORDER = ["neutral", "negative", "positive"]
 
 
 def config_for(source: Path | str, *more: str, target: Path | None = None) -> Config:
     local = target or Path(str(source)).parent.parent / "out-of-the-way" / "val_df.csv"
-    return load_config("configs/demo.yaml", [f"dataset.hf_name={source}", f"dataset.local_path={local}", *more])
+    return load_config(
+        "configs/demo.yaml", [f"dataset.hf_name={source}", f"dataset.local_path={local}", *more]
+    )
 
 
 def rows_of(source: Path | str, *more: str) -> list[tuple[str, str | None]]:
@@ -74,19 +78,28 @@ def test_files_of_other_kinds_are_refused_and_the_kinds_listed(tmp_path: Path, n
     (tmp_path / name).write_bytes(b"something")
     with pytest.raises(DataError, match="not read") as caught:
         rows_of(tmp_path / name)
-    assert all(kind in str(caught.value.fix) for kind in (".csv", ".tsv", ".json", ".jsonl", ".gz", ".parquet", "save_to_disk"))
+    assert all(
+        kind in str(caught.value.fix)
+        for kind in (".csv", ".tsv", ".json", ".jsonl", ".gz", ".parquet", "save_to_disk")
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("in.csv.gz", b"not packed", "cannot be read"), ("in.csv.gz", gzip.compress(b"text,label\na,b\n")[:-6], "cannot be read"),
-        ("in.json", b'[{"text": "a"}, 3]', "Item 2"), ("in.jsonl", b'{"text": "a"}\n[1]\n', "Line 2"),
-        ("in.json", b'{\n"text": ["a"]\n}', "line 1 is not JSON"), ("in.jsonl", b'{"text": "a"}\n{"text": \n', "line 2"),
-        ("in.jsonl", b'{"text": "\xff"}\n', "not UTF-8"), ("in.json", b"", "no column 'text'"),
+        ("in.csv.gz", b"not packed", "cannot be read"),
+        ("in.csv.gz", gzip.compress(b"text,label\na,b\n")[:-6], "cannot be read"),
+        ("in.json", b'[{"text": "a"}, 3]', "Item 2"),
+        ("in.jsonl", b'{"text": "a"}\n[1]\n', "Line 2"),
+        ("in.json", b'{\n"text": ["a"]\n}', "line 1 is not JSON"),
+        ("in.jsonl", b'{"text": "a"}\n{"text": \n', "line 2"),
+        ("in.jsonl", b'{"text": "\xff"}\n', "not UTF-8"),
+        ("in.json", b"", "no column 'text'"),
     ],
 )
-def test_damaged_files_are_refused_in_one_message(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_damaged_files_are_refused_in_one_message(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         rows_of(tmp_path / name)
@@ -95,13 +108,17 @@ def test_damaged_files_are_refused_in_one_message(tmp_path: Path, name: str, con
 
 
 def test_bytes_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": pa.array([b"caf\xe9"]), "label": ["a"]}), tmp_path / "in.parquet")
+    pq.write_table(
+        pa.table({"text": pa.array([b"caf\xe9"]), "label": ["a"]}), tmp_path / "in.parquet"
+    )
     with pytest.raises(DataError, match="bytes that are not UTF-8"):
         rows_of(tmp_path / "in.parquet")
 
 
 @pytest.mark.parametrize("name", ["in.parquet", "in.jsonl", "in.json"])
-@pytest.mark.parametrize("value", [[{"role": "user", "content": "hello"}], ["hello", "there"], {"a": "b"}])
+@pytest.mark.parametrize(
+    "value", [[{"role": "user", "content": "hello"}], ["hello", "there"], {"a": "b"}]
+)
 @pytest.mark.parametrize("column", ["text", "label"])
 def test_nested_values_are_refused_by_the_name_of_their_column(
     tmp_path: Path, name: str, value: object, column: str
@@ -111,7 +128,9 @@ def test_nested_values_are_refused_by_the_name_of_their_column(
     if name == "in.parquet":
         pq.write_table(pa.Table.from_pylist(records), file)
     else:
-        file.write_text(json.dumps(records) if name == "in.json" else "\n".join(map(json.dumps, records)))
+        file.write_text(
+            json.dumps(records) if name == "in.json" else "\n".join(map(json.dumps, records))
+        )
     with pytest.raises(DataError, match=f"'{column}'.*nested values") as caught:
         rows_of(file)
     assert "column" in str(caught.value.fix)
@@ -134,23 +153,34 @@ def test_labels_are_optional_only_where_no_column_looks_like_one(tmp_path: Path)
         assert "--set dataset.label_column=" in str(caught.value.fix)
         assert "--set dataset.label_column=null" in str(caught.value.fix)
         assert rows_of(tmp_path / "other.csv", f"dataset.label_column='{name}'") == ROWS
-        assert {label for _, label in rows_of(tmp_path / "other.csv", "dataset.label_column=null")} == {None}
+        assert {
+            label for _, label in rows_of(tmp_path / "other.csv", "dataset.label_column=null")
+        } == {None}
     with pytest.raises(DataError, match="no column 'mine'"):
         rows_of(tmp_path / "none.csv", "dataset.label_column=mine")
 
 
 def test_ids_with_class_names_in_the_schema_become_names(tmp_path: Path) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=ORDER)})
-    table = Dataset.from_dict({"text": ["a", "b", "c", "d"], "label": [2, 0, -1, None]}, features=features)
+    table = Dataset.from_dict(
+        {"text": ["a", "b", "c", "d"], "label": [2, 0, -1, None]}, features=features
+    )
     table.to_parquet(tmp_path / "in.parquet")
     table.save_to_disk(str(tmp_path / "saved"))
     for place in ("in.parquet", "saved"):
         source = read_source(config_for(tmp_path / place))
-        assert list(source.rows()) == [("a", "positive"), ("b", "neutral"), ("c", None), ("d", None)]
+        assert list(source.rows()) == [
+            ("a", "positive"),
+            ("b", "neutral"),
+            ("c", None),
+            ("d", None),
+        ]
         assert source.class_names == tuple(ORDER)
 
 
-def test_parts_with_other_columns_or_class_names_are_refused_by_the_files_name(tmp_path: Path) -> None:
+def test_parts_with_other_columns_or_class_names_are_refused_by_the_files_name(
+    tmp_path: Path,
+) -> None:
     FRAME.to_parquet(tmp_path / "part-0.parquet")
     FRAME.rename(columns={"label": "intent"}).to_parquet(tmp_path / "part-1.parquet")
     with pytest.raises(DataError, match="different columns") as caught:
@@ -158,7 +188,9 @@ def test_parts_with_other_columns_or_class_names_are_refused_by_the_files_name(t
     assert "part-1.parquet" in str(caught.value.where)
     for i, names in enumerate((ORDER, ORDER[::-1])):
         features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
-        Dataset.from_dict({"text": ["a"], "label": [0]}, features=features).to_parquet(tmp_path / f"part-{i}.parquet")
+        Dataset.from_dict({"text": ["a"], "label": [0]}, features=features).to_parquet(
+            tmp_path / f"part-{i}.parquet"
+        )
     with pytest.raises(DataError, match="different class names"):
         rows_of(tmp_path / "part-*.parquet")
 
@@ -167,7 +199,9 @@ def folder_of(place: Path, *names: str) -> Path:
     """A folder of CSV files, each with one row whose text is the file's name."""
     for name in names:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text(f"text,label\n{name},a\n" if name.endswith("csv") else "something else")
+        (place / name).write_text(
+            f"text,label\n{name},a\n" if name.endswith("csv") else "something else"
+        )
     return place
 
 
@@ -177,8 +211,11 @@ def folder_of(place: Path, *names: str) -> Path:
         (("b.csv", "a.csv", "README.md"), "test", ["a.csv", "b.csv"]),
         (("train.csv", "test.csv", "dev.csv"), "test", ["test.csv"]),
         (("train.csv", "test.csv", "dev.csv"), "validation", ["dev.csv"]),
-        (("data/train-0.csv", "data/test-00000-of-00002.csv", "data/test-00001-of-00002.csv"), "test",
-         ["data/test-00000-of-00002.csv", "data/test-00001-of-00002.csv"]),
+        (
+            ("data/train-0.csv", "data/test-00000-of-00002.csv", "data/test-00001-of-00002.csv"),
+            "test",
+            ["data/test-00000-of-00002.csv", "data/test-00001-of-00002.csv"],
+        ),
         (("train/a.csv", "test/a.csv"), "train", ["train/a.csv"]),
         (("contest.csv", "latest.csv"), "test", ["contest.csv", "latest.csv"]),
     ],
@@ -191,7 +228,13 @@ def test_a_folder_gives_the_files_of_the_split(
 
 
 def test_what_describes_a_downloaded_data_set_is_not_read(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "in", "rows.csv", "dataset_infos.json", ".cache/huggingface/other.csv", "README.md")
+    folder = folder_of(
+        tmp_path / "in",
+        "rows.csv",
+        "dataset_infos.json",
+        ".cache/huggingface/other.csv",
+        "README.md",
+    )
     assert [text for text, _ in rows_of(folder)] == ["rows.csv"]
 
 
@@ -211,7 +254,9 @@ def test_a_folder_without_the_split_or_of_several_kinds_is_refused(tmp_path: Pat
 
 
 def test_a_saved_data_set_gives_its_split(tmp_path: Path) -> None:
-    splits = {name: Dataset.from_dict({"text": [name], "label": ["a"]}) for name in ("train", "test")}
+    splits = {
+        name: Dataset.from_dict({"text": [name], "label": ["a"]}) for name in ("train", "test")
+    }
     DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
     assert rows_of(tmp_path / "saved") == [("test", "a")]
     with pytest.raises(DataError, match="no split 'dev'; it has 'train', 'test'"):
@@ -231,9 +276,15 @@ def test_the_source_is_never_the_target(tmp_path: Path) -> None:
     os.symlink(file, tmp_path / "soft.csv")
     os.symlink(tmp_path / "in", tmp_path / "other_folder")
     pairs = [
-        (file, file), (tmp_path / "soft.csv", file), (file, tmp_path / "soft.csv"), (tmp_path / "hard.csv", file),
-        (tmp_path / "in" / "*.csv", file), (tmp_path / "in", file), (tmp_path / "in", tmp_path / "in" / "new.csv"),
-        (tmp_path / "in" / "*", tmp_path / "in" / "new.csv"), (tmp_path / "in", tmp_path / "other_folder" / "new.csv"),
+        (file, file),
+        (tmp_path / "soft.csv", file),
+        (file, tmp_path / "soft.csv"),
+        (tmp_path / "hard.csv", file),
+        (tmp_path / "in" / "*.csv", file),
+        (tmp_path / "in", file),
+        (tmp_path / "in", tmp_path / "in" / "new.csv"),
+        (tmp_path / "in" / "*", tmp_path / "in" / "new.csv"),
+        (tmp_path / "in", tmp_path / "other_folder" / "new.csv"),
     ]
     for source, target in pairs:
         with pytest.raises(DataError, match="overwrite or extend its own source"):

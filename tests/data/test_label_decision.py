@@ -88,13 +88,19 @@ def test_ids_from_one_are_refused_with_the_complete_setting(model: ModelLabels) 
     assert list(decide(["1.0", "2.0", "3.0"], model, label_map=setting).ids.values()) == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("labels", "size"), [(["-1", "0", "1"], 3), (["-1", "1"], 2), (["-1", "0"], 2)])
-def test_ids_from_minus_one_are_refused_with_the_complete_setting(labels: list[str], size: int) -> None:
+@pytest.mark.parametrize(
+    ("labels", "size"), [(["-1", "0", "1"], 3), (["-1", "1"], 2), (["-1", "0"], 2)]
+)
+def test_ids_from_minus_one_are_refused_with_the_complete_setting(
+    labels: list[str], size: int
+) -> None:
     with pytest.raises(DataError) as caught:
         decide(labels, unnamed(size))
     expected = {label: f"LABEL_{i}" for i, label in enumerate(labels)}
     assert setting_in(caught.value) == expected
-    assert list(decide(labels, unnamed(size), label_map=expected).ids.values()) == list(range(len(labels)))
+    assert list(decide(labels, unnamed(size), label_map=expected).ids.values()) == list(
+        range(len(labels))
+    )
 
 
 def test_minus_one_among_ids_is_no_label_and_counted() -> None:
@@ -104,7 +110,9 @@ def test_minus_one_among_ids_is_no_label_and_counted() -> None:
 
 
 @pytest.mark.parametrize("labels", [[], ["-1"], ["-1.0", "-1"]])
-@pytest.mark.parametrize(("model", "names"), [(NAMED, NAMES), (unnamed(12), NUMBERS), (unnamed(1), ("0",))])
+@pytest.mark.parametrize(
+    ("model", "names"), [(NAMED, NAMES), (unnamed(12), NUMBERS), (unnamed(1), ("0",))]
+)
 def test_a_data_set_without_labels_is_no_error(
     labels: list[str], model: ModelLabels, names: tuple[str, ...]
 ) -> None:
@@ -118,10 +126,14 @@ def test_a_data_set_without_labels_is_no_error(
 @pytest.mark.parametrize(
     "labels",
     [
-        ["POSITIVE", "NEUTRAL", "NEGATIVE"], ["Positive", "neutral", "negative "], ["pos_itive", "neu-tral", "neg ative"],
+        ["POSITIVE", "NEUTRAL", "NEGATIVE"],
+        ["Positive", "neutral", "negative "],
+        ["pos_itive", "neu-tral", "neg ative"],
     ],
 )
-def test_names_that_differ_in_spelling_are_refused_with_the_complete_setting(labels: list[str]) -> None:
+def test_names_that_differ_in_spelling_are_refused_with_the_complete_setting(
+    labels: list[str],
+) -> None:
     with pytest.raises(DataError, match="differ only in") as caught:
         decide(labels)
     decision = decide(labels, label_map=setting_in(caught.value))
@@ -134,7 +146,9 @@ def test_a_suggestion_keeps_what_label_map_has() -> None:
     assert setting_in(caught.value) == {"good": "positive", "NEUTRAL": "neutral"}
 
 
-@pytest.mark.parametrize("labels", [["positive", "films"], [*NAMES, "films"], ["0", "3"], ["films"], ["0.5", "1.5"]])
+@pytest.mark.parametrize(
+    "labels", [["positive", "films"], [*NAMES, "films"], ["0", "3"], ["films"], ["0.5", "1.5"]]
+)
 @pytest.mark.parametrize("model", [NAMED, unnamed(7)])
 def test_labels_that_do_not_fit_are_shown(labels: list[str], model: ModelLabels) -> None:
     if labels == ["0", "3"] and model.names is None:
@@ -186,7 +200,10 @@ def test_sorted_names_are_a_guess_that_shows_how_to_correct_it() -> None:
     assert decision.ids == {"a": 0, "b": 1, "c": 2}
     assert (decision.source, decision.confidence) == ("sorted", "guessed")
     [warning] = decision.warnings
-    assert "guess" in warning and label_map_flag({"a": "LABEL_0", "b": "LABEL_1", "c": "LABEL_2"}) in warning
+    assert (
+        "guess" in warning
+        and label_map_flag({"a": "LABEL_0", "b": "LABEL_1", "c": "LABEL_2"}) in warning
+    )
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c", "d"]])
@@ -213,7 +230,10 @@ def test_none_is_a_label_like_any_other() -> None:
     assert decide(["other", "None"], model).ids == {"other": 1, "None": 0}
     with pytest.raises(DataError, match="'zebra'"):
         decide(["zebra", "None"], model)
-    assert decide(["positive", "None"], label_map={"None": ""}).ids == {"positive": 0, "None": MISSING_ID}
+    assert decide(["positive", "None"], label_map={"None": ""}).ids == {
+        "positive": 0,
+        "None": MISSING_ID,
+    }
 
 
 def test_label_map_gives_ids_to_a_model_without_names() -> None:
@@ -234,7 +254,11 @@ def test_label_map_with_a_label_that_does_not_occur_is_warned_about() -> None:
     assert "'gone'" in decide(NAMES, label_map={"gone": "positive"}).warnings[0]
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=30), min_size=1, max_size=5))
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=30), min_size=1, max_size=5
+    )
+)
 def test_any_setting_that_is_shown_can_be_pasted(pairs: dict[str, str]) -> None:
     _, override = shlex.split(label_map_flag(pairs))
     assert load_config("configs/config.yaml", [override]).dataset.label_map == pairs

@@ -20,7 +20,12 @@ def test_the_mapping_survives_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", '{"id2label": {"1": "a"}}', '{"id2label": {"0": "a"}, "label2id": {"a": 1}, "num_labels": 1}'],
+    [
+        "{",
+        "[]",
+        '{"id2label": {"1": "a"}}',
+        '{"id2label": {"0": "a"}, "label2id": {"a": 1}, "num_labels": 1}',
+    ],
 )
 def test_a_damaged_mapping_names_the_file_and_step_01(tmp_path: Path, text: str) -> None:
     file = tmp_path / "label_mappings.json"

@@ -23,8 +23,13 @@ MODEL = ModelLabels(names=("b", "a"), num_labels=2, source="id2label")
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Of a CSV file whose data set step 01 has written."""
-    pd.DataFrame({"text": ["one", "two"], "label": ["a", "b"]}).to_csv(tmp_path / "in.csv", index=False)
-    settings = [f"dataset.hf_name={tmp_path / 'in.csv'}", f"dataset.local_path={tmp_path / 'data' / 'val_df.csv'}"]
+    pd.DataFrame({"text": ["one", "two"], "label": ["a", "b"]}).to_csv(
+        tmp_path / "in.csv", index=False
+    )
+    settings = [
+        f"dataset.hf_name={tmp_path / 'in.csv'}",
+        f"dataset.local_path={tmp_path / 'data' / 'val_df.csv'}",
+    ]
     made = load_config("configs/config.yaml", settings)
     write(made)
     return made
@@ -37,7 +42,9 @@ def write(config: Config, model: ModelLabels = MODEL) -> None:
 
 
 def record_of(config: Config) -> dict[str, object]:
-    content: dict[str, object] = json.loads((config.data_file.parent / "dataset_info.json").read_text())
+    content: dict[str, object] = json.loads(
+        (config.data_file.parent / "dataset_info.json").read_text()
+    )
     return content
 
 
@@ -45,7 +52,10 @@ def test_the_data_set_of_the_configuration_is_taken(config: Config) -> None:
     prepared = check_prepared_data(config, MODEL)
     assert prepared.mapping.names == ("b", "a")
     assert (prepared.info.name, prepared.info.num_rows) == (config.dataset.hf_name, 2)
-    assert (prepared.info.source_text_column, prepared.info.source_label_column) == ("text", "label")
+    assert (prepared.info.source_text_column, prepared.info.source_label_column) == (
+        "text",
+        "label",
+    )
     assert prepared.info.sha256 == sha256_file(config.data_file)
     assert prepared.info.label_mapping_confidence == "certain"
 
@@ -57,7 +67,13 @@ def test_the_same_file_by_another_name_is_the_same(config: Config, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "override", ["dataset.split=train", "dataset.revision=abc", "dataset.sample_sizes=[1]", "model.dtype=float16"]
+    "override",
+    [
+        "dataset.split=train",
+        "dataset.revision=abc",
+        "dataset.sample_sizes=[1]",
+        "model.dtype=float16",
+    ],
 )
 def test_settings_that_change_nothing_about_a_file_are_free(config: Config, override: str) -> None:
     check_prepared_data(changed(config, override), MODEL)
@@ -66,8 +82,12 @@ def test_settings_that_change_nothing_about_a_file_are_free(config: Config, over
 @pytest.mark.parametrize(
     "override",
     [
-        "dataset.hf_name=someone/some_data", "dataset.hf_name=embedded", "dataset.text_column=words",
-        "dataset.label_column=null", "dataset.label_map={a: b}", "evaluation.unknown_labels=skip",
+        "dataset.hf_name=someone/some_data",
+        "dataset.hf_name=embedded",
+        "dataset.text_column=words",
+        "dataset.label_column=null",
+        "dataset.label_map={a: b}",
+        "evaluation.unknown_labels=skip",
     ],
 )
 def test_a_setting_that_differs_is_named_with_both_values(config: Config, override: str) -> None:
@@ -100,8 +120,17 @@ def test_revision_split_and_configuration_of_the_hub_count(tmp_path: Path) -> No
     source = Source(rows=lambda: iter([("one", "a")]), revision="c0ffee")
     writer.write_dataset(hub, writer.prepare(hub, source, MODEL))
     info = check_prepared_data(hub, MODEL).info
-    assert (info.revision, info.split, info.settings["dataset.revision"]) == ("c0ffee", "test", None)
-    for override in ("dataset.split=train", "dataset.revision=abc", "dataset.config=other", "dataset.hf_name=someone/else"):
+    assert (info.revision, info.split, info.settings["dataset.revision"]) == (
+        "c0ffee",
+        "test",
+        None,
+    )
+    for override in (
+        "dataset.split=train",
+        "dataset.revision=abc",
+        "dataset.config=other",
+        "dataset.hf_name=someone/else",
+    ):
         with pytest.raises(DataError, match=override.partition("=")[0]):
             check_prepared_data(changed(hub, override), MODEL)
 
@@ -119,8 +148,12 @@ def test_label_mappings_that_were_changed_are_refused(config: Config) -> None:
         check_prepared_data(config, MODEL)
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"name": "x", "sha256": "0"}', '{"record_version": 1}'])
-def test_a_record_that_is_missing_or_of_another_form_is_refused(config: Config, content: str | None) -> None:
+@pytest.mark.parametrize(
+    "content", [None, "{", '{"name": "x", "sha256": "0"}', '{"record_version": 1}']
+)
+def test_a_record_that_is_missing_or_of_another_form_is_refused(
+    config: Config, content: str | None
+) -> None:
     file = config.data_file.parent / "dataset_info.json"
     file.unlink()
     if content is not None:
@@ -136,7 +169,9 @@ def test_a_data_set_that_is_missing_names_step_01(config: Config) -> None:
         check_prepared_data(config, MODEL)
 
 
-def test_several_data_sets_may_lie_in_one_folder_but_only_the_last_is_described(config: Config) -> None:
+def test_several_data_sets_may_lie_in_one_folder_but_only_the_last_is_described(
+    config: Config,
+) -> None:
     other = changed(config, f"dataset.local_path={config.data_file.with_name('other.parquet')}")
     write(other)
     check_prepared_data(other, MODEL)
@@ -167,7 +202,12 @@ def test_files_that_the_user_brought_are_kept(tmp_path: Path, config: Config, na
 
 
 def test_a_data_set_of_an_earlier_version_may_be_replaced(config: Config) -> None:
-    record = {"name": "x", "label_mapping_source": "model", "sha256": sha256_file(config.data_file), "warnings": []}
+    record = {
+        "name": "x",
+        "label_mapping_source": "model",
+        "sha256": sha256_file(config.data_file),
+        "warnings": [],
+    }
     (config.data_file.parent / "dataset_info.json").write_text(json.dumps(record))
     write(config)
     check_prepared_data(config, MODEL)

@@ -41,8 +41,18 @@ def read_from_hub(served: Path, cache: Path, *settings: str) -> dict[str, object
     with HubServer() as hub:
         repo = hub.add_dataset(DATA_ID, served)
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, f"dataset.hf_name={DATA_ID}", "dataset.local_path=/nowhere/val_df.csv", *settings],
-            capture_output=True, text=True, cwd=PROJECT_ROOT, timeout=300,
+            [
+                sys.executable,
+                "-c",
+                PROGRAM,
+                f"dataset.hf_name={DATA_ID}",
+                "dataset.local_path=/nowhere/val_df.csv",
+                *settings,
+            ],
+            capture_output=True,
+            text=True,
+            cwd=PROJECT_ROOT,
+            timeout=300,
             env={"PATH": "/usr/bin:/bin", "HOME": str(cache), **hub.env(cache)},
         )
     assert done.returncode == 0, done.stderr
@@ -63,7 +73,9 @@ def served(tmp_path: Path) -> Path:
     return tmp_path / "served"
 
 
-def test_a_configuration_is_passed_on_and_asked_for_where_there_are_several(served: Path, tmp_path: Path) -> None:
+def test_a_configuration_is_passed_on_and_asked_for_where_there_are_several(
+    served: Path, tmp_path: Path
+) -> None:
     (served / "README.md").write_text(CONFIGS)
     for name in ("plain", "other"):
         write_csv(served / f"{name}_rows.csv", text=[f"of {name}"], label=["a"])
@@ -78,7 +90,9 @@ def test_a_configuration_is_passed_on_and_asked_for_where_there_are_several(serv
 
 def test_class_names_of_the_hub_are_the_labels(served: Path, tmp_path: Path) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["z", "a"])})
-    table = Dataset.from_dict({"text": ["one", "two", "three"], "label": [1, 0, -1]}, features=features)
+    table = Dataset.from_dict(
+        {"text": ["one", "two", "three"], "label": [1, 0, -1]}, features=features
+    )
     table.to_parquet(served / "test-00000-of-00001.parquet")
     result = read_from_hub(served, tmp_path / "cache")
     assert result["rows"] == [["one", "a"], ["two", "z"], ["three", None]]
@@ -99,12 +113,16 @@ def test_a_repository_without_data_files_is_named(served: Path, tmp_path: Path) 
     assert message["fix"]
 
 
-def test_files_of_different_columns_are_named_with_the_whole_reason(served: Path, tmp_path: Path) -> None:
+def test_files_of_different_columns_are_named_with_the_whole_reason(
+    served: Path, tmp_path: Path
+) -> None:
     write_csv(served / "test-0.csv", text=["a"], label=["x"])
     write_csv(served / "test-1.csv", words=["a"], intent=["x"])
     message = read_from_hub(served, tmp_path / "cache")
     assert "different columns" in str(message["what"])
-    assert "words" in str(message["what"]) and "intent" in str(message["what"]), "the reason is below its first line"
+    assert "words" in str(message["what"]) and "intent" in str(message["what"]), (
+        "the reason is below its first line"
+    )
 
 
 def test_a_split_that_is_not_there_lists_those_that_are(served: Path, tmp_path: Path) -> None:

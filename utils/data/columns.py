@@ -11,13 +11,55 @@ from utils.data.hints import setting_flag
 
 SYNONYMS = {"text": "query", "query": "text", "labels": "label", "label": "labels"}
 USUAL_LABEL_NAMES = {
-    "intent", "intents", "category", "categories", "class", "classes", "target", "targets", "sentiment", "emotion", "emotions",
-    "topic", "tag", "y", "gold", "answer", "stars", "star_rating", "rating", "score", "polarity", "stance", "genre", "type",
-    "is_duplicate", "toxic", "spam",
+    "intent",
+    "intents",
+    "category",
+    "categories",
+    "class",
+    "classes",
+    "target",
+    "targets",
+    "sentiment",
+    "emotion",
+    "emotions",
+    "topic",
+    "tag",
+    "y",
+    "gold",
+    "answer",
+    "stars",
+    "star_rating",
+    "rating",
+    "score",
+    "polarity",
+    "stance",
+    "genre",
+    "type",
+    "is_duplicate",
+    "toxic",
+    "spam",
 }
 USUAL_TEXT_NAMES = {
-    "sentence", "sentences", "content", "utterance", "review", "review_text", "review_body", "message", "tweet", "question",
-    "title", "body", "input", "inputs", "comment", "comment_text", "document", "headline", "description", "prompt",
+    "sentence",
+    "sentences",
+    "content",
+    "utterance",
+    "review",
+    "review_text",
+    "review_body",
+    "message",
+    "tweet",
+    "question",
+    "title",
+    "body",
+    "input",
+    "inputs",
+    "comment",
+    "comment_text",
+    "document",
+    "headline",
+    "description",
+    "prompt",
 }
 MAX_SHOWN = 20
 MAX_NAME = 60
@@ -50,11 +92,17 @@ def choose_columns(names: Sequence[str], settings: DatasetConfig, where: object)
         )
     for name in (text, label):
         if name is not None and list(names).count(name) > 1:
-            raise DataError(f"The data set has several columns {name!r}.", where=where, fix="rename or remove one of them")
+            raise DataError(
+                f"The data set has several columns {name!r}.",
+                where=where,
+                fix="rename or remove one of them",
+            )
     return Columns(text=text, label=label)
 
 
-def _choose_label_column(names: Sequence[str], settings: DatasetConfig, where: object) -> str | None:
+def _choose_label_column(
+    names: Sequence[str], settings: DatasetConfig, where: object
+) -> str | None:
     configured = settings.label_column
     if configured is None:
         return None
@@ -86,7 +134,9 @@ def _present(names: Sequence[str], configured: str) -> str | None:
 
 def _no_text_column(names: Sequence[str], configured: str, where: object) -> DataError:
     what = f"The data set has no column {configured!r}; it has {_list(names)}."
-    likely = [name for name in names if name.strip().lower() in USUAL_TEXT_NAMES | {"text", "query"}]
+    likely = [
+        name for name in names if name.strip().lower() in USUAL_TEXT_NAMES | {"text", "query"}
+    ]
     if likely:
         fix = f"{setting_flag('dataset.text_column', likely[0])}, or another one of those"
     else:
@@ -100,6 +150,8 @@ def _looks_like_labels(name: str) -> bool:
 
 
 def _list(names: Sequence[str]) -> str:
-    shown = [repr(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…") for name in names[:MAX_SHOWN]]
+    shown = [
+        repr(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…") for name in names[:MAX_SHOWN]
+    ]
     more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
     return (", ".join(shown) or "none") + more

@@ -44,7 +44,9 @@ class Suspicion:
     num_lines: int
 
 
-def check_csv(lines: Iterable[str], delimiter: str, label_column: str | None, where: object) -> tuple[str, ...]:
+def check_csv(
+    lines: Iterable[str], delimiter: str, label_column: str | None, where: object
+) -> tuple[str, ...]:
     """Read a whole file and return warnings about its quotation marks.
 
     Args:
@@ -67,7 +69,9 @@ def check_csv(lines: Iterable[str], delimiter: str, label_column: str | None, wh
         ) from error
     except csv.Error as error:
         raise DataError(
-            f"The data set is damaged at line {feed.count}: {error}.", where=where, fix="correct that line"
+            f"The data set is damaged at line {feed.count}: {error}.",
+            where=where,
+            fix="correct that line",
         ) from error
 
 
@@ -75,7 +79,9 @@ def looks_like_other_delimiter(header: Sequence[str], delimiter: str) -> str | N
     """The character that seems to separate the columns of a header which has only one, or None."""
     if len(header) != 1:
         return None
-    counts = {other: header[0].count(other) for other in (";", "\t", ",", "|") if other != delimiter}
+    counts = {
+        other: header[0].count(other) for other in (";", "\t", ",", "|") if other != delimiter
+    }
     best = max(counts, key=counts.__getitem__)
     return best if counts[best] else None
 
@@ -111,7 +117,11 @@ class _Feed:
 
 
 def _check(
-    feed: _Feed, reader: Iterator[list[str]], delimiter: str, label_column: str | None, where: object
+    feed: _Feed,
+    reader: Iterator[list[str]],
+    delimiter: str,
+    label_column: str | None,
+    where: object,
 ) -> tuple[str, ...]:
     header = next(reader, [])
     if feed.is_at_end():
@@ -134,7 +144,9 @@ def _check(
                 labels[fields[label_index]] += 1
             if len(feed.row_lines) > 1:
                 multi_line_rows += 1
-                suspicion = _suspicion(feed.row_lines, first_line, len(header), label_index, delimiter)
+                suspicion = _suspicion(
+                    feed.row_lines, first_line, len(header), label_index, delimiter
+                )
                 suspicions += [suspicion] if suspicion else []
         elif any(cell.strip() for cell in fields):
             raise _wrong_width(fields, header, first_line, where)
@@ -158,7 +170,9 @@ def _suspicion(
             labels.append(fields[label_index].strip().strip('"'))
     if len(labels) < 2:
         return None
-    return Suspicion(line=first_line, labels=tuple(labels), num_lines=sum(bool(line.strip()) for line in lines))
+    return Suspicion(
+        line=first_line, labels=tuple(labels), num_lines=sum(bool(line.strip()) for line in lines)
+    )
 
 
 def _judge(
@@ -203,11 +217,15 @@ def _unclosed(fields: Sequence[str], feed: _Feed, where: object) -> DataError:
     if feed.last_line.endswith(("\r", "\n")):
         line += 1
     return DataError(
-        f"A quoted field begins at line {line} and never ends: the file ends inside it.", where=where, fix=FIX_QUOTES
+        f"A quoted field begins at line {line} and never ends: the file ends inside it.",
+        where=where,
+        fix=FIX_QUOTES,
     )
 
 
-def _wrong_width(fields: Sequence[str], header: Sequence[str], line: int, where: object) -> DataError:
+def _wrong_width(
+    fields: Sequence[str], header: Sequence[str], line: int, where: object
+) -> DataError:
     return DataError(
         f"The row at line {line} has {len(fields)} fields, the header {len(header)}.",
         where=where,

@@ -15,14 +15,26 @@ from utils.data.hints import setting_flag
 
 Origin = Literal["embedded", "files", "folder", "saved", "hub"]
 SPLIT_WORDS = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
 }
 SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files that ``save_to_disk`` of the datasets library leaves in a folder."""
 METADATA_NAMES = {
-    "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "label_mappings.json", "package.json",
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+    "label_mappings.json",
+    "package.json",
 }
 FIX_TARGET = "write the data set to a place of its own: --set dataset.local_path=PATH"
 
@@ -54,13 +66,25 @@ def find_files(config: Config) -> list[Path]:
         return [config.path("embedded.dir") / "corpus_eval.parquet"]
     files = source_files(name)
     if not files:
-        what = "There are no data files in this folder." if origin == "folder" else "There is no such data file."
+        what = (
+            "There are no data files in this folder."
+            if origin == "folder"
+            else "There is no such data file."
+        )
         raise DataError(what, where=project_path(name), fix=FIX_KIND)
     if len(files) == 1 and origin == "files":
         return files
-    known = [file for file in files if file_kind(file) is not None and not _is_metadata(file, project_path(name))]
+    known = [
+        file
+        for file in files
+        if file_kind(file) is not None and not _is_metadata(file, project_path(name))
+    ]
     if not known:
-        raise DataError(f"None of these files can be read: {_names(files)}.", where=project_path(name), fix=FIX_KIND)
+        raise DataError(
+            f"None of these files can be read: {_names(files)}.",
+            where=project_path(name),
+            fix=FIX_KIND,
+        )
     if origin == "folder":
         known = _files_of_split(known, project_path(name), config.dataset.split)
     kinds = sorted({str(file_kind(file)) for file in known})
@@ -109,17 +133,17 @@ def _is_metadata(file: Path, folder: Path) -> bool:
 
 def _files_of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
     """The files whose names or folders name the split; all files where no name names any."""
-    wanted = SPLIT_WORDS.get(split.lower(), split.lower())
+    canonical = SPLIT_WORDS.get(split.lower(), split.lower())
     splits = {file: _split_of(file.relative_to(folder), split) for file in files}
-    found = sorted({name for name in splits.values() if name is not None})
-    if not found:
+    named = sorted({name for name in splits.values() if name is not None})
+    if not named:
         return files
-    chosen = [file for file in files if splits[file] == wanted]
+    chosen = [file for file in files if splits[file] == canonical]
     if not chosen:
         raise DataError(
-            f"The folder has no files of the split {split!r}; their names name {', '.join(map(repr, found))}.",
+            f"The folder has no files of the split {split!r}; their names name {', '.join(map(repr, named))}.",
             where=folder,
-            fix=f"{setting_flag('dataset.split', found[0])}, or name a file: --set dataset.hf_name=PATH",
+            fix=f"{setting_flag('dataset.split', named[0])}, or name a file: --set dataset.hf_name=PATH",
         )
     return chosen
 

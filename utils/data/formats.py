@@ -23,7 +23,12 @@ from utils.data.csv_check import check_csv, looks_like_other_delimiter
 
 Kind = Literal["csv", "tsv", "parquet", "json", "jsonl"]
 ENDINGS: dict[str, Kind] = {
-    ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
 }
 KINDS_READ = ".csv, .tsv, .json and .jsonl files (also .gz), .parquet files, a folder or pattern of them, a save_to_disk folder"
 FIX_KIND = f"these are read: {KINDS_READ}, all texts in UTF-8"
@@ -123,9 +128,13 @@ def _reading(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError("There is no such data file.", where=path, fix=FIX_KIND) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"The data file is not UTF-8: {error.reason}.", where=path, fix="save it as UTF-8") from error
+        raise DataError(
+            f"The data file is not UTF-8: {error.reason}.", where=path, fix="save it as UTF-8"
+        ) from error
     except (ValueError, OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
-        raise DataError(f"The data file cannot be read: {error}.", where=path, fix=FIX_KIND) from error
+        raise DataError(
+            f"The data file cannot be read: {error}.", where=path, fix=FIX_KIND
+        ) from error
 
 
 @contextmanager
@@ -136,7 +145,9 @@ def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
         content: Any = gzip.GzipFile(fileobj=file) if packed else file
         begin = content.read(2)
         if begin in UTF_16_MARKS:
-            raise DataError("The data file is UTF-16, not UTF-8.", where=path, fix="save it as UTF-8")
+            raise DataError(
+                "The data file is UTF-16, not UTF-8.", where=path, fix="save it as UTF-8"
+            )
         content.seek(0)
         with io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as text:
             yield text
@@ -234,7 +245,11 @@ def _class_names_of_schema(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
         return {}
     try:
         features = json.loads(stored)["info"]["features"]
-        labels = {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+        labels = {
+            name: kind["names"]
+            for name, kind in features.items()
+            if kind.get("_type") == "ClassLabel"
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}  # written by somebody else; the column then holds what it shows
     integers = {field.name for field in schema if pa.types.is_integer(field.type)}

@@ -99,7 +99,9 @@ def _apply_label_map(
 ) -> tuple[OpenLabels, tuple[str, ...]]:
     """Split the labels into those that ``dataset.label_map`` names and the rest."""
     targets = label_targets(model)
-    wrong = [target for target in label_map.values() if target != NO_LABEL and target not in targets]
+    wrong = [
+        target for target in label_map.values() if target != NO_LABEL and target not in targets
+    ]
     if wrong:
         raise DataError(
             f"dataset.label_map names labels that the model does not have: {list_labels(wrong)}.",
@@ -118,20 +120,24 @@ def _apply_label_map(
     unused = [key for key in label_map if key not in used]
     warnings: tuple[str, ...] = ()
     if unused:
-        warnings = (f"dataset.label_map names labels that do not occur in the data set: {list_labels(unused)}",)
+        warnings = (
+            f"dataset.label_map names labels that do not occur in the data set: {list_labels(unused)}",
+        )
     return OpenLabels(rows=rest, renamed=renamed, label_map=label_map), warnings
 
 
-def _take_minus_one_as_missing(labels: OpenLabels, model: ModelLabels) -> tuple[OpenLabels, tuple[str, ...]]:
+def _take_minus_one_as_missing(
+    labels: OpenLabels, model: ModelLabels
+) -> tuple[OpenLabels, tuple[str, ...]]:
     """Among ids, -1 means "no label", as in GLUE's test splits; but not where the ids evidently begin at -1."""
     minus_one = [label for label in labels.rows if whole_number(label) == -1]
     numbers = {whole_number(label) for label in labels.rows}
     if not minus_one or None in numbers or "-1" in (model.names or ()):
         return labels, ()
-    found = {number for number in numbers if number is not None}
+    ids = {number for number in numbers if number is not None}
     size = model.num_labels
-    if size > 1 and (found == set(range(-1, size - 1)) or (size == 2 and found == {-1, 1})):
-        raise ids_out_of_range(labels, model, sorted(found))
+    if size > 1 and (ids == set(range(-1, size - 1)) or (size == 2 and ids == {-1, 1})):
+        raise ids_out_of_range(labels, model, sorted(ids))
     count = sum(labels.rows[label] for label in minus_one)
     rest = Counter({label: rows for label, rows in labels.rows.items() if label not in minus_one})
     renamed = {**labels.renamed, **dict.fromkeys(minus_one, MISSING_ID)}
@@ -152,7 +158,9 @@ def _without_labels(model: ModelLabels) -> LabelDecision:
     )
 
 
-def _with_model_names(labels: OpenLabels, names: tuple[str, ...], skip_unknown: bool) -> LabelDecision:
+def _with_model_names(
+    labels: OpenLabels, names: tuple[str, ...], skip_unknown: bool
+) -> LabelDecision:
     mapping = LabelMapping(names=names)
     ids: dict[str, int] = {}
     for label in labels.rows:
@@ -168,22 +176,27 @@ def _with_model_names(labels: OpenLabels, names: tuple[str, ...], skip_unknown: 
             return _numbers_are_ids(mapping, numbers)
     if skip_unknown and (ids or labels.are_scored):
         total = sum(unknown.values())
-        warning = (
-            f"{total:,} rows have a label that the model does not know, and are skipped: {list_with_rows(unknown)}"
-        )
+        warning = f"{total:,} rows have a label that the model does not know, and are skipped: {list_with_rows(unknown)}"
         skipped = {**ids, **dict.fromkeys(unknown, UNKNOWN_ID)}
         return replace(_names_agree(labels, mapping, skipped), warnings=(warning,))
     raise unknown_labels(labels, unknown, mapping)
 
 
 def _names_agree(labels: OpenLabels, mapping: LabelMapping, ids: dict[str, int]) -> LabelDecision:
-    unused = len(mapping.names) - len({*ids.values(), *labels.renamed.values()} - {MISSING_ID, UNKNOWN_ID})
+    unused = len(mapping.names) - len(
+        {*ids.values(), *labels.renamed.values()} - {MISSING_ID, UNKNOWN_ID}
+    )
     warnings: tuple[str, ...] = ()
     if unused:
-        warnings = (f"{unused} of the model's {len(mapping.names)} labels do not occur in the data set",)
+        warnings = (
+            f"{unused} of the model's {len(mapping.names)} labels do not occur in the data set",
+        )
     source, note = "model", "The data set's labels are the model's own label names."
     if labels.are_scored:
-        source, note = "label_map", "dataset.label_map gives the data set's labels the model's names."
+        source, note = (
+            "label_map",
+            "dataset.label_map gives the data set's labels the model's names.",
+        )
     return LabelDecision(
         mapping=mapping, ids=ids, source=source, confidence="certain", note=note, warnings=warnings
     )
@@ -219,13 +232,17 @@ def _without_model_names(
         return _numbers_are_ids(LabelMapping(names=tuple(map(str, range(num_labels)))), numbers)
     if labels.are_scored and skip_unknown:
         total = sum(labels.rows.values())
-        warning = f"{total:,} rows have a label that dataset.label_map does not name, and are skipped"
+        warning = (
+            f"{total:,} rows have a label that dataset.label_map does not name, and are skipped"
+        )
         skipped = dict.fromkeys(labels.rows, UNKNOWN_ID)
         return replace(_names_agree(labels, names, skipped), warnings=(warning,))
     return _alphabetical_order(labels, ModelLabels(names=None, num_labels=num_labels))
 
 
-def _order_of_class_names(labels: OpenLabels, class_names: tuple[str, ...], num_labels: int) -> LabelDecision:
+def _order_of_class_names(
+    labels: OpenLabels, class_names: tuple[str, ...], num_labels: int
+) -> LabelDecision:
     if labels.renamed:
         raise incomplete_label_map(labels)
     if len(class_names) != num_labels:
@@ -236,9 +253,7 @@ def _order_of_class_names(labels: OpenLabels, class_names: tuple[str, ...], num_
             fix=fix_for_other_count(labels),
         )
     positions = {name: number for number, name in enumerate(class_names)}
-    warning = (
-        "the model has no label names (LABEL_0, …): the order of the data set's class names is taken as the order of its ids"
-    )
+    warning = "the model has no label names (LABEL_0, …): the order of the data set's class names is taken as the order of its ids"
     return LabelDecision(
         mapping=LabelMapping(names=class_names),
         ids={label: positions[label] for label in labels.rows},
@@ -254,9 +269,9 @@ def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision
     if labels.are_scored:
         raise incomplete_label_map(labels)
     numbers = {whole_number(label) for label in labels.rows}
-    found = sorted(number for number in numbers if number is not None)
+    ids = sorted(number for number in numbers if number is not None)
     if None not in numbers:
-        raise ids_out_of_range(labels, model, found)
+        raise ids_out_of_range(labels, model, ids)
     if all(is_decimal(label) for label in labels.rows):
         raise scores(labels)
     if len(labels.rows) != model.num_labels:

@@ -60,8 +60,8 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
     numbers = {whole_number(label) for label in unknown}
     nothing_agrees = len(unknown) == len(labels.rows) and not labels.are_scored
     if nothing_agrees and None not in numbers:
-        found = sorted(number for number in numbers if number is not None)
-        return ids_out_of_range(labels, ModelLabels(names=names, num_labels=len(names)), found)
+        ids = sorted(number for number in numbers if number is not None)
+        return ids_out_of_range(labels, ModelLabels(names=names, num_labels=len(names)), ids)
     if nothing_agrees and all(is_decimal(label) for label in unknown):
         return scores(labels)
     spelled = _same_but_for_spelling(unknown, names)

@@ -39,7 +39,9 @@ class LabelMapping:
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
-            raise DataError("Two labels have the same name.", fix="give each label id a name of its own")
+            raise DataError(
+                "Two labels have the same name.", fix="give each label id a name of its own"
+            )
 
     @property
     def label2id(self) -> dict[str, int]:

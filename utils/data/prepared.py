@@ -80,7 +80,9 @@ def decisive_settings(config: Config) -> dict[str, Any]:
     dataset = config.dataset
     origin = origin_of(config)
     local = origin in ("files", "folder", "saved")
-    settings: dict[str, Any] = {"dataset.hf_name": _portable_path(dataset.hf_name) if local else dataset.hf_name}
+    settings: dict[str, Any] = {
+        "dataset.hf_name": _portable_path(dataset.hf_name) if local else dataset.hf_name
+    }
     if origin == "hub":
         settings["dataset.revision"] = dataset.revision
         settings["dataset.config"] = dataset.config
@@ -138,8 +140,14 @@ def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedDa
             fix=f"make it again: {STEP_01}",
         )
     if hash_data(file) != info.sha256:
-        raise DataError("The data set was changed after step 01 wrote it.", where=file, fix=f"make it again: {STEP_01}")
-    if sha256_file(config.label_mappings_file) not in info.written_files.get(config.label_mappings_file.name, ()):
+        raise DataError(
+            "The data set was changed after step 01 wrote it.",
+            where=file,
+            fix=f"make it again: {STEP_01}",
+        )
+    if sha256_file(config.label_mappings_file) not in info.written_files.get(
+        config.label_mappings_file.name, ()
+    ):
         raise DataError(
             "The label mappings were changed after step 01 wrote them.",
             where=config.label_mappings_file,
@@ -215,9 +223,13 @@ def _differences(info: DatasetInfo, config: Config, model_labels: ModelLabels) -
     """A line for each setting that was another one: the setting, then, now."""
     lines = _differing_settings(info.settings, decisive_settings(config))
     if info.model_label_names != model_labels.names:
-        lines.append(f"the model's labels: then {_names(info.model_label_names)}, now {_names(model_labels.names)}")
+        lines.append(
+            f"the model's labels: then {_names(info.model_label_names)}, now {_names(model_labels.names)}"
+        )
     if info.model_num_labels != model_labels.num_labels:
-        lines.append(f"the model's number of labels: then {info.model_num_labels}, now {model_labels.num_labels}")
+        lines.append(
+            f"the model's number of labels: then {info.model_num_labels}, now {model_labels.num_labels}"
+        )
     return lines
 
 
@@ -228,7 +240,9 @@ def _differing_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list
         if key in then and key in now and then[key] != now[key]:
             lines.append(f"{key}: then {then[key]!r}, now {now[key]!r}")
     if not lines and set(then) != set(now):
-        lines.append(f"the kind of dataset.hf_name: then with {_names(sorted(then))}, now with {_names(sorted(now))}")
+        lines.append(
+            f"the kind of dataset.hf_name: then with {_names(sorted(then))}, now with {_names(sorted(now))}"
+        )
     return lines
 
 

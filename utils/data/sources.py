@@ -87,9 +87,15 @@ def scan(source: Source, where: str) -> DatasetStats:
         raise DataError("The data set has no rows.", where=where, fix="name another file or split")
     warnings = list(source.warnings)
     if replaced:
-        warnings.append(f"{replaced} texts held lone surrogates, which UTF-8 cannot hold; each became '?'")
+        warnings.append(
+            f"{replaced} texts held lone surrogates, which UTF-8 cannot hold; each became '?'"
+        )
     return DatasetStats(
-        num_rows=rows, text_bytes=text_bytes, nul_texts=nul_texts, label_rows=labels, warnings=tuple(warnings)
+        num_rows=rows,
+        text_bytes=text_bytes,
+        nul_texts=nul_texts,
+        label_rows=labels,
+        warnings=tuple(warnings),
     )
 
 
@@ -147,7 +153,9 @@ def _refuse_different_columns(files: list[SourceFile]) -> None:
             )
 
 
-def _common_class_names(files: list[SourceFile], label_column: str | None) -> tuple[str, ...] | None:
+def _common_class_names(
+    files: list[SourceFile], label_column: str | None
+) -> tuple[str, ...] | None:
     if label_column is None:
         return None
     first = files[0].class_names.get(label_column)

@@ -73,7 +73,9 @@ def open_saved_table(config: Config) -> Table:
         data: Any = load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, DatasetsError) as error:
         raise DataError(
-            f"The folder cannot be read as a saved data set: {error}", where=folder, fix="save it again with save_to_disk"
+            f"The folder cannot be read as a saved data set: {error}",
+            where=folder,
+            fix="save it again with save_to_disk",
         ) from error
     if isinstance(data, DatasetDict):
         split = config.dataset.split
@@ -111,7 +113,10 @@ def rows_of_table(table: Table, columns: Columns) -> Callable[[], Iterator[tuple
             for text, label in zip(texts, labels, strict=True):
                 if class_names is not None:
                     label = class_name(label, class_names, table.where)
-                yield text_of(text, table.where, columns.text), label_of(label, table.where, columns.label or "")
+                yield (
+                    text_of(text, table.where, columns.text),
+                    label_of(label, table.where, columns.label or ""),
+                )
 
     return rows
 
@@ -126,7 +131,7 @@ def _library_errors(name: str) -> Iterator[None]:
         if message is not None:
             raise DataError(message[0], where=name, fix=message[1]) from error
         what, fix = _what_and_fix(error)
-        raise DataError(f"{what}\n  reason: {_whole_reason(error)}", where=name, fix=fix) from error
+        raise DataError(f"{what}\n  reason: {_full_reason(error)}", where=name, fix=fix) from error
 
 
 def _what_and_fix(error: Exception) -> tuple[str, str]:
@@ -134,11 +139,19 @@ def _what_and_fix(error: Exception) -> tuple[str, str]:
     text = str(error)
     if "Config name is missing" in text:
         names = _names_in(text)
-        fix = f"{setting_flag('dataset.config', names[0])}, or another one of these" if names else "--set dataset.config=NAME"
+        fix = (
+            f"{setting_flag('dataset.config', names[0])}, or another one of these"
+            if names
+            else "--set dataset.config=NAME"
+        )
         return f"The data set has several configurations: {', '.join(names)}.", fix
     if re.search(r"BuilderConfig .* not found", text):
         names = _names_in(text)
-        fix = f"{setting_flag('dataset.config', names[0])}, or another one of these" if names else "--set dataset.config=null"
+        fix = (
+            f"{setting_flag('dataset.config', names[0])}, or another one of these"
+            if names
+            else "--set dataset.config=null"
+        )
         return f"The data set has no such configuration; it has {', '.join(names)}.", fix
     if "scripts are no longer supported" in text:
         return (
@@ -147,19 +160,31 @@ def _what_and_fix(error: Exception) -> tuple[str, str]:
             "--set dataset.hf_name=PATH",
         )
     if re.search(r"(unknown|bad) split", text, re.IGNORECASE):
-        return "The data set has no such split.", "--set dataset.split=NAME, with one of the names below"
-    if isinstance(error, DataFilesNotFoundError) or "any data files" in text or "any (supported) data files" in text:
+        return (
+            "The data set has no such split.",
+            "--set dataset.split=NAME, with one of the names below",
+        )
+    if (
+        isinstance(error, DataFilesNotFoundError)
+        or "any data files" in text
+        or "any (supported) data files" in text
+    ):
         return (
             "The data set's repository has no data files that can be read.",
             "check the name on the hub, or download its files, convert them and name them: --set dataset.hf_name=PATH",
         )
-    if isinstance(error, DatasetGenerationCastError) or re.search(r"schema .*was different", _whole_reason(error), re.IGNORECASE):
+    if isinstance(error, DatasetGenerationCastError) or re.search(
+        r"schema .*was different", _full_reason(error), re.IGNORECASE
+    ):
         return (
             "The data set's files have different columns.",
             "download the files that belong together and name them: --set dataset.hf_name='FOLDER/*.parquet'; or, where it has "
             "several configurations, --set dataset.config=NAME",
         )
-    return "The data set cannot be read.", "check the data set on the hub, or download its files: --set dataset.hf_name=PATH"
+    return (
+        "The data set cannot be read.",
+        "check the data set on the hub, or download its files: --set dataset.hf_name=PATH",
+    )
 
 
 def _names_in(text: str) -> list[str]:
@@ -168,7 +193,7 @@ def _names_in(text: str) -> list[str]:
     return re.findall(r"'([^']*)'", match[1]) if match else []
 
 
-def _whole_reason(error: BaseException) -> str:
+def _full_reason(error: BaseException) -> str:
     """The messages of an error and of its causes, all their lines."""
     reasons: list[str] = []
     step: BaseException | None = error

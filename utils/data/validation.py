@@ -52,7 +52,9 @@ def count_tokens(tokenizer: Any, texts: Sequence[str]) -> TokenCounts:
     special_ids = set(tokenizer.all_special_ids)
     lengths: list[int] = []
     num_ordinary = num_unknown = num_lost_texts = 0
-    for text, ids, mask in zip(texts, encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
+    for text, ids, mask in zip(
+        texts, encoded["input_ids"], encoded["special_tokens_mask"], strict=True
+    ):
         of_text = [token for token, is_special in zip(ids, mask, strict=True) if not is_special]
         ordinary = [token for token in of_text if token == unknown_id or token not in special_ids]
         unknown = ordinary.count(unknown_id)
@@ -61,7 +63,10 @@ def count_tokens(tokenizer: Any, texts: Sequence[str]) -> TokenCounts:
         num_unknown += unknown
         num_lost_texts += bool(text.strip()) and unknown == len(ordinary)
     return TokenCounts(
-        lengths=tuple(lengths), num_ordinary=num_ordinary, num_unknown=num_unknown, num_lost_texts=num_lost_texts
+        lengths=tuple(lengths),
+        num_ordinary=num_ordinary,
+        num_unknown=num_unknown,
+        num_lost_texts=num_lost_texts,
     )
 
 
@@ -130,7 +135,11 @@ def validate_dataset(
         _refuse_ids_without_label(rows, mapping, path)
         totals.add(rows, count(rows.texts))
     if totals.empty == len(totals.lengths):
-        what = "Every text of the data set is empty." if totals.lengths else "The data set has no rows."
+        what = (
+            "Every text of the data set is empty."
+            if totals.lengths
+            else "The data set has no rows."
+        )
         raise DataError(what, where=path, fix=FIX)
     return _findings(totals, mapping, max_length), _warnings(totals, mapping, max_length)
 
@@ -148,7 +157,9 @@ def _findings(totals: _Totals, mapping: LabelMapping, max_length: int) -> dict[s
     occurring = sum(rows > 0 for rows in by_label)
     largest, smallest = by_label.index(max(by_label)), by_label.index(min(by_label))
     quantiles = np.quantile(totals.lengths, QUANTILES, method="higher")
-    tokens = ", ".join(f"p{share * 100:.0f} {length}" for share, length in zip(QUANTILES, quantiles, strict=True))
+    tokens = ", ".join(
+        f"p{share * 100:.0f} {length}" for share, length in zip(QUANTILES, quantiles, strict=True)
+    )
     truncated = totals.longer_than(max_length)
     return {
         "Rows": f"{num_rows:,}",
@@ -173,7 +184,9 @@ def _warnings(totals: _Totals, mapping: LabelMapping, max_length: int) -> tuple[
         warnings.append(f"{totals.repeated:,} texts repeat an earlier one")
     warnings += _label_warnings(totals, mapping)
     if totals.replaced:
-        warnings.append(f"{totals.replaced:,} texts hold U+FFFD: they were once decoded with the wrong encoding")
+        warnings.append(
+            f"{totals.replaced:,} texts hold U+FFFD: they were once decoded with the wrong encoding"
+        )
     if totals.nul:
         warnings.append(f"{totals.nul:,} texts hold NUL characters")
     if totals.unknown_share >= MANY_UNKNOWN_TOKENS:
@@ -181,7 +194,9 @@ def _warnings(totals: _Totals, mapping: LabelMapping, max_length: int) -> tuple[
             f"{totals.unknown_share:.1%} of the tokens are unknown to the tokenizer: check that it is the model's own"
         )
     if totals.lost_texts:
-        warnings.append(f"{totals.lost_texts:,} texts become nothing but special and unknown tokens")
+        warnings.append(
+            f"{totals.lost_texts:,} texts become nothing but special and unknown tokens"
+        )
     truncated = totals.longer_than(max_length)
     if truncated:
         warnings.append(f"max_length {max_length} truncates {truncated:,} rows")

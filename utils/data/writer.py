@@ -87,10 +87,20 @@ def write_dataset(config: Config, preparation: Preparation) -> None:
     file = config.data_file
     stats = preparation.stats
     if file.suffix == ".csv" and sys.version_info < (3, 11) and stats.nul_texts:
-        fix = f"use Python 3.11 or later, or --set dataset.local_path={file.with_suffix('.parquet')}"
-        raise DataError("Texts hold NUL characters, which Python 3.10's csv module cannot write.", where=file, fix=fix)
+        fix = (
+            f"use Python 3.11 or later, or --set dataset.local_path={file.with_suffix('.parquet')}"
+        )
+        raise DataError(
+            "Texts hold NUL characters, which Python 3.10's csv module cannot write.",
+            where=file,
+            fix=fix,
+        )
     check_disk_space(
-        file.parent, stats.text_bytes, "the data set", fix="--set dataset.local_path=PATH on another disk", kind=DataError
+        file.parent,
+        stats.text_bytes,
+        "the data set",
+        fix="--set dataset.local_path=PATH on another disk",
+        kind=DataError,
     )
     written = known_hashes(config)
     with atomic_path(file) as temporary:
@@ -101,12 +111,16 @@ def write_dataset(config: Config, preparation: Preparation) -> None:
     mapping = preparation.decision.mapping.to_json()
     mapping_file = config.label_mappings_file
     with atomic_path(mapping_file) as temporary:
-        temporary.write_text(json.dumps(mapping, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(mapping, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         mapping_sha256 = sha256_file(temporary)
         written = _announce(config, mapping_file, mapping_sha256, written)
     written[file.name] = (sha256,)
     written[mapping_file.name] = (mapping_sha256,)
-    write_json(info_file(config), describe(config, preparation, sha256, written).model_dump(mode="json"))
+    write_json(
+        info_file(config), describe(config, preparation, sha256, written).model_dump(mode="json")
+    )
 
 
 def describe(
