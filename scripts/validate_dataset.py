@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Check the data set that step 01 wrote: columns, texts, labels, encoding, lengths in tokens, unknown tokens."""
+"""Check the data set that step 01 wrote: columns, texts, labels, encoding, lengths in tokens,
+unknown tokens."""
 
 import sys
 from functools import partial

@@ -1,4 +1,5 @@
-"""A quotation mark that swallows rows is refused with its line; texts over several lines are left alone."""
+"""A quotation mark that swallows rows is refused with its line; texts over several lines are left
+alone."""
 
 from __future__ import annotations
 

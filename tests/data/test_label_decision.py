@@ -1,4 +1,5 @@
-"""Each label of a data set gets the id that it has in the model, or one message says why not and what to set."""
+"""Each label of a data set gets the id that it has in the model, or one message says why not and
+what to set."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def decide(labels: Iterable[str], model: ModelLabels = NAMED, **settings: object
 
 
 def setting_in(error: DataError) -> dict[str, str]:
-    """The label_map that a message shows, as the program reads it when the user pastes it into a shell."""
+    """The label_map that a message shows, as the program reads it when the user pastes it into a
+    shell."""
     assert error.fix is not None
     words = shlex.split(error.fix[error.fix.index("--set") :])
     return load_config("configs/config.yaml", [words[1].rstrip(";,")]).dataset.label_map

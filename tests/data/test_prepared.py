@@ -1,4 +1,5 @@
-"""Later steps measure only the data set that their own configuration asks for; nothing of the user's is overwritten."""
+"""Later steps measure only the data set that their own configuration asks for; nothing of the
+user's is overwritten."""
 
 from __future__ import annotations
 
@@ -114,7 +115,8 @@ def test_a_model_with_other_labels_is_named(config: Config, model: ModelLabels, 
 
 
 def test_revision_split_and_configuration_of_the_hub_count(tmp_path: Path) -> None:
-    """The rows come from the test itself: only what is recorded of the hub's settings matters here."""
+    """The rows come from the test itself: only what is recorded of the hub's settings matters
+    here."""
     target = f"dataset.local_path={tmp_path / 'val_df.csv'}"
     hub = load_config("configs/config.yaml", ["dataset.hf_name=someone/some_data", target])
     source = Source(rows=lambda: iter([("one", "a")]), revision="c0ffee")

@@ -1,4 +1,5 @@
-"""Data sets of a hub that cannot be read as they are: one message each, with the library's whole reason."""
+"""Data sets of a hub that cannot be read as they are: one message each, with the library's whole
+reason."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from utils.core.errors import UserError
 from utils.data.sources import read_source
 try:
     source = read_source(load_config("configs/demo.yaml", sys.argv[1:]))
-    print(json.dumps({"rows": list(source.rows()), "class_names": source.class_names, "revision": source.revision}))
+    print(json.dumps({"rows": list(source.rows()), "class_names": source.class_names, "revision":
+    source.revision}))
 except UserError as error:
     print(json.dumps({"what": error.what, "where": error.where, "fix": error.fix}))
 """

@@ -8,7 +8,8 @@ from utils.core.errors import DataError
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty in a file that has a way to say so: null, or NaN in a column of numbers."""
+    """Whether a cell is empty in a file that has a way to say so: null, or NaN in a column of
+    numbers."""
     return value is None or (isinstance(value, float) and value != value)
 
 
@@ -28,7 +29,8 @@ def text_of(value: Any, where: object, column: str) -> str:
 
 
 def label_of(value: Any, where: object, column: str) -> str | None:
-    """A label as text, or None where there is none; 3.0 is 3, as a column of ids with gaps is read as floats.
+    """A label as text, or None where there is none; 3.0 is 3, as a column of ids with gaps is read
+    as floats.
 
     Raises:
         DataError: a nested value, or bytes that are not UTF-8.
@@ -46,7 +48,8 @@ def label_of(value: Any, where: object, column: str) -> str | None:
 
 
 def encodable(text: str) -> str:
-    """The text; lone surrogates, which neither UTF-8 nor a tokenizer takes, become question marks."""
+    """The text; lone surrogates, which neither UTF-8 nor a tokenizer takes, become question
+    marks."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -56,18 +59,22 @@ def is_nested(value: Any) -> bool:
 
 def nested_text(kind: str, where: object, column: str) -> DataError:
     return DataError(
-        f"The column {column!r} does not hold texts but nested values ({kind}), such as chat turns or tokens.",
+        f"The column {column!r} does not hold texts but nested values ({kind}), such as chat "
+        "turns or tokens.",
         where=where,
-        fix="join each row's parts into one string column first, as the model's training data was joined, and name it with "
+        fix="join each row's parts into one string column first, as the model's training data was "
+        "joined, and name it with "
         "--set dataset.text_column=NAME",
     )
 
 
 def nested_label(kind: str, where: object, column: str) -> DataError:
     return DataError(
-        f"The column {column!r} does not hold one label a row but nested values ({kind}), such as several labels or a vector.",
+        f"The column {column!r} does not hold one label a row but nested values ({kind}), such as "
+        "several labels or a vector.",
         where=where,
-        fix="make a column with one label a row and name it with --set dataset.label_column=NAME; or measure without accuracy: "
+        fix="make a column with one label a row and name it with --set dataset.label_column=NAME; "
+        "or measure without accuracy: "
         "--set dataset.label_column=null",
     )
 
@@ -77,7 +84,8 @@ def _decoded(value: bytes, where: object, column: str) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"The column {column!r} holds bytes that are not UTF-8 ({error.reason}): {value[:20]!r}.",
+            f"The column {column!r} holds bytes that are not UTF-8 ({error.reason}): "
+            f"{value[:20]!r}.",
             where=where,
             fix="decode the column to strings before you save the file",
         ) from error

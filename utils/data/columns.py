@@ -78,7 +78,8 @@ def choose_columns(names: Sequence[str], settings: DatasetConfig, where: object)
     """Find the configured columns, or those that stand in for them.
 
     Raises:
-        DataError: there is no such column, it occurs twice, or another one looks like the label column.
+        DataError: there is no such column, it occurs twice, or another one looks like the label
+            column.
     """
     text = _present(names, settings.text_column)
     if text is None:
@@ -112,7 +113,8 @@ def _choose_label_column(
     likely = [name for name in names if _looks_like_labels(name) and name != settings.text_column]
     if likely:
         raise DataError(
-            f"The data set has no column {configured!r}, but {likely[0]!r} looks like its labels; it has {_list(names)}.",
+            f"The data set has no column {configured!r}, but {likely[0]!r} looks like its labels; "
+            f"it has {_list(names)}.",
             where=where,
             fix=f"{setting_flag('dataset.label_column', likely[0])}; {WITHOUT_LABELS}",
         )

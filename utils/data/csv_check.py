@@ -1,6 +1,7 @@
 """Refuses CSV and TSV files in which a quotation mark swallows rows.
 
-A text that begins with a quotation mark which is never closed takes in everything up to the next one. Neither the csv module
+A text that begins with a quotation mark which is never closed takes in everything up to the next
+one. Neither the csv module
 nor pandas complains: rows disappear, and the text that is measured is not the user's.
 """
 
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from utils.core.errors import DataError
 
 END = "end of file"
-"""Handed to the parser after the last line: it comes back as a row of its own unless a quoted field is still open."""
+"""Handed to the parser after the last line: it comes back as a row of its own unless a quoted field
+is still open."""
 MIN_SWALLOWED_LINES = 3
-"""From this many lines on that look like rows, a quoted field is taken as unclosed even among many texts over several lines."""
+"""From this many lines on that look like rows, a quoted field is taken as unclosed even among many
+texts over several lines."""
 MAX_SHOWN = 5
 FIX_QUOTES = (
-    "close the quotation mark, or, where it belongs to the text, double it and put the text in quotation marks. Where no field of "
+    "close the quotation mark, or, where it belongs to the text, double it and put the text in "
+    "quotation marks. Where no field of "
     "the file is quoted, convert it: pandas.read_csv(PATH, quoting=3).to_parquet('NEW.parquet')"
 )
 FIX_SWALLOWED = f"{FIX_QUOTES}; where the lines do belong to the text, without quoting=3"
@@ -54,7 +58,8 @@ def check_csv(
         label_column: by whose values swallowed rows are recognised; None where there is none.
 
     Raises:
-        DataError: a row of another width than the header's, a quoted field that never ends or that swallows rows, or lines
+        DataError: a row of another width than the header's, a quoted field that never ends or that
+            swallows rows, or lines
             that are not UTF-8.
     """
     feed = _Feed(lines)
@@ -158,7 +163,8 @@ def _check(
 def _suspicion(
     lines: Sequence[str], first_line: int, width: int, label_index: int | None, delimiter: str
 ) -> Suspicion | None:
-    """The row, if at least two of its lines look like rows: one of a legitimate row's lines may, with its own label."""
+    """The row, if at least two of its lines look like rows: one of a legitimate row's lines may,
+    with its own label."""
     if label_index is None or width == 1:
         return None
     labels = []
@@ -178,7 +184,8 @@ def _suspicion(
 def _judge(
     suspicions: Sequence[Suspicion], multi_line_rows: int, labels: Counter[str], where: object
 ) -> tuple[str, ...]:
-    """Refuse rows that certainly swallowed others, and return a warning about those that may have."""
+    """Refuse rows that certainly swallowed others, and return a warning about those that may
+    have."""
     possible: list[int] = []
     certain: list[int] = []
     entirely_rows: list[int] = []
@@ -191,12 +198,14 @@ def _judge(
             certain.append(suspicion.line)
         elif like_rows >= suspicion.num_lines:
             entirely_rows.append(suspicion.line)
-    # Two lines that both look like rows are weak evidence where many texts have line breaks, strong evidence where few do.
+    # Two lines that both look like rows are weak evidence where many texts have line breaks, strong
+    # evidence where few do.
     if 2 * len(entirely_rows) >= multi_line_rows:
         certain += entirely_rows
     if certain:
         raise DataError(
-            f"The row at line {min(certain)} has a quoted field that takes in the lines after it, which look like rows of "
+            f"The row at line {min(certain)} has a quoted field that takes in the lines after it, "
+            "which look like rows of "
             "their own: a quotation mark is not closed.",
             where=where,
             fix=FIX_SWALLOWED,
@@ -205,13 +214,15 @@ def _judge(
         return ()
     shown = ", ".join(map(str, possible[:MAX_SHOWN]))
     return (
-        f"{len(possible)} texts over several lines hold what looks like further rows: check the quotation marks of the rows at "
+        f"{len(possible)} texts over several lines hold what looks like further rows: check the "
+        "quotation marks of the rows at "
         f"line {shown}",
     )
 
 
 def _unclosed(fields: Sequence[str], feed: _Feed, where: object) -> DataError:
-    """The last field holds everything from its quotation mark to ``END``; its line ends tell where it begins."""
+    """The last field holds everything from its quotation mark to ``END``; its line ends tell where
+    it begins."""
     line_ends = len(re.findall(r"\r\n|\r|\n", fields[-1]))
     line = feed.count - line_ends
     if feed.last_line.endswith(("\r", "\n")):

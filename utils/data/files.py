@@ -40,7 +40,8 @@ FIX_TARGET = "write the data set to a place of its own: --set dataset.local_path
 
 
 def origin_of(config: Config) -> Origin:
-    """What kind of source ``dataset.hf_name`` names; whatever is no local path is a name on the hub."""
+    """What kind of source ``dataset.hf_name`` names; whatever is no local path is a name on the
+    hub."""
     name = config.dataset.hf_name
     if name == EMBEDDED:
         return "embedded"
@@ -58,7 +59,8 @@ def find_files(config: Config) -> list[Path]:
     """The files to read, in the order of their names.
 
     Raises:
-        DataError: there are none, they are of several kinds, or a folder has files of other splits only.
+        DataError: there are none, they are of several kinds, or a folder has files of other splits
+            only.
     """
     name = config.dataset.hf_name
     origin = origin_of(config)
@@ -90,9 +92,11 @@ def find_files(config: Config) -> list[Path]:
     kinds = sorted({str(file_kind(file)) for file in known})
     if len(kinds) > 1:
         raise DataError(
-            f"These files are of several kinds ({', '.join(kinds)}), so they are not one data set: {_names(known)}.",
+            f"These files are of several kinds ({', '.join(kinds)}), so they are not one data "
+            f"set: {_names(known)}.",
             where=project_path(name),
-            fix="name one file, or a pattern that matches files of one kind: --set dataset.hf_name=FOLDER/*.csv",
+            fix="name one file, or a pattern that matches files of one kind: --set "
+            "dataset.hf_name=FOLDER/*.csv",
         )
     return known
 
@@ -115,7 +119,8 @@ def refuse_target_in_source(config: Config, outputs: Sequence[Path]) -> None:
         matched = any(mark in name for mark in "*?[") and fnmatch.fnmatch(str(output), str(place))
         if same or inside or matched:
             raise DataError(
-                "Step 01 would overwrite or extend its own source: dataset.hf_name and dataset.local_path overlap.",
+                "Step 01 would overwrite or extend its own source: dataset.hf_name and "
+                "dataset.local_path overlap.",
                 where=f"{output} (source: {place})",
                 fix=FIX_TARGET,
             )
@@ -126,7 +131,8 @@ def _is_same(output: Path, source: Path) -> bool:
 
 
 def _is_metadata(file: Path, folder: Path) -> bool:
-    """Whether a file describes the data set instead of holding rows, or lies in a hidden folder such as a download's cache."""
+    """Whether a file describes the data set instead of holding rows, or lies in a hidden folder
+    such as a download's cache."""
     parts = file.relative_to(folder).parts if file.is_relative_to(folder) else (file.name,)
     return file.name.lower() in METADATA_NAMES or any(part.startswith((".", "_")) for part in parts)
 
@@ -141,9 +147,11 @@ def _files_of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
     chosen = [file for file in files if splits[file] == canonical]
     if not chosen:
         raise DataError(
-            f"The folder has no files of the split {split!r}; their names name {', '.join(map(repr, named))}.",
+            f"The folder has no files of the split {split!r}; their names name "
+            f"{', '.join(map(repr, named))}.",
             where=folder,
-            fix=f"{setting_flag('dataset.split', named[0])}, or name a file: --set dataset.hf_name=PATH",
+            fix=f"{setting_flag('dataset.split', named[0])}, or name a file: --set "
+            "dataset.hf_name=PATH",
         )
     return chosen
 

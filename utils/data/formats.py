@@ -30,7 +30,10 @@ ENDINGS: dict[str, Kind] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
-KINDS_READ = ".csv, .tsv, .json and .jsonl files (also .gz), .parquet files, a folder or pattern of them, a save_to_disk folder"
+KINDS_READ = (
+    ".csv, .tsv, .json and .jsonl files (also .gz), .parquet files, a folder or pattern of them, a "
+    "save_to_disk folder"
+)
 FIX_KIND = f"these are read: {KINDS_READ}, all texts in UTF-8"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 BLOCK_ROWS = 8192
@@ -42,7 +45,8 @@ class SourceFile:
     """One file of a source and its columns.
 
     Args:
-        class_names: by column, the ClassLabel names in the order of their ids, which is what the column holds.
+        class_names: by column, the ClassLabel names in the order of their ids, which is what the
+            column holds.
     """
 
     path: Path
@@ -52,7 +56,8 @@ class SourceFile:
 
 
 def file_kind(path: Path) -> Kind | None:
-    """What a file is by its name, in upper or lower case, compressed or not; None for what is not read."""
+    """What a file is by its name, in upper or lower case, compressed or not; None for what is not
+    read."""
     name = path.name.lower()
     packed = name.endswith(".gz")
     if packed:
@@ -64,7 +69,8 @@ def file_kind(path: Path) -> Kind | None:
 
 
 def open_source_file(path: Path) -> SourceFile:
-    """Read which columns a file has; a JSON file is read whole for it, as every record may have other keys.
+    """Read which columns a file has; a JSON file is read whole for it, as every record may have
+    other keys.
 
     Raises:
         DataError: the file is missing, unreadable, or of a kind that is not read.
@@ -105,7 +111,8 @@ def check_source_file(file: SourceFile, columns: Columns) -> tuple[str, ...]:
 
 
 def iter_cells(file: SourceFile, columns: Columns) -> Iterator[tuple[Any, Any]]:
-    """Text and label of each row, as they are stored; the label is None where there is no such column.
+    """Text and label of each row, as they are stored; the label is None where there is no such
+    column.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -139,7 +146,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """UTF-8 text with its own line ends, without a byte order mark, unpacked where it is compressed."""
+    """UTF-8 text with its own line ends, without a byte order mark, unpacked where it is
+    compressed."""
     packed = path.name.lower().endswith(".gz")
     with path.open("rb") as file:
         content: Any = gzip.GzipFile(fileobj=file) if packed else file
@@ -161,7 +169,8 @@ def _read_header(path: Path, delimiter: str) -> list[str]:
         shown = {"\t": "tabs"}.get(other, f"{other!r}")
         raise DataError(
             f"The columns of this file seem to be separated by {shown}; {path.name} is read with "
-            f"{'tabs' if delimiter == chr(9) else repr(delimiter)}: its only column would be {header[0]!r}.",
+            f"{'tabs' if delimiter == chr(9) else repr(delimiter)}: its only column would be "
+            f"{header[0]!r}.",
             where=path,
             fix="name a file with tabs .tsv; save any other one with commas as .csv",
         )
@@ -239,7 +248,8 @@ def _no_record(place: str, value: Any, path: Path) -> DataError:
 
 
 def _class_names_of_schema(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """ClassLabel names by column, which the datasets library stores in the metadata of a Parquet file."""
+    """ClassLabel names by column, which the datasets library stores in the metadata of a Parquet
+    file."""
     stored = (schema.metadata or {}).get(b"huggingface")
     if stored is None:
         return {}

@@ -1,6 +1,7 @@
 """Decides which label id each label of a data set stands for, and says how sure that is.
 
-A wrong decision gives a wrong accuracy without any other sign, so whatever is not certain is warned about, and whatever is
+A wrong decision gives a wrong accuracy without any other sign, so whatever is not certain is warned
+about, and whatever is
 likely to be wrong is refused with the setting that settles it.
 """
 
@@ -41,11 +42,14 @@ class LabelDecision:
 
     Args:
         mapping: label names in the order of their ids.
-        ids: id of every label that occurs in the data set, by its text there; ``MISSING_ID`` where that text means "no
+        ids: id of every label that occurs in the data set, by its text there; ``MISSING_ID`` where
+            that text means "no
             label", ``UNKNOWN_ID`` where the model does not have it and such rows are skipped.
-        source: ``model`` (names agree), ``label_map``, ``ids`` (the data set's numbers), ``class_label`` (the order of the data
+        source: ``model`` (names agree), ``label_map``, ``ids`` (the data set's numbers),
+            ``class_label`` (the order of the data
             set's class names), ``sorted`` (alphabetical order) or ``none`` (no labels).
-        confidence: ``certain``, ``assumed`` (usual, but not checkable), ``guessed`` (may well be wrong) or ``none``.
+        confidence: ``certain``, ``assumed`` (usual, but not checkable), ``guessed`` (may well be
+            wrong) or ``none``.
         note: one sentence that says what was decided.
         warnings: what the user should know or check.
     """
@@ -71,9 +75,11 @@ def decide_labels(
     Args:
         label_rows: number of rows by label, without the rows that have none.
         model: what the model's configuration says about its outputs.
-        class_names: the data set's ClassLabel names in the order of their ids; the labels are these names then.
+        class_names: the data set's ClassLabel names in the order of their ids; the labels are these
+            names then.
         label_map: ``dataset.label_map``.
-        skip_unknown: give labels that the model does not have ``UNKNOWN_ID``, as long as it has some.
+        skip_unknown: give labels that the model does not have ``UNKNOWN_ID``, as long as it has
+            some.
 
     Raises:
         DataError: the labels do not fit the model, or only nearly.
@@ -121,7 +127,8 @@ def _apply_label_map(
     warnings: tuple[str, ...] = ()
     if unused:
         warnings = (
-            f"dataset.label_map names labels that do not occur in the data set: {list_labels(unused)}",
+            "dataset.label_map names labels that do not occur in the data set: "
+            f"{list_labels(unused)}",
         )
     return OpenLabels(rows=rest, renamed=renamed, label_map=label_map), warnings
 
@@ -129,7 +136,8 @@ def _apply_label_map(
 def _take_minus_one_as_missing(
     labels: OpenLabels, model: ModelLabels
 ) -> tuple[OpenLabels, tuple[str, ...]]:
-    """Among ids, -1 means "no label", as in GLUE's test splits; but not where the ids evidently begin at -1."""
+    """Among ids, -1 means "no label", as in GLUE's test splits; but not where the ids evidently
+    begin at -1."""
     minus_one = [label for label in labels.rows if whole_number(label) == -1]
     numbers = {whole_number(label) for label in labels.rows}
     if not minus_one or None in numbers or "-1" in (model.names or ()):
@@ -176,7 +184,10 @@ def _with_model_names(
             return _numbers_are_ids(mapping, numbers)
     if skip_unknown and (ids or labels.are_scored):
         total = sum(unknown.values())
-        warning = f"{total:,} rows have a label that the model does not know, and are skipped: {list_with_rows(unknown)}"
+        warning = (
+            f"{total:,} rows have a label that the model does not know, and are skipped: "
+            f"{list_with_rows(unknown)}"
+        )
         skipped = {**ids, **dict.fromkeys(unknown, UNKNOWN_ID)}
         return replace(_names_agree(labels, mapping, skipped), warnings=(warning,))
     raise unknown_labels(labels, unknown, mapping)
@@ -206,7 +217,8 @@ def _numbers_are_ids(mapping: LabelMapping, numbers: dict[str, int]) -> LabelDec
     warnings = ["the data set's labels are numbers: they are taken as the model's label ids"]
     if 0 not in numbers.values():
         warnings.append(
-            "the label 0 does not occur: if the data set's ids begin at 1, name each one's label with dataset.label_map"
+            "the label 0 does not occur: if the data set's ids begin at 1, name each one's label "
+            "with dataset.label_map"
         )
     return LabelDecision(
         mapping=mapping,
@@ -247,25 +259,31 @@ def _order_of_class_names(
         raise incomplete_label_map(labels)
     if len(class_names) != num_labels:
         raise DataError(
-            f"The data set has {len(class_names)} class names, the model {num_labels} labels without names: "
+            f"The data set has {len(class_names)} class names, the model {num_labels} labels "
+            "without names: "
             f"{list_labels(class_names)}.",
             where="dataset.label_column",
             fix=fix_for_other_count(labels),
         )
     positions = {name: number for number, name in enumerate(class_names)}
-    warning = "the model has no label names (LABEL_0, …): the order of the data set's class names is taken as the order of its ids"
+    warning = (
+        "the model has no label names (LABEL_0, …): the order of the data set's class names is "
+        "taken as the order of its ids"
+    )
     return LabelDecision(
         mapping=LabelMapping(names=class_names),
         ids={label: positions[label] for label in labels.rows},
         source="class_label",
         confidence="assumed",
-        note="The order of the data set's class names is taken as the order of the model's label ids.",
+        note="The order of the data set's class names is taken as the order of the model's label "
+        "ids.",
         warnings=(warning,),
     )
 
 
 def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision:
-    """The last resort; right where the model was trained with sorted names, as scikit-learn and pandas number them."""
+    """The last resort; right where the model was trained with sorted names, as scikit-learn and
+    pandas number them."""
     if labels.are_scored:
         raise incomplete_label_map(labels)
     numbers = {whole_number(label) for label in labels.rows}
@@ -276,7 +294,8 @@ def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision
         raise scores(labels)
     if len(labels.rows) != model.num_labels:
         raise DataError(
-            f"The data set has {len(labels.rows)} labels, the model {model.num_labels} without names (LABEL_0, …): "
+            f"The data set has {len(labels.rows)} labels, the model {model.num_labels} without "
+            "names (LABEL_0, …): "
             f"{list_labels(sorted(labels.rows))}.",
             where="dataset.label_column",
             fix=fix_for_other_count(labels),
@@ -284,7 +303,8 @@ def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision
     names = tuple(sorted(labels.rows))
     setting = label_map_flag({name: f"LABEL_{number}" for number, name in enumerate(names)})
     warning = (
-        "the model has no label names (LABEL_0, …): that the ids follow the alphabetical order of the data set's labels is a "
+        "the model has no label names (LABEL_0, …): that the ids follow the alphabetical order of "
+        "the data set's labels is a "
         "guess, and accuracy is meaningless if it is wrong. Confirm or correct the order with "
         f"{setting}"
     )
@@ -293,13 +313,15 @@ def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision
         ids={name: number for number, name in enumerate(names)},
         source="sorted",
         confidence="guessed",
-        note="The model has no label names; its ids are guessed to follow the data set's labels in alphabetical order.",
+        note="The model has no label names; its ids are guessed to follow the data set's labels "
+        "in alphabetical order.",
         warnings=(warning,),
     )
 
 
 def _name_among(label: str, names: Mapping[str, object]) -> str | None:
-    """The label itself, or as a number without its decimal point (3 for ``3.0``), whichever is one of the names."""
+    """The label itself, or as a number without its decimal point (3 for ``3.0``), whichever is one
+    of the names."""
     if label in names:
         return label
     number = whole_number(label)
@@ -309,7 +331,8 @@ def _name_among(label: str, names: Mapping[str, object]) -> str | None:
 
 
 def _ids_in_range(labels: Iterable[str], num_labels: int) -> dict[str, int] | None:
-    """Ids by label where every label is a whole number, or every label a LABEL_i, of 0 to num_labels - 1."""
+    """Ids by label where every label is a whole number, or every label a LABEL_i, of 0 to
+    num_labels - 1."""
     plain: dict[str, int] = {}
     generic: dict[str, int] = {}
     for label in labels:

@@ -1,4 +1,5 @@
-"""The labels of a data set that a model does not have: one message each, with the setting that settles it."""
+"""The labels of a data set that a model does not have: one message each, with the setting that
+settles it."""
 
 from __future__ import annotations
 
@@ -14,13 +15,15 @@ from utils.data.labels import LabelMapping, ModelLabels
 MAX_SHOWN = 8
 PLACEHOLDER = "NAME"
 UNDECIDED_ID = "LABEL_?"
-"""Stands in templates for what the user must decide; a template that is pasted as it is, is refused."""
+"""Stands in templates for what the user must decide; a template that is pasted as it is, is
+refused."""
 WITHOUT_LABELS = "measure without accuracy: --set dataset.label_column=null"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenLabels:
-    """The labels that are left to decide once ``dataset.label_map`` is applied, and what it decided.
+    """The labels that are left to decide once ``dataset.label_map`` is applied, and what it
+    decided.
 
     Args:
         rows: number of rows by label.
@@ -39,7 +42,8 @@ class OpenLabels:
 
 
 def whole_number(label: str) -> int | None:
-    """The number that a label is, also as pandas writes ids in a column with gaps (``3.0``); None for any other label."""
+    """The number that a label is, also as pandas writes ids in a column with gaps (``3.0``); None
+    for any other label."""
     match = re.fullmatch(r"\s*([+-]?[0-9]{1,18})(?:\.0*)?\s*", label)
     return int(match[1]) if match else None
 
@@ -69,7 +73,8 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
     total = sum(unknown.values())
     absent = sorted(set(names) - set(labels.rows))
     what = (
-        f"The data set has {len(labels.rows)} labels, the model {len(names)}; {agreeing} names agree.\n"
+        f"The data set has {len(labels.rows)} labels, the model {len(names)}; {agreeing} names "
+        "agree.\n"
         f"  only in the data set, {total:,} rows: {list_with_rows(unknown)}\n"
         f"  only in the model: {list_labels(absent)}"
     )
@@ -79,7 +84,8 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
         return DataError(what, where="dataset.label_column", fix=fix)
     template = {**labels.label_map, **{label: spelled.get(label, PLACEHOLDER) for label in unknown}}
     fix = (
-        "use the model that was fine-tuned on this data set; or leave these rows out of accuracy with "
+        "use the model that was fine-tuned on this data set; or leave these rows out of accuracy "
+        "with "
         "--set evaluation.unknown_labels=skip; or name the model's label for each one: "
         f"{label_map_flag(template)}; or {WITHOUT_LABELS}"
     )
@@ -87,7 +93,8 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
 
 
 def _same_but_for_spelling(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, str]:
-    """The model's name of each label that differs from exactly one of them in case, spaces, underscores and hyphens only."""
+    """The model's name of each label that differs from exactly one of them in case, spaces,
+    underscores and hyphens only."""
     spellings: dict[str, list[str]] = {}
     for name in names:
         spellings.setdefault(_spelling(name), []).append(name)
@@ -104,7 +111,8 @@ def _spelling(name: str) -> str:
 
 
 def ids_out_of_range(labels: OpenLabels, model: ModelLabels, numbers: list[int]) -> DataError:
-    """The refusal of numbers that are not the model's ids; the setting is complete where the offset is evident."""
+    """The refusal of numbers that are not the model's ids; the setting is complete where the offset
+    is evident."""
     size = model.num_labels
     names = list(label_targets(model))
     where = "dataset.label_column"
@@ -116,22 +124,31 @@ def ids_out_of_range(labels: OpenLabels, model: ModelLabels, numbers: list[int])
         if size == 2 and numbers == [-1, 1]:
             pairs = {"-1": names[0], "1": names[1]}
         what = (
-            f"The data set's labels are the numbers {_list_numbers(numbers)}; the model's label ids are 0 to {size - 1}, so "
+            f"The data set's labels are the numbers {_list_numbers(numbers)}; the model's label "
+            f"ids are 0 to {size - 1}, so "
             "they are not its ids, and taking them as such would give a wrong accuracy."
         )
-        fix = f"if they are the model's labels in the order of its ids: {label_map_flag({**labels.label_map, **pairs})}"
+        fix = (
+            "if they are the model's labels in the order of its ids: "
+            f"{label_map_flag({**labels.label_map, **pairs})}"
+        )
         return DataError(what, where=where, fix=fix)
     what = (
-        f"The data set's labels are numbers that the model does not have as label ids: {_list_numbers(numbers)}; "
+        "The data set's labels are numbers that the model does not have as label ids: "
+        f"{_list_numbers(numbers)}; "
         f"its ids are 0 to {size - 1}."
     )
     if len(numbers) == size:
         pairs = {str(number): name for number, name in zip(numbers, names, strict=True)}
-        fix = f"if they are the model's labels in the order of its ids: {label_map_flag({**labels.label_map, **pairs})}"
+        fix = (
+            "if they are the model's labels in the order of its ids: "
+            f"{label_map_flag({**labels.label_map, **pairs})}"
+        )
     else:
         template = {**labels.label_map, **dict.fromkeys(map(str, numbers), PLACEHOLDER)}
         fix = (
-            f"name the model's label for each one ({list_labels(names)}): {label_map_flag(template)}; "
+            f"name the model's label for each one ({list_labels(names)}): "
+            f"{label_map_flag(template)}; "
             f"or use the model that was fine-tuned on this data set; or {WITHOUT_LABELS}"
         )
     return DataError(what, where=where, fix=fix)
@@ -148,7 +165,8 @@ def fix_for_other_count(labels: OpenLabels) -> str:
 def incomplete_label_map(labels: OpenLabels) -> DataError:
     template = {**labels.label_map, **dict.fromkeys(sorted(labels.rows), UNDECIDED_ID)}
     return DataError(
-        f"dataset.label_map leaves labels out, and the model has no names to find them by: {list_with_rows(labels.rows)}.",
+        "dataset.label_map leaves labels out, and the model has no names to find them by: "
+        f"{list_with_rows(labels.rows)}.",
         where="dataset.label_map",
         fix=f"name all of them: {label_map_flag(template)}, with the right LABEL_i for each",
     )
@@ -156,7 +174,8 @@ def incomplete_label_map(labels: OpenLabels) -> DataError:
 
 def one_output(labels: OpenLabels) -> DataError:
     return DataError(
-        "The model has a single output: it gives a score and does not choose between labels, so there is no accuracy "
+        "The model has a single output: it gives a score and does not choose between labels, so "
+        "there is no accuracy "
         f"to measure on the data set's {len(labels.rows) + len(labels.renamed)} labels.",
         where="model.name",
         fix=f"use a classifier with one output for each label, or {WITHOUT_LABELS}",
@@ -165,9 +184,11 @@ def one_output(labels: OpenLabels) -> DataError:
 
 def scores(labels: OpenLabels) -> DataError:
     return DataError(
-        f"The data set's labels are decimal numbers, so they are scores and not classes: {list_labels(sorted(labels.rows))}.",
+        "The data set's labels are decimal numbers, so they are scores and not classes: "
+        f"{list_labels(sorted(labels.rows))}.",
         where="dataset.label_column",
-        fix=f"name the column that holds the class: --set dataset.label_column=NAME; or {WITHOUT_LABELS}",
+        fix="name the column that holds the class: --set dataset.label_column=NAME; or "
+        f"{WITHOUT_LABELS}",
     )
 
 

@@ -1,4 +1,5 @@
-"""The labels of a model and of the prepared data set, and the file that stores which id stands for which name."""
+"""The labels of a model and of the prepared data set, and the file that stores which id stands for
+which name."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ class ModelLabels:
     """The outputs of a classifier, as its configuration describes them.
 
     Args:
-        names: label names in the order of their ids; None where the configuration has only LABEL_0, LABEL_1 and so on.
+        names: label names in the order of their ids; None where the configuration has only LABEL_0,
+            LABEL_1 and so on.
         num_labels: how many outputs the model has; ``len(names)`` where there are names.
-        source: which key of the configuration the names come from: ``id2label`` or ``label2id``; None without names.
+        source: which key of the configuration the names come from: ``id2label`` or ``label2id``;
+            None without names.
     """
 
     names: tuple[str, ...] | None

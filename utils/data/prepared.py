@@ -1,4 +1,5 @@
-"""The prepared data set: what step 01 recorded about it, and whether it is the one that a configuration asks for."""
+"""The prepared data set: what step 01 recorded about it, and whether it is the one that a
+configuration asks for."""
 
 from __future__ import annotations
 
@@ -29,9 +30,11 @@ class DatasetInfo(BaseModel):
     Args:
         file: name of the data set's file; sha256 is that of its bytes.
         revision: the commit on the hub.
-        settings: the settings that decided what the file holds, as they were; see ``decisive_settings``.
+        settings: the settings that decided what the file holds, as they were; see
+            ``decisive_settings``.
         model_label_names: the names that the model's configuration had, None where it had none.
-        written_files: the hashes under which step 01 may replace a file, by file name: of what it wrote, and after an interruption
+        written_files: the hashes under which step 01 may replace a file, by file name: of what it
+            wrote, and after an interruption
             also of what it was about to write.
     """
 
@@ -74,7 +77,8 @@ def info_file(config: Config) -> Path:
 def decisive_settings(config: Config) -> dict[str, Any]:
     """The settings that decide what the data set holds, and only those: a single file has no split.
 
-    Local names are resolved, so that the same file by another name is the same; below the project's root they are relative to
+    Local names are resolved, so that the same file by another name is the same; below the project's
+    root they are relative to
     it, so that a project that was copied to another machine keeps its data.
     """
     dataset = config.dataset
@@ -105,13 +109,15 @@ def _portable_path(name: str) -> str:
 
 
 def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedData:
-    """Return the data set that step 01 wrote, if it is the one that this configuration and this model ask for.
+    """Return the data set that step 01 wrote, if it is the one that this configuration and this
+    model ask for.
 
     Args:
         model_labels: of the configured model, from ``utils.model_utils.model_labels``.
 
     Raises:
-        DataError: there is no data set, it was made with other settings or for another model's labels, or it was changed since.
+        DataError: there is no data set, it was made with other settings or for another model's
+            labels, or it was changed since.
         UserError: a file beside it cannot be read.
     """
     file = config.data_file
@@ -120,13 +126,15 @@ def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedDa
     info = read_info(info_file(config))
     if info is None:
         raise DataError(
-            "It is not recorded what the data set was made from (or by an earlier version of step 01 only).",
+            "It is not recorded what the data set was made from (or by an earlier version of step "
+            "01 only).",
             where=info_file(config),
             fix=f"make the data set again: {STEP_01}",
         )
     if info.file != file.name:
         raise DataError(
-            f"{INFO_NAME} describes {info.file}, which was made after {file.name} in the same folder.",
+            f"{INFO_NAME} describes {info.file}, which was made after {file.name} in the same "
+            "folder.",
             where=info_file(config),
             fix=f"make the data set again: {STEP_01}; to keep both, give each a folder of its own: "
             "--set dataset.local_path=PATH",
@@ -134,8 +142,8 @@ def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedDa
     differences = _differences(info, config, model_labels)
     if differences:
         raise DataError(
-            "The data set was made with another configuration, and would be reported under this one's name:\n  "
-            + "\n  ".join(differences),
+            "The data set was made with another configuration, and would be reported under this "
+            "one's name:\n  " + "\n  ".join(differences),
             where=file,
             fix=f"make it again: {STEP_01}",
         )
@@ -173,9 +181,11 @@ def refuse_foreign_files(config: Config) -> None:
     for path in output_files(config):
         if path.exists() and not _is_ours(path, config):
             raise DataError(
-                f"{path.name} was not written by step 01, or was changed since, and would be overwritten.",
+                f"{path.name} was not written by step 01, or was changed since, and would be "
+                "overwritten.",
                 where=path,
-                fix="move it away, or write the data set to another place: --set dataset.local_path=PATH",
+                fix="move it away, or write the data set to another place: --set "
+                "dataset.local_path=PATH",
             )
 
 
@@ -185,7 +195,8 @@ def output_files(config: Config) -> tuple[Path, Path, Path]:
 
 
 def read_record(config: Config) -> dict[str, Any]:
-    """The JSON object beside the data set as it is, also of an earlier version; empty where there is none."""
+    """The JSON object beside the data set as it is, also of an earlier version; empty where there
+    is none."""
     try:
         content = json.loads(info_file(config).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -213,7 +224,8 @@ def _is_ours(path: Path, config: Config) -> bool:
 
 
 def _is_of_earlier_version(record: Mapping[str, Any], config: Config) -> bool:
-    """Whether step 01 wrote these files before records had a version: they had only the data set's hash."""
+    """Whether step 01 wrote these files before records had a version: they had only the data set's
+    hash."""
     if "label_mapping_source" not in record or not config.data_file.is_file():
         return False
     return sha256_file(config.data_file) == record.get("sha256")
@@ -224,11 +236,13 @@ def _differences(info: DatasetInfo, config: Config, model_labels: ModelLabels) -
     lines = _differing_settings(info.settings, decisive_settings(config))
     if info.model_label_names != model_labels.names:
         lines.append(
-            f"the model's labels: then {_names(info.model_label_names)}, now {_names(model_labels.names)}"
+            f"the model's labels: then {_names(info.model_label_names)}, now "
+            f"{_names(model_labels.names)}"
         )
     if info.model_num_labels != model_labels.num_labels:
         lines.append(
-            f"the model's number of labels: then {info.model_num_labels}, now {model_labels.num_labels}"
+            f"the model's number of labels: then {info.model_num_labels}, now "
+            f"{model_labels.num_labels}"
         )
     return lines
 
@@ -236,12 +250,14 @@ def _differences(info: DatasetInfo, config: Config, model_labels: ModelLabels) -
 def _differing_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     lines = []
     for key in dict.fromkeys([*now, *then]):
-        # Which settings count depends on the name: where that differs, it alone is the difference to name.
+        # Which settings count depends on the name: where that differs, it alone is the difference
+        # to name.
         if key in then and key in now and then[key] != now[key]:
             lines.append(f"{key}: then {then[key]!r}, now {now[key]!r}")
     if not lines and set(then) != set(now):
         lines.append(
-            f"the kind of dataset.hf_name: then with {_names(sorted(then))}, now with {_names(sorted(now))}"
+            f"the kind of dataset.hf_name: then with {_names(sorted(then))}, now with "
+            f"{_names(sorted(now))}"
         )
     return lines
 

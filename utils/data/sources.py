@@ -1,4 +1,5 @@
-"""Opens what ``dataset.hf_name`` names: a data set of the hub, local files or the embedded corpus, as a stream of rows."""
+"""Opens what ``dataset.hf_name`` names: a data set of the hub, local files or the embedded corpus,
+as a stream of rows."""
 
 from __future__ import annotations
 
@@ -17,12 +18,15 @@ from utils.data.formats import SourceFile, check_source_file, iter_cells, open_s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Texts and labels as they stand in the source, in a stream: memory does not grow with the rows.
+    """Texts and labels as they stand in the source, in a stream: memory does not grow with the
+    rows.
 
     Args:
-        rows: reads from the beginning: a text and its label as text. A missing text is empty, a missing label None.
+        rows: reads from the beginning: a text and its label as text. A missing text is empty, a
+            missing label None.
         revision: the commit on the hub, None for local data.
-        class_names: ClassLabel names in the order of their ids, None where the labels are not ClassLabels. Rows hold the names.
+        class_names: ClassLabel names in the order of their ids, None where the labels are not
+            ClassLabels. Rows hold the names.
         columns: the columns that were read; None where a source has no columns by name.
         warnings: what the user should know about the source.
     """
@@ -146,7 +150,8 @@ def _refuse_different_columns(files: list[SourceFile]) -> None:
     for file in files[1:]:
         if set(file.column_names) != set(first.column_names):
             raise DataError(
-                f"The files have different columns: {first.path.name} has {', '.join(map(repr, first.column_names))}; "
+                f"The files have different columns: {first.path.name} has "
+                f"{', '.join(map(repr, first.column_names))}; "
                 f"{file.path.name} has {', '.join(map(repr, file.column_names))}.",
                 where=file.path,
                 fix="name files of one data set only, with --set dataset.hf_name=PATH or a pattern",
@@ -162,7 +167,8 @@ def _common_class_names(
     for file in files[1:]:
         if file.class_names.get(label_column) != first:
             raise DataError(
-                f"The files have different class names in the column {label_column!r}: {files[0].path.name} and {file.path.name}.",
+                f"The files have different class names in the column {label_column!r}: "
+                f"{files[0].path.name} and {file.path.name}.",
                 where=file.path,
                 fix="name files of one data set only, with --set dataset.hf_name=PATH or a pattern",
             )

@@ -123,7 +123,8 @@ def rows_of_table(table: Table, columns: Columns) -> Callable[[], Iterator[tuple
 
 @contextmanager
 def _library_errors(name: str) -> Iterator[None]:
-    """Turn what the datasets library raises about a data set into one message that keeps the library's whole reason."""
+    """Turn what the datasets library raises about a data set into one message that keeps the
+    library's whole reason."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, DatasetsError) as error:
@@ -156,7 +157,8 @@ def _what_and_fix(error: Exception) -> tuple[str, str]:
     if "scripts are no longer supported" in text:
         return (
             "The data set is made by a loading script, which the datasets library no longer runs.",
-            "try the hub's own conversion, --set dataset.revision=refs/convert/parquet, or download its files and name them: "
+            "try the hub's own conversion, --set dataset.revision=refs/convert/parquet, or "
+            "download its files and name them: "
             "--set dataset.hf_name=PATH",
         )
     if re.search(r"(unknown|bad) split", text, re.IGNORECASE):
@@ -171,14 +173,16 @@ def _what_and_fix(error: Exception) -> tuple[str, str]:
     ):
         return (
             "The data set's repository has no data files that can be read.",
-            "check the name on the hub, or download its files, convert them and name them: --set dataset.hf_name=PATH",
+            "check the name on the hub, or download its files, convert them and name them: --set "
+            "dataset.hf_name=PATH",
         )
     if isinstance(error, DatasetGenerationCastError) or re.search(
         r"schema .*was different", _full_reason(error), re.IGNORECASE
     ):
         return (
             "The data set's files have different columns.",
-            "download the files that belong together and name them: --set dataset.hf_name='FOLDER/*.parquet'; or, where it has "
+            "download the files that belong together and name them: --set "
+            "dataset.hf_name='FOLDER/*.parquet'; or, where it has "
             "several configurations, --set dataset.config=NAME",
         )
     return (

@@ -18,9 +18,11 @@ from utils.data.reader import FIX, Rows, iter_rows
 BLOCK_ROWS = 1024
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 IMBALANCE = 10
-"""From this ratio of the largest label to the smallest on, accuracy says little about the small ones."""
+"""From this ratio of the largest label to the smallest on, accuracy says little about the small
+ones."""
 MANY_UNKNOWN_TOKENS = 0.05
-"""From this share of unknown tokens on, the tokenizer does not fit the texts or the model: a fitting one has next to none."""
+"""From this share of unknown tokens on, the tokenizer does not fit the texts or the model: a
+fitting one has next to none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +31,8 @@ class TokenCounts:
 
     Args:
         lengths: tokens of each text, special ones included, before truncation.
-        num_ordinary: tokens that stand for the texts themselves, the unknown token included, special tokens left out.
+        num_ordinary: tokens that stand for the texts themselves, the unknown token included,
+            special tokens left out.
         num_unknown: those of them that are the unknown token.
         num_lost_texts: texts that are not blank and become nothing but special and unknown tokens.
     """
@@ -43,7 +46,8 @@ class TokenCounts:
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> TokenCounts:
     """Tokenize the texts without truncation and count what becomes of them.
 
-    A token that the tokenizer adds itself is special even where it is the unknown token too, as in GPT-2's vocabulary.
+    A token that the tokenizer adds itself is special even where it is the unknown token too, as in
+    GPT-2's vocabulary.
     """
     if not texts:
         return TokenCounts(lengths=(), num_ordinary=0, num_unknown=0, num_lost_texts=0)
@@ -122,13 +126,16 @@ def validate_dataset(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Read the whole data set once.
 
-    Lone surrogates are not looked for: no UTF-8 file holds one, and step 01 records those that it replaced.
+    Lone surrogates are not looked for: no UTF-8 file holds one, and step 01 records those that it
+    replaced.
 
     Returns:
-        The findings by name, and warnings: what does not hinder a measurement but may mislead its reader.
+        The findings by name, and warnings: what does not hinder a measurement but may mislead its
+        reader.
 
     Raises:
-        DataError: missing, not UTF-8, a missing column, no rows, only empty texts, or an id without a label.
+        DataError: missing, not UTF-8, a missing column, no rows, only empty texts, or an id without
+            a label.
     """
     totals = _Totals(num_labels=len(mapping.names))
     for rows in iter_rows(path, BLOCK_ROWS):
@@ -147,7 +154,10 @@ def validate_dataset(
 def _refuse_ids_without_label(rows: Rows, mapping: LabelMapping, path: Path) -> None:
     for row, number in enumerate(rows.label_ids.tolist(), start=rows.start):
         if not UNKNOWN_ID <= number < len(mapping.names):
-            what = f"Row {row} has the label id {number}; the label mappings end at {len(mapping.names) - 1}."
+            what = (
+                f"Row {row} has the label id {number}; the label mappings end at "
+                f"{len(mapping.names) - 1}."
+            )
             raise DataError(what, where=path, fix=FIX)
 
 
@@ -165,7 +175,8 @@ def _findings(totals: _Totals, mapping: LabelMapping, max_length: int) -> dict[s
         "Rows": f"{num_rows:,}",
         "Empty texts": f"{totals.empty:,}",
         "Duplicate texts": f"{totals.repeated:,}",
-        "Labels that occur": f"{occurring} of {len(by_label)}; rows without a label: {totals.unlabelled:,}",
+        "Labels that occur": f"{occurring} of {len(by_label)}; rows without a label: "
+        f"{totals.unlabelled:,}",
         "Largest label": f"{mapping.names[largest]} ({by_label[largest]:,}); "
         f"smallest: {mapping.names[smallest]} ({by_label[smallest]:,})",
         "Encoding": f"{totals.replaced:,} texts with U+FFFD, {totals.nul:,} with NUL",
@@ -191,7 +202,8 @@ def _warnings(totals: _Totals, mapping: LabelMapping, max_length: int) -> tuple[
         warnings.append(f"{totals.nul:,} texts hold NUL characters")
     if totals.unknown_share >= MANY_UNKNOWN_TOKENS:
         warnings.append(
-            f"{totals.unknown_share:.1%} of the tokens are unknown to the tokenizer: check that it is the model's own"
+            f"{totals.unknown_share:.1%} of the tokens are unknown to the tokenizer: check that it "
+            "is the model's own"
         )
     if totals.lost_texts:
         warnings.append(
@@ -209,7 +221,8 @@ def _label_warnings(totals: _Totals, mapping: LabelMapping) -> list[str]:
     warnings = []
     if totals.unlabelled:
         warnings.append(
-            f"{totals.unlabelled:,} rows have no label that the model knows and are left out of accuracy"
+            f"{totals.unlabelled:,} rows have no label that the model knows and are left out of "
+            "accuracy"
         )
     by_label = dict(zip(mapping.names, totals.rows_by_label, strict=True))
     unused = [name for name, rows in by_label.items() if not rows]
@@ -218,6 +231,7 @@ def _label_warnings(totals: _Totals, mapping: LabelMapping) -> list[str]:
     occurring = [rows for rows in by_label.values() if rows]
     if occurring and max(occurring) > IMBALANCE * min(occurring):
         warnings.append(
-            f"the largest label has over {IMBALANCE} times the rows of the smallest: read F1 (macro) beside accuracy"
+            f"the largest label has over {IMBALANCE} times the rows of the smallest: read F1 "
+            "(macro) beside accuracy"
         )
     return warnings

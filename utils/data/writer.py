@@ -1,4 +1,5 @@
-"""Writes the prepared data set, its label mappings and its record; each file is complete or untouched."""
+"""Writes the prepared data set, its label mappings and its record; each file is complete or
+untouched."""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ def check_target(config: Config) -> None:
 def write_dataset(config: Config, preparation: Preparation) -> None:
     """Write the data set, its label mappings and its record.
 
-    An interruption between two of the files leaves all of them replaceable, and a record that does not fit the data set,
+    An interruption between two of the files leaves all of them replaceable, and a record that does
+    not fit the data set,
     so that later steps ask for step 01.
 
     Raises:
@@ -156,7 +158,8 @@ def describe(
 def _announce(
     config: Config, file: Path, sha256: str, written: dict[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """Record that a file with this hash is about to move into place, beside what is recorded; returns all hashes."""
+    """Record that a file with this hash is about to move into place, beside what is recorded;
+    returns all hashes."""
     known = (*written.get(file.name, ()), sha256)[-MAX_KNOWN_HASHES:]
     extended = {**written, file.name: known}
     record = {**read_record(config), "record_version": RECORD_VERSION, "written_files": extended}
