@@ -14,11 +14,13 @@ from utils.analysis.runner import analyse
 from utils.analysis.verify import verify
 from utils.config_loader import Config
 from utils.core import cli, console, steps
-from utils.model_utils import check_max_length, load_model
+from utils.data.prepared import check_prepared_data
+from utils.model_utils import check_max_length, load_model, model_labels
 from utils.reporting.tables import verified_lines, wins
 
 
 def body(config: Config, args: argparse.Namespace) -> None:
+    check_prepared_data(config, model_labels(config))
     loaded = load_model(config)
     check_max_length(config.profiling.max_length, loaded.model)
     found = analyse(loaded, config)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
 from utils.config_loader import Config, load_config
 from utils.core.artifacts import PROJECT_ROOT
+from utils.data import writer
+from utils.data.labels import ModelLabels
+from utils.data.sources import Source
 
 LABELS = ("books", "games", "music")
 TEXTS = tuple(f"{word} number {i} " * (1 + i % 7) for i in range(20) for word in LABELS)
@@ -54,19 +55,28 @@ def build_tiny_model(folder: Path, labels: tuple[str, ...] = LABELS, **changes: 
     return folder
 
 
-def write_dataset(folder: Path, texts: tuple[str, ...] = TEXTS, labels: tuple[str, ...] = LABELS) -> Path:
-    """Write ``val_df.csv`` and ``label_mappings.json`` as step 01 does; return the CSV."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ids = [i % len(labels) for i in range(len(texts))]
-    frame = pd.DataFrame({"text": texts, "labels": [labels[i] for i in ids], "label_id": ids})
-    frame.to_csv(folder / "val_df.csv", index=False)
-    mapping = {
-        "label2id": {name: i for i, name in enumerate(labels)},
-        "id2label": {str(i): name for i, name in enumerate(labels)},
-        "num_labels": len(labels),
-    }
-    (folder / "label_mappings.json").write_text(json.dumps(mapping))
-    return folder / "val_df.csv"
+def write_dataset(
+    folder: Path,
+    texts: tuple[str, ...] = TEXTS,
+    labels: tuple[str, ...] = LABELS,
+    settings: tuple[str, ...] = (),
+    label_ids: tuple[int, ...] | None = None,
+) -> Path:
+    """Write ``val_df.csv``, ``label_mappings.json`` and ``dataset_info.json`` as step 01 does; return the CSV.
+
+    ``labels`` are the model's and, in turn, the rows' unless ``label_ids`` are given; ``settings`` are those that the run
+    will have beside ``dataset.local_path``.
+    """
+    file = folder / "val_df.csv"
+    for old in (file, folder / "label_mappings.json", folder / "dataset_info.json"):
+        old.unlink(missing_ok=True)
+    config = load_config("configs/config.yaml", [*settings, f"dataset.local_path={file}"])
+    model_labels = ModelLabels(names=labels, num_labels=len(labels), source="id2label")
+    ids = label_ids or tuple(i % len(labels) for i in range(len(texts)))
+    rows = [(text, None if number < 0 else labels[number]) for text, number in zip(texts, ids, strict=True)]
+    source = Source(rows=lambda: iter(rows))
+    writer.write_dataset(config, writer.prepare(config, source, model_labels))
+    return file
 
 
 def small_overrides(folder: Path, model: Path) -> list[str]:

@@ -16,9 +16,10 @@ from utils import baseline
 from utils.core.artifacts import METRICS_SCHEMA
 from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
+from utils.data.prepared import check_prepared_data
 from utils.data.reader import hash_data
 from utils.evaluation.runner import evaluate_dataset
-from utils.model_utils import load_model
+from utils.model_utils import load_model, model_labels
 from utils.records import COLUMNS
 
 SCHEMA = json.loads(METRICS_SCHEMA.read_text())
@@ -28,10 +29,10 @@ SCHEMA = json.loads(METRICS_SCHEMA.read_text())
 def payload(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Any]:
     config = support.small_config(tmp_path_factory.mktemp("baseline"), tiny_model)
     loaded = load_model(config)
-    labels = LabelMapping(names=support.LABELS)
+    prepared = check_prepared_data(config, model_labels(config))
     sweep = baseline.measure_sweep(loaded, config, hash_data(config.data_file))
     evaluation = evaluate_dataset(loaded, config, data_sha256=hash_data(config.data_file))
-    return baseline.assemble(config, loaded, labels, sweep, evaluation, started=0.0, data_sha256="0" * 64)
+    return baseline.assemble(config, loaded, prepared, sweep, evaluation, started=0.0, data_sha256="0" * 64)
 
 
 def test_a_real_payload_fits_the_schema(payload: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from utils.core.artifacts import METRICS_SCHEMA, SCHEMA_VERSION, atomic_path, fi
 from utils.core.environment import environment_record
 from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
+from utils.data.prepared import PreparedData
 from utils.data.reader import count_rows
 from utils.evaluation.facts import comparison_facts, quality_facts
 from utils.evaluation.runner import identity_of
@@ -184,12 +185,11 @@ def evaluation_lines(
 
 
 def assemble(
-    config: Config, loaded: LoadedModel, labels: LabelMapping, sweep: Sweep, evaluation: dict[str, Any], *,
+    config: Config, loaded: LoadedModel, prepared: PreparedData, sweep: Sweep, evaluation: dict[str, Any], *,
     started: float, data_sha256: str,
 ) -> dict[str, Any]:
     """The payload of ``baseline_metrics.json``; ``started`` is Unix time in seconds."""
     now, settings = time.time(), config.to_dict()
-    own = {str(name): int(number) for name, number in (loaded.model.config.label2id or {}).items()}
     return {
         "schema_version": SCHEMA_VERSION,
         "run": {
@@ -202,12 +202,7 @@ def assemble(
         "environment": environment_record(loaded.info.device),
         "config": settings,
         "model_info": loaded.info.to_dict(),
-        "dataset_info": {
-            "name": config.dataset.hf_name, "revision": config.dataset.revision, "path": config.dataset.local_path,
-            "num_rows": count_rows(config.data_file), "num_labels": len(labels.names), "label_names": list(labels.names),
-            "sha256": data_sha256, "sample_sizes": list(config.dataset.sample_sizes),
-            "label_mapping_source": "model" if own == {name: i for i, name in enumerate(labels.names)} else "sorted",  # by name
-        },
+        "dataset_info": _dataset_info(config, prepared, data_sha256),
         "batch_size_profiling": list(sweep.rows),
         "optimal_batch_size": sweep.optimal_batch_size,
         "full_dataset_metrics": evaluation,
@@ -217,6 +212,26 @@ def assemble(
             **{name: UNITS[family] for name in COLUMNS for family in UNITS if f"{name}_".startswith(f"{family}_")},
             **{name: unit for unit, names in OTHER_UNITS.items() for name in names.split()},
         },
+    }
+
+
+def _dataset_info(config: Config, prepared: PreparedData, data_sha256: str) -> dict[str, Any]:
+    """What was measured on, as step 01 recorded it: the name is the one that the data was made from."""
+    info = prepared.info
+    return {
+        "name": info.name,
+        "revision": info.revision,
+        "config": info.settings.get("dataset.config"),
+        "split": info.split,
+        "path": config.dataset.local_path or str(config.data_file),
+        "num_rows": count_rows(config.data_file),
+        "num_labels": len(prepared.mapping.names),
+        "label_names": list(prepared.mapping.names),
+        "sha256": data_sha256,
+        "sample_sizes": list(config.dataset.sample_sizes),
+        "label_mapping_source": info.label_mapping_source,
+        "label_mapping_confidence": info.label_mapping_confidence,
+        "label_mapping_note": info.label_mapping_note,
     }
 
 

@@ -21,7 +21,12 @@ EMBEDDED = "embedded"
 """As ``model.name`` or ``dataset.hf_name``: the model and corpus that are made on the spot."""
 INPUT_KEYS = ("model.name", "model.tokenizer", "model.adapter_base", "dataset.hf_name")
 """Settings that may name a local file, folder or pattern to read."""
-SOURCE_SUFFIXES = (".csv", ".parquet", ".jsonl")
+SOURCE_SUFFIXES = tuple(
+    suffix + packed
+    for suffix in (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+    for packed in ("", ".gz")
+)
+"""Endings, in lower case, by which ``dataset.hf_name`` is a local file even where there is none of that name."""
 
 
 class Section(BaseModel):
@@ -49,7 +54,7 @@ class ModelConfig(Section):
 
 
 class DatasetConfig(Section):
-    # Hub id, a local .csv, .parquet or .jsonl file or a pattern of many (data/part-*.parquet), or "embedded".
+    # Hub id, a local file, a pattern of many (data/part-*.parquet), a folder, or "embedded".
     hf_name: str = Field("codefactory4791/amazon_test", min_length=1)
     revision: str | None = None  # commit, tag or branch of the data set on the hub
     split: str = Field("test", min_length=1)  # which split of the hub's data set
@@ -254,8 +259,13 @@ def find_in_working_directory(name: str) -> Path | None:
 
 
 def source_files(name: str) -> list[Path]:
-    """The local files that ``dataset.hf_name`` stands for: the file itself, or all that its pattern (``*``) matches."""
-    return [file for file in map(Path, sorted(glob.glob(str(project_path(name)), recursive=True))) if file.is_file()]
+    """The local files that ``dataset.hf_name`` stands for: the file, all files of the folder, or all that a pattern matches."""
+    path = project_path(name)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return [file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if file.is_file()]
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
 import tracemalloc
 from collections import namedtuple
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,9 +21,10 @@ from hypothesis import strategies as st
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
 from utils.core.steps import step
-from utils.data.labels import decide_mapping
+from utils.data import writer
+from utils.data.labels import ModelLabels
 from utils.data.reader import iter_rows
-from utils.data.sources import Source, read_source, scan, write_dataset
+from utils.data.sources import Source, read_source, scan
 
 # Python 3.10's csv module neither writes nor reads NUL.
 NUL = "\0" if sys.version_info >= (3, 11) else " "
@@ -34,10 +37,15 @@ def config_for(folder: Path, source: Path | str, *more: str, suffix: str = ".csv
     return load_config("configs/demo.yaml", [f"dataset.hf_name={source}", f"dataset.local_path={local}", *more])
 
 
-def write(config: Config, source: Source) -> list[tuple[str, int]]:
-    contents = scan(source, "here")
-    mapping, origin, warnings = decide_mapping(contents.label_rows, None)
-    write_dataset(config, source, contents, mapping, origin, warnings)
+def model(*names: str) -> ModelLabels:
+    return ModelLabels(names=names, num_labels=len(names), source="id2label")
+
+
+def write(config: Config, source: Source, labels: ModelLabels | None = None) -> list[tuple[str, int]]:
+    """The rows as later steps read them; without ``labels`` the model has those of the source, in alphabetical order."""
+    if labels is None:
+        labels = model(*sorted({label for _, label in source.rows() if label} | {"~unused"}))
+    writer.write_dataset(config, writer.prepare(config, source, labels))
     return [pair for part in iter_rows(config.data_file, 3) for pair in zip(part.texts, part.label_ids.tolist(), strict=True)]
 
 
@@ -95,7 +103,7 @@ def test_numbers_and_missing_labels(tmp_path: Path) -> None:
     config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
     source = read_source(config)
     assert as_lists(source)[1] == ["1", None, "0"]
-    assert write(config, source) == [("a", 1), ("b", -1), ("c", 0)]
+    assert write(config, source, ModelLabels(names=None, num_labels=2)) == [("a", 1), ("b", -1), ("c", 0)]
 
 
 def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
@@ -112,12 +120,13 @@ def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
 
 
 def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
-    config = config_for(tmp_path, save(pd.DataFrame({"text": ["a"], "labels": ["x"]}), tmp_path / "in.csv"))
-    write(config, read_source(config))
+    config = config_for(tmp_path, save(pd.DataFrame({"text": ["a", "b"], "labels": ["x", "y"]}), tmp_path / "in.csv"))
+    write(config, read_source(config), ModelLabels(names=None, num_labels=2))
     record = json.loads((config.data_file.parent / "dataset_info.json").read_text())
-    assert (record["num_rows"], record["num_labels"], record["label_mapping_source"]) == (1, 1, "sorted")
-    assert len(record["sha256"]) == 64
-    assert record["warnings"]
+    assert (record["num_rows"], record["num_labels"], record["label_mapping_source"]) == (2, 2, "sorted")
+    assert (record["label_mapping_confidence"], record["name"]) == ("guessed", str(tmp_path / "in.csv"))
+    assert record["sha256"] == hashlib.sha256(config.data_file.read_bytes()).hexdigest()
+    assert any("guess" in warning for warning in record["warnings"])
     table = pd.read_csv(config.data_file)
     assert list(table.columns) == ["text", "labels", "label_id"]
 
@@ -126,8 +135,8 @@ def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("none.csv", None, "no such data file"), ("in.csv", b"text,labels\n\xff\xfe,a\n", "not UTF-8"),
-        ("in.csv", b"text,labels\n", "no rows"), ("in.csv", b"text,other\na,b\n", "no column 'labels'"),
-        ("in.csv", b"words,labels\na,b\n", "no column 'text'"), ("in.csv", b"text,labels\na,b,c\n", "Row 2 has 3"),
+        ("in.csv", b"text,labels\n", "no rows"), ("in.csv", b"text,intent\na,b\n", "no column 'labels'"),
+        ("in.csv", b"words,labels\na,b\n", "no column 'text'"), ("in.csv", b"text,labels\na,b,c\n", "row at line 2 has 3"),
         ("in.csv", b"", "no column"), ("in.jsonl", b"{", "cannot be read"), ("in.parquet", b"PAR", "cannot be read"),
     ],
 )
@@ -140,33 +149,34 @@ def test_sources_that_cannot_be_used(tmp_path: Path, name: str, content: bytes |
     assert caught.value.where and caught.value.fix
 
 
+def write_old_data(config: Config) -> dict[str, bytes]:
+    """What an earlier run of step 01 left."""
+    write(config, given(["old", "older"], ["x", "y"]))
+    return {path.name: path.read_bytes() for path in config.data_file.parent.iterdir()}
+
+
 def test_too_little_disk_leaves_the_old_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_for(tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv"))
-    config.data_file.parent.mkdir()
-    config.data_file.write_text("old")
+    before = write_old_data(config)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
     with pytest.raises(DataError, match="Too little disk"):
-        write(config, read_source(config))
-    assert config.data_file.read_text() == "old"
+        write(config, read_source(config), model("x", "y"))
+    assert {path.name: path.read_bytes() for path in config.data_file.parent.iterdir()} == before
 
 
 def test_a_write_that_breaks_off_leaves_the_old_data_set(tmp_path: Path) -> None:
     config = config_for(tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv"))
-    config.data_file.parent.mkdir()
-    config.data_file.write_text("old")
-    whole = given(["a", "b"], ["x", "x"])
-    contents = scan(whole, "here")
-    mapping, origin, warnings = decide_mapping(contents.label_rows, None)
+    before = write_old_data(config)
+    preparation = writer.prepare(config, given(["a", "b"], ["x", "y"]), model("x", "y"))
 
     def broken() -> Iterator[tuple[str, str | None]]:
         yield "a", "x"
         raise ValueError("the network went away")
 
     with pytest.raises(ValueError, match="network"):
-        write_dataset(config, Source(rows=broken), contents, mapping, origin, warnings)
-    assert [p.name for p in config.data_file.parent.iterdir()] == ["val_df.csv"]
-    assert config.data_file.read_text() == "old"
+        writer.write_dataset(config, replace(preparation, source=Source(rows=broken)))
+    assert {path.name: path.read_bytes() for path in config.data_file.parent.iterdir()} == before
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
@@ -186,17 +196,16 @@ def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(tm
     frame = pd.DataFrame({"text": list("abcdef"), "labels": ["x", "y", "zebra", "zebra", None, "yak"]})
     config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
     source = read_source(config)
-    contents = scan(source, "here")
     with pytest.raises(DataError, match=r"3 rows: 'zebra' \(2\), 'yak' \(1\)"):
-        decide_mapping(contents.label_rows, {"x": 0, "y": 1})
-    mapping, origin, warnings = decide_mapping(contents.label_rows, {"x": 0, "y": 1}, skip_unknown=True)
-    assert "3 rows have a label that the model does not know, and are skipped: 'zebra' (2), 'yak' (1)" in warnings[0]
-    write_dataset(config, source, contents, mapping, origin, warnings)
+        writer.prepare(config, source, model("x", "y"))
+    skipping = config_for(tmp_path, tmp_path / "in.parquet", "evaluation.unknown_labels=skip")
+    preparation = writer.prepare(skipping, source, model("x", "y"))
+    expected = "3 rows have a label that the model does not know, and are skipped: 'zebra' (2), 'yak' (1)"
+    assert expected in preparation.decision.warnings[0]
+    writer.write_dataset(skipping, preparation)
     [rows] = iter_rows(config.data_file, 10)
     assert rows.label_ids.tolist() == [0, 1, -2, -2, -1, -2]
     assert pd.read_csv(config.data_file, keep_default_na=False).labels.tolist() == ["x", "y", "zebra", "zebra", "", "yak"]
-    with pytest.raises(DataError, match="0 names agree"):
-        decide_mapping(contents.label_rows, {"p": 0, "q": 1}, skip_unknown=True)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -209,9 +218,7 @@ def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, su
         config = config_for(tmp_path, file, suffix=suffix)
         tracemalloc.start()
         source = read_source(config)
-        contents = scan(source, "here")
-        mapping, origin, warnings = decide_mapping(contents.label_rows, None)
-        write_dataset(config, source, contents, mapping, origin, warnings)
+        writer.write_dataset(config, writer.prepare(config, source, model("x", "y")))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]

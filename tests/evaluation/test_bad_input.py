@@ -11,8 +11,8 @@ import pytest
 from tests import support
 from utils.config_loader import Config
 from utils.core.errors import DataError
-from utils.data.labels import decide_mapping
-from utils.data.sources import Source, read_source, scan, write_dataset
+from utils.data import writer
+from utils.data.sources import Source, read_source
 from utils.evaluation import runner
 from utils.model_utils import LoadedModel, load_model, model_labels
 
@@ -30,10 +30,7 @@ def settings(folder: Path, model: Path, *more: str) -> Config:
 
 def prepare(config: Config, source: Source) -> None:
     """What step 01 does."""
-    contents = scan(source, "here")
-    skip = config.evaluation.unknown_labels == "skip"
-    mapping, origin, warnings = decide_mapping(contents.label_rows, model_labels(config), skip_unknown=skip)
-    write_dataset(config, source, contents, mapping, origin, warnings)
+    writer.write_dataset(config, writer.prepare(config, source, model_labels(config)))
 
 
 def source(texts: tuple[str, ...], labels: tuple[str | None, ...]) -> Source:

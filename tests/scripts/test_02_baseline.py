@@ -202,4 +202,4 @@ def test_model_and_data_with_other_label_counts_are_refused(
 ) -> None:
     model = support.build_tiny_model(tmp_path / "model", labels=("yes", "no"))
     assert main(model=model) == 2
-    assert "The model has 2 labels, the data set 3." in capsys.readouterr().err
+    assert "number of labels: then 3, now 2" in capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -100,10 +102,10 @@ def test_no_hub_at_all_exits_2(tmp_path: Path, hub_folders: tuple[Path, list[str
 
 
 def test_the_check_counts_and_warns(tmp_path: Path, model: Path) -> None:
-    support.write_dataset(tmp_path / "data", texts=("same", "same", "x " * 500))
+    support.write_dataset(tmp_path / "data", ("same", "same", "x " * 500), NAMES)
     done = support.run_script(CHECK, *support.set_flags(support.small_overrides(tmp_path, model)))
     assert done.returncode == 0, done.stderr
-    assert "Rows: 3\n" in done.stdout and "Cut at 64 tokens: 1 rows" in done.stdout
+    assert "Rows: 3\n" in done.stdout and "Truncated at 64 tokens: 1 rows" in done.stdout
     assert "1 texts repeat" in done.stderr
 
 
@@ -133,3 +135,75 @@ def test_the_build_script_says_where_it_cannot_write(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def run_ok(script: str, overrides: list[str]) -> None:
+    done = support.run_script(script, *support.set_flags(overrides))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_data_set_without_labels_is_measured_and_its_accuracy_is_null_with_the_reason(
+    tmp_path: Path, local: list[str]
+) -> None:
+    pd.DataFrame({"text": support.TEXTS}).to_csv(tmp_path / "in.csv", index=False)
+    run_ok(DOWNLOAD, local)
+    run_ok("scripts/02_baseline_inference.py", local)
+    payload = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
+    metrics = payload["full_dataset_metrics"]
+    assert (metrics["accuracy"], metrics["f1_macro"], metrics["num_samples"]) == (None, None, 60)
+    assert "accuracy and F1 are not measured: no row has a label" in metrics["warnings"]
+    assert metrics["throughput_samples_per_sec"] > 0
+    info = payload["dataset_info"]
+    assert (info["label_mapping_source"], info["label_mapping_confidence"]) == ("none", "none")
+    assert info["label_names"] == list(NAMES)
+    assert info["name"] == str(tmp_path / "in.csv")
+
+
+@pytest.mark.parametrize("script", ["scripts/02_baseline_inference.py", "scripts/03_detailed_profiling.py", CHECK])
+def test_the_data_of_another_configuration_is_refused_with_exit_code_2(
+    tmp_path: Path, local: list[str], script: str
+) -> None:
+    run_ok(DOWNLOAD, local)
+    pd.DataFrame({"text": ["other"], "label": ["music"]}).to_csv(tmp_path / "other.csv", index=False)
+    done = support.run_script(script, *support.set_flags([*local, f"dataset.hf_name={tmp_path / 'other.csv'}"]))
+    assert done.returncode == 2, done.stderr
+    assert f"then '{tmp_path / 'in.csv'}', now '{tmp_path / 'other.csv'}'" in done.stderr
+    assert "01_download_data.py" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "results" / "baseline_metrics.json").exists()
+
+
+@pytest.mark.parametrize("name", ["in.csv", "data/val_df.csv"])
+def test_the_users_own_file_is_not_overwritten(tmp_path: Path, local: list[str], name: str) -> None:
+    """Be it the source itself, or a file where step 01 would write."""
+    before = (tmp_path / "in.csv").read_bytes()
+    target = tmp_path / name
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(before)
+    done = support.run_script(DOWNLOAD, *support.set_flags([*local, f"dataset.local_path={target}"]))
+    assert done.returncode == 2, done.stderr
+    assert "dataset.local_path" in done.stderr and "Traceback" not in done.stderr
+    assert target.read_bytes() == before
+    assert not list(target.parent.glob("*.json"))
+
+
+def test_the_setting_that_a_refusal_shows_makes_step_01_succeed(tmp_path: Path, local: list[str]) -> None:
+    rows = pd.DataFrame({"text": support.TEXTS, "label": [support.LABELS[i % 3].upper() for i in range(60)]})
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    refused = support.run_script(DOWNLOAD, *support.set_flags(local))
+    assert refused.returncode == 2
+    shown = refused.stderr[refused.stderr.index("--set ") :].splitlines()[0]
+    done = support.run_script(DOWNLOAD, *support.set_flags(local), *shlex.split(shown))
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "data" / "val_df.csv")
+    assert list(table["label_id"]) == [NAMES.index(support.LABELS[i % 3]) for i in range(60)]
+
+
+def test_label_names_that_change_in_the_model_make_step_01_run_again(tmp_path: Path, local: list[str], model: Path) -> None:
+    own = tmp_path / "own_model"
+    shutil.copytree(model, own)
+    overrides = [*local, f"model.name={own}"]
+    run_ok(DOWNLOAD, overrides)
+    config = load_config("configs/config.yaml", overrides)
+    assert reason_to_run(step("01"), config) is None
+    (own / "config.json").write_text((own / "config.json").read_text().replace("music", "musik"))
+    assert "config.json" in str(reason_to_run(step("01"), config))

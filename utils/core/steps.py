@@ -35,7 +35,14 @@ class Step:
 
 
 def _data(config: Config) -> tuple[Path, ...]:
-    return (config.data_file, config.label_mappings_file)
+    return (config.data_file, config.label_mappings_file, config.data_file.with_name("dataset_info.json"))
+
+
+def _source_and_label_names(config: Config) -> tuple[Path, ...]:
+    """The local files that step 01 reads: the data set's, and of the model those that decide its label names."""
+    places = [project_path(name) for name in (config.model.name, config.model.adapter_base) if name]
+    candidates = [place / name for place in places for name in ("config.json", "adapter_config.json")]
+    return (*source_files(config.dataset.hf_name), *(path for path in [*places, *candidates] if path.is_file()))
 
 
 def _data_and_model(config: Config) -> tuple[Path, ...]:
@@ -53,9 +60,13 @@ def _files(*names: str) -> Callable[[Config], tuple[Path, ...]]:
 STEPS = (
     Step(
         number="01", script="01_download_data.py", skip_flag="skip_download", title="Download and check the data set",
-        settings=("dataset.hf_name", "dataset.revision", "dataset.split", "dataset.local_path", "dataset.text_column",
-                  "dataset.label_column", "model.name", "model.revision", "embedded", "evaluation.unknown_labels"),
-        inputs=lambda config: tuple(source_files(config.dataset.hf_name)),
+        settings=(
+            "dataset.hf_name", "dataset.revision", "dataset.split", "dataset.config", "dataset.local_path",
+            "dataset.text_column", "dataset.label_column", "dataset.label_map",
+            "model.name", "model.revision", "model.adapter_base", "model.tokenizer", "model.trust_remote_code",
+            "embedded", "evaluation.unknown_labels",
+        ),
+        inputs=_source_and_label_names,
         outputs=_data,
         sources=("utils/data/*.py", "utils/hub.py", "utils/model/*.py", "utils/model_utils.py"),
     ),

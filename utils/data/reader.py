@@ -1,30 +1,29 @@
-"""Reads data files in a stream, so that memory does not grow with their rows; above all the data set that step 01 wrote."""
+"""Reads the data set that step 01 wrote, in a stream: memory does not grow with its rows."""
 
 from __future__ import annotations
 
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from utils.core.artifacts import sha256_file
 from utils.core.errors import DataError
+from utils.data.cells import encodable as encodable  # taken from here by the evaluation
 from utils.data.labels import MISSING_ID
 
 COLUMNS = ("text", "labels", "label_id")
 BLOCK_ROWS = 8192
 FIX = "make it with: python scripts/01_download_data.py"
-Label = TypeVar("Label")
 
 csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 128 KiB
 
@@ -42,29 +41,6 @@ class Rows:
     start: int
     texts: list[str]
     label_ids: NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout(Generic[Label]):
-    """How rows are read: which columns hold text and label, what a label becomes, what to do about a file that is damaged."""
-
-    find: Callable[[Sequence[str]], tuple[str, str]]
-    label: Callable[[Any], Label]
-    fix: str
-
-    def pairs(self, texts: Iterable[Any], labels: Iterable[Any]) -> Iterator[tuple[str, Label]]:
-        """Two columns as rows; a missing text is an empty one."""
-        return zip(("" if missing(text) else str(text) for text in texts), map(self.label, labels), strict=True)
-
-
-def missing(value: Any) -> bool:
-    """Whether a cell is empty in a file that has a way to say so."""
-    return value is None or isinstance(value, float) and value != value
-
-
-def encodable(text: str) -> str:
-    """The text; lone surrogates, which neither UTF-8 nor a tokenizer takes, become question marks."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def file_state(path: Path) -> tuple[int, int] | None:
@@ -120,13 +96,7 @@ def iter_rows(
     Raises:
         DataError: the file is missing, is not UTF-8 or lacks a column.
     """
-    def columns(names: Sequence[str]) -> tuple[str, str]:
-        if lacking := [name for name in ("text", "label_id") if name not in names]:
-            raise DataError(f"The data set lacks the column {lacking[0]!r}; it has {list(names)}.", where=path, fix=FIX)
-        return "text", "label_id"
-
-    layout = Layout(find=columns, label=lambda cell: MISSING_ID if cell is None or cell == "" else int(cell), fix=FIX)
-    pairs = islice(table_rows(path, layout, first=first, offset=offset), max_rows)
+    pairs = islice(_cells(path, first, offset), max_rows)
     start = first
     while block := list(islice(pairs, chunk_rows)):
         texts, ids = zip(*block, strict=True)
@@ -167,62 +137,77 @@ def sample_texts(path: Path, size: int, seed: int, max_rows: int | None = None) 
     return [text for part in parts for i, text in enumerate(part.texts, start=part.start) if i in wanted]
 
 
-def table_rows(
-    path: Path, layout: Layout[Label], *, first: int = 0, offset: int | None = None
-) -> Iterator[tuple[str, Label]]:
-    """Text and label of each row of a ``.csv``, ``.parquet`` or ``.jsonl`` file, from the row that ``iter_rows`` describes on.
-
-    Raises:
-        DataError: missing, damaged, not UTF-8, or what ``layout.find`` raises.
-    """
+def _cells(path: Path, first: int, offset: int | None) -> Iterator[tuple[str, int]]:
+    """Text and label id of each row, from the row that ``iter_rows`` describes on."""
     try:
         if path.suffix == ".parquet":
-            yield from _parquet_rows(path, layout, first)
-        elif path.suffix == ".jsonl":
-            options: Any = {"lines": True, "dtype": False, "convert_dates": False, "chunksize": BLOCK_ROWS}
-            for frame in pd.read_json(path, encoding="utf-8", **options):
-                text, label = layout.find(list(frame.columns))
-                yield from layout.pairs(frame[text], frame[label])
+            yield from _parquet_cells(path, first)
         else:
-            yield from _csv_rows(path, layout, offset)
+            yield from _csv_cells(path, offset)
     except FileNotFoundError as error:
-        raise DataError("There is no such data file.", where=path, fix=layout.fix) from error
+        raise DataError("There is no such data file.", where=path, fix=FIX) from error
     except (ValueError, OSError) as error:
-        raise DataError(f"The data file cannot be read: {error}.", where=path, fix=layout.fix) from error
+        raise DataError(f"The data file cannot be read: {error}.", where=path, fix=FIX) from error
 
 
-def _csv_rows(path: Path, layout: Layout[Label], offset: int | None) -> Iterator[tuple[str, Label]]:
+def _check_columns(names: Sequence[str], path: Path) -> None:
+    for name in ("text", "label_id"):
+        if name not in names:
+            raise DataError(f"The data set lacks the column {name!r}; it has {list(names)}.", where=path, fix=FIX)
+
+
+def _label_id(cell: Any) -> int:
+    return MISSING_ID if cell is None or cell == "" else int(cell)
+
+
+def _csv_cells(path: Path, offset: int | None) -> Iterator[tuple[str, int]]:
     with path.open("rb") as file:
-        head = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        head = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")  # it closes the file once nothing refers to it
         lines = csv.reader(head)
         try:
             header = next(lines, [])
-            text, label = map(header.index, layout.find(header))
-            width = len(header)
+            _check_columns(header, path)
+            text, label = header.index("text"), header.index("label_id")
             if offset is not None:
                 file.seek(offset)
                 lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-            for number, line in enumerate(lines, start=2 if offset is None else 1):
-                if len(line) == width:
-                    yield line[text], layout.label(line[label])
-                elif line:  # a blank one is no row
-                    raise ValueError(f"Row {number} has {len(line)} fields, the header {len(header)}")
+            for number, fields in enumerate(lines, start=2 if offset is None else 1):
+                if len(fields) == len(header):
+                    yield fields[text], _label_id(fields[label])
+                elif fields:  # a blank line is no row
+                    raise ValueError(f"Row {number} has {len(fields)} fields, the header {len(header)}")
         except (ValueError, csv.Error) as error:
-            decoding = isinstance(error, UnicodeDecodeError)  # it is found ahead of the line, in what was read with it
-            place = f"{'after' if decoding else 'at'} line {lines.line_num}{'' if offset is None else f' after byte {offset}'}"
-            why = f"not UTF-8, {error.reason}" if isinstance(error, UnicodeDecodeError) else error
-            raise DataError(f"The data set is damaged {place}: {why}.", where=path, fix=layout.fix) from error
+            raise _damaged(path, lines.line_num, offset, error) from error
 
 
-def _parquet_rows(path: Path, layout: Layout[Label], first: int) -> Iterator[tuple[str, Label]]:
+def _damaged(path: Path, line: int, offset: int | None, error: Exception) -> DataError:
+    """Bytes are decoded ahead of the line that is parsed, so their place is known only roughly."""
+    reason = str(error)
+    relation = "at"
+    if isinstance(error, UnicodeDecodeError):
+        reason = f"not UTF-8, {error.reason}"
+        relation = "after"
+    place = f"{relation} line {line}"
+    if offset is not None:
+        place += f" after byte {offset}"
+    return DataError(f"The data set is damaged {place}: {reason}.", where=path, fix=FIX)
+
+
+def _parquet_cells(path: Path, first: int) -> Iterator[tuple[str, int]]:
     """From row ``first`` on; the row groups before it are not read."""
     table = pq.ParquetFile(path)
-    text, label = layout.find(table.schema_arrow.names)
-    groups, skipped = list(range(table.num_row_groups)), first
-    while groups and skipped >= (rows := table.metadata.row_group(groups[0]).num_rows):
+    _check_columns(table.schema_arrow.names, path)
+    groups = list(range(table.num_row_groups))
+    skipped = first
+    while groups:
+        rows = table.metadata.row_group(groups[0]).num_rows
+        if skipped < rows:
+            break
         skipped -= rows
         del groups[0]
-    for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=[text, label], row_groups=groups):
+    for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=["text", "label_id"], row_groups=groups):
         rest = batch.slice(min(skipped, batch.num_rows))
         skipped -= batch.num_rows - rest.num_rows
-        yield from layout.pairs(rest.column(text).to_pylist(), rest.column(label).to_pylist())
+        texts = ("" if text is None else str(text) for text in rest.column("text").to_pylist())
+        label_ids = map(_label_id, rest.column("label_id").to_pylist())
+        yield from zip(texts, label_ids, strict=True)

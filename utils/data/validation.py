@@ -4,73 +4,234 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from utils.core.errors import DataError
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping
-from utils.data.reader import FIX, iter_rows
+from utils.data.reader import FIX, Rows, iter_rows
 
 BLOCK_ROWS = 1024
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 IMBALANCE = 10
-"""From this ratio of the largest label to the smallest on, accuracy says little about the small ones."""
+"""From this ratio of the largest label to the smallest on, accuracy says little about the small
+ones."""
+MANY_UNKNOWN_TOKENS = 0.05
+"""From this share of unknown tokens on, the tokenizer does not fit the texts or the model: a
+fitting one has next to none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenCounts:
+    """Tokens of some texts.
+
+    Args:
+        lengths: tokens of each text, special ones included, before truncation.
+        num_ordinary: tokens that stand for the texts themselves, the unknown token included,
+            special tokens left out.
+        num_unknown: those of them that are the unknown token.
+        num_lost_texts: texts that are not blank and become nothing but special and unknown tokens.
+    """
+
+    lengths: tuple[int, ...]
+    num_ordinary: int
+    num_unknown: int
+    num_lost_texts: int
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> TokenCounts:
+    """Tokenize the texts without truncation and count what becomes of them.
+
+    A token that the tokenizer adds itself is special even where it is the unknown token too, as in
+    GPT-2's vocabulary.
+    """
+    if not texts:
+        return TokenCounts(lengths=(), num_ordinary=0, num_unknown=0, num_lost_texts=0)
+    encoded = tokenizer(list(texts), verbose=False, return_special_tokens_mask=True)
+    unknown_id = tokenizer.unk_token_id
+    special_ids = set(tokenizer.all_special_ids)
+    lengths: list[int] = []
+    num_ordinary = num_unknown = num_lost_texts = 0
+    for text, ids, mask in zip(
+        texts, encoded["input_ids"], encoded["special_tokens_mask"], strict=True
+    ):
+        of_text = [token for token, is_special in zip(ids, mask, strict=True) if not is_special]
+        ordinary = [token for token in of_text if token == unknown_id or token not in special_ids]
+        unknown = ordinary.count(unknown_id)
+        lengths.append(len(ids))
+        num_ordinary += len(ordinary)
+        num_unknown += unknown
+        num_lost_texts += bool(text.strip()) and unknown == len(ordinary)
+    return TokenCounts(
+        lengths=tuple(lengths),
+        num_ordinary=num_ordinary,
+        num_unknown=num_unknown,
+        num_lost_texts=num_lost_texts,
+    )
+
+
+@dataclass(kw_only=True)
+class _Totals:
+    """What one pass over the data set adds up; 16 bytes and a length a row are kept."""
+
+    num_labels: int
+    seen: set[bytes] = field(default_factory=set)
+    lengths: list[int] = field(default_factory=list)
+    labels: Counter[int] = field(default_factory=Counter)
+    empty: int = 0
+    replaced: int = 0
+    nul: int = 0
+    ordinary_tokens: int = 0
+    unknown_tokens: int = 0
+    lost_texts: int = 0
+
+    def add(self, rows: Rows, tokens: TokenCounts) -> None:
+        self.labels.update(rows.label_ids.tolist())
+        self.lengths += tokens.lengths
+        self.ordinary_tokens += tokens.num_ordinary
+        self.unknown_tokens += tokens.num_unknown
+        self.lost_texts += tokens.num_lost_texts
+        for text in rows.texts:
+            self.seen.add(hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest())
+            self.empty += not text.strip()
+            self.replaced += "\ufffd" in text
+            self.nul += "\0" in text
+
+    @property
+    def repeated(self) -> int:
+        return len(self.lengths) - len(self.seen)
+
+    @property
+    def unlabelled(self) -> int:
+        return self.labels[MISSING_ID] + self.labels[UNKNOWN_ID]
+
+    @property
+    def rows_by_label(self) -> list[int]:
+        return [self.labels[number] for number in range(self.num_labels)]
+
+    @property
+    def unknown_share(self) -> float:
+        return self.unknown_tokens / self.ordinary_tokens if self.ordinary_tokens else 0.0
+
+    def longer_than(self, max_length: int) -> int:
+        return sum(length > max_length for length in self.lengths)
 
 
 def validate_dataset(
-    path: Path, mapping: LabelMapping, count_tokens: Callable[[list[str]], list[int]], max_length: int
+    path: Path, mapping: LabelMapping, count: Callable[[list[str]], TokenCounts], max_length: int
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Read the whole data set once; 16 bytes and a length a row are kept.
+    """Read the whole data set once.
 
-    Lone surrogates are not looked for: no UTF-8 file holds one, and step 01 records those that it replaced.
+    Lone surrogates are not looked for: no UTF-8 file holds one, and step 01 records those that it
+    replaced.
 
     Returns:
-        The findings by name, and warnings: what does not hinder a measurement but may mislead its reader.
+        The findings by name, and warnings: what does not hinder a measurement but may mislead its
+        reader.
 
     Raises:
-        DataError: missing, not UTF-8, a missing column, no rows, only empty texts, or an id without a label.
+        DataError: missing, not UTF-8, a missing column, no rows, only empty texts, or an id without
+            a label.
     """
-    seen: set[bytes] = set()
-    lengths: list[int] = []
-    labels: Counter[int] = Counter({number: 0 for number in range(len(mapping.names))})
-    texts: Counter[str] = Counter()
+    totals = _Totals(num_labels=len(mapping.names))
     for rows in iter_rows(path, BLOCK_ROWS):
-        for row, number in enumerate(rows.label_ids.tolist(), start=rows.start):
-            if not UNKNOWN_ID <= number < len(mapping.names):
-                said = f"Row {row} has the label id {number}; the label mappings end at {len(mapping.names) - 1}."
-                raise DataError(said, where=path, fix=FIX)
-            labels[number] += 1
-        for text in rows.texts:
-            seen.add(hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest())
-            texts.update({"empty": not text.strip(), "U+FFFD": "\ufffd" in text, "NUL": "\0" in text})
-        lengths += count_tokens(rows.texts)
-    if texts["empty"] == len(lengths):
-        raise DataError("Every text of the data set is empty." if lengths else "The data set has no rows.", where=path, fix=FIX)
-    unlabelled = labels.pop(MISSING_ID, 0) + labels.pop(UNKNOWN_ID, 0)
-    repeated, cut = len(lengths) - len(seen), sum(n > max_length for n in lengths)
-    largest, smallest = max(labels, key=labels.__getitem__), min(labels, key=labels.__getitem__)
-    tokens = zip(QUANTILES, np.quantile(lengths, QUANTILES, method="higher"), strict=True)
-    findings = {
-        "Rows": f"{len(lengths):,}", "Empty texts": f"{texts['empty']:,}", "Duplicate texts": f"{repeated:,}",
-        "Labels that occur": f"{sum(map(bool, labels.values()))} of {len(labels)}; rows without a label: {unlabelled:,}",
-        "Largest label": f"{mapping.names[largest]} ({labels[largest]:,}); "
-        f"smallest: {mapping.names[smallest]} ({labels[smallest]:,})",
-        "Encoding": f"{texts['U+FFFD']:,} texts with U+FFFD, {texts['NUL']:,} with NUL",
-        "Tokens a text": ", ".join(f"p{q * 100:.0f} {n}" for q, n in tokens),
-        f"Cut at {max_length} tokens": f"{cut:,} rows ({cut / len(lengths):.1%})",
+        _refuse_ids_without_label(rows, mapping, path)
+        totals.add(rows, count(rows.texts))
+    if totals.empty == len(totals.lengths):
+        what = (
+            "Every text of the data set is empty."
+            if totals.lengths
+            else "The data set has no rows."
+        )
+        raise DataError(what, where=path, fix=FIX)
+    return _findings(totals, mapping, max_length), _warnings(totals, mapping, max_length)
+
+
+def _refuse_ids_without_label(rows: Rows, mapping: LabelMapping, path: Path) -> None:
+    for row, number in enumerate(rows.label_ids.tolist(), start=rows.start):
+        if not UNKNOWN_ID <= number < len(mapping.names):
+            what = (
+                f"Row {row} has the label id {number}; the label mappings end at "
+                f"{len(mapping.names) - 1}."
+            )
+            raise DataError(what, where=path, fix=FIX)
+
+
+def _findings(totals: _Totals, mapping: LabelMapping, max_length: int) -> dict[str, str]:
+    num_rows = len(totals.lengths)
+    by_label = totals.rows_by_label
+    occurring = sum(rows > 0 for rows in by_label)
+    largest, smallest = by_label.index(max(by_label)), by_label.index(min(by_label))
+    quantiles = np.quantile(totals.lengths, QUANTILES, method="higher")
+    tokens = ", ".join(
+        f"p{share * 100:.0f} {length}" for share, length in zip(QUANTILES, quantiles, strict=True)
+    )
+    truncated = totals.longer_than(max_length)
+    return {
+        "Rows": f"{num_rows:,}",
+        "Empty texts": f"{totals.empty:,}",
+        "Duplicate texts": f"{totals.repeated:,}",
+        "Labels that occur": f"{occurring} of {len(by_label)}; rows without a label: "
+        f"{totals.unlabelled:,}",
+        "Largest label": f"{mapping.names[largest]} ({by_label[largest]:,}); "
+        f"smallest: {mapping.names[smallest]} ({by_label[smallest]:,})",
+        "Encoding": f"{totals.replaced:,} texts with U+FFFD, {totals.nul:,} with NUL",
+        "Tokens a text": tokens,
+        "Unknown tokens": f"{totals.unknown_share:.1%} of {totals.ordinary_tokens:,}; "
+        f"texts of nothing else: {totals.lost_texts:,} ({totals.lost_texts / num_rows:.1%})",
+        f"Truncated at {max_length} tokens": f"{truncated:,} rows ({truncated / num_rows:.1%})",
     }
-    unused = [mapping.names[number] for number, rows_of in labels.items() if not rows_of]
-    warnings = {
-        f"{texts['empty']:,} texts are empty": texts["empty"],
-        f"{repeated:,} texts repeat an earlier one": repeated,
-        f"{unlabelled:,} rows have no label that the model knows and are left out of accuracy": unlabelled,
-        f"labels without a row: {', '.join(unused)}": unused,
-        f"the largest label has over {IMBALANCE} times the rows of the smallest: read F1 (macro) beside accuracy":
-            labels[largest] > IMBALANCE * min(filter(None, labels.values()), default=0),
-        f"{texts['U+FFFD']:,} texts hold U+FFFD: they were decoded wrongly once": texts["U+FFFD"],
-        f"{texts['NUL']:,} texts hold NUL characters": texts["NUL"],
-        f"max_length {max_length} cuts {cut:,} rows": cut,
-    }
-    return findings, tuple(text for text, holds in warnings.items() if holds)
+
+
+def _warnings(totals: _Totals, mapping: LabelMapping, max_length: int) -> tuple[str, ...]:
+    warnings: list[str] = []
+    if totals.empty:
+        warnings.append(f"{totals.empty:,} texts are empty")
+    if totals.repeated:
+        warnings.append(f"{totals.repeated:,} texts repeat an earlier one")
+    warnings += _label_warnings(totals, mapping)
+    if totals.replaced:
+        warnings.append(
+            f"{totals.replaced:,} texts hold U+FFFD: they were once decoded with the wrong encoding"
+        )
+    if totals.nul:
+        warnings.append(f"{totals.nul:,} texts hold NUL characters")
+    if totals.unknown_share >= MANY_UNKNOWN_TOKENS:
+        warnings.append(
+            f"{totals.unknown_share:.1%} of the tokens are unknown to the tokenizer: check that it "
+            "is the model's own"
+        )
+    if totals.lost_texts:
+        warnings.append(
+            f"{totals.lost_texts:,} texts become nothing but special and unknown tokens"
+        )
+    truncated = totals.longer_than(max_length)
+    if truncated:
+        warnings.append(f"max_length {max_length} truncates {truncated:,} rows")
+    return tuple(warnings)
+
+
+def _label_warnings(totals: _Totals, mapping: LabelMapping) -> list[str]:
+    if totals.unlabelled == len(totals.lengths):
+        return ["no row has a label: accuracy and F1 will not be measured"]
+    warnings = []
+    if totals.unlabelled:
+        warnings.append(
+            f"{totals.unlabelled:,} rows have no label that the model knows and are left out of "
+            "accuracy"
+        )
+    by_label = dict(zip(mapping.names, totals.rows_by_label, strict=True))
+    unused = [name for name, rows in by_label.items() if not rows]
+    if unused:
+        warnings.append(f"labels without a row: {', '.join(unused)}")
+    occurring = [rows for rows in by_label.values() if rows]
+    if occurring and max(occurring) > IMBALANCE * min(occurring):
+        warnings.append(
+            f"the largest label has over {IMBALANCE} times the rows of the smallest: read F1 "
+            "(macro) beside accuracy"
+        )
+    return warnings

@@ -124,6 +124,8 @@ class Totals:
             NO_CUDA: loaded.device.type != "cuda",
             f"gpu_util is not measured: {'; '.join(self.gpu_warnings)}": not self.util_s,
             "accuracy and F1 are not measured: the weights are random": loaded.info.weights == "dummy",
+            "accuracy and F1 are not measured: no row has a label":
+                loaded.info.weights != "dummy" and self.quality.num_missing == self.rows,
             f"confusion_matrix is left out: over {MOST_IN_MATRIX} labels": len(self.quality.label_names) > MOST_IN_MATRIX,
             f"{missing} rows have no label: predicted, left out of accuracy and F1": missing,
             f"{self.unknown} rows have a label that the model does not know: predicted, left out of accuracy and F1":

@@ -7,7 +7,6 @@ becomes nothing or unknown tokens, accuracy is chance, and nothing fails. So eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import AutoTokenizer
 from utils.config_loader import Config
 from utils.core.errors import ModelError
 from utils.data.reader import encodable
+from utils.data.validation import count_tokens
 from utils.model.load_errors import translate_load_errors
 from utils.model.location import (
     TOKENIZER_FILES,
@@ -29,7 +29,7 @@ from utils.model.location import (
 MIN_VOCABULARY_SHARE = 0.5
 """A tokenizer that knows less than this share of the embedding's rows is another model's, or empty: embeddings are padded
 by some hundred rows at most, and an empty tokenizer knows a handful of special tokens."""
-MAX_EMPTY_SHARE = 0.5
+MAX_LOST_SHARE = 0.5
 """Texts that become nothing but special and unknown tokens: single ones occur, more than half means a wrong tokenizer."""
 WARN_UNKNOWN_SHARE = 0.2
 OTHER_TOKENIZER = "name the model's own tokenizer with --set model.tokenizer=NAME, a hub id or a local folder"
@@ -89,54 +89,6 @@ def check_vocabulary(tokenizer: Any, vocab_size: int, place: object) -> None:
         raise ModelError(message, where=place, fix=OTHER_TOKENIZER)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TextCoverage:
-    """How much of some texts the tokenizer knows.
-
-    Args:
-        num_texts: texts that are not blank.
-        num_without_content: those of them that become nothing but special and unknown tokens.
-        num_tokens: tokens that are not special; unknown ones count.
-        num_unknown: unknown tokens.
-    """
-
-    num_texts: int
-    num_without_content: int
-    num_tokens: int
-    num_unknown: int
-
-    @property
-    def unknown_share(self) -> float:
-        return self.num_unknown / self.num_tokens if self.num_tokens else 0.0
-
-    @property
-    def empty_share(self) -> float:
-        return self.num_without_content / self.num_texts if self.num_texts else 0.0
-
-
-def measure_coverage(tokenizer: Any, texts: Sequence[str]) -> TextCoverage:
-    """Count unknown tokens, and texts that become nothing but special and unknown tokens."""
-    unknown_id = tokenizer.unk_token_id
-    special = set(tokenizer.all_special_ids)
-    num_texts = num_without_content = num_tokens = num_unknown = 0
-    for text in texts:
-        if not text.strip():
-            continue
-        num_texts += 1
-        ids = tokenizer(encodable(text), verbose=False)["input_ids"]
-        unknown = sum(1 for number in ids if number == unknown_id)
-        content = sum(1 for number in ids if number not in special)
-        num_without_content += content == 0
-        num_unknown += unknown
-        num_tokens += content + unknown
-    return TextCoverage(
-        num_texts=num_texts,
-        num_without_content=num_without_content,
-        num_tokens=num_tokens,
-        num_unknown=num_unknown,
-    )
-
-
 def check_texts(tokenizer: Any, texts: Sequence[str], vocab_size: int | None, place: object) -> tuple[str, ...]:
     """Check that the tokenizer suits the data set's texts and the model's embedding.
 
@@ -150,18 +102,22 @@ def check_texts(tokenizer: Any, texts: Sequence[str], vocab_size: int | None, pl
     Raises:
         ModelError: most texts become nothing but special and unknown tokens, or a token has no embedding.
     """
-    coverage = measure_coverage(tokenizer, texts)
-    if coverage.empty_share > MAX_EMPTY_SHARE:
+    present = [encodable(text) for text in texts if text.strip()]
+    counts = count_tokens(tokenizer, present)
+    if counts.num_lost_texts > MAX_LOST_SHARE * len(present):
         message = (
-            f"{coverage.num_without_content} of {coverage.num_texts} texts become nothing but special and unknown tokens: "
-            "the tokenizer does not know the data set's language, or is not the model's."
+            f"{counts.num_lost_texts} of {len(present)} texts become nothing but special and unknown tokens: the tokenizer "
+            "does not know the data set's language, or is not the model's."
         )
         raise ModelError(message, where=place, fix=OTHER_TOKENIZER)
     if vocab_size is not None:
-        check_token_ids(tokenizer, texts, vocab_size, place)
-    if coverage.unknown_share > WARN_UNKNOWN_SHARE:
-        share = f"{coverage.unknown_share:.0%} of the tokens of {coverage.num_texts} texts are unknown to the tokenizer"
-        return (f"{share}: the model sees little of the texts",)
+        check_token_ids(tokenizer, present, vocab_size, place)
+    if counts.num_unknown > WARN_UNKNOWN_SHARE * counts.num_ordinary:
+        share = counts.num_unknown / counts.num_ordinary
+        return (
+            f"{share:.0%} of the tokens of {len(present)} texts are unknown to the tokenizer: "
+            "the model sees little of the texts",
+        )
     return ()
 
 

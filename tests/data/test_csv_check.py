@@ -1,0 +1,160 @@
+"""A quotation mark that swallows rows is refused with its line; texts over several lines are left
+alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from utils.config_loader import Config, load_config
+from utils.core.errors import DataError
+from utils.data.sources import Source, read_source
+
+LABELS = ("good", "bad", "fair")
+SAFE_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+
+
+def config_for(file: Path, *more: str) -> Config:
+    return load_config(
+        "configs/demo.yaml",
+        [
+            f"dataset.hf_name={file}",
+            f"dataset.local_path={file.parent / 'out' / 'val_df.csv'}",
+            *more,
+        ],
+    )
+
+
+def open_csv(folder: Path, content: str, name: str = "in.csv") -> Source:
+    file = folder / name
+    file.write_bytes(content.encode())
+    return read_source(config_for(file))
+
+
+def plain_rows(count: int, order: str) -> list[str]:
+    """Lines ``text,label`` or ``label,text`` without a quotation mark."""
+    pairs = [(f"some text {i}", LABELS[i % 3]) for i in range(count)]
+    return [",".join(pair if order == "text,label" else pair[::-1]) for pair in pairs]
+
+
+def with_mark(line: str, order: str, *, at_end: bool = False) -> str:
+    """The line with a quotation mark at the beginning or end of its text."""
+    first, second = line.split(",")
+    text, label = (first, second) if order == "text,label" else (second, first)
+    text = f'{text}"' if at_end else f'"{text}'
+    return ",".join((text, label) if order == "text,label" else (label, text))
+
+
+@pytest.mark.parametrize("order", ["text,label", "label,text"])
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("row", [0, 10, 19])
+def test_a_file_that_ends_in_a_quoted_field_is_refused_with_its_line(
+    tmp_path: Path, order: str, end: str, row: int
+) -> None:
+    lines = plain_rows(20, order)
+    lines[row] = with_mark(lines[row], order)
+    with pytest.raises(DataError, match=f"begins at line {row + 2} and never ends"):
+        open_csv(tmp_path, "\n".join([order, *lines]) + end)
+
+
+@pytest.mark.parametrize("order", ["text,label", "label,text"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("closing", [11, 12, 30])
+def test_a_quoted_field_that_swallows_rows_is_refused_with_its_line(
+    tmp_path: Path, order: str, newline: str, closing: int
+) -> None:
+    lines = plain_rows(48, order)
+    lines[10] = with_mark(lines[10], order)
+    lines[closing] = with_mark(lines[closing], order, at_end=True)
+    with pytest.raises(DataError, match="line 12 has a quoted field"):
+        open_csv(tmp_path, newline.join([order, *lines]) + newline)
+
+
+def test_swallowed_rows_are_refused_among_many_texts_over_several_lines(tmp_path: Path) -> None:
+    lines = [f'"text {i}\nits second line",{LABELS[i % 3]}' for i in range(50)]
+    swallowed = ['"begin,good', "one,bad", "two,fair", 'three",good']
+    with pytest.raises(DataError, match="line 102 has a quoted field"):
+        open_csv(tmp_path, "\n".join(["text,label", *lines, *swallowed]) + "\n")
+
+
+@pytest.mark.parametrize("order", ["text,label", "label,text"])
+def test_texts_over_several_lines_are_read_without_a_word(tmp_path: Path, order: str) -> None:
+    texts = [f'Dear all,\n\nline, with commas {i}\n- item, 1\n"quoted"\n' for i in range(40)]
+    frame = pd.DataFrame({"text": texts, "label": [LABELS[i % 3] for i in range(40)]})
+    frame[order.split(",")].to_csv(tmp_path / "in.csv", index=False)
+    source = read_source(config_for(tmp_path / "in.csv"))
+    assert [text for text, _ in source.rows()] == texts
+    assert source.warnings == ()
+
+
+def test_a_few_lines_like_rows_in_one_of_many_long_texts_are_warned_about(tmp_path: Path) -> None:
+    texts = [f"text {i}\nin\nseveral\nlines" for i in range(30)]
+    texts[7] = "this is what the file looks like:\nnice,good\nmore of it\nand an end"
+    frame = pd.DataFrame({"text": texts, "label": [LABELS[i % 3] for i in range(30)]})
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    source = read_source(config_for(tmp_path / "in.csv"))
+    assert [text for text, _ in source.rows()] == texts
+    [warning] = source.warnings
+    assert "line 30" in warning  # seven rows of four lines and the header before it
+
+
+def test_tabs_are_read_as_pandas_reads_them_and_checked_alike(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "text": ['with "marks"', "a\tb", "over\nlines", "plain, comma"],
+            "label": ["good", "bad"] * 2,
+        }
+    )
+    frame.to_csv(tmp_path / "in.TSV", index=False, sep="\t")
+    rows = list(read_source(config_for(tmp_path / "in.TSV")).rows())
+    assert rows == list(frame.itertuples(index=False, name=None))
+    with pytest.raises(DataError, match="begins at line 2 and never ends"):
+        open_csv(tmp_path, 'text\tlabel\n"never closed\tgood\nmore\tbad\n', "other.tsv")
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "separator"),
+    [
+        ("in.csv", "text;label", "';'"),
+        ("in.csv", "text\tlabel", "tabs"),
+        ("in.tsv", "text,label", "','"),
+    ],
+)
+def test_another_separator_is_named(tmp_path: Path, name: str, header: str, separator: str) -> None:
+    with pytest.raises(DataError, match=f"separated by {separator}"):
+        open_csv(tmp_path, f"{header}\n", name)
+
+
+def test_utf_16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text,label\na,good\n", encoding="utf-16")
+    with pytest.raises(DataError, match="UTF-16"):
+        read_source(config_for(tmp_path / "in.csv"))
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    texts=st.lists(SAFE_TEXT, min_size=1, max_size=6),
+    separator=st.sampled_from([",", "\t"]),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([0, 1]),
+)
+def test_rows_equal_what_pandas_reads(
+    tmp_path: Path, texts: Sequence[str], separator: str, newline: str, quoting: int
+) -> None:
+    """Files that pandas wrote; its own reader is the judge, told that no word means "missing"."""
+    assume(
+        quoting == 1 or not any("\r" in text for text in texts)
+    )  # pandas itself writes and reads those wrongly
+    file = tmp_path / ("in.csv" if separator == "," else "in.tsv")
+    frame = pd.DataFrame({"text": texts, "label": "good", "number": range(len(texts))})
+    frame.to_csv(file, index=False, sep=separator, lineterminator=newline, quoting=quoting)  # type: ignore[call-overload]
+    judge = pd.read_csv(file, sep=separator, keep_default_na=False, dtype=str)
+    rows = list(read_source(config_for(file)).rows())
+    assert [text for text, _ in rows] == list(judge["text"])

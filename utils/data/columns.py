@@ -1,0 +1,159 @@
+"""Which columns of a source hold the texts and the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from utils.config_loader import DatasetConfig
+from utils.core.errors import DataError
+from utils.data.hints import setting_flag
+
+SYNONYMS = {"text": "query", "query": "text", "labels": "label", "label": "labels"}
+USUAL_LABEL_NAMES = {
+    "intent",
+    "intents",
+    "category",
+    "categories",
+    "class",
+    "classes",
+    "target",
+    "targets",
+    "sentiment",
+    "emotion",
+    "emotions",
+    "topic",
+    "tag",
+    "y",
+    "gold",
+    "answer",
+    "stars",
+    "star_rating",
+    "rating",
+    "score",
+    "polarity",
+    "stance",
+    "genre",
+    "type",
+    "is_duplicate",
+    "toxic",
+    "spam",
+}
+USUAL_TEXT_NAMES = {
+    "sentence",
+    "sentences",
+    "content",
+    "utterance",
+    "review",
+    "review_text",
+    "review_body",
+    "message",
+    "tweet",
+    "question",
+    "title",
+    "body",
+    "input",
+    "inputs",
+    "comment",
+    "comment_text",
+    "document",
+    "headline",
+    "description",
+    "prompt",
+}
+MAX_SHOWN = 20
+MAX_NAME = 60
+WITHOUT_LABELS = "for data without labels: --set dataset.label_column=null"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """Names of the columns; ``label`` is None where the data set has no labels."""
+
+    text: str
+    label: str | None
+
+
+def choose_columns(names: Sequence[str], settings: DatasetConfig, where: object) -> Columns:
+    """Find the configured columns, or those that stand in for them.
+
+    Raises:
+        DataError: there is no such column, it occurs twice, or another one looks like the label
+            column.
+    """
+    text = _present(names, settings.text_column)
+    if text is None:
+        raise _no_text_column(names, settings.text_column, where)
+    label = _choose_label_column(names, settings, where)
+    if label == text:
+        raise DataError(
+            f"The column {text!r} cannot hold both the texts and the labels.",
+            where=where,
+            fix="--set dataset.label_column=NAME, with another one of its columns",
+        )
+    for name in (text, label):
+        if name is not None and list(names).count(name) > 1:
+            raise DataError(
+                f"The data set has several columns {name!r}.",
+                where=where,
+                fix="rename or remove one of them",
+            )
+    return Columns(text=text, label=label)
+
+
+def _choose_label_column(
+    names: Sequence[str], settings: DatasetConfig, where: object
+) -> str | None:
+    configured = settings.label_column
+    if configured is None:
+        return None
+    label = _present(names, configured)
+    if label is not None:
+        return label
+    likely = [name for name in names if _looks_like_labels(name) and name != settings.text_column]
+    if likely:
+        raise DataError(
+            f"The data set has no column {configured!r}, but {likely[0]!r} looks like its labels; "
+            f"it has {_list(names)}.",
+            where=where,
+            fix=f"{setting_flag('dataset.label_column', likely[0])}; {WITHOUT_LABELS}",
+        )
+    if configured not in ("labels", "label"):
+        raise DataError(
+            f"The data set has no column {configured!r}; it has {_list(names)}.",
+            where=where,
+            fix=f"--set dataset.label_column=NAME, with one of those; {WITHOUT_LABELS}",
+        )
+    return None
+
+
+def _present(names: Sequence[str], configured: str) -> str | None:
+    for name in (configured, SYNONYMS.get(configured)):
+        if name in names:
+            return name
+    return None
+
+
+def _no_text_column(names: Sequence[str], configured: str, where: object) -> DataError:
+    what = f"The data set has no column {configured!r}; it has {_list(names)}."
+    likely = [
+        name for name in names if name.strip().lower() in USUAL_TEXT_NAMES | {"text", "query"}
+    ]
+    if likely:
+        fix = f"{setting_flag('dataset.text_column', likely[0])}, or another one of those"
+    else:
+        fix = "--set dataset.text_column=NAME, with one of those"
+    return DataError(what, where=where, fix=fix)
+
+
+def _looks_like_labels(name: str) -> bool:
+    plain = name.strip().lower()
+    return "label" in plain or plain in USUAL_LABEL_NAMES
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = [
+        repr(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…") for name in names[:MAX_SHOWN]
+    ]
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return (", ".join(shown) or "none") + more

@@ -1,0 +1,244 @@
+"""Refuses CSV and TSV files in which a quotation mark swallows rows.
+
+A text that begins with a quotation mark which is never closed takes in everything up to the next
+one. Neither the csv module
+nor pandas complains: rows disappear, and the text that is measured is not the user's.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from utils.core.errors import DataError
+
+END = "end of file"
+"""Handed to the parser after the last line: it comes back as a row of its own unless a quoted field
+is still open."""
+MIN_SWALLOWED_LINES = 3
+"""From this many lines on that look like rows, a quoted field is taken as unclosed even among many
+texts over several lines."""
+MAX_SHOWN = 5
+FIX_QUOTES = (
+    "close the quotation mark, or, where it belongs to the text, double it and put the text in "
+    "quotation marks. Where no field of "
+    "the file is quoted, convert it: pandas.read_csv(PATH, quoting=3).to_parquet('NEW.parquet')"
+)
+FIX_SWALLOWED = f"{FIX_QUOTES}; where the lines do belong to the text, without quoting=3"
+
+csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 128 KiB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suspicion:
+    """A row over several lines, some of which look like rows themselves.
+
+    Args:
+        line: where the row begins, counted from 1.
+        labels: labels of those of its lines that have the right number of fields.
+        num_lines: all of its lines.
+    """
+
+    line: int
+    labels: tuple[str, ...]
+    num_lines: int
+
+
+def check_csv(
+    lines: Iterable[str], delimiter: str, label_column: str | None, where: object
+) -> tuple[str, ...]:
+    """Read a whole file and return warnings about its quotation marks.
+
+    Args:
+        lines: with their line ends, split at ``\\n``, ``\\r\\n`` and ``\\r`` only.
+        label_column: by whose values swallowed rows are recognised; None where there is none.
+
+    Raises:
+        DataError: a row of another width than the header's, a quoted field that never ends or that
+            swallows rows, or lines
+            that are not UTF-8.
+    """
+    feed = _Feed(lines)
+    try:
+        return _check(feed, csv.reader(feed, delimiter=delimiter), delimiter, label_column, where)
+    except UnicodeDecodeError as error:
+        # Text is decoded ahead of the line that is parsed, so the place is known only roughly.
+        raise DataError(
+            f"The data set is damaged after line {feed.count}: not UTF-8, {error.reason}.",
+            where=where,
+            fix="save the file as UTF-8",
+        ) from error
+    except csv.Error as error:
+        raise DataError(
+            f"The data set is damaged at line {feed.count}: {error}.",
+            where=where,
+            fix="correct that line",
+        ) from error
+
+
+def looks_like_other_delimiter(header: Sequence[str], delimiter: str) -> str | None:
+    """The character that seems to separate the columns of a header which has only one, or None."""
+    if len(header) != 1:
+        return None
+    counts = {
+        other: header[0].count(other) for other in (";", "\t", ",", "|") if other != delimiter
+    }
+    best = max(counts, key=counts.__getitem__)
+    return best if counts[best] else None
+
+
+class _Feed:
+    """The lines of a file, then ``END``; remembers the lines of the row that is being parsed."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self.row_lines: list[str] = []
+        self.count = 0
+        self._ended = False
+        self.last_line = ""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._ended:
+            raise StopIteration
+        line = next(self._lines, None)
+        if line is None:
+            self._ended = True
+            return END
+        self.count += 1
+        self.last_line = line
+        self.row_lines.append(line)
+        return line
+
+    def is_at_end(self) -> bool:
+        """Whether ``END`` was handed out."""
+        return self._ended
+
+
+def _check(
+    feed: _Feed,
+    reader: Iterator[list[str]],
+    delimiter: str,
+    label_column: str | None,
+    where: object,
+) -> tuple[str, ...]:
+    header = next(reader, [])
+    if feed.is_at_end():
+        if header != [END]:
+            raise _unclosed(header, feed, where)
+        return ()
+    label_index = None if label_column is None else header.index(label_column)
+    labels: Counter[str] = Counter()
+    suspicions: list[Suspicion] = []
+    multi_line_rows = 0
+    first_line = feed.count + 1
+    feed.row_lines.clear()
+    for fields in reader:
+        if feed.is_at_end():
+            if fields != [END]:
+                raise _unclosed(fields, feed, where)
+            break
+        if len(fields) == len(header):
+            if label_index is not None:
+                labels[fields[label_index]] += 1
+            if len(feed.row_lines) > 1:
+                multi_line_rows += 1
+                suspicion = _suspicion(
+                    feed.row_lines, first_line, len(header), label_index, delimiter
+                )
+                suspicions += [suspicion] if suspicion else []
+        elif any(cell.strip() for cell in fields):
+            raise _wrong_width(fields, header, first_line, where)
+        first_line = feed.count + 1
+        feed.row_lines.clear()
+    return _judge(suspicions, multi_line_rows, labels, where)
+
+
+def _suspicion(
+    lines: Sequence[str], first_line: int, width: int, label_index: int | None, delimiter: str
+) -> Suspicion | None:
+    """The row, if at least two of its lines look like rows: one of a legitimate row's lines may,
+    with its own label."""
+    if label_index is None or width == 1:
+        return None
+    labels = []
+    for line in lines:
+        fields = line.rstrip("\r\n").split(delimiter)
+        if len(fields) != width:
+            fields = next(csv.reader([line], delimiter=delimiter), [])
+        if len(fields) == width:
+            labels.append(fields[label_index].strip().strip('"'))
+    if len(labels) < 2:
+        return None
+    return Suspicion(
+        line=first_line, labels=tuple(labels), num_lines=sum(bool(line.strip()) for line in lines)
+    )
+
+
+def _judge(
+    suspicions: Sequence[Suspicion], multi_line_rows: int, labels: Counter[str], where: object
+) -> tuple[str, ...]:
+    """Refuse rows that certainly swallowed others, and return a warning about those that may
+    have."""
+    possible: list[int] = []
+    certain: list[int] = []
+    entirely_rows: list[int] = []
+    for suspicion in suspicions:
+        like_rows = sum(bool(label) and label in labels for label in suspicion.labels)
+        if like_rows < 2:
+            continue
+        possible.append(suspicion.line)
+        if like_rows >= MIN_SWALLOWED_LINES and 2 * like_rows >= suspicion.num_lines:
+            certain.append(suspicion.line)
+        elif like_rows >= suspicion.num_lines:
+            entirely_rows.append(suspicion.line)
+    # Two lines that both look like rows are weak evidence where many texts have line breaks, strong
+    # evidence where few do.
+    if 2 * len(entirely_rows) >= multi_line_rows:
+        certain += entirely_rows
+    if certain:
+        raise DataError(
+            f"The row at line {min(certain)} has a quoted field that takes in the lines after it, "
+            "which look like rows of "
+            "their own: a quotation mark is not closed.",
+            where=where,
+            fix=FIX_SWALLOWED,
+        )
+    if not possible:
+        return ()
+    shown = ", ".join(map(str, possible[:MAX_SHOWN]))
+    return (
+        f"{len(possible)} texts over several lines hold what looks like further rows: check the "
+        "quotation marks of the rows at "
+        f"line {shown}",
+    )
+
+
+def _unclosed(fields: Sequence[str], feed: _Feed, where: object) -> DataError:
+    """The last field holds everything from its quotation mark to ``END``; its line ends tell where
+    it begins."""
+    line_ends = len(re.findall(r"\r\n|\r|\n", fields[-1]))
+    line = feed.count - line_ends
+    if feed.last_line.endswith(("\r", "\n")):
+        line += 1
+    return DataError(
+        f"A quoted field begins at line {line} and never ends: the file ends inside it.",
+        where=where,
+        fix=FIX_QUOTES,
+    )
+
+
+def _wrong_width(
+    fields: Sequence[str], header: Sequence[str], line: int, where: object
+) -> DataError:
+    return DataError(
+        f"The row at line {line} has {len(fields)} fields, the header {len(header)}.",
+        where=where,
+        fix="put texts that hold the separator in quotation marks",
+    )

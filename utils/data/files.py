@@ -1,0 +1,173 @@
+"""Which local files ``dataset.hf_name`` stands for."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from utils.config_loader import EMBEDDED, SOURCE_SUFFIXES, Config, project_path, source_files
+from utils.core.errors import DataError
+from utils.data.formats import FIX_KIND, file_kind
+from utils.data.hints import setting_flag
+
+Origin = Literal["embedded", "files", "folder", "saved", "hub"]
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+SAVED_MARKS = ("dataset_dict.json", "state.json")
+"""Files that ``save_to_disk`` of the datasets library leaves in a folder."""
+METADATA_NAMES = {
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+    "label_mappings.json",
+    "package.json",
+}
+FIX_TARGET = "write the data set to a place of its own: --set dataset.local_path=PATH"
+
+
+def origin_of(config: Config) -> Origin:
+    """What kind of source ``dataset.hf_name`` names; whatever is no local path is a name on the
+    hub."""
+    name = config.dataset.hf_name
+    if name == EMBEDDED:
+        return "embedded"
+    path = project_path(name)
+    if path.is_dir():
+        saved = any((path / mark).is_file() for mark in SAVED_MARKS)
+        return "saved" if saved else "folder"
+    looks_local = name.startswith(("/", "./", "../", "~")) or any(mark in name for mark in "*?")
+    if path.exists() or source_files(name) or looks_local or name.lower().endswith(SOURCE_SUFFIXES):
+        return "files"
+    return "hub"
+
+
+def find_files(config: Config) -> list[Path]:
+    """The files to read, in the order of their names.
+
+    Raises:
+        DataError: there are none, they are of several kinds, or a folder has files of other splits
+            only.
+    """
+    name = config.dataset.hf_name
+    origin = origin_of(config)
+    if origin == "embedded":
+        return [config.path("embedded.dir") / "corpus_eval.parquet"]
+    files = source_files(name)
+    if not files:
+        what = (
+            "There are no data files in this folder."
+            if origin == "folder"
+            else "There is no such data file."
+        )
+        raise DataError(what, where=project_path(name), fix=FIX_KIND)
+    if len(files) == 1 and origin == "files":
+        return files
+    known = [
+        file
+        for file in files
+        if file_kind(file) is not None and not _is_metadata(file, project_path(name))
+    ]
+    if not known:
+        raise DataError(
+            f"None of these files can be read: {_names(files)}.",
+            where=project_path(name),
+            fix=FIX_KIND,
+        )
+    if origin == "folder":
+        known = _files_of_split(known, project_path(name), config.dataset.split)
+    kinds = sorted({str(file_kind(file)) for file in known})
+    if len(kinds) > 1:
+        raise DataError(
+            f"These files are of several kinds ({', '.join(kinds)}), so they are not one data "
+            f"set: {_names(known)}.",
+            where=project_path(name),
+            fix="name one file, or a pattern that matches files of one kind: --set "
+            "dataset.hf_name=FOLDER/*.csv",
+        )
+    return known
+
+
+def refuse_target_in_source(config: Config, outputs: Sequence[Path]) -> None:
+    """Refuse to write where the source is read, be it by another name or by a link.
+
+    Raises:
+        DataError: an output is a file of the source, or would become one.
+    """
+    name = config.dataset.hf_name
+    origin = origin_of(config)
+    if origin in ("hub", "embedded"):
+        return
+    place = project_path(name)
+    sources = source_files(name)
+    for output in outputs:
+        same = any(_is_same(output, source) for source in sources)
+        inside = origin in ("folder", "saved") and output.is_relative_to(place)
+        matched = any(mark in name for mark in "*?[") and fnmatch.fnmatch(str(output), str(place))
+        if same or inside or matched:
+            raise DataError(
+                "Step 01 would overwrite or extend its own source: dataset.hf_name and "
+                "dataset.local_path overlap.",
+                where=f"{output} (source: {place})",
+                fix=FIX_TARGET,
+            )
+
+
+def _is_same(output: Path, source: Path) -> bool:
+    return output == source or (output.exists() and source.exists() and output.samefile(source))
+
+
+def _is_metadata(file: Path, folder: Path) -> bool:
+    """Whether a file describes the data set instead of holding rows, or lies in a hidden folder
+    such as a download's cache."""
+    parts = file.relative_to(folder).parts if file.is_relative_to(folder) else (file.name,)
+    return file.name.lower() in METADATA_NAMES or any(part.startswith((".", "_")) for part in parts)
+
+
+def _files_of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
+    """The files whose names or folders name the split; all files where no name names any."""
+    canonical = SPLIT_WORDS.get(split.lower(), split.lower())
+    splits = {file: _split_of(file.relative_to(folder), split) for file in files}
+    named = sorted({name for name in splits.values() if name is not None})
+    if not named:
+        return files
+    chosen = [file for file in files if splits[file] == canonical]
+    if not chosen:
+        raise DataError(
+            f"The folder has no files of the split {split!r}; their names name "
+            f"{', '.join(map(repr, named))}.",
+            where=folder,
+            fix=f"{setting_flag('dataset.split', named[0])}, or name a file: --set "
+            "dataset.hf_name=PATH",
+        )
+    return chosen
+
+
+def _split_of(relative: Path, split: str) -> str | None:
+    """The split that a file's own name, or else one of its folders, names."""
+    for part in reversed(relative.parts):
+        stem = part.split(".")[0].lower()
+        if stem == split.lower():
+            return SPLIT_WORDS.get(stem, stem)
+        for word in re.split(r"[^a-z]+", stem):
+            if word in SPLIT_WORDS:
+                return SPLIT_WORDS[word]
+    return None
+
+
+def _names(files: Sequence[Path]) -> str:
+    shown = ", ".join(file.name for file in files[:8])
+    return f"{shown} and {len(files) - 8} more" if len(files) > 8 else shown

@@ -1,0 +1,354 @@
+"""Decides which label id each label of a data set stands for, and says how sure that is.
+
+A wrong decision gives a wrong accuracy without any other sign, so whatever is not certain is warned
+about, and whatever is
+likely to be wrong is refused with the setting that settles it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from utils.core.errors import DataError
+from utils.data.hints import label_map_flag
+from utils.data.label_refusals import (
+    OpenLabels,
+    fix_for_other_count,
+    ids_out_of_range,
+    incomplete_label_map,
+    is_decimal,
+    label_targets,
+    list_labels,
+    list_with_rows,
+    one_output,
+    scores,
+    unknown_labels,
+    whole_number,
+)
+from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping, ModelLabels
+
+Confidence = Literal["certain", "assumed", "guessed", "none"]
+NO_LABEL = ""
+"""As a target of ``dataset.label_map``: rows with that label have no label."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelDecision:
+    """Which label id each label of a data set stands for.
+
+    Args:
+        mapping: label names in the order of their ids.
+        ids: id of every label that occurs in the data set, by its text there; ``MISSING_ID`` where
+            that text means "no
+            label", ``UNKNOWN_ID`` where the model does not have it and such rows are skipped.
+        source: ``model`` (names agree), ``label_map``, ``ids`` (the data set's numbers),
+            ``class_label`` (the order of the data
+            set's class names), ``sorted`` (alphabetical order) or ``none`` (no labels).
+        confidence: ``certain``, ``assumed`` (usual, but not checkable), ``guessed`` (may well be
+            wrong) or ``none``.
+        note: one sentence that says what was decided.
+        warnings: what the user should know or check.
+    """
+
+    mapping: LabelMapping
+    ids: Mapping[str, int]
+    source: str
+    confidence: Confidence
+    note: str
+    warnings: tuple[str, ...] = ()
+
+
+def decide_labels(
+    label_rows: Mapping[str, int],
+    model: ModelLabels,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    label_map: Mapping[str, str] | None = None,
+    skip_unknown: bool = False,
+) -> LabelDecision:
+    """Decide the label ids.
+
+    Args:
+        label_rows: number of rows by label, without the rows that have none.
+        model: what the model's configuration says about its outputs.
+        class_names: the data set's ClassLabel names in the order of their ids; the labels are these
+            names then.
+        label_map: ``dataset.label_map``.
+        skip_unknown: give labels that the model does not have ``UNKNOWN_ID``, as long as it has
+            some.
+
+    Raises:
+        DataError: the labels do not fit the model, or only nearly.
+    """
+    labels, warnings = _apply_label_map(Counter(label_rows), model, label_map or {})
+    if class_names is None:
+        labels, more = _take_minus_one_as_missing(labels, model)
+        warnings += more
+    if not labels.rows and not labels.are_scored:
+        decision = _without_labels(model)
+    elif model.num_labels == 1:
+        raise one_output(labels)
+    elif model.names is not None:
+        decision = _with_model_names(labels, model.names, skip_unknown)
+    else:
+        decision = _without_model_names(labels, model.num_labels, class_names, skip_unknown)
+    ids = {**labels.renamed, **decision.ids}
+    return replace(decision, ids=ids, warnings=(*warnings, *decision.warnings))
+
+
+def _apply_label_map(
+    rows: Counter[str], model: ModelLabels, label_map: Mapping[str, str]
+) -> tuple[OpenLabels, tuple[str, ...]]:
+    """Split the labels into those that ``dataset.label_map`` names and the rest."""
+    targets = label_targets(model)
+    wrong = [
+        target for target in label_map.values() if target != NO_LABEL and target not in targets
+    ]
+    if wrong:
+        raise DataError(
+            f"dataset.label_map names labels that the model does not have: {list_labels(wrong)}.",
+            where="dataset.label_map",
+            fix=f"use the model's labels: {list_labels(targets)}",
+        )
+    renamed: dict[str, int] = {}
+    used: set[str] = set()
+    for label in rows:
+        key = _name_among(label, label_map)
+        if key is not None:
+            used.add(key)
+            target = label_map[key]
+            renamed[label] = MISSING_ID if target == NO_LABEL else targets[target]
+    rest = Counter({label: count for label, count in rows.items() if label not in renamed})
+    unused = [key for key in label_map if key not in used]
+    warnings: tuple[str, ...] = ()
+    if unused:
+        warnings = (
+            "dataset.label_map names labels that do not occur in the data set: "
+            f"{list_labels(unused)}",
+        )
+    return OpenLabels(rows=rest, renamed=renamed, label_map=label_map), warnings
+
+
+def _take_minus_one_as_missing(
+    labels: OpenLabels, model: ModelLabels
+) -> tuple[OpenLabels, tuple[str, ...]]:
+    """Among ids, -1 means "no label", as in GLUE's test splits; but not where the ids evidently
+    begin at -1."""
+    minus_one = [label for label in labels.rows if whole_number(label) == -1]
+    numbers = {whole_number(label) for label in labels.rows}
+    if not minus_one or None in numbers or "-1" in (model.names or ()):
+        return labels, ()
+    ids = {number for number in numbers if number is not None}
+    size = model.num_labels
+    if size > 1 and (ids == set(range(-1, size - 1)) or (size == 2 and ids == {-1, 1})):
+        raise ids_out_of_range(labels, model, sorted(ids))
+    count = sum(labels.rows[label] for label in minus_one)
+    rest = Counter({label: rows for label, rows in labels.rows.items() if label not in minus_one})
+    renamed = {**labels.renamed, **dict.fromkeys(minus_one, MISSING_ID)}
+    warning = f"{count:,} rows have the label -1, which is taken as no label"
+    return replace(labels, rows=rest, renamed=renamed), (warning,)
+
+
+def _without_labels(model: ModelLabels) -> LabelDecision:
+    names = model.names or tuple(str(number) for number in range(model.num_labels))
+    warning = "the data set has no labels: everything but accuracy and F1 is measured"
+    return LabelDecision(
+        mapping=LabelMapping(names=names),
+        ids={},
+        source="none",
+        confidence="none",
+        note="The data set has no labels, so accuracy is not measured.",
+        warnings=(warning,),
+    )
+
+
+def _with_model_names(
+    labels: OpenLabels, names: tuple[str, ...], skip_unknown: bool
+) -> LabelDecision:
+    mapping = LabelMapping(names=names)
+    ids: dict[str, int] = {}
+    for label in labels.rows:
+        name = _name_among(label, mapping.label2id)
+        if name is not None:
+            ids[label] = mapping.label2id[name]
+    unknown = Counter({label: count for label, count in labels.rows.items() if label not in ids})
+    if not unknown:
+        return _names_agree(labels, mapping, ids)
+    if not ids:
+        numbers = _ids_in_range(labels.rows, len(names))
+        if numbers is not None:
+            return _numbers_are_ids(mapping, numbers)
+    if skip_unknown and (ids or labels.are_scored):
+        total = sum(unknown.values())
+        warning = (
+            f"{total:,} rows have a label that the model does not know, and are skipped: "
+            f"{list_with_rows(unknown)}"
+        )
+        skipped = {**ids, **dict.fromkeys(unknown, UNKNOWN_ID)}
+        return replace(_names_agree(labels, mapping, skipped), warnings=(warning,))
+    raise unknown_labels(labels, unknown, mapping)
+
+
+def _names_agree(labels: OpenLabels, mapping: LabelMapping, ids: dict[str, int]) -> LabelDecision:
+    unused = len(mapping.names) - len(
+        {*ids.values(), *labels.renamed.values()} - {MISSING_ID, UNKNOWN_ID}
+    )
+    warnings: tuple[str, ...] = ()
+    if unused:
+        warnings = (
+            f"{unused} of the model's {len(mapping.names)} labels do not occur in the data set",
+        )
+    source, note = "model", "The data set's labels are the model's own label names."
+    if labels.are_scored:
+        source, note = (
+            "label_map",
+            "dataset.label_map gives the data set's labels the model's names.",
+        )
+    return LabelDecision(
+        mapping=mapping, ids=ids, source=source, confidence="certain", note=note, warnings=warnings
+    )
+
+
+def _numbers_are_ids(mapping: LabelMapping, numbers: dict[str, int]) -> LabelDecision:
+    warnings = ["the data set's labels are numbers: they are taken as the model's label ids"]
+    if 0 not in numbers.values():
+        warnings.append(
+            "the label 0 does not occur: if the data set's ids begin at 1, name each one's label "
+            "with dataset.label_map"
+        )
+    return LabelDecision(
+        mapping=mapping,
+        ids=numbers,
+        source="ids",
+        confidence="assumed",
+        note="The data set's labels are numbers and are taken as the model's label ids.",
+        warnings=tuple(warnings),
+    )
+
+
+def _without_model_names(
+    labels: OpenLabels, num_labels: int, class_names: tuple[str, ...] | None, skip_unknown: bool
+) -> LabelDecision:
+    generic = tuple(f"LABEL_{number}" for number in range(num_labels))
+    names = LabelMapping(names=generic)
+    if all(label in generic for label in labels.rows):
+        return _names_agree(labels, names, {label: names.label2id[label] for label in labels.rows})
+    if class_names is not None and not _are_positions(class_names):
+        return _order_of_class_names(labels, class_names, num_labels)
+    numbers = _ids_in_range(labels.rows, num_labels)
+    if numbers is not None:
+        return _numbers_are_ids(LabelMapping(names=tuple(map(str, range(num_labels)))), numbers)
+    if labels.are_scored and skip_unknown:
+        total = sum(labels.rows.values())
+        warning = (
+            f"{total:,} rows have a label that dataset.label_map does not name, and are skipped"
+        )
+        skipped = dict.fromkeys(labels.rows, UNKNOWN_ID)
+        return replace(_names_agree(labels, names, skipped), warnings=(warning,))
+    return _alphabetical_order(labels, ModelLabels(names=None, num_labels=num_labels))
+
+
+def _order_of_class_names(
+    labels: OpenLabels, class_names: tuple[str, ...], num_labels: int
+) -> LabelDecision:
+    if labels.renamed:
+        raise incomplete_label_map(labels)
+    if len(class_names) != num_labels:
+        raise DataError(
+            f"The data set has {len(class_names)} class names, the model {num_labels} labels "
+            "without names: "
+            f"{list_labels(class_names)}.",
+            where="dataset.label_column",
+            fix=fix_for_other_count(labels),
+        )
+    positions = {name: number for number, name in enumerate(class_names)}
+    warning = (
+        "the model has no label names (LABEL_0, …): the order of the data set's class names is "
+        "taken as the order of its ids"
+    )
+    return LabelDecision(
+        mapping=LabelMapping(names=class_names),
+        ids={label: positions[label] for label in labels.rows},
+        source="class_label",
+        confidence="assumed",
+        note="The order of the data set's class names is taken as the order of the model's label "
+        "ids.",
+        warnings=(warning,),
+    )
+
+
+def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision:
+    """The last resort; right where the model was trained with sorted names, as scikit-learn and
+    pandas number them."""
+    if labels.are_scored:
+        raise incomplete_label_map(labels)
+    numbers = {whole_number(label) for label in labels.rows}
+    ids = sorted(number for number in numbers if number is not None)
+    if None not in numbers:
+        raise ids_out_of_range(labels, model, ids)
+    if all(is_decimal(label) for label in labels.rows):
+        raise scores(labels)
+    if len(labels.rows) != model.num_labels:
+        raise DataError(
+            f"The data set has {len(labels.rows)} labels, the model {model.num_labels} without "
+            "names (LABEL_0, …): "
+            f"{list_labels(sorted(labels.rows))}.",
+            where="dataset.label_column",
+            fix=fix_for_other_count(labels),
+        )
+    names = tuple(sorted(labels.rows))
+    setting = label_map_flag({name: f"LABEL_{number}" for number, name in enumerate(names)})
+    warning = (
+        "the model has no label names (LABEL_0, …): that the ids follow the alphabetical order of "
+        "the data set's labels is a "
+        "guess, and accuracy is meaningless if it is wrong. Confirm or correct the order with "
+        f"{setting}"
+    )
+    return LabelDecision(
+        mapping=LabelMapping(names=names),
+        ids={name: number for number, name in enumerate(names)},
+        source="sorted",
+        confidence="guessed",
+        note="The model has no label names; its ids are guessed to follow the data set's labels "
+        "in alphabetical order.",
+        warnings=(warning,),
+    )
+
+
+def _name_among(label: str, names: Mapping[str, object]) -> str | None:
+    """The label itself, or as a number without its decimal point (3 for ``3.0``), whichever is one
+    of the names."""
+    if label in names:
+        return label
+    number = whole_number(label)
+    if number is not None and str(number) in names:
+        return str(number)
+    return None
+
+
+def _ids_in_range(labels: Iterable[str], num_labels: int) -> dict[str, int] | None:
+    """Ids by label where every label is a whole number, or every label a LABEL_i, of 0 to
+    num_labels - 1."""
+    plain: dict[str, int] = {}
+    generic: dict[str, int] = {}
+    for label in labels:
+        number = whole_number(label)
+        if number is not None:
+            plain[label] = number
+        match = re.fullmatch(r"LABEL_([0-9]+)", label)
+        if match:
+            generic[label] = int(match[1])
+    for ids in (plain, generic):
+        complete = len(ids) == len(set(labels))
+        if complete and all(0 <= number < num_labels for number in ids.values()):
+            return ids
+    return None
+
+
+def _are_positions(class_names: tuple[str, ...]) -> bool:
+    """Whether the class names are only their own ids: 0, 1, 2 and so on."""
+    return all(name == str(number) for number, name in enumerate(class_names))

@@ -1,0 +1,269 @@
+"""The prepared data set: what step 01 recorded about it, and whether it is the one that a
+configuration asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from utils.config_loader import Config, project_path
+from utils.core.artifacts import PROJECT_ROOT, sha256_file
+from utils.core.errors import DataError
+from utils.data.files import Origin, origin_of
+from utils.data.labels import STEP_01, LabelMapping, ModelLabels, read_mapping_file
+from utils.data.reader import count_rows, hash_data
+
+INFO_NAME = "dataset_info.json"
+RECORD_VERSION: Literal[2] = 2
+ORIGINS_WITH_SPLITS = ("hub", "folder", "saved")
+MAX_SHOWN = 8
+
+
+class DatasetInfo(BaseModel):
+    """``dataset_info.json``: what the data set beside it was made from, and how.
+
+    Args:
+        file: name of the data set's file; sha256 is that of its bytes.
+        revision: the commit on the hub.
+        settings: the settings that decided what the file holds, as they were; see
+            ``decisive_settings``.
+        model_label_names: the names that the model's configuration had, None where it had none.
+        written_files: the hashes under which step 01 may replace a file, by file name: of what it
+            wrote, and after an interruption
+            also of what it was about to write.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    record_version: Literal[2] = RECORD_VERSION
+    file: str
+    sha256: str
+    name: str
+    origin: Origin
+    revision: str | None
+    settings: dict[str, Any]
+    split: str | None
+    source_text_column: str | None
+    source_label_column: str | None
+    model_label_names: tuple[str, ...] | None
+    model_num_labels: int
+    num_rows: int
+    num_labels: int
+    label_mapping_source: str
+    label_mapping_confidence: str
+    label_mapping_note: str
+    warnings: tuple[str, ...]
+    written_files: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedData:
+    """The data set that belongs to a configuration: its label mapping and what it was made from."""
+
+    mapping: LabelMapping
+    info: DatasetInfo
+
+
+def info_file(config: Config) -> Path:
+    """The record beside the data set."""
+    return config.data_file.with_name(INFO_NAME)
+
+
+def decisive_settings(config: Config) -> dict[str, Any]:
+    """The settings that decide what the data set holds, and only those: a single file has no split.
+
+    Local names are resolved, so that the same file by another name is the same; below the project's
+    root they are relative to
+    it, so that a project that was copied to another machine keeps its data.
+    """
+    dataset = config.dataset
+    origin = origin_of(config)
+    local = origin in ("files", "folder", "saved")
+    settings: dict[str, Any] = {
+        "dataset.hf_name": _portable_path(dataset.hf_name) if local else dataset.hf_name
+    }
+    if origin == "hub":
+        settings["dataset.revision"] = dataset.revision
+        settings["dataset.config"] = dataset.config
+    if origin in ORIGINS_WITH_SPLITS:
+        settings["dataset.split"] = dataset.split
+    if origin == "embedded":
+        settings["embedded.dir"] = _portable_path(config.embedded.dir)
+        settings["embedded.seed"] = config.embedded.seed
+        settings["embedded.training_rows"] = config.embedded.training_rows
+    settings["dataset.text_column"] = dataset.text_column
+    settings["dataset.label_column"] = dataset.label_column
+    settings["dataset.label_map"] = dict(dataset.label_map)
+    settings["evaluation.unknown_labels"] = config.evaluation.unknown_labels
+    return settings
+
+
+def _portable_path(name: str) -> str:
+    path = project_path(name)
+    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
+
+
+def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedData:
+    """Return the data set that step 01 wrote, if it is the one that this configuration and this
+    model ask for.
+
+    Args:
+        model_labels: of the configured model, from ``utils.model_utils.model_labels``.
+
+    Raises:
+        DataError: there is no data set, it was made with other settings or for another model's
+            labels, or it was changed since.
+        UserError: a file beside it cannot be read.
+    """
+    file = config.data_file
+    count_rows(file)  # a missing or damaged file is reported before anything that follows from it
+    mapping = read_mapping_file(config.label_mappings_file)
+    info = read_info(info_file(config))
+    if info is None:
+        raise DataError(
+            "It is not recorded what the data set was made from (or by an earlier version of step "
+            "01 only).",
+            where=info_file(config),
+            fix=f"make the data set again: {STEP_01}",
+        )
+    if info.file != file.name:
+        raise DataError(
+            f"{INFO_NAME} describes {info.file}, which was made after {file.name} in the same "
+            "folder.",
+            where=info_file(config),
+            fix=f"make the data set again: {STEP_01}; to keep both, give each a folder of its own: "
+            "--set dataset.local_path=PATH",
+        )
+    differences = _differences(info, config, model_labels)
+    if differences:
+        raise DataError(
+            "The data set was made with another configuration, and would be reported under this "
+            "one's name:\n  " + "\n  ".join(differences),
+            where=file,
+            fix=f"make it again: {STEP_01}",
+        )
+    if hash_data(file) != info.sha256:
+        raise DataError(
+            "The data set was changed after step 01 wrote it.",
+            where=file,
+            fix=f"make it again: {STEP_01}",
+        )
+    if sha256_file(config.label_mappings_file) not in info.written_files.get(
+        config.label_mappings_file.name, ()
+    ):
+        raise DataError(
+            "The label mappings were changed after step 01 wrote them.",
+            where=config.label_mappings_file,
+            fix=f"make them again: {STEP_01}; to rename labels, set dataset.label_map",
+        )
+    return PreparedData(mapping=mapping, info=info)
+
+
+def read_info(path: Path) -> DatasetInfo | None:
+    """The record, or None where there is none of the present version."""
+    try:
+        return DatasetInfo.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def refuse_foreign_files(config: Config) -> None:
+    """Refuse to replace files that step 01 did not write, or that were changed since.
+
+    Raises:
+        DataError: such a file is where the data set is to be written.
+    """
+    for path in output_files(config):
+        if path.exists() and not _is_ours(path, config):
+            raise DataError(
+                f"{path.name} was not written by step 01, or was changed since, and would be "
+                "overwritten.",
+                where=path,
+                fix="move it away, or write the data set to another place: --set "
+                "dataset.local_path=PATH",
+            )
+
+
+def output_files(config: Config) -> tuple[Path, Path, Path]:
+    """What step 01 writes: the data set, its label mappings and the record."""
+    return config.data_file, config.label_mappings_file, info_file(config)
+
+
+def read_record(config: Config) -> dict[str, Any]:
+    """The JSON object beside the data set as it is, also of an earlier version; empty where there
+    is none."""
+    try:
+        content = json.loads(info_file(config).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def known_hashes(config: Config) -> dict[str, tuple[str, ...]]:
+    """The hashes of the files that step 01 wrote, by file name."""
+    record = read_record(config)
+    written = record.get("written_files")
+    if record.get("record_version") == RECORD_VERSION and isinstance(written, dict):
+        return {name: tuple(hashes) for name, hashes in written.items() if isinstance(hashes, list)}
+    if not _is_of_earlier_version(record, config):
+        return {}
+    present = [path for path in (config.data_file, config.label_mappings_file) if path.is_file()]
+    return {path.name: (sha256_file(path),) for path in present}
+
+
+def _is_ours(path: Path, config: Config) -> bool:
+    written = known_hashes(config)
+    if path == info_file(config):
+        return bool(written)
+    return path.is_file() and sha256_file(path) in written.get(path.name, ())
+
+
+def _is_of_earlier_version(record: Mapping[str, Any], config: Config) -> bool:
+    """Whether step 01 wrote these files before records had a version: they had only the data set's
+    hash."""
+    if "label_mapping_source" not in record or not config.data_file.is_file():
+        return False
+    return sha256_file(config.data_file) == record.get("sha256")
+
+
+def _differences(info: DatasetInfo, config: Config, model_labels: ModelLabels) -> list[str]:
+    """A line for each setting that was another one: the setting, then, now."""
+    lines = _differing_settings(info.settings, decisive_settings(config))
+    if info.model_label_names != model_labels.names:
+        lines.append(
+            f"the model's labels: then {_names(info.model_label_names)}, now "
+            f"{_names(model_labels.names)}"
+        )
+    if info.model_num_labels != model_labels.num_labels:
+        lines.append(
+            f"the model's number of labels: then {info.model_num_labels}, now "
+            f"{model_labels.num_labels}"
+        )
+    return lines
+
+
+def _differing_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for key in dict.fromkeys([*now, *then]):
+        # Which settings count depends on the name: where that differs, it alone is the difference
+        # to name.
+        if key in then and key in now and then[key] != now[key]:
+            lines.append(f"{key}: then {then[key]!r}, now {now[key]!r}")
+    if not lines and set(then) != set(now):
+        lines.append(
+            f"the kind of dataset.hf_name: then with {_names(sorted(then))}, now with "
+            f"{_names(sorted(now))}"
+        )
+    return lines
+
+
+def _names(names: Sequence[str] | None) -> str:
+    if names is None:
+        return "without names"
+    shown = ", ".join(names[:MAX_SHOWN])
+    return f"{shown} and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else shown

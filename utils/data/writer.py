@@ -1,0 +1,198 @@
+"""Writes the prepared data set, its label mappings and its record; each file is complete or
+untouched."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from utils.config_loader import Config
+from utils.core.artifacts import atomic_path, check_disk_space, sha256_file, write_json
+from utils.core.errors import DataError
+from utils.data.cells import encodable
+from utils.data.files import origin_of, refuse_target_in_source
+from utils.data.label_decision import LabelDecision, decide_labels
+from utils.data.labels import MISSING_ID, ModelLabels
+from utils.data.prepared import (
+    RECORD_VERSION,
+    DatasetInfo,
+    decisive_settings,
+    info_file,
+    known_hashes,
+    output_files,
+    read_record,
+    refuse_foreign_files,
+)
+from utils.data.reader import BLOCK_ROWS, COLUMNS
+from utils.data.sources import DatasetStats, Source, scan
+
+MAX_KNOWN_HASHES = 4
+"""Hashes kept for a file: the one in place and those of interrupted runs after it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preparation:
+    """All that the data set is made from."""
+
+    source: Source
+    stats: DatasetStats
+    decision: LabelDecision
+    model_labels: ModelLabels
+
+
+def prepare(config: Config, source: Source, model_labels: ModelLabels) -> Preparation:
+    """Read the source once and decide the label ids.
+
+    Raises:
+        DataError: the source cannot be read, or its labels do not fit the model.
+    """
+    stats = scan(source, config.dataset.hf_name)
+    decision = decide_labels(
+        stats.label_rows,
+        model_labels,
+        class_names=source.class_names,
+        label_map=config.dataset.label_map,
+        skip_unknown=config.evaluation.unknown_labels == "skip",
+    )
+    return Preparation(source=source, stats=stats, decision=decision, model_labels=model_labels)
+
+
+def check_target(config: Config) -> None:
+    """Refuse to overwrite the source or files that step 01 did not write.
+
+    Raises:
+        DataError: one of them would be overwritten.
+    """
+    refuse_target_in_source(config, output_files(config))
+    refuse_foreign_files(config)
+
+
+def write_dataset(config: Config, preparation: Preparation) -> None:
+    """Write the data set, its label mappings and its record.
+
+    An interruption between two of the files leaves all of them replaceable, and a record that does
+    not fit the data set,
+    so that later steps ask for step 01.
+
+    Raises:
+        DataError: the target would overwrite something of the user's, or there is too little disk.
+    """
+    check_target(config)
+    file = config.data_file
+    stats = preparation.stats
+    if file.suffix == ".csv" and sys.version_info < (3, 11) and stats.nul_texts:
+        fix = (
+            f"use Python 3.11 or later, or --set dataset.local_path={file.with_suffix('.parquet')}"
+        )
+        raise DataError(
+            "Texts hold NUL characters, which Python 3.10's csv module cannot write.",
+            where=file,
+            fix=fix,
+        )
+    check_disk_space(
+        file.parent,
+        stats.text_bytes,
+        "the data set",
+        fix="--set dataset.local_path=PATH on another disk",
+        kind=DataError,
+    )
+    written = known_hashes(config)
+    with atomic_path(file) as temporary:
+        write = _write_parquet if file.suffix == ".parquet" else _write_csv
+        write(temporary, _output_rows(preparation))
+        sha256 = sha256_file(temporary)
+        written = _announce(config, file, sha256, written)
+    mapping = preparation.decision.mapping.to_json()
+    mapping_file = config.label_mappings_file
+    with atomic_path(mapping_file) as temporary:
+        temporary.write_text(
+            json.dumps(mapping, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        mapping_sha256 = sha256_file(temporary)
+        written = _announce(config, mapping_file, mapping_sha256, written)
+    written[file.name] = (sha256,)
+    written[mapping_file.name] = (mapping_sha256,)
+    write_json(
+        info_file(config), describe(config, preparation, sha256, written).model_dump(mode="json")
+    )
+
+
+def describe(
+    config: Config, preparation: Preparation, sha256: str, written_files: dict[str, tuple[str, ...]]
+) -> DatasetInfo:
+    """The record of a data set; ``sha256`` is that of its file."""
+    source = preparation.source
+    decision = preparation.decision
+    columns = source.columns
+    settings = decisive_settings(config)
+    return DatasetInfo(
+        file=config.data_file.name,
+        sha256=sha256,
+        name=config.dataset.hf_name,
+        origin=origin_of(config),
+        revision=source.revision,
+        settings=settings,
+        split=settings.get("dataset.split"),
+        source_text_column=columns.text if columns else None,
+        source_label_column=columns.label if columns else None,
+        model_label_names=preparation.model_labels.names,
+        model_num_labels=preparation.model_labels.num_labels,
+        num_rows=preparation.stats.num_rows,
+        num_labels=len(decision.mapping.names),
+        label_mapping_source=decision.source,
+        label_mapping_confidence=decision.confidence,
+        label_mapping_note=decision.note,
+        warnings=(*preparation.stats.warnings, *decision.warnings),
+        written_files=written_files,
+    )
+
+
+def _announce(
+    config: Config, file: Path, sha256: str, written: dict[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Record that a file with this hash is about to move into place, beside what is recorded;
+    returns all hashes."""
+    known = (*written.get(file.name, ()), sha256)[-MAX_KNOWN_HASHES:]
+    extended = {**written, file.name: known}
+    record = {**read_record(config), "record_version": RECORD_VERSION, "written_files": extended}
+    write_json(info_file(config), record)
+    return extended
+
+
+def _output_rows(preparation: Preparation) -> Iterator[tuple[str, str, int]]:
+    """Text, label name and label id of each row; a skipped label keeps its name."""
+    decision = preparation.decision
+    names = decision.mapping.names
+    for text, label in preparation.source.rows():
+        number = decision.ids[label] if label else MISSING_ID
+        if number >= 0:
+            yield encodable(text), names[number], number
+        else:
+            yield encodable(text), "" if number == MISSING_ID else label or "", number
+
+
+def _write_csv(file: Path, rows: Iterator[tuple[str, str, int]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as out:
+        # All strings are quoted: a lone carriage return or an empty text comes back as it was.
+        table = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(rows)
+
+
+def _write_parquet(file: Path, rows: Iterator[tuple[str, str, int]]) -> None:
+    schema = pa.schema([("text", pa.string()), ("labels", pa.string()), ("label_id", pa.int64())])
+    with pq.ParquetWriter(file, schema) as out:
+        while True:
+            block = list(islice(rows, BLOCK_ROWS))
+            if not block:
+                return
+            arrays = [pa.array(column) for column in zip(*block, strict=True)]
+            out.write_batch(pa.record_batch(arrays, schema=schema))
