@@ -6,7 +6,6 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,9 +118,12 @@ class ReadyTokens:
         return self._ready[rows]
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """A real tokenizer that makes one token of each word."""
-    raw = Tokenizer(models.WordLevel({"<pad>": 0, "<unk>": 1, WORD: 2}, unk_token="<unk>"))
+def word_tokenizer(size: int = 3) -> PreTrainedTokenizerFast:
+    """A real tokenizer that makes one token of each word, with as many entries as asked for."""
+    vocabulary = {"<pad>": 0, "<unk>": 1, WORD: 2}
+    for number in range(len(vocabulary), size):
+        vocabulary[f"unused{number}"] = number
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", padding_side="right")
 
@@ -219,15 +221,16 @@ def padded_lengths(batch_size: int) -> list[int]:
 def ready(folder: Path, model: Any, lengths: Sequence[int], *settings: str) -> tuple[LoadedModel, Config]:
     """The model saved and loaded as any other, with the word tokenizer, and a data set of texts of these lengths."""
     model.save_pretrained(folder / "model")
-    word_tokenizer().save_pretrained(folder / "model")
+    # In a folder of its own: beside a Qwen2's configuration transformers makes a byte-level tokenizer of any file.
+    word_tokenizer(model.config.vocab_size).save_pretrained(folder / "tokenizer")
     labels = list(model.config.id2label.values())
     texts = pd.DataFrame({"text": map(text_of, lengths), "labels": labels[0], "label_id": 0})
     texts.to_csv(folder / "val_df.csv", index=False)
     mapping = {"label2id": model.config.label2id, "id2label": model.config.id2label, "num_labels": len(labels)}
     (folder / "label_mappings.json").write_text(json.dumps(mapping), encoding="utf-8")
     config = load_config("configs/config.yaml", [
-        f"model.name={folder / 'model'}", f"model.device={model.device}", f"dataset.local_path={folder / 'val_df.csv'}",
+        f"model.name={folder / 'model'}", f"model.tokenizer={folder / 'tokenizer'}", f"model.device={model.device}",
+        f"dataset.local_path={folder / 'val_df.csv'}",
         f"dataset.sample_sizes=[{len(lengths)}]", f"output.results_dir={folder / 'results'}", *settings,
     ])
-    # Loading makes a Qwen2's own byte-level tokenizer of any that lies beside one.
-    return replace(load_model(config), tokenizer=word_tokenizer()), config
+    return load_model(config), config

@@ -322,7 +322,9 @@ def changed(config: Config, override: str) -> Config:
     """The same settings but for one ``dotted.key=VALUE``, checked as a file's are."""
     settings = config.to_dict()
     _apply(settings, override)
-    return _validated(settings, f"--set {override}")
+    new = _validated(settings, f"--set {override}")
+    new._overridden_inputs = config._overridden_inputs
+    return new
 
 
 def _validated(settings: dict[str, Any], where: object) -> Config:

@@ -144,7 +144,7 @@ def test_the_model_leaves_its_gpu_to_the_workers_and_comes_back() -> None:
             self.places.append(str(place))
 
     info: Any = None
-    with distributed._idle(LoadedModel(model=Moved(), tokenizer=None, info=info, device=torch.device("cuda", 1))):
+    with distributed._idle(LoadedModel(model=Moved(), tokenizer=None, info=info, device=torch.device("cuda", 1), inputs=info)):
         assert Moved.places == ["cpu"]
     assert Moved.places == ["cpu", "cuda:1"]
 

@@ -27,6 +27,7 @@ SETTINGS = ("evaluation.chunk_rows=10", "profiling.num_warmup_runs=0", "profilin
 NURSERY = """
 import os, signal, sys, time
 from utils.config_loader import load_config
+import pandas  # pyarrow imports it at its first array, which each child would wait for
 from utils.evaluation import chunks, predictor, runner
 from utils.model_utils import load_model
 

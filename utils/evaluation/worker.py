@@ -31,6 +31,7 @@ from utils.model_utils import LoadedModel
 T = TypeVar("T")
 SWITCH_INTERVAL_S = 1e-4
 CHECKED_TEXTS = 8
+CHECK_FILE = "check.json"
 LEAST_DIFFERENCE = 1e-4
 """Of a probability: what is always allowed, because kernels sum in another order."""
 
@@ -174,7 +175,7 @@ class ChunkWorker:
         return time.perf_counter() - started
 
     def check_results(self, texts: Sequence[str]) -> float:
-        """Check on a few texts that the optimised batches give each the result that it gets alone.
+        """Check on a few texts that the optimised batches give each the result that it gets alone; once for a store.
 
         Returns:
             The seconds taken, which are no part of the evaluation's time.
@@ -186,6 +187,8 @@ class ChunkWorker:
         chosen = choose_texts(texts, CHECKED_TEXTS)
         device, model = self.predictor.device, self.predictor.model
         if self.is_random or not chosen or not isinstance(model, torch.nn.Module):
+            return 0.0
+        if self.store.recall(CHECK_FILE) is not None:
             return 0.0
         predictions = self.predictor.predict(self.tokenize(chosen))
         logits = classify_alone(model, self.tokenizer, chosen, self.max_length, device)
@@ -202,6 +205,7 @@ class ChunkWorker:
                 where="evaluation",
                 fix="--set evaluation.batching=dataset_order --set evaluation.batch_size=1, and report this model",
             )
+        self.store.keep(CHECK_FILE, {"num_texts": len(chosen)})
         self._forget_peak()
         return time.perf_counter() - started
 
