@@ -7,6 +7,11 @@ import argparse
 import time
 from collections.abc import Sequence
 
+from utils.core.early_exit import exit_quietly_on_interrupt
+
+if __name__ == "__main__":
+    exit_quietly_on_interrupt()  # the imports below take seconds
+
 from utils.config_loader import Config
 from utils.core import cli, console
 from utils.core.artifacts import read_json

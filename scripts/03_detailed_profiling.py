@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.core.early_exit import exit_quietly_on_interrupt
+
+if __name__ == "__main__":
+    exit_quietly_on_interrupt()  # the imports below take seconds
 # PyTorch reads it when it is imported; its profiler warns of memory that it did not see allocated.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 

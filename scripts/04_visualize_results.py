@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.core.early_exit import exit_quietly_on_interrupt
+
+if __name__ == "__main__":
+    exit_quietly_on_interrupt()  # the imports below take seconds
 # matplotlib reads it when it is imported. A notebook's backend, or one that does not exist, would end this step.
 os.environ["MPLBACKEND"] = "Agg"
 

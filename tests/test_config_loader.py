@@ -132,11 +132,20 @@ def test_names_that_are_not_there_stay_as_they_are(name: str) -> None:
     assert load_config(overrides=[f"model.name={name}"]).model.name == name
 
 
-def test_the_config_file_is_found_in_the_working_directory_and_its_paths_in_the_project(elsewhere: Path) -> None:
+def test_inputs_that_a_config_file_names_are_found_in_the_working_directory_too(elsewhere: Path) -> None:
     config = load_config("own.yaml")
-    assert (config.model.name, config.dataset.hf_name) == ("./models/mine", "part-1.csv")
-    assert source_files(config.dataset.hf_name) == []
-    assert tried_places(config.model.name, config) == str(PROJECT_ROOT / "models" / "mine")
+    assert source_files(config.dataset.hf_name) == [elsewhere / "part-1.csv"]
+    assert config.dataset.hf_name == str(elsewhere / "part-1.csv")
+
+
+def test_inputs_that_a_config_file_names_are_looked_up_in_the_project_first(elsewhere: Path) -> None:
+    (elsewhere / "configs").mkdir()
+    (elsewhere / "configs" / "demo.yaml").write_text("not the project's")
+    (elsewhere / "own.yaml").write_text("dataset: {hf_name: configs/demo.yaml}\n")
+    from_file = load_config("own.yaml")
+    assert source_files(from_file.dataset.hf_name) == [PROJECT_ROOT / "configs" / "demo.yaml"]
+    typed = load_config("own.yaml", ["dataset.hf_name=configs/demo.yaml"])
+    assert source_files(typed.dataset.hf_name) == [elsewhere / "configs" / "demo.yaml"]
 
 
 def test_without_a_name_the_projects_own_config_is_read(elsewhere: Path) -> None:
@@ -150,8 +159,8 @@ def test_without_a_name_the_projects_own_config_is_read(elsewhere: Path) -> None
 def test_messages_name_both_places(elsewhere: Path) -> None:
     config = load_config(overrides=["model.name=./models/other"])
     both = f"{elsewhere / 'models' / 'other'} and {PROJECT_ROOT / 'models' / 'other'}"
-    assert tried_places(config.model.name, config) == tried_places("./models/other") == both
-    assert tried_places("/models/other", config) == "/models/other"
+    assert tried_places(config.model.name) == both
+    assert tried_places("/models/other") == "/models/other"
     with pytest.raises(ConfigError) as caught:
         load_config("none.yaml")
     assert caught.value.where == f"{elsewhere / 'none.yaml'} and {PROJECT_ROOT / 'none.yaml'}"
@@ -161,7 +170,7 @@ def test_in_the_projects_root_nothing_changes(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(PROJECT_ROOT)
     config = load_config("configs/demo.yaml", ["model.name=./configs", "dataset.hf_name=configs/*.yaml"])
     assert (config.model.name, config.dataset.hf_name) == ("./configs", "configs/*.yaml")
-    assert tried_places("x/y/z", config) == tried_places("x/y/z") == str(PROJECT_ROOT / "x/y/z")
+    assert tried_places("x/y/z") == str(PROJECT_ROOT / "x/y/z")
     assert default_config() == "configs/config.yaml"
 
 

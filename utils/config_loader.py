@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from utils.core.artifacts import PROJECT_ROOT, ResultFiles
 from utils.core.errors import ConfigError
@@ -156,9 +156,6 @@ class Config(Section):
     output: OutputConfig = OutputConfig()
     embedded: EmbeddedConfig = EmbeddedConfig()
 
-    # The inputs that overrides name: they were looked up in the working directory too, those of the file were not.
-    _overridden_inputs: frozenset[str] = PrivateAttr(frozenset())
-
     def get(self, dotted: str, default: Any = None) -> Any:
         """The value at a dotted key (``profiling.batch_sizes``), or ``default`` where there is none."""
         value: Any = self.to_dict()
@@ -230,20 +227,13 @@ def default_config() -> str:
     return name if works_in_project_root() else str(PROJECT_ROOT / name)
 
 
-def tried_places(name: str | Path, config: Config | None = None) -> str:
+def tried_places(name: str | Path) -> str:
     """The places where a local path was looked for, for the ``where`` of an error.
-
-    Args:
-        name: the path as the user wrote it.
-        config: the settings that hold it. A name that comes from the configuration file was looked for below the
-            project's root only. Without ``config`` the name counts as given on the command line.
 
     Returns:
         One absolute path, or two, as ``/first/place/name and /second/place/name``.
     """
     in_project = project_path(name)
-    if config is not None and str(name) not in config._overridden_inputs:
-        return str(in_project)
     in_working_directory = (working_directory() / Path(name).expanduser()).resolve()
     if in_working_directory == in_project:
         return str(in_project)
@@ -253,9 +243,7 @@ def tried_places(name: str | Path, config: Config | None = None) -> str:
 def find_in_working_directory(name: str) -> Path | None:
     """The absolute path of what a name or pattern stands for in the working directory; None where it is not there."""
     path = Path(os.path.abspath(working_directory() / Path(name).expanduser()))
-    if path.exists() or glob.glob(str(path), recursive=True):
-        return path
-    return None
+    return path if _exists(path) else None
 
 
 def source_files(name: str) -> list[Path]:
@@ -286,16 +274,31 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     for override in overrides:
         _apply(settings, override)
         _apply(overridden, override)
-    names = _overridden_inputs(overridden)
     if not works_in_project_root():
-        for key, name in names.items():
-            found = None if name == EMBEDDED else find_in_working_directory(name)
-            if found is not None:
-                section, field = key.split(".")
-                settings[section][field] = str(found)
-    config = _validated(settings, file)
-    config._overridden_inputs = frozenset(names.values())
-    return config
+        _resolve_inputs(settings, set(_named_inputs(overridden)))
+    return _validated(settings, file)
+
+
+def _resolve_inputs(settings: dict[str, Any], overridden: set[str]) -> None:
+    """Make the local inputs that lie in the working directory absolute, so that other processes find them.
+
+    What the command line names is looked up in the working directory first; what the configuration file names, in
+    the project's root first.
+    """
+    for key, name in _named_inputs(settings).items():
+        if name == EMBEDDED:
+            continue
+        if key not in overridden and _exists(project_path(name)):
+            continue
+        found = find_in_working_directory(name)
+        if found is not None:
+            section, field = key.split(".")
+            settings[section][field] = str(found)
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path or a pattern stands for something."""
+    return path.exists() or bool(glob.glob(str(path), recursive=True))
 
 
 def _config_file(path: str | Path | None) -> Path:
@@ -306,12 +309,12 @@ def _config_file(path: str | Path | None) -> Path:
     return find_in_working_directory(str(path)) or project_path(path)
 
 
-def _overridden_inputs(overridden: Mapping[str, Any]) -> dict[str, str]:
-    """The names of inputs among the overrides, by dotted key."""
+def _named_inputs(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The names of inputs among some settings, by dotted key."""
     names = {}
     for key in INPUT_KEYS:
         section, field = key.split(".")
-        fields = overridden.get(section)
+        fields = settings.get(section)
         name = fields.get(field) if isinstance(fields, dict) else None
         if isinstance(name, str) and name:
             names[key] = name
@@ -322,9 +325,7 @@ def changed(config: Config, override: str) -> Config:
     """The same settings but for one ``dotted.key=VALUE``, checked as a file's are."""
     settings = config.to_dict()
     _apply(settings, override)
-    new = _validated(settings, f"--set {override}")
-    new._overridden_inputs = config._overridden_inputs
-    return new
+    return _validated(settings, f"--set {override}")
 
 
 def _validated(settings: dict[str, Any], where: object) -> Config:

@@ -158,8 +158,9 @@ def load_model(config: Config) -> LoadedModel:
     model.eval()
     if labels.names is not None:
         model.config.id2label = dict(enumerate(labels.names))
-    choice = configure_padding(model, tokenizer, settings.dtype, source.base)
-    _check_batch_sizes(choice.inputs, config, source.base)
+    place = source.adapter_name or source.base
+    choice = configure_padding(model, tokenizer, settings.dtype, place)
+    _check_batch_sizes(choice.inputs, config, place)
     times["total_s"] = time.perf_counter() - started
     logger.info("loaded %s: %s", source.base, times)
     return LoadedModel(
@@ -179,14 +180,14 @@ def _quiet_transformers() -> None:
         log.disable_progress_bar()
 
 
-def _check_batch_sizes(inputs: InputFormat, config: Config, base: ModelLocation) -> None:
+def _check_batch_sizes(inputs: InputFormat, config: Config, place: object) -> None:
     """Refuse batches of texts of different lengths for a model whose results padding changes (ModelError)."""
     if inputs.allows_padding or config.model.load_format == "dummy":
         return
     if max(config.profiling.batch_sizes) > 1:
         raise ModelError(
             "Padding changes this model's results: a text gets another result in a batch with longer texts than alone.",
-            where=base,
+            where=place,
             fix="measure single texts with --set profiling.batch_sizes=[1]; the evaluation then makes batches of equal lengths",
         )
 

@@ -97,6 +97,43 @@ class TestCheckpoint:
         assert info.weights_format == "pytorch_model.bin"
         assert any("pytorch_model.bin" in line for line in model_summary_lines(info))
 
+    def test_pickled_weights_beside_safetensors_that_are_no_models(self, bert: Path, tmp_path: Path) -> None:
+        folder = copy_of(bert, tmp_path / "model", "model.safetensors")
+        torch.save(load_file(bert / "model.safetensors"), folder / "pytorch_model.bin")
+        shutil.copy(bert / "model.safetensors", folder / "optimizer.safetensors")
+        assert_right(folder, builders.judge(bert, builders.TEXTS))
+
+    def test_weights_under_another_name_are_named(self, bert: Path, tmp_path: Path) -> None:
+        folder = copy_of(bert, tmp_path / "model")
+        (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+        with pytest.raises(ModelError, match=r"no model\.safetensors .*it has model\.fp16\.safetensors"):
+            load_model(config_of(folder))
+
+    def test_pointer_of_git_lfs(self, bert: Path, tmp_path: Path) -> None:
+        folder = copy_of(bert, tmp_path / "model", "model.safetensors")
+        (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        with pytest.raises(ModelError, match="pointer of Git LFS") as caught:
+            load_model(config_of(folder))
+        assert "git lfs pull" in str(caught.value)
+
+    def test_truncated_weights(self, bert: Path, tmp_path: Path) -> None:
+        folder = copy_of(bert, tmp_path / "model")
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(ModelError, match="cannot be loaded") as caught:
+            load_model(config_of(folder))
+        assert "download or copy it again" in str(caught.value)
+
+    def test_weights_that_are_not_numbers(self, bert: Path, tmp_path: Path) -> None:
+        from safetensors.torch import save_file
+
+        folder = copy_of(bert, tmp_path / "model")
+        weights = load_file(folder / "model.safetensors")
+        weights["classifier.weight"] = torch.full_like(weights["classifier.weight"], float("nan"))
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ModelError, match="logits are NaN or infinite"):
+            load_model(config_of(folder))
+
     @pytest.mark.parametrize("names", [None, ["MyOwnClassifier"]])
     def test_architecture_without_a_known_name(self, bert: Path, tmp_path: Path, names: Any) -> None:
         folder = copy_of(bert, tmp_path / "model")

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from utils.model.location import ModelLocation
 
 MAX_REASON_LENGTH = 600
+DAMAGED = re.compile(
+    r"deserializ|header too|incomplete|PytorchStreamReader|unexpected end|EOFError|No such file|no file named|"
+    r"not a valid JSON|JSONDecodeError",
+    re.IGNORECASE,
+)
+"""Words by which the libraries tell of a file that is cut short or missing."""
 LOAD_ERRORS = (
     OSError,
     ValueError,
@@ -67,6 +73,10 @@ def _to_model_error(error: BaseException, what: str, place: ModelLocation) -> Mo
         fix = "--set model.dtype=bfloat16, take another device, or end what else uses the GPU"
         return ModelError(f"The {what} does not fit into the device's memory.", where=place, fix=fix)
     reason = full_reason(error)
+    if "weights_only" in reason:
+        message = "pytorch_model.bin holds more than tensors. It is not loaded, because reading it could run code."
+        fix = "convert it to safetensors on a machine where you trust it, or name another model"
+        return ModelError(message, where=place, fix=fix)
     if what == "tokenizer" and _lacks_sentencepiece(reason) and place.has_any(*SENTENCEPIECE_FILES):
         message = "The tokenizer is a SentencePiece file, and a package that reads it is not installed."
         return ModelError(message, where=place, fix="pip install sentencepiece protobuf")
@@ -92,4 +102,6 @@ def _suggest_fix(reason: str) -> str:
     missing = re.search(r"pip install ([A-Za-z0-9_.\[\]-]+)", reason)
     if missing:
         return f"pip install {missing[1]}"
+    if DAMAGED.search(reason):
+        return "the file is damaged or incomplete: download or copy it again"
     return "it needs a config.json, weights and tokenizer files that this transformers can read"

@@ -41,7 +41,9 @@ VOCABULARY_FILES = tuple(
 ) + ("tokenizer.json", "tokenizer.model*")
 """Those of them that hold the vocabulary itself."""
 CODE_AND_SETTINGS = ("*.json", "*.txt", "*.py")
-SAFETENSORS, PICKLED = "*.safetensors", "pytorch_model*.bin"
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
+"""Names of the weights that transformers loads; other files of the same endings are not a model's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +114,7 @@ def resolve_name(config: Config, name: str, revision: str | None, what: str = "m
         return _architecture_file(config, name, path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         key = "name" if what == "model" else what
-        where = tried_places(name, config)
+        where = tried_places(name)
         raise ModelError(f"No such {what} folder.", where=where, fix=f"correct model.{key}, or give a hub id")
     resolved = resolve(name, revision, wanted=files_to_load)
     return ModelLocation(
@@ -123,9 +125,9 @@ def resolve_name(config: Config, name: str, revision: str | None, what: str = "m
 def files_to_load(names: tuple[str, ...]) -> set[str]:
     """Of a repository's files those that loading a model may fetch: pickled weights only where there are no safetensors."""
     weights = PICKLED
-    if any(fnmatch(name, SAFETENSORS) for name in names):
+    if any(fnmatch(name, pattern) for name in names for pattern in SAFETENSORS):
         weights = SAFETENSORS
-    patterns = (*CODE_AND_SETTINGS, *TOKENIZER_FILES, weights)
+    patterns = (*CODE_AND_SETTINGS, *TOKENIZER_FILES, *weights)
     return {name for name in names if any(fnmatch(name, pattern) for pattern in patterns)}
 
 
@@ -152,7 +154,7 @@ def _architecture_file(config: Config, name: str, path: Path) -> ModelLocation:
         )
     if not path.is_file():
         fix = "--set model.name=configs/architectures/qwen2.5-0.5b.json"
-        raise ModelError("No such architecture file.", where=tried_places(name, config), fix=fix)
+        raise ModelError("No such architecture file.", where=tried_places(name), fix=fix)
     return ModelLocation(name=str(path))
 
 
@@ -188,4 +190,4 @@ def _adapter_base(config: Config, adapter: Path) -> ModelLocation:
         return resolve_name(config, str(name), description.get("revision"))
     except UserError as error:
         message = f"The adapter's base_model_name_or_path is {name!r}, and that cannot be loaded: {error.what}"
-        raise ModelError(message, where=file, fix=f"{fix}; or {error.fix}") from error
+        raise ModelError(message, where=file, fix=fix) from error

@@ -133,6 +133,12 @@ def _classify_alone(model: Any, tokenizer: Any, dtype: str, place: object) -> Re
             where=place,
             fix="name a model fine-tuned for sequence classification",
         )
+    if not bool(logits.isfinite().all()):
+        raise ModelError(
+            f"The model's logits are NaN or infinite in {dtype}: its weights are damaged, or their values exceed its range.",
+            where=place,
+            fix="--set model.dtype=float32; where that does not help, download the weights again",
+        )
     return Reference(texts=usable, max_length=max_length, logits=logits, dtype=dtype)
 
 

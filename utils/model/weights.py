@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ SUFFIX = "ForSequenceClassification"
 HARMLESS_UNEXPECTED = ("position_ids", "lm_head", "cls.predictions", "cls.seq_relationship", "pooler")
 """Weights that a checkpoint may hold beyond a classifier's: of pre-training heads, and buffers that are computed."""
 MAX_SHOWN = 5
+LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,9 +147,35 @@ def _options(settings: ModelConfig) -> dict[str, Any]:
 
 
 def _weights_format(base: ModelLocation) -> str:
-    if not base.has_any(SAFETENSORS) and base.has_any(PICKLED):
+    """``safetensors`` or ``pytorch_model.bin``; a ModelError where the folder has neither, or only a pointer to it."""
+    if base.has_any(*SAFETENSORS):
+        _refuse_pointers(base)
+        return "safetensors"
+    if base.has_any(*PICKLED):
+        _refuse_pointers(base)
         return "pytorch_model.bin"
-    return "safetensors"
+    others = [name for name in base.files if name.endswith((".safetensors", ".bin", ".h5", ".msgpack", ".gguf"))]
+    found = f"; it has {', '.join(others[:MAX_SHOWN])}" if others else ""
+    raise ModelError(
+        f"The model has no model.safetensors and no pytorch_model.bin{found}.",
+        where=base,
+        fix="save the model again with its save_pretrained, or rename its weights to model.safetensors",
+    )
+
+
+def _refuse_pointers(base: ModelLocation) -> None:
+    """Refuse a checkout of Git LFS whose weights have not been fetched (ModelError)."""
+    folder = Path(base.name)
+    if not folder.is_dir():
+        return
+    for name in base.files:
+        if not any(fnmatch(name, pattern) for pattern in (*SAFETENSORS, *PICKLED)):
+            continue
+        with (folder / name).open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+        if start == LFS_POINTER:
+            message = f"{name} is a pointer of Git LFS; the weights themselves have not been fetched."
+            raise ModelError(message, where=folder / name, fix="run git lfs pull in that folder")
 
 
 def _check_architecture(architecture: Any, source: ModelSource, *, has_head: bool) -> bool:
