@@ -140,7 +140,7 @@ def script_names() -> list[str]:
 
 
 def command_lines() -> dict[str, list[str]]:
-    """The arguments of each script, as ``--help`` shows them: name and placeholder of the value."""
+    """The arguments of each script, as ``--help`` shows them, and the targets of ``make``."""
     done = subprocess.run(
         [sys.executable, "-c", HELP_OF_ALL_SCRIPTS, *script_names()],
         cwd=PROJECT_ROOT,
@@ -151,7 +151,8 @@ def command_lines() -> dict[str, list[str]]:
     )
     assert done.returncode == 0, done.stderr
     pages = json.loads(done.stdout.splitlines()[-1])
-    return {script: arguments_of_help(page) for script, page in pages.items()}
+    arguments = {script: arguments_of_help(page) for script, page in pages.items()}
+    return {**arguments, "make": make_targets()}
 
 
 def arguments_of_help(page: str) -> list[str]:
