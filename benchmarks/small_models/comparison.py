@@ -152,13 +152,7 @@ def ask_program(
     by_length = Batching(kind="token_budget", limit=TOKENS_A_BATCH)
     in_order = Batching(kind="dataset_order", limit=ROWS_A_BATCH)
     for name, batching in (("evaluation", by_length), ("evaluation in file order", in_order)):
-        predictor = Predictor(
-            loaded.model,
-            loaded.inputs,
-            loaded.device,
-            batching,
-            last_token_only=batching is by_length,
-        )
+        predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
         chunk = tokenize(loaded.tokenizer, list(sample), MAX_LENGTH, loaded.inputs)
         predictions = predictor.predict(chunk)
         yield (

@@ -157,11 +157,10 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("last_token_only", [False, True])
 @pytest.mark.parametrize("limit", [1, 7], ids=["no padding", "padding"])
-def test_no_batch_waits_for_the_device(loaded: tuple[Any, Any], limit: int, last_token_only: bool) -> None:
+def test_no_batch_waits_for_the_device(loaded: tuple[Any, Any], limit: int) -> None:
     model, tokenizer = loaded
-    predictor = Predictor(model, FORMAT, CPU, Batching(kind="dataset_order", limit=7), last_token_only=last_token_only)
+    predictor = Predictor(model, FORMAT, CPU, Batching(kind="dataset_order", limit=7))
     chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT)
     with Waits() as plain, torch.inference_mode():
         model(input_ids=torch.ones((1, 8), dtype=torch.long), attention_mask=None)

@@ -65,13 +65,9 @@ def test_float32_predictions_are_the_plain_masked_loops(
     assert metrics["peak_gpu_mem"] >= metrics["gpu_mem_used"] > 0
 
 
-@pytest.mark.parametrize("last_token_only", [False, True])
-def test_no_batch_waits_for_the_device(loaded: LoadedModel, last_token_only: bool) -> None:
+def test_no_batch_waits_for_the_device(loaded: LoadedModel) -> None:
     chunk, batching = tokenize(loaded.tokenizer, support.TEXTS, MAX_LENGTH, loaded.inputs), Batching(kind="token_budget", limit=300)
-    predictor = Predictor(
-        loaded.model, loaded.inputs, loaded.device, batching, last_token_only=last_token_only
-    )
-    assert (predictor.last_token is not None) is last_token_only
+    predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
     expected = predictor.predict(chunk)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -99,10 +95,8 @@ def test_at_the_end_of_the_memory_no_row_is_lost(loaded: LoadedModel, little_mem
     """16,384 rows padded to 64 tokens in one batch: 128 bytes a token make 128 MiB of every hidden state."""
     texts = tuple(f"{text} {'long ' * (i % 50)}" for i, text in enumerate(support.TEXTS * 274))[:16384]
     chunk = tokenize(loaded.tokenizer, texts, MAX_LENGTH, loaded.inputs)
-    predictor = Predictor(
-        loaded.model, loaded.inputs, loaded.device, Batching(kind=kind, limit=WHOLE),
-        last_token_only=kind == "token_budget",
-    )
+    batching = Batching(kind=kind, limit=WHOLE)
+    predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
     got = predictor.predict(chunk)
     assert predictor.batching.limit < WHOLE, "memory ran out at least once"
     assert torch.cuda.memory_reserved(0) <= little_memory

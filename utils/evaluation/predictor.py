@@ -19,7 +19,7 @@ from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError
 from utils.data.reader import encodable
 from utils.evaluation.batching import Batching, Indices, padded_tokens
-from utils.evaluation.last_token import last_token_classifier
+from utils.evaluation.compilation import compile_model
 from utils.model.adapter import num_virtual_tokens
 from utils.model.encoding import InputFormat
 from utils.model.load_errors import full_reason
@@ -145,14 +145,12 @@ def _groups(ids: Sequence[NDArray[np.int64]], inputs: InputFormat) -> Indices | 
 class TokenBatch:
     """A batch on the device, each tensor int64 of shape ``[rows, tokens]``.
 
-    ``mask`` is None where it would change nothing; ``last_token_index``, of shape ``[rows]``, says where each row's result is
-    read, for a model of which the last layer is computed for that token alone.
+    ``mask`` is None where it would change nothing.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor | None
     others: Mapping[str, torch.Tensor]
-    last_token_index: torch.Tensor | None
 
 
 class Running:
@@ -182,13 +180,12 @@ class Predictor:
 
     Args:
         inputs: how batches are made.
-        last_token_only: leave out what no result depends on (``utils.evaluation.last_token``), where the model allows it.
         multi_label: probabilities are a sigmoid of each label instead of a softmax over all.
     """
 
     def __init__(
         self, model: Any, inputs: InputFormat, device: torch.device, batching: Batching, *,
-        last_token_only: bool = False, multi_label: bool = False,
+        multi_label: bool = False,
     ) -> None:
         self.model = model
         self.inputs = inputs
@@ -204,14 +201,12 @@ class Predictor:
         attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
         self.masks_all = self.needs_mask and attention == "eager"
         self.no_mask = said_unmasked(model, device) if can_leave_out_mask else None
-        wanted = last_token_only and can_leave_out_mask and model.config.pad_token_id == inputs.pad_token_id
-        self.last_token = last_token_classifier(model, self.no_mask, device) if wanted else None
         self.compiled: Any = None
         """What ``compile`` made, for batches without a mask."""
 
     def compile(self) -> None:
         """From now on run batches without a mask through ``torch.compile``."""
-        self.compiled = self.last_token.compiled() if self.last_token else torch.compile(self.model, dynamic=True)
+        self.compiled = compile_model(self.model)
 
     def predict(self, chunk: TokenChunk) -> Predictions:
         """Predict every row; results come back in the chunk's order."""
@@ -301,9 +296,7 @@ class Predictor:
 
     def _logits(self, batch: TokenBatch) -> torch.Tensor:
         is_unmasked = batch.mask is None
-        run = self.compiled if self.compiled is not None and is_unmasked else self.last_token or self.model
-        if self.last_token is not None:
-            return run(batch.ids, self.no_mask, batch.last_token_index)  # type: ignore[no-any-return]
+        run = self.compiled if self.compiled is not None and is_unmasked else self.model
         arguments: dict[str, Any] = {"input_ids": batch.ids, **batch.others}
         if self.inputs.takes_mask:
             arguments["attention_mask"] = self.no_mask if is_unmasked else batch.mask
@@ -342,14 +335,7 @@ class Predictor:
         mask = None
         if self.masks_all or (self.needs_mask and not is_real.all()):
             mask = self._on_device(is_real.astype(np.int64))
-        last_token_index = None
-        if self.last_token is not None:
-            # As transformers finds it: the last one that is not the padding token, or the first where all are.
-            index = ((ids != self.inputs.pad_token_id) * columns).argmax(axis=1)
-            last_token_index = self._on_device(index)
-        return TokenBatch(
-            ids=self._on_device(ids), mask=mask, others=others, last_token_index=last_token_index
-        )
+        return TokenBatch(ids=self._on_device(ids), mask=mask, others=others)
 
     def _padded(
         self, values: Sequence[NDArray[np.int64]], rows: Indices, is_real: NDArray[np.bool_], name: str
@@ -378,8 +364,11 @@ class Predictor:
         started, lengths = time.perf_counter(), chunk.lengths
         members = self._largest_group(chunk)
         order = members[np.argsort(-lengths[members], kind="stable")]
-        commonest = np.bincount(lengths[members]).argmax()
-        same = members[lengths[members] == commonest][:8]  # of one length, so without a mask
+        # Rows of one length, so without a mask; of several tokens, as far as there are any.
+        counts = np.bincount(lengths[members])
+        if counts[2:].any():
+            counts[1] = 0
+        same = members[lengths[members] == counts.argmax()][:8]
         try:
             # Else PyTorch takes rows or tokens for the heads' width where the first batch has as many, and fixes them.
             shapes: Any = torch.fx.experimental._config

@@ -23,7 +23,7 @@ from utils.evaluation.totals import Totals
 from utils.evaluation.worker import ChunkWorker, wanted_limit
 from utils.model_utils import LoadedModel
 
-IDENTITY_VERSION = 6  # raise it when the same settings would give other bytes
+IDENTITY_VERSION = 7  # raise it when the same settings would give other bytes
 
 
 def check_workers(config: Config) -> None:
@@ -79,7 +79,6 @@ def evaluate_dataset(loaded: LoadedModel, config: Config, *, data_sha256: str | 
         totals.add(chunk)
     store.drop_all_but(total, config.evaluation.chunk_rows)
     metrics = totals.metrics(loaded, config, store.limits(), total - computed)
-    metrics["last_token_only"] = worker.predictor.last_token is not None
     return {**metrics, **compare(worker, config, store, metrics)}
 
 

@@ -62,7 +62,6 @@ class ChunkWorker:
         batching = Batching(kind=config.evaluation.batching, limit=self.settled or 1)
         self.predictor = Predictor(
             loaded.model, loaded.inputs, loaded.device, batching,
-            last_token_only=config.evaluation.batching == "token_budget",
             multi_label=loaded.info.problem_type == "multi_label",
         )
         self.compile_s: float | None = None
@@ -131,7 +130,7 @@ class ChunkWorker:
         mine = self.predictor
         return Predictor(
             mine.model, mine.inputs, mine.device, batching or mine.batching,
-            last_token_only=mine.last_token is not None, multi_label=mine.multi_label,
+            multi_label=mine.multi_label,
         )
 
     def tokenize(self, texts: Sequence[str]) -> TokenChunk:
