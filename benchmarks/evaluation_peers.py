@@ -34,7 +34,10 @@ from utils.data.demo_assets import ensure_demo_assets  # noqa: E402
 from utils.data.reader import Rows  # noqa: E402
 from utils.evaluation.batching import Batching  # noqa: E402
 from utils.evaluation.chunks import ChunkStore  # noqa: E402
-from utils.evaluation.predictor import Predictor, Running, is_causal, tokenize  # noqa: E402
+from utils.evaluation.masking import is_causal  # noqa: E402
+from utils.evaluation.predictions import PendingPredictions  # noqa: E402
+from utils.evaluation.predictor import Predictor  # noqa: E402
+from utils.evaluation.tokens import tokenize  # noqa: E402
 from utils.evaluation.worker import ChunkWorker  # noqa: E402
 from utils.model_utils import LoadedModel, load_model  # noqa: E402
 
@@ -76,7 +79,7 @@ class Ours:
             ]
             for _ in worker.run(iter(chunks)):
                 pass
-            self.limit = worker.settled or 0
+            self.limit = worker.batch_limit or 0
             loaded = [store.load(rows.start, rows.start + len(rows.texts)) for rows in chunks]
         return np.concatenate([chunk.predicted_ids for chunk in loaded if chunk])
 
@@ -233,8 +236,8 @@ def phases(ours: Ours, texts: list[str]) -> dict[str, float]:
     import utils.evaluation.worker as worker
 
     places = {
-        "tokenise": (worker, "tokenize"), "plan batches": (Batching, "plan"), "pad and copy": (Predictor, "_batch"),
-        "batches": (Predictor, "_run_or_none"), "copy back": (Running, "result"), "write": (ChunkStore, "save"),
+        "tokenise": (worker, "tokenize"), "plan batches": (Batching, "plan"), "pad and copy": (Predictor, "_make_batch"),
+        "batches": (Predictor, "_predict_batch"), "copy back": (PendingPredictions, "result"), "write": (ChunkStore, "save"),
     }
     with clocked(places) as spent:
         began = time.perf_counter()
@@ -258,11 +261,11 @@ def operators(ours: Ours, texts: list[str]) -> tuple[dict[str, float], float | N
     with profile(activities=activities) as trace:
         if cuda:
             ours(texts)
-        else:  # the profiler sees one thread: batch by batch, on one core as in the lanes
+        else:  # the profiler sees one thread: batch by batch, on one core as the evaluator runs them
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
             for rows in predictor.batching.plan(chunk.lengths):
-                predictor._run_or_none(chunk, rows)
+                predictor._predict_batch(chunk, rows)
             torch.set_num_threads(threads)
     kinds: dict[str, float] = defaultdict(float)
     for event in trace.key_averages():

@@ -32,7 +32,8 @@ from benchmarks.small_models.tokenizer_kinds import KINDS, texts
 from utils.config_loader import Config, ModelConfig, ProfilingConfig
 from utils.core.errors import ModelError, UserError
 from utils.evaluation.batching import Batching
-from utils.evaluation.predictor import Predictor, tokenize
+from utils.evaluation.predictor import Predictor
+from utils.evaluation.tokens import tokenize
 from utils.model_utils import (
     check_max_length,
     check_on_texts,

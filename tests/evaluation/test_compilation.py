@@ -20,7 +20,8 @@ from transformers import (
 from tests import support
 from utils.evaluation.batching import Batching
 from utils.evaluation.compilation import compile_model, has_equal_layers
-from utils.evaluation.predictor import Predictor, TokenChunk
+from utils.evaluation.predictor import Predictor
+from utils.evaluation.tokens import TokenChunk
 from utils.model.encoding import InputFormat
 
 CPU = torch.device("cpu")

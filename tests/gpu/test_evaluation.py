@@ -15,7 +15,8 @@ from tests import support
 from utils.config_loader import Config
 from utils.evaluation import runner
 from utils.evaluation.batching import Batching
-from utils.evaluation.predictor import Predictor, tokenize
+from utils.evaluation.predictor import Predictor
+from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, load_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
@@ -71,10 +72,10 @@ def test_no_batch_waits_for_the_device(loaded: LoadedModel) -> None:
     expected = predictor.predict(chunk)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        running = predictor.launch(chunk)
+        pending = predictor.launch(chunk)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert running.result().predicted_ids.tolist() == expected.predicted_ids.tolist()
+    assert pending.result().predicted_ids.tolist() == expected.predicted_ids.tolist()
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""A classifier through ``torch.compile``: layer by layer where all layers are alike, else the entire model."""
+"""A classifier through ``torch.compile``: layer by layer where all layers are alike, else the
+entire model.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from torch import nn
 def compile_model(model: Any) -> Any:
     """Return a compiled model that shares all weights with ``model``, which is left as it is.
 
-    Layers of one class are compiled one by one: they share one program, so that a deep model takes no
-    longer to compile than a shallow one. The rest of such a model (embeddings, the construction of
-    masks, the classification head) runs as it is.
+    Layers of one class are compiled one by one: they share one program, so that a deep model takes
+    no longer to compile than a shallow one. The rest of such a model (embeddings, the construction
+    of masks, the classification head) runs as it is.
     """
     if not has_equal_layers(model):
         return torch.compile(model, dynamic=True)
