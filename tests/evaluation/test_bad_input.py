@@ -1,6 +1,4 @@
-"""Texts and labels that nobody wants: each does what the guide says, from the source file to the
-figures.
-"""
+"""Unusual texts and labels: each does what the guide describes, from the source file to the metrics."""
 
 from __future__ import annotations
 
@@ -135,5 +133,5 @@ def test_a_row_count_that_changes_is_another_data_set(
         )
         metrics, rows = evaluate(loaded, config)
         assert (metrics["num_samples"], len(rows), metrics["resumed_rows"]) == (count, count, 0)
-        said = capsys.readouterr().out
-        assert ("data set: " in said) == (count != 5)
+        output = capsys.readouterr().out
+        assert ("data set: " in output) == (count != 5)

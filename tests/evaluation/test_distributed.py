@@ -211,16 +211,16 @@ def job_for(loaded: LoadedModel, config: Config, **changes: Any) -> distributed.
 
 
 def outcome_of(job: distributed.Job) -> Exception | int:
-    """What a worker answers to one task, run here."""
+    """What a worker returns for one task, run here."""
     threads = torch.get_num_threads()
     try:
-        answer = distributed.TaskRunner(job, 1)(
+        outcome = distributed.TaskRunner(job, 1)(
             {"start": np.array([0]), "stop": np.array([100]), "offset": np.array([0])}
         )
     finally:
         torch.set_num_threads(threads)
     error: Exception | int = (
-        distributed.pickle.loads(answer["error"][0]) if answer["error"][0] else answer["rows"][0]
+        distributed.pickle.loads(outcome["error"][0]) if outcome["error"][0] else outcome["rows"][0]
     )
     return error
 
@@ -248,7 +248,7 @@ def test_a_worker_refuses_other_data_and_other_settings(
 def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
     tmp_path: Path, model: Path, single: tuple[Path, dict[str, Any]]
 ) -> None:
-    """The whole step; before it some chunks are there from one process, one of them damaged."""
+    """The entire step; before it some chunks are there from one process, one of them damaged."""
     support.write_dataset(tmp_path / "data", TEXTS)
     shutil.copytree(single[0] / "results", tmp_path / "results")
     files = sorted((tmp_path / "results" / "predictions").iterdir())
@@ -314,15 +314,15 @@ def test_interrupted_workers_stop_and_one_process_goes_on(
     started = psutil.Process(process.pid).children(recursive=True)
     assert started, "Ray's processes"
     process.send_signal(number)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == code, said
-    assert "Interrupted; everything finished so far is kept" in said
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert "Interrupted; everything finished so far is kept" in errors
     _, left = psutil.wait_procs(started, timeout=100)
     assert left == []
-    kept = finished(tmp_path)
-    assert 2 <= kept < CHUNKS
+    num_kept = finished(tmp_path)
+    assert 2 <= num_kept < CHUNKS
     metrics = runner.evaluate_dataset(loaded, config)
-    assert metrics["resumed_rows"] == 100 * kept
+    assert metrics["resumed_rows"] == 100 * num_kept
     assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
     assert same_quality(metrics, single[1])
 

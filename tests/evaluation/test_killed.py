@@ -123,15 +123,15 @@ def run_nursery(
 
 
 @pytest.mark.slow
-def test_killed_at_25_random_moments_the_result_is_that_of_an_uncut_run(
+def test_killed_at_25_random_moments_the_result_is_that_of_an_uninterrupted_run(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     texts = tuple(f"{text} {i}" for i in range(20) for text in support.TEXTS)
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
-    for folder in (cut, whole):
+    killed, complete = tmp_path / "killed", tmp_path / "complete"
+    for folder in (killed, complete):
         support.write_dataset(folder / "data", texts)
     chance = random.Random(4)
-    events = run_nursery(cut, tiny_model, [chance.uniform(0, 0.12) for _ in range(KILLS)])
+    events = run_nursery(killed, tiny_model, [chance.uniform(0, 0.12) for _ in range(KILLS)])
     kinds = Counter(event[0] for event in events)
     assert kinds["killed"] == KILLS, "each was at work when it was killed"
     assert events[-1] == ["ended", "0"]
@@ -142,10 +142,11 @@ def test_killed_at_25_random_moments_the_result_is_that_of_an_uncut_run(
     begun = Counter(number for word, number in events if word == "begun")
     assert kinds["begun"] - len(saved) <= KILLS, "a kill costs at most the running chunk"
     assert len(begun) > 5, "the kills fell into the work"
-    uncut = run_nursery(whole, tiny_model, [], LIMIT=str(resolved_limit(cut)))
-    assert uncut[-1] == ["ended", "0"]
-    check_rows(cut, len(texts))
-    assert chunk_bytes(cut) == chunk_bytes(whole)
+    limit = str(resolved_limit(killed))
+    complete_events = run_nursery(complete, tiny_model, [], LIMIT=limit)
+    assert complete_events[-1] == ["ended", "0"]
+    check_rows(killed, len(texts))
+    assert chunk_bytes(killed) == chunk_bytes(complete)
 
 
 def start_script(folder: Path, model: Path) -> subprocess.Popen[str]:
@@ -172,18 +173,18 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
         assert process.poll() is None and time.monotonic() - waiting_since < 300
         time.sleep(0.01)
     process.send_signal(number)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == code, said
-    assert f"Continue with: python {SCRIPT} --set" in said
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == code, errors
+    assert f"Continue with: python {SCRIPT} --set" in errors
     kept = chunk_bytes(tmp_path)
     assert 3 <= len(kept) < len(texts) // 10
     assert not list((tmp_path / "results" / "predictions").glob(".*")), (
         "nothing half written is left"
     )
     process = start_script(tmp_path, tiny_model)
-    said, error = process.communicate(timeout=200)
-    assert process.returncode == 0, error
-    assert "taken over" in said
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert "taken over" in output
     check_rows(tmp_path, len(texts))
     assert kept.items() <= chunk_bytes(tmp_path).items(), "finished chunks were not touched"
 

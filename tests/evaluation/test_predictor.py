@@ -105,7 +105,7 @@ def test_an_empty_text_is_predicted_as_in_a_padded_batch(loaded: tuple[Any, Any]
     assert chunk.num_tokens[[0, 2]].tolist() == [0, 0]
 
 
-def test_tokens_and_cut_texts_are_counted(loaded: tuple[Any, Any]) -> None:
+def test_tokens_and_truncated_texts_are_counted(loaded: tuple[Any, Any]) -> None:
     _, tokenizer = loaded
     chunk = tokenize(tokenizer, ("a", "long " * 5000, "lone \ud800 surrogate"), MAX_LENGTH, FORMAT)
     assert chunk.num_tokens[1] == MAX_LENGTH
@@ -144,13 +144,15 @@ def test_a_causal_model_needs_no_mask(loaded: tuple[Any, Any]) -> None:
     ).eval()
     assert (is_causal(model), is_causal(bert), is_causal(object())) == (True, False, False)
     expected = plain_loop(bert, tokenizer, TEXTS, 16).softmax(-1).max(-1)
-    for which, answers in (
+    for classifier, expected_best in (
         (bert, expected),
         (model, plain_loop(model, tokenizer, TEXTS, 16).softmax(-1).max(-1)),
     ):
         chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT)
-        got = Predictor(which, FORMAT, CPU, Batching(kind="dataset_order", limit=7)).predict(chunk)
-        assert got.probabilities == pytest.approx(answers.values.numpy(), abs=1e-5)
+        got = Predictor(classifier, FORMAT, CPU, Batching(kind="dataset_order", limit=7)).predict(
+            chunk
+        )
+        assert got.probabilities == pytest.approx(expected_best.values.numpy(), abs=1e-5)
 
 
 def test_a_decoder_made_bidirectional_keeps_its_mask(loaded: tuple[Any, Any]) -> None:
@@ -172,7 +174,9 @@ def test_a_decoder_made_bidirectional_keeps_its_mask(loaded: tuple[Any, Any]) ->
 
 def test_the_bytes_do_not_depend_on_the_number_of_cores(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
-    chunk, kept, found = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT), torch.get_num_threads(), []
+    chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT)
+    threads_before = torch.get_num_threads()
+    results = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
         try:
@@ -181,9 +185,9 @@ def test_the_bytes_do_not_depend_on_the_number_of_cores(loaded: tuple[Any, Any])
             )
             assert torch.get_num_threads() == threads, "it is put back"
         finally:
-            torch.set_num_threads(kept)
-        found.append(got.probabilities.tobytes() + got.predicted_ids.tobytes())
-    assert found[0] == found[1]
+            torch.set_num_threads(threads_before)
+        results.append(got.probabilities.tobytes() + got.predicted_ids.tobytes())
+    assert results[0] == results[1]
 
 
 class Waits(TorchDispatchMode):
@@ -218,8 +222,10 @@ def test_no_batch_waits_for_the_device(loaded: tuple[Any, Any], limit: int) -> N
     assert ours.count == 0
 
 
-def test_only_a_model_that_takes_it_is_told_that_there_is_no_mask(loaded: tuple[Any, Any]) -> None:
-    def told(model: Any) -> Any:
+def test_only_a_model_that_accepts_it_gets_the_argument_for_no_mask(
+    loaded: tuple[Any, Any],
+) -> None:
+    def no_mask_of(model: Any) -> Any:
         return Predictor(model.eval(), FORMAT, CPU, Batching(kind="dataset_order", limit=7)).no_mask
 
     sizes = dict(
@@ -230,10 +236,10 @@ def test_only_a_model_that_takes_it_is_told_that_there_is_no_mask(loaded: tuple[
         intermediate_size=32,
         pad_token_id=0,
     )
-    assert told(loaded[0]) == {"full_attention": None}
-    assert told(LlamaForSequenceClassification(LlamaConfig(**sizes))) is None
+    assert no_mask_of(loaded[0]) == {"full_attention": None}
+    assert no_mask_of(LlamaForSequenceClassification(LlamaConfig(**sizes))) is None
     assert (
-        told(
+        no_mask_of(
             Qwen2ForSequenceClassification(support.build_model_config(attn_implementation="eager"))
         )
         is None
@@ -241,7 +247,7 @@ def test_only_a_model_that_takes_it_is_told_that_there_is_no_mask(loaded: tuple[
     sliding = support.build_model_config(
         use_sliding_window=True, sliding_window=4, max_window_layers=0
     )
-    assert told(Qwen2ForSequenceClassification(sliding)) is None
+    assert no_mask_of(Qwen2ForSequenceClassification(sliding)) is None
     broken = Qwen2ForSequenceClassification(support.build_model_config())
     broken.model.forward = lambda *_, attention_mask=None, **__: SimpleNamespace(
         last_hidden_state=torch.full(
@@ -251,7 +257,7 @@ def test_only_a_model_that_takes_it_is_told_that_there_is_no_mask(loaded: tuple[
         hidden_states=None,
         attentions=None,
     )
-    assert told(broken) is None, "it answers otherwise"
+    assert no_mask_of(broken) is None, "it gives other logits"
 
 
 class SmallMemory:
@@ -289,16 +295,16 @@ def test_running_out_of_memory_loses_no_row(loaded: tuple[Any, Any], batching: B
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "CUDA error: out of memory",
         "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
     ],
 )
-def test_every_way_to_run_out_of_memory_is_one(loaded: tuple[Any, Any], said: str) -> None:
+def test_every_way_to_run_out_of_memory_is_one(loaded: tuple[Any, Any], message: str) -> None:
     model, tokenizer = loaded
-    small = SmallMemory(model, 400, RuntimeError(said))
+    small = SmallMemory(model, 400, RuntimeError(message))
     chunk = tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT)
     got = Predictor(small, FORMAT, CPU, Batching(kind="token_budget", limit=10**6)).predict(chunk)
     assert small.failures > 0

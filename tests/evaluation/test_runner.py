@@ -1,4 +1,4 @@
-"""The whole data set: right, resumable after being killed, never mixed with other settings."""
+"""The entire data set: right, resumable after being killed, never mixed with other settings."""
 
 from __future__ import annotations
 
@@ -132,24 +132,24 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 ) -> None:
     """Killed before a chunk is written, and between a chunk and its stats."""
     more = ["evaluation.chunk_rows=13"]
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
-    support.write_dataset(cut / "data")
-    words = [str(saves), where, *support.small_overrides(cut, tiny_model), *more]
+    killed, complete = tmp_path / "killed", tmp_path / "complete"
+    support.write_dataset(killed / "data")
+    words = [str(saves), where, *support.small_overrides(killed, tiny_model), *more]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *words], cwd=PROJECT_ROOT, capture_output=True, text=True
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    budget = json.loads(next((cut / "results").rglob("run.json")).read_text())["limit"]
+    budget = json.loads(next((killed / "results").rglob("run.json")).read_text())["limit"]
     seen = count_runs(monkeypatch)
-    metrics = evaluate(*more, folder=cut)
+    metrics = evaluate(*more, folder=killed)
     assert seen == [13, 13, 13, 13, 8][kept:]
     assert metrics["resumed_rows"] == 13 * kept
     assert metrics["max_tokens_per_batch"] == budget, "the budget that auto chose is saved"
     monkeypatch.setattr(predictor.Predictor, "fastest_budget", lambda *_: budget)
-    uncut = evaluate(*more, folder=whole)
-    assert chunk_bytes(cut) == chunk_bytes(whole)
+    expected = evaluate(*more, folder=complete)
+    assert chunk_bytes(killed) == chunk_bytes(complete)
     assert {key: metrics[key] for key in ("accuracy", "f1_macro", "num_tokens")} == {
-        key: uncut[key] for key in ("accuracy", "f1_macro", "num_tokens")
+        key: expected[key] for key in ("accuracy", "f1_macro", "num_tokens")
     }
 
 

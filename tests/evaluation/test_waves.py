@@ -46,9 +46,10 @@ def test_each_row_is_reported_once(
     ) -> list[tuple[int, int]]:
         return chunks[-num_missing:] if num_waves == 1 else []
 
+    config = load_config(overrides=["evaluation.chunk_rows=10"])
     ray = SimpleNamespace(exceptions=SimpleNamespace(RayError=NodeLost))
     stand_ins: dict[str, Any] = {
-        "_make_job": lambda *_: SimpleNamespace(on_cuda=False),
+        "_make_job": lambda *_: SimpleNamespace(on_cuda=False, config=config),
         "chunk_offsets": lambda *_: [None] * 4,
         "_offloaded_to_cpu": nullcontext,
         "connected_ray": lambda _: nullcontext(ray),
@@ -59,7 +60,6 @@ def test_each_row_is_reported_once(
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(distributed, name, stand_in)
-    config = load_config(overrides=["evaluation.chunk_rows=10"])
     worker: Any = SimpleNamespace(store=None)
     reported = list(distributed.predict_chunks(worker, worker, config, all_chunks))
     assert (sum(reported), num_waves) == (35, 2)

@@ -124,35 +124,41 @@ def predict_chunks(
     if not missing:
         return
     job = _make_job(worker, loaded, config, missing[0])
+    with _offloaded_to_cpu(loaded), connected_ray(config) as ray:
+        yield from _run_waves(ray, job, worker.store, missing)
+
+
+def _run_waves(ray: Any, job: Job, store: ChunkStore, missing: list[Chunk]) -> Iterator[int]:
+    """Hand out the missing chunks, wave by wave, until all are stored; yields rows as they are."""
+    config = job.config
     offsets = chunk_offsets(config.data_file, config.evaluation.chunk_rows)
+    placement = place_or_raise(ray, config.evaluation.num_workers, on_cuda=job.on_cuda)
     reports = RowReports(_count_rows(missing))
     num_failed_waves = 0
-    with _offloaded_to_cpu(loaded), connected_ray(config) as ray:
-        placement = place_or_raise(ray, config.evaluation.num_workers, on_cuda=job.on_cuda)
-        while missing:
-            tasks = _make_wave(missing, offsets, config, placement)
-            failure = None
-            try:
-                for rows in _run_wave(ray, job, tasks, placement):
-                    yield reports.after_task(rows)
-            except ray.exceptions.RayError as error:
-                failure = reason_of(error)
-                logger.warning("a worker was lost; the nodes that are left continue: %s", failure)
-            num_before = len(missing)
-            missing = _find_missing(worker.store, missing, wait=failure is None)
-            unreported = reports.after_wave(_count_rows(missing))
-            if unreported:
-                yield unreported
-            num_failed_waves = 0 if len(missing) < num_before else num_failed_waves + 1
-            if num_failed_waves == MAX_FAILED_WAVES:
-                raise RuntimeError(
-                    "the workers die before they finish a chunk, "
-                    f"{num_failed_waves} times in a row: {failure}"
-                )
-            if failure and missing:
-                num_slots = count_slots(ray, on_cuda=job.on_cuda)
-                num_workers = min(config.evaluation.num_workers, num_slots)
-                placement = place_or_raise(ray, num_workers, on_cuda=job.on_cuda)
+    while missing:
+        tasks = _make_wave(missing, offsets, config, placement)
+        failure = None
+        try:
+            for rows in _run_wave(ray, job, tasks, placement):
+                yield reports.after_task(rows)
+        except ray.exceptions.RayError as error:
+            failure = reason_of(error)
+            logger.warning("a worker was lost; the nodes that are left continue: %s", failure)
+        num_before = len(missing)
+        missing = _find_missing(store, missing, wait=failure is None)
+        unreported = reports.after_wave(_count_rows(missing))
+        if unreported:
+            yield unreported
+        num_failed_waves = 0 if len(missing) < num_before else num_failed_waves + 1
+        if num_failed_waves == MAX_FAILED_WAVES:
+            raise RuntimeError(
+                "the workers die before they finish a chunk, "
+                f"{num_failed_waves} times in a row: {failure}"
+            )
+        if failure and missing:
+            num_slots = count_slots(ray, on_cuda=job.on_cuda)
+            num_workers = min(config.evaluation.num_workers, num_slots)
+            placement = place_or_raise(ray, num_workers, on_cuda=job.on_cuda)
 
 
 def _count_rows(chunks: list[Chunk]) -> int:

@@ -117,7 +117,9 @@ def comparison_facts(metrics: Mapping[str, Any]) -> Facts:
     compiling = metrics["compile_comparison"]
     if compiling is not None:
         speeds = _speeds(compiling, "compiled", "plain")
-        facts.append(("Speed-up by compiling", f"{speeds}; compiling took {compiling['compile_s']:,.1f} s"))
+        facts.append(
+            ("Speed-up by compiling", f"{speeds}; compiling took {compiling['compile_s']:,.1f} s")
+        )
     return facts
 
 

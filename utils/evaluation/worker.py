@@ -82,16 +82,9 @@ class ChunkWorker:
         self.has_random_weights = loaded.info.weights == "dummy"
         self.configured_limit = get_configured_limit(config)
         self.batch_limit = limit or store.limits().lowest
-        self.predictor = Predictor(
-            loaded.model,
-            loaded.inputs,
-            loaded.device,
-            Batching(kind=config.evaluation.batching, limit=self.batch_limit or 1),
-            multi_label=loaded.info.problem_type == "multi_label",
-        )
+        batching = Batching(kind=config.evaluation.batching, limit=self.batch_limit or 1)
+        self.predictor = _make_predictor(loaded, batching, compiled=config.evaluation.compile)
         self.compile_s: float | None = None
-        if config.evaluation.compile:
-            self.predictor.compile()
         self.on_cuda = loaded.device.type == "cuda"
         # On a GPU the next chunk's batches are launched while one chunk is copied back and written.
         self.max_in_flight = 1 if self.on_cuda else 0
@@ -319,6 +312,19 @@ class ChunkWorker:
             invocation_id=self.invocation_id,
             done_at_s=None if self.name is None else time.time(),
         )
+
+
+def _make_predictor(loaded: LoadedModel, batching: Batching, *, compiled: bool) -> Predictor:
+    predictor = Predictor(
+        loaded.model,
+        loaded.inputs,
+        loaded.device,
+        batching,
+        multi_label=loaded.info.problem_type == "multi_label",
+    )
+    if compiled:
+        predictor.compile()
+    return predictor
 
 
 def _configure_process(on_cuda: bool) -> None:
