@@ -29,7 +29,7 @@ from utils.analysis import roofline, runner
 from utils.analysis.verdict import decide
 from utils.analysis.verify import try_win
 from utils.analysis.wins import find_wins
-from utils.evaluation.comparison import take_turns
+from utils.evaluation.comparison import time_interleaved
 
 TRIES = 3
 TOLERANCE = 0.15
@@ -106,7 +106,7 @@ def layer_rows(folder: Path, device: torch.device) -> list[Row]:
         return run
 
     with torch.inference_mode():
-        seconds, _ = take_turns({"slow": way(SLOW_S), "quick": way(0.0)}, ROUNDS)
+        seconds, _ = time_interleaved({"slow": way(SLOW_S), "quick": way(0.0)}, ROUNDS)
     really_ms = 1e3 * (min(seconds["slow"]) - min(seconds["quick"]))  # a busy machine makes a round longer, never shorter
     return [
         judged("slow layer: on top of layers.csv", (top["module"], top["layer_index"]) == (SLOW_LAYER, 2),

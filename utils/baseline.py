@@ -23,7 +23,7 @@ from utils.data.labels import LabelMapping
 from utils.data.prepared import PreparedData
 from utils.data.reader import count_rows
 from utils.evaluation.facts import comparison_facts, quality_facts
-from utils.evaluation.runner import identity_of
+from utils.evaluation.identity import prediction_identity
 from utils.gpu_timeline import GpuReadings, write_timeline
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.profiler import InferenceProfiler
@@ -95,7 +95,7 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
     settings, file = config.profiling, config.files.state_dir / KEPT_FILE
     kept = _read_kept(file, fingerprint(
         [config.to_dict()[name] for name in ("model", "dataset", "profiling", "embedded")]
-        + [identity_of(loaded, config, data_sha256), environment_record(loaded.info.device)]
+        + [prediction_identity(loaded, config, data_sha256), environment_record(loaded.info.device)]
     ))
     profiler = InferenceProfiler(
         loaded.model, loaded.tokenizer, loaded.info.device, gpu_sample_interval_ms=settings.gpu_sample_interval_ms

@@ -32,7 +32,8 @@ from benchmarks.small_models.tokenizer_kinds import KINDS, texts
 from utils.config_loader import Config, ModelConfig, ProfilingConfig
 from utils.core.errors import ModelError, UserError
 from utils.evaluation.batching import Batching
-from utils.evaluation.predictor import Predictor, tokenize
+from utils.evaluation.predictor import Predictor
+from utils.evaluation.tokens import tokenize
 from utils.model_utils import (
     check_max_length,
     check_on_texts,
@@ -152,13 +153,7 @@ def ask_program(
     by_length = Batching(kind="token_budget", limit=TOKENS_A_BATCH)
     in_order = Batching(kind="dataset_order", limit=ROWS_A_BATCH)
     for name, batching in (("evaluation", by_length), ("evaluation in file order", in_order)):
-        predictor = Predictor(
-            loaded.model,
-            loaded.inputs,
-            loaded.device,
-            batching,
-            last_token_only=batching is by_length,
-        )
+        predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
         chunk = tokenize(loaded.tokenizer, list(sample), MAX_LENGTH, loaded.inputs)
         predictions = predictor.predict(chunk)
         yield (

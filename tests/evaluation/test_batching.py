@@ -12,8 +12,14 @@ from utils.evaluation.batching import Batching, padded_tokens
 LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=200).map(np.array)
 
 
-@given(lengths=LENGTHS, limit=st.integers(1, 5000), kind=st.sampled_from(["token_budget", "dataset_order"]))
-def test_every_row_stands_in_one_batch_within_the_limit(lengths: np.ndarray, limit: int, kind: str) -> None:
+@given(
+    lengths=LENGTHS,
+    limit=st.integers(1, 5000),
+    kind=st.sampled_from(["token_budget", "dataset_order"]),
+)
+def test_every_row_stands_in_one_batch_within_the_limit(
+    lengths: np.ndarray, limit: int, kind: str
+) -> None:
     batching = Batching(kind=kind, limit=limit)  # type: ignore[arg-type]
     batches = batching.plan(lengths)
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
@@ -25,7 +31,9 @@ def test_alternating_lengths_have_known_padding() -> None:
     lengths = np.array([16, 128] * 64)
 
     def padding(batching: Batching) -> float:
-        return 1 - lengths.sum() / sum(padded_tokens(lengths[rows]) for rows in batching.plan(lengths))
+        return 1 - lengths.sum() / sum(
+            padded_tokens(lengths[rows]) for rows in batching.plan(lengths)
+        )
 
     assert padding(Batching(kind="dataset_order", limit=32)) == 0.4375
     assert padding(Batching(kind="token_budget", limit=4096)) == 0.0

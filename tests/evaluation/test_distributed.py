@@ -1,4 +1,6 @@
-"""Several workers and machines, with Ray for real: the same bytes as one process, whatever happens on the way."""
+"""Several workers and machines, with Ray for real: the same bytes as one process, whatever happens
+on the way.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +32,34 @@ from utils.config_loader import Config, load_config
 from utils.core.artifacts import METRICS_SCHEMA, PROJECT_ROOT, read_json
 from utils.core.errors import ConfigError, ModelError
 from utils.evaluation import distributed, runner
-from utils.evaluation.distributed import Placement, placed
+from utils.evaluation.cluster import Placement, fit_workers
+from utils.evaluation.identity import open_store
 from utils.model_utils import LoadedModel, load_model
 
 SCRIPT = "scripts/02_baseline_inference.py"
-TEXTS = tuple(f'{text}"quoted, é漢字\nover lines {i}"' if i % 3 else text for i, text in enumerate(support.TEXTS * 50))
-SETTINGS = ("evaluation.max_tokens_per_batch=256", "evaluation.chunk_rows=100", "profiling.max_length=32")
+TEXTS = tuple(
+    f'{text}"quoted, é漢字\nover lines {i}"' if i % 3 else text
+    for i, text in enumerate(support.TEXTS * 50)
+)
+SETTINGS = (
+    "evaluation.max_tokens_per_batch=256",
+    "evaluation.chunk_rows=100",
+    "profiling.max_length=32",
+)
 CHUNKS = len(TEXTS) // 100
 RAY_S = 480
 
 needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install -r setup/requirements-dev.txt"
+    importlib.util.find_spec("ray") is None,
+    reason="Ray is not installed: pip install -r setup/requirements-dev.txt",
 )
 
 
 @pytest.fixture
 def no_ray_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kills what a test that went wrong leaves of Ray; every process started by it carries the mark."""
+    """Kills what a test that went wrong leaves of Ray; every process started by it carries the
+    mark.
+    """
     resource_tracker.ensure_running()  # multiprocessing's own helper stays without the mark
     mark = uuid.uuid4().hex
     monkeypatch.setenv("DISTRIBUTED_TEST", mark)
@@ -67,7 +80,10 @@ def configured(folder: Path, model: Path, *more: str) -> Config:
 
 
 def chunk_bytes(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted((folder / "results" / "predictions").glob("rows-*.parquet"))}
+    return {
+        file.name: file.read_bytes()
+        for file in sorted((folder / "results" / "predictions").glob("rows-*.parquet"))
+    }
 
 
 def makers(folder: Path) -> set[str]:
@@ -84,7 +100,9 @@ def finished(folder: Path) -> int:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Large enough that every worker is up before the work is done."""
     folder = tmp_path_factory.mktemp("model")
-    return support.build_tiny_model(folder, hidden_size=160, intermediate_size=640, num_hidden_layers=3)
+    return support.build_tiny_model(
+        folder, hidden_size=160, intermediate_size=640, num_hidden_layers=3
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,36 +111,53 @@ def loaded(model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory, model: Path, loaded: LoadedModel) -> tuple[Path, dict[str, Any]]:
+def single(
+    tmp_path_factory: pytest.TempPathFactory, model: Path, loaded: LoadedModel
+) -> tuple[Path, dict[str, Any]]:
     """One process's results."""
     folder = tmp_path_factory.mktemp("single")
     return folder, runner.evaluate_dataset(loaded, configured(folder, model))
 
 
 def same_quality(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(one[name] == other[name] for name in ("num_samples", "accuracy", "f1_macro", "num_tokens", "padding_fraction"))
+    return all(
+        one[name] == other[name]
+        for name in ("num_samples", "accuracy", "f1_macro", "num_tokens", "padding_fraction")
+    )
 
 
 @pytest.mark.parametrize(
-    ("nodes", "wanted", "on_cuda", "expected"),
+    ("nodes", "num_workers", "on_cuda", "expected"),
     [
-        ([(2, 0)], 2, False, (2, 1)), ([(8, 0)], 2, False, (2, 4)), ([(8, 0), (4, 0)], 3, False, (3, 4)),
-        ([(1, 0), (1, 0)], 3, False, None), ([(128, 8)], 8, True, (8, 16)), ([(128, 8), (4, 1)], 9, True, (9, 4)),
-        ([(64, 0), (32, 4)], 5, True, None), ([], 1, False, None), ([(3, 4)], 4, True, None),
+        ([(2, 0)], 2, False, (2, 1)),
+        ([(8, 0)], 2, False, (2, 4)),
+        ([(8, 0), (4, 0)], 3, False, (3, 4)),
+        ([(1, 0), (1, 0)], 3, False, None),
+        ([(128, 8)], 8, True, (8, 16)),
+        ([(128, 8), (4, 1)], 9, True, (9, 4)),
+        ([(64, 0), (32, 4)], 5, True, None),
+        ([], 1, False, None),
+        ([(3, 4)], 4, True, None),
     ],
 )
 def test_workers_get_all_the_cores_that_there_are(
-    nodes: list[tuple[float, float]], wanted: int, on_cuda: bool, expected: tuple[int, int] | None
+    nodes: list[tuple[float, float]],
+    num_workers: int,
+    on_cuda: bool,
+    expected: tuple[int, int] | None,
 ) -> None:
-    found = placed(nodes, wanted, on_cuda=on_cuda)
-    assert found == (Placement(workers=expected[0], cpus=expected[1]) if expected else None)
+    placement = fit_workers(nodes, num_workers, on_cuda=on_cuda)
+    assert placement == (Placement(workers=expected[0], cpus=expected[1]) if expected else None)
 
 
 def test_tasks_are_runs_of_chunks_that_follow_one_another() -> None:
-    absent = [(0, 10), (10, 20), (20, 30), (50, 60), (70, 80), (80, 85)]
-    tasks = list(distributed._tasks(absent, [7, 1, 2, 3, 4, 5, 6, 77, 8], 10, 2))
+    missing = [(0, 10), (10, 20), (20, 30), (50, 60), (70, 80), (80, 85)]
+    tasks = list(distributed._make_tasks(missing, [7, 1, 2, 3, 4, 5, 6, 77, 8], 10, 2))
     assert [(task["start"], task["stop"], task["offset"]) for task in tasks] == [
-        (0, 20, 7), (20, 30, 2), (50, 60, 5), (70, 85, 77)
+        (0, 20, 7),
+        (20, 30, 2),
+        (50, 60, 5),
+        (70, 85, 77),
     ]
 
 
@@ -131,7 +166,9 @@ def test_without_ray_the_message_says_what_to_install(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     monkeypatch.setattr(runner, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"not installed(.|\n)*pip install \"ray\[data\]\"") as caught:
+    with pytest.raises(
+        ConfigError, match=r"not installed(.|\n)*pip install \"ray\[data\]\""
+    ) as caught:
         runner.check_workers(configured(tmp_path, model, setting))
     assert caught.value.exit_code == 2
 
@@ -144,7 +181,11 @@ def test_the_model_leaves_its_gpu_to_the_workers_and_comes_back() -> None:
             self.places.append(str(place))
 
     info: Any = None
-    with distributed._idle(LoadedModel(model=Moved(), tokenizer=None, info=info, device=torch.device("cuda", 1), inputs=info)):
+    with distributed._offloaded_to_cpu(
+        LoadedModel(
+            model=Moved(), tokenizer=None, info=info, device=torch.device("cuda", 1), inputs=info
+        )
+    ):
         assert Moved.places == ["cpu"]
     assert Moved.places == ["cpu", "cuda:1"]
 
@@ -152,35 +193,47 @@ def test_the_model_leaves_its_gpu_to_the_workers_and_comes_back() -> None:
 def test_results_that_only_the_workers_see_are_an_error(
     tmp_path: Path, model: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = runner.open_store(loaded, configured(tmp_path, model), "0" * 64)
+    store = open_store(loaded, configured(tmp_path, model), "0" * 64)
     monkeypatch.setattr(distributed, "STORAGE_LAG_S", 0.0)
     with pytest.raises(distributed.UserError, match="none shows here"):
-        distributed._still_absent(store, [(0, 100)], waits=True)
-    assert distributed._still_absent(store, [(0, 100)], waits=False) == [(0, 100)]
+        distributed._find_missing(store, [(0, 100)], wait=True)
+    assert distributed._find_missing(store, [(0, 100)], wait=False) == [(0, 100)]
 
 
 def job_for(loaded: LoadedModel, config: Config, **changes: Any) -> distributed.Job:
-    worker = distributed.ChunkWorker(loaded, config, runner.open_store(loaded, config, "0" * 64), limit=256)
-    job = distributed._prepared(worker, loaded, config, (0, 100))
-    return distributed.Job(**{**{name: getattr(job, name) for name in distributed.Job.__slots__}, **changes})
+    worker = distributed.ChunkWorker(
+        loaded, config, open_store(loaded, config, "0" * 64), limit=256
+    )
+    job = distributed._make_job(worker, loaded, config, (0, 100))
+    return distributed.Job(
+        **{**{name: getattr(job, name) for name in distributed.Job.__slots__}, **changes}
+    )
 
 
 def outcome_of(job: distributed.Job) -> Exception | int:
-    """What a worker answers to one task, run here."""
+    """What a worker returns for one task, run here."""
     threads = torch.get_num_threads()
     try:
-        answer = distributed.TaskRunner(job, 1)({"start": np.array([0]), "stop": np.array([100]), "offset": np.array([0])})
+        outcome = distributed.TaskRunner(job, 1)(
+            {"start": np.array([0]), "stop": np.array([100]), "offset": np.array([0])}
+        )
     finally:
         torch.set_num_threads(threads)
-    error: Exception | int = distributed.pickle.loads(answer["error"][0]) if answer["error"][0] else answer["rows"][0]
+    error: Exception | int = (
+        distributed.pickle.loads(outcome["error"][0]) if outcome["error"][0] else outcome["rows"][0]
+    )
     return error
 
 
-def test_a_worker_refuses_other_data_and_other_settings(tmp_path: Path, model: Path, loaded: LoadedModel) -> None:
+def test_a_worker_refuses_other_data_and_other_settings(
+    tmp_path: Path, model: Path, loaded: LoadedModel
+) -> None:
     config = configured(tmp_path, model)
     job = job_for(loaded, config)
     assert outcome_of(job) == 100
-    assert "does not see the run's data set" in str(outcome_of(job_for(loaded, config, data_bytes=1)))
+    assert "does not see the run's data set" in str(
+        outcome_of(job_for(loaded, config, data_bytes=1))
+    )
     other = outcome_of(job_for(loaded, config, identity={**job.identity, "device": "H100"}))
     assert isinstance(other, ModelError)
     assert "device: H100 -> cpu" in str(other)
@@ -195,7 +248,7 @@ def test_a_worker_refuses_other_data_and_other_settings(tmp_path: Path, model: P
 def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
     tmp_path: Path, model: Path, single: tuple[Path, dict[str, Any]]
 ) -> None:
-    """The whole step; before it some chunks are there from one process, one of them damaged."""
+    """The entire step; before it some chunks are there from one process, one of them damaged."""
     support.write_dataset(tmp_path / "data", TEXTS)
     shutil.copytree(single[0] / "results", tmp_path / "results")
     files = sorted((tmp_path / "results" / "predictions").iterdir())
@@ -205,21 +258,36 @@ def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
     content[len(content) // 2] ^= 1
     files[1].write_bytes(content)
     done = support.run_script(
-        SCRIPT, *support.set_flags(overrides(tmp_path, model, "evaluation.num_workers=2")), OMP_NUM_THREADS="1"
+        SCRIPT,
+        *support.set_flags(overrides(tmp_path, model, "evaluation.num_workers=2")),
+        OMP_NUM_THREADS="1",
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line for line in done.stderr.splitlines() if not line.startswith("Warning: ") and "is damaged" not in line] == []
-    assert not any(word in (done.stdout + done.stderr).lower() for word in (" ray", "raylet", "actor", "dashboard"))
+    assert [
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith("Warning: ") and "is damaged" not in line
+    ] == []
+    assert not any(
+        word in (done.stdout + done.stderr).lower()
+        for word in (" ray", "raylet", "actor", "dashboard")
+    )
     assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
-    payload = read_json(tmp_path / "results" / "baseline_metrics.json", made_by=SCRIPT, schema=METRICS_SCHEMA)
+    payload = read_json(
+        tmp_path / "results" / "baseline_metrics.json", made_by=SCRIPT, schema=METRICS_SCHEMA
+    )
     metrics = payload["full_dataset_metrics"]
     assert same_quality(metrics, single[1])
     assert metrics["resumed_rows"] == 300
     assert metrics["num_workers"] == len(metrics["workers"]) == 2
     assert sum(worker["num_samples"] for worker in metrics["workers"]) == len(TEXTS) - 300
     busy = sum(worker["busy_s"] for worker in metrics["workers"])
-    assert metrics["inference_time_s"] < busy + single[1]["inference_time_s"], "they worked at the same time"
-    assert metrics["throughput_samples_per_sec"] == pytest.approx(len(TEXTS) / metrics["inference_time_s"])
+    assert metrics["inference_time_s"] < busy + single[1]["inference_time_s"], (
+        "they worked at the same time"
+    )
+    assert metrics["throughput_samples_per_sec"] == pytest.approx(
+        len(TEXTS) / metrics["inference_time_s"]
+    )
 
 
 @needs_ray
@@ -227,26 +295,34 @@ def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
 @pytest.mark.usefixtures("no_ray_left")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_workers_stop_and_one_process_goes_on(
-    tmp_path: Path, model: Path, loaded: LoadedModel, single: tuple[Path, dict[str, Any]], number: int, code: int
+    tmp_path: Path,
+    model: Path,
+    loaded: LoadedModel,
+    single: tuple[Path, dict[str, Any]],
+    number: int,
+    code: int,
 ) -> None:
     config = configured(tmp_path, model)
     words = support.set_flags(overrides(tmp_path, model, "evaluation.num_workers=2"))
     process = subprocess.Popen(
-        [sys.executable, str(PROJECT_ROOT / SCRIPT), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(PROJECT_ROOT / SCRIPT), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     wait_until(lambda: finished(tmp_path) >= 2 or process.poll() is not None)
     started = psutil.Process(process.pid).children(recursive=True)
     assert started, "Ray's processes"
     process.send_signal(number)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == code, said
-    assert "Interrupted; everything finished so far is kept" in said
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert "Interrupted; everything finished so far is kept" in errors
     _, left = psutil.wait_procs(started, timeout=100)
     assert left == []
-    kept = finished(tmp_path)
-    assert 2 <= kept < CHUNKS
+    num_kept = finished(tmp_path)
+    assert 2 <= num_kept < CHUNKS
     metrics = runner.evaluate_dataset(loaded, config)
-    assert metrics["resumed_rows"] == 100 * kept
+    assert metrics["resumed_rows"] == 100 * num_kept
     assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
     assert same_quality(metrics, single[1])
 
@@ -263,7 +339,9 @@ class Cluster:
 
     def __init__(self) -> None:
         words = [sys.executable, "-m", "tests.evaluation.ray_cluster"]
-        self.process = subprocess.Popen(words, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            words, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.address = self._answer()
 
     def kill_a_node(self) -> None:
@@ -274,7 +352,11 @@ class Cluster:
 
     def _answer(self) -> str:
         assert self.process.stdout is not None
-        return next(line.removeprefix(PREFIX).strip() for line in self.process.stdout if line.startswith(PREFIX))
+        return next(
+            line.removeprefix(PREFIX).strip()
+            for line in self.process.stdout
+            if line.startswith(PREFIX)
+        )
 
 
 @pytest.fixture
@@ -292,7 +374,9 @@ def evaluated(folder: Path, model: Path, *more: str) -> dict[str, Any]:
 
 def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     """Call in a process of its own: Ray ends its driver's process when the cluster is lost."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        max_workers=1, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
         return pool.submit(function, *arguments).result(timeout=RAY_S)
 
 
@@ -310,19 +394,29 @@ def test_a_node_that_dies_takes_nothing_with_it(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    metrics = apart(evaluated, tmp_path, model, "evaluation.num_workers=2", f"evaluation.ray_address={cluster.address}")
+    metrics = apart(
+        evaluated,
+        tmp_path,
+        model,
+        "evaluation.num_workers=2",
+        f"evaluation.ray_address={cluster.address}",
+    )
     killer.join()
     assert made_by["before"] < CHUNKS, "it died in the middle"
     assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
     assert same_quality(metrics, single[1])
     assert metrics["resumed_rows"] == 0
-    assert metrics["num_workers"] >= 3, "two before, and at least one anew on the node that was left"
+    assert metrics["num_workers"] >= 3, (
+        "two before, and at least one more on the node that was left"
+    )
     assert sum(worker["num_samples"] for worker in metrics["workers"]) == len(TEXTS)
 
 
 @needs_ray
 @pytest.mark.slow
-def test_what_a_worker_or_the_cluster_cannot_do_is_said_in_our_words(cluster: Cluster, tmp_path: Path, model: Path) -> None:
+def test_what_a_worker_or_the_cluster_cannot_do_is_said_in_our_words(
+    cluster: Cluster, tmp_path: Path, model: Path
+) -> None:
     here = f"evaluation.ray_address={cluster.address}"
     with pytest.raises(ConfigError, match="num_workers is 3; Ray has 2 CPUs on 2 nodes"):
         apart(evaluated, tmp_path, model, "evaluation.num_workers=3", here)

@@ -1,4 +1,6 @@
-"""Killed for real, at any moment: no row lost, none twice, at most the running chunk computed again."""
+"""Killed for real, at any moment: no row lost, none twice, at most the running chunk computed
+again.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ from utils.core.artifacts import PROJECT_ROOT
 
 SCRIPT = "scripts/02_baseline_inference.py"
 KILLS = 25
-SETTINGS = ("evaluation.chunk_rows=10", "profiling.num_warmup_runs=0", "profiling.num_measurement_runs=1")
+SETTINGS = (
+    "evaluation.chunk_rows=10",
+    "profiling.num_warmup_runs=0",
+    "profiling.num_measurement_runs=1",
+)
 
 NURSERY = """
 import os, signal, sys, time
@@ -71,56 +77,86 @@ for delay in [*delays, None]:  # None: until it is finished
 
 
 def chunk_bytes(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted((folder / "results" / "predictions").glob("*.parquet"))}
+    return {
+        file.name: file.read_bytes()
+        for file in sorted((folder / "results" / "predictions").glob("*.parquet"))
+    }
 
 
 def check_rows(folder: Path, rows: int) -> None:
-    tables = [pq.read_table(file) for file in sorted((folder / "results" / "predictions").glob("*.parquet"))]
-    assert np.concatenate([table["row_id"].to_numpy() for table in tables]).tolist() == list(range(rows))
+    tables = [
+        pq.read_table(file)
+        for file in sorted((folder / "results" / "predictions").glob("*.parquet"))
+    ]
+    assert np.concatenate([table["row_id"].to_numpy() for table in tables]).tolist() == list(
+        range(rows)
+    )
 
 
 def resolved_limit(folder: Path) -> int:
     return int(json.loads(next((folder / "results").rglob("run.json")).read_text())["limit"])
 
 
-def run_nursery(folder: Path, model: Path, delays: list[float], **variables: str) -> list[list[str]]:
-    """Processes forked from one that has only loaded the model, on one thread: a start costs milliseconds."""
+def run_nursery(
+    folder: Path, model: Path, delays: list[float], **variables: str
+) -> list[list[str]]:
+    """Processes forked from one that has only loaded the model, on one thread: a start costs
+    milliseconds.
+    """
     log = folder / "log.txt"
-    words = [str(log), ",".join(map(str, delays)), *support.small_overrides(folder, model), *SETTINGS]
+    words = [
+        str(log),
+        ",".join(map(str, delays)),
+        *support.small_overrides(folder, model),
+        *SETTINGS,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     done = subprocess.run(
-        [sys.executable, "-c", NURSERY, *words], cwd=PROJECT_ROOT, capture_output=True, text=True, env=environment
+        [sys.executable, "-c", NURSERY, *words],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     return [line.split() for line in log.read_text().splitlines()]
 
 
 @pytest.mark.slow
-def test_killed_at_25_random_moments_the_result_is_that_of_an_uncut_run(tmp_path: Path, tiny_model: Path) -> None:
+def test_killed_at_25_random_moments_the_result_is_that_of_an_uninterrupted_run(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     texts = tuple(f"{text} {i}" for i in range(20) for text in support.TEXTS)
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
-    for folder in (cut, whole):
+    killed, complete = tmp_path / "killed", tmp_path / "complete"
+    for folder in (killed, complete):
         support.write_dataset(folder / "data", texts)
     chance = random.Random(4)
-    events = run_nursery(cut, tiny_model, [chance.uniform(0, 0.12) for _ in range(KILLS)])
+    events = run_nursery(killed, tiny_model, [chance.uniform(0, 0.12) for _ in range(KILLS)])
     kinds = Counter(event[0] for event in events)
     assert kinds["killed"] == KILLS, "each was at work when it was killed"
     assert events[-1] == ["ended", "0"]
     saved = [int(number) for word, number in events if word == "saved"]
-    assert sorted(saved) == list(range(0, len(texts), 10)), "every chunk was computed to its end exactly once"
+    assert sorted(saved) == list(range(0, len(texts), 10)), (
+        "every chunk was computed to its end exactly once"
+    )
     begun = Counter(number for word, number in events if word == "begun")
     assert kinds["begun"] - len(saved) <= KILLS, "a kill costs at most the running chunk"
     assert len(begun) > 5, "the kills fell into the work"
-    uncut = run_nursery(whole, tiny_model, [], LIMIT=str(resolved_limit(cut)))
-    assert uncut[-1] == ["ended", "0"]
-    check_rows(cut, len(texts))
-    assert chunk_bytes(cut) == chunk_bytes(whole)
+    limit = str(resolved_limit(killed))
+    complete_events = run_nursery(complete, tiny_model, [], LIMIT=limit)
+    assert complete_events[-1] == ["ended", "0"]
+    check_rows(killed, len(texts))
+    assert chunk_bytes(killed) == chunk_bytes(complete)
 
 
 def start_script(folder: Path, model: Path) -> subprocess.Popen[str]:
     words = support.set_flags([*support.small_overrides(folder, model), *SETTINGS])
     return subprocess.Popen(
-        [sys.executable, SCRIPT, *words], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, SCRIPT, *words],
+        cwd=PROJECT_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -137,16 +173,18 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
         assert process.poll() is None and time.monotonic() - waiting_since < 300
         time.sleep(0.01)
     process.send_signal(number)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == code, said
-    assert f"Continue with: python {SCRIPT} --set" in said
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == code, errors
+    assert f"Continue with: python {SCRIPT} --set" in errors
     kept = chunk_bytes(tmp_path)
     assert 3 <= len(kept) < len(texts) // 10
-    assert not list((tmp_path / "results" / "predictions").glob(".*")), "nothing half written is left"
+    assert not list((tmp_path / "results" / "predictions").glob(".*")), (
+        "nothing half written is left"
+    )
     process = start_script(tmp_path, tiny_model)
-    said, error = process.communicate(timeout=200)
-    assert process.returncode == 0, error
-    assert "taken over" in said
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert "taken over" in output
     check_rows(tmp_path, len(texts))
     assert kept.items() <= chunk_bytes(tmp_path).items(), "finished chunks were not touched"
 
@@ -167,16 +205,25 @@ exit $((status + 100))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("unshare") or os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     allowed = subprocess.run(["unshare", "-m", "true"], capture_output=True)
     if allowed.returncode:
         pytest.skip("this machine allows no mount")
     texts = tuple(f"{text} {i}" for i in range(30) for text in support.TEXTS)
     support.write_dataset(tmp_path / "data", texts)
     (tmp_path / "results").mkdir()
-    words = [sys.executable, SCRIPT, *support.set_flags([*support.small_overrides(tmp_path, tiny_model), *SETTINGS])]
+    words = [
+        sys.executable,
+        SCRIPT,
+        *support.set_flags([*support.small_overrides(tmp_path, tiny_model), *SETTINGS]),
+    ]
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", FULL, "sh", str(tmp_path), *words], cwd=PROJECT_ROOT, capture_output=True, text=True
+        ["unshare", "-m", "sh", "-c", FULL, "sh", str(tmp_path), *words],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 102, done.stdout + done.stderr
     assert "Cannot write rows-" in done.stderr and "No space left on device" in done.stderr
@@ -202,9 +249,15 @@ except UserError as error:
 """
 
 
-def test_a_file_that_may_not_grow_is_one_message_and_nothing_half_written(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_file_that_may_not_grow_is_one_message_and_nothing_half_written(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     support.write_dataset(tmp_path / "data")
     words = [*support.small_overrides(tmp_path, tiny_model), "evaluation.max_tokens_per_batch=256"]
-    done = subprocess.run([sys.executable, "-c", LIMITED, *words], cwd=PROJECT_ROOT, capture_output=True, text=True)
-    assert (done.returncode, "Cannot write rows-" in done.stdout) == (2, True), done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *words], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, "Cannot write rows-" in done.stdout) == (2, True), (
+        done.stdout + done.stderr
+    )
     assert list((tmp_path / "results" / "predictions").iterdir()) == []

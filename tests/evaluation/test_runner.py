@@ -1,4 +1,4 @@
-"""The whole data set: right, resumable after being killed, never mixed with other settings."""
+"""The entire data set: right, resumable after being killed, never mixed with other settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ from tests.evaluation.test_predictor import SmallMemory, plain_loop
 from utils.config_loader import load_config
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import DataError, ModelError
-from utils.evaluation import predictor, runner, totals, worker
+from utils.evaluation import accumulator, predictor, runner, worker
+from utils.evaluation.chunks import BatchLimits
+from utils.evaluation.identity import open_store, prediction_identity
+from utils.evaluation.predictions import PendingPredictions
+from utils.evaluation.tokens import TokenChunk
 from utils.model_utils import LoadedModel, load_model
 
 Evaluate = Callable[..., dict[str, Any]]
@@ -52,7 +56,10 @@ def evaluate(tmp_path: Path, tiny_model: Path, loaded: LoadedModel) -> Evaluate:
 
 
 def chunk_bytes(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted((folder / "results" / "predictions").iterdir())}
+    return {
+        file.name: file.read_bytes()
+        for file in sorted((folder / "results" / "predictions").iterdir())
+    }
 
 
 def predictions(folder: Path) -> pd.DataFrame:
@@ -65,7 +72,7 @@ def count_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     real = predictor.Predictor.launch
 
-    def spy(self: predictor.Predictor, chunk: predictor.TokenChunk) -> predictor.Running:
+    def spy(self: predictor.Predictor, chunk: TokenChunk) -> PendingPredictions:
         seen.append(len(chunk.ids))
         return real(self, chunk)
 
@@ -74,7 +81,7 @@ def count_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("batching", ["token_budget", "dataset_order"])
-def test_figures_and_predictions_are_the_plain_loops(
+def test_metrics_and_predictions_are_those_of_a_plain_loop(
     evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path, batching: str
 ) -> None:
     metrics = evaluate(f"evaluation.batching={batching}")
@@ -88,7 +95,7 @@ def test_figures_and_predictions_are_the_plain_loops(
     assert metrics["throughput_samples_per_sec"] == pytest.approx(60 / metrics["inference_time_s"])
     assert metrics["accuracy_ci95_low"] < metrics["accuracy"] < metrics["accuracy_ci95_high"]
     assert metrics["gpu_util"] is None
-    assert totals.NO_CUDA in metrics["warnings"]
+    assert accumulator.NO_CUDA in metrics["warnings"]
     assert (metrics["max_tokens_per_batch"] is None) == (batching == "dataset_order")
 
 
@@ -101,7 +108,7 @@ saves, where = int(sys.argv[1]), sys.argv[2]
 count, write = 0, getattr(chunks, where)
 def dying(*args, **kwargs):
     global count
-    if where == "write_json" and args[0].name == "run.json":
+    if where == "write_json" and not args[0].name.startswith("rows-"):
         return write(*args, **kwargs)
     count += 1
     if count > saves:
@@ -115,31 +122,40 @@ runner.evaluate_dataset(load_model(config), config)
 
 @pytest.mark.parametrize(("saves", "where", "kept"), [(2, "atomic_path", 2), (1, "write_json", 1)])
 def test_a_killed_run_goes_on_to_the_same_bytes(
-    evaluate: Evaluate, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch,
-    saves: int, where: str, kept: int,
+    evaluate: Evaluate,
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    saves: int,
+    where: str,
+    kept: int,
 ) -> None:
-    """Killed before a chunk is written, and between a chunk and its figures."""
+    """Killed before a chunk is written, and between a chunk and its stats."""
     more = ["evaluation.chunk_rows=13"]
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
-    support.write_dataset(cut / "data")
-    words = [str(saves), where, *support.small_overrides(cut, tiny_model), *more]
-    done = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    killed, complete = tmp_path / "killed", tmp_path / "complete"
+    support.write_dataset(killed / "data")
+    words = [str(saves), where, *support.small_overrides(killed, tiny_model), *more]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *words], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    budget = json.loads(next((cut / "results").rglob("run.json")).read_text())["limit"]
+    budget = json.loads(next((killed / "results").rglob("run.json")).read_text())["limit"]
     seen = count_runs(monkeypatch)
-    metrics = evaluate(*more, folder=cut)
+    metrics = evaluate(*more, folder=killed)
     assert seen == [13, 13, 13, 13, 8][kept:]
     assert metrics["resumed_rows"] == 13 * kept
-    assert metrics["max_tokens_per_batch"] == budget, "what auto came to is kept"
+    assert metrics["max_tokens_per_batch"] == budget, "the budget that auto chose is saved"
     monkeypatch.setattr(predictor.Predictor, "fastest_budget", lambda *_: budget)
-    uncut = evaluate(*more, folder=whole)
-    assert chunk_bytes(cut) == chunk_bytes(whole)
+    expected = evaluate(*more, folder=complete)
+    assert chunk_bytes(killed) == chunk_bytes(complete)
     assert {key: metrics[key] for key in ("accuracy", "f1_macro", "num_tokens")} == {
-        key: uncut[key] for key in ("accuracy", "f1_macro", "num_tokens")
+        key: expected[key] for key in ("accuracy", "f1_macro", "num_tokens")
     }
 
 
-def test_a_finished_run_computes_nothing_again(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_computes_nothing_again(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = evaluate()
     seen = count_runs(monkeypatch)
     second = evaluate()
@@ -169,7 +185,10 @@ def test_a_corrupt_chunk_is_computed_again(
 
 
 def test_chunks_of_other_settings_are_never_mixed_in(
-    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    evaluate: Evaluate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     evaluate()
     old = set(chunk_bytes(tmp_path))
@@ -210,49 +229,64 @@ def test_changed_data_or_model_is_other_settings(
     support.write_dataset(tmp_path / "data", (*support.TEXTS, "one more"))
     seen = count_runs(monkeypatch)
     assert evaluate()["num_samples"] == sum(seen) == 61
-    assert evaluate("evaluation.max_samples=30")["resumed_rows"] == 25, "fewer rows of the same data may be reused"
+    assert evaluate("evaluation.max_samples=30")["resumed_rows"] == 25, (
+        "fewer rows of the same data may be reused"
+    )
 
 
 def test_the_tokenizer_the_adapter_and_its_base_are_settings_too(
     loaded: LoadedModel, tmp_path: Path, tiny_model: Path
 ) -> None:
     config = support.small_config(tmp_path, tiny_model)
-    plain = runner.identity_of(loaded, config, "data")
+    plain = prediction_identity(loaded, config, "data")
     loaded.tokenizer(["one", "two words"], padding=True, truncation=True, max_length=3)
-    assert runner.identity_of(loaded, config, "data") == plain, "what a call leaves behind is no setting"
+    assert prediction_identity(loaded, config, "data") == plain, (
+        "what a call leaves behind is no setting"
+    )
     base = support.build_tiny_model(tmp_path / "base")
-    adapted = dataclasses.replace(loaded, info=dataclasses.replace(loaded.info, name=str(base), adapter="mine"))
-    before = runner.identity_of(adapted, config, "data")
+    adapted = dataclasses.replace(
+        loaded, info=dataclasses.replace(loaded.info, name=str(base), adapter="mine")
+    )
+    before = prediction_identity(adapted, config, "data")
     assert {key for key in plain if plain[key] != before[key]} == {"adapter", "base model's files"}
     damage(base / "model.safetensors")
-    after = runner.identity_of(adapted, config, "data")
+    after = prediction_identity(adapted, config, "data")
     assert [key for key in before if before[key] != after[key]] == ["base model's files"]
     other = support.build_tokenizer()
     other.add_tokens(["books number"])
-    changed = runner.identity_of(dataclasses.replace(loaded, tokenizer=other), config, "data")
+    changed = prediction_identity(dataclasses.replace(loaded, tokenizer=other), config, "data")
     assert [key for key in plain if plain[key] != changed[key]] == ["tokenizer"]
     assert (plain["torch"], plain["transformers"]) == (torch.__version__, transformers.__version__)
 
 
-def test_running_out_of_memory_is_told_and_kept(evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path) -> None:
+def test_running_out_of_memory_is_reported_and_remembered(
+    evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path
+) -> None:
     small = dataclasses.replace(loaded, model=SmallMemory(loaded.model, 300))
     metrics = evaluate("evaluation.max_tokens_per_batch=100000", model=small)
     assert metrics["num_samples"] == len(predictions(tmp_path)) == 60
     assert metrics["max_tokens_per_batch"] < 100000
-    assert any("memory ran out with batches of 100000" in warning for warning in metrics["warnings"])
+    assert any(
+        "memory ran out with batches of 100000" in warning for warning in metrics["warnings"]
+    )
 
 
-def test_what_auto_came_to_is_told_with_what_the_memory_left_of_it(
+def test_the_budget_that_auto_chose_is_reported_with_what_memory_left_of_it(
     evaluate: Evaluate, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictor.Predictor, "fastest_budget", lambda *_: 4096)
     first = evaluate(model=dataclasses.replace(loaded, model=SmallMemory(loaded.model, 300)))
     assert first["max_tokens_per_batch"] < 4096
-    [said] = [warning for warning in first["warnings"] if "memory ran out" in warning]
-    assert said == f"memory ran out with batches of 4096; they held at most {first['max_tokens_per_batch']} in the end"
+    [message] = [warning for warning in first["warnings"] if "memory ran out" in warning]
+    assert (
+        message
+        == f"memory ran out with batches of 4096; they held at most {first['max_tokens_per_batch']} in the end"
+    )
     again = evaluate()
-    assert said in again["warnings"], "the predictions are still those"
-    assert not any("memory ran out" in warning for warning in evaluate("profiling.max_length=32")["warnings"])
+    assert message in again["warnings"], "the predictions are still those"
+    assert not any(
+        "memory ran out" in warning for warning in evaluate("profiling.max_length=32")["warnings"]
+    )
 
 
 def test_a_data_set_replaced_meanwhile_is_refused_and_nothing_of_it_kept(
@@ -261,20 +295,27 @@ def test_a_data_set_replaced_meanwhile_is_refused_and_nothing_of_it_kept(
     launch = predictor.Predictor.launch
     launched: list[int] = []
 
-    def replacing(self: predictor.Predictor, chunk: predictor.TokenChunk) -> predictor.Running:
+    def replacing(self: predictor.Predictor, chunk: TokenChunk) -> PendingPredictions:
         launched.append(len(chunk.ids))
         if len(launched) == 2:
             support.write_dataset(tmp_path / "data", support.TEXTS[:30])
         return launch(self, chunk)
 
-    with monkeypatch.context() as patch, pytest.raises(DataError, match="replaced while it was evaluated"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(DataError, match="replaced while it was evaluated"),
+    ):
         patch.setattr(predictor.Predictor, "launch", replacing)
         evaluate(EXACT)
-    assert [path.name[:17] for path in sorted((tmp_path / "results" / "predictions").iterdir())] == ["rows-000000000000"]
+    assert [
+        path.name[:17] for path in sorted((tmp_path / "results" / "predictions").iterdir())
+    ] == ["rows-000000000000"]
     assert evaluate(EXACT)["num_samples"] == 30
 
 
-def test_a_data_set_replaced_since_it_was_hashed_is_refused(loaded: LoadedModel, tmp_path: Path, tiny_model: Path) -> None:
+def test_a_data_set_replaced_since_it_was_hashed_is_refused(
+    loaded: LoadedModel, tmp_path: Path, tiny_model: Path
+) -> None:
     support.write_dataset(tmp_path / "data")
     config = support.small_config(tmp_path, tiny_model)
     with pytest.raises(DataError, match="replaced while it was evaluated"):
@@ -283,30 +324,51 @@ def test_a_data_set_replaced_since_it_was_hashed_is_refused(loaded: LoadedModel,
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_logits_that_are_no_numbers_are_refused(evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path, value: float) -> None:
+def test_logits_that_are_no_numbers_are_refused(
+    evaluate: Evaluate, loaded: LoadedModel, tmp_path: Path, value: float
+) -> None:
     def overflowing(*, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
         logits = torch.zeros(len(input_ids), 3)
         logits[input_ids[:, 0] == loaded.tokenizer("books number 3")["input_ids"][0], 1] = value
         return SimpleNamespace(logits=logits)
 
     with pytest.raises(ModelError, match="20 of 60 rows") as caught:
-        evaluate("evaluation.chunk_rows=60", EXACT, model=dataclasses.replace(loaded, model=overflowing))
+        evaluate(
+            "evaluation.chunk_rows=60", EXACT, model=dataclasses.replace(loaded, model=overflowing)
+        )
     assert "model.dtype=bfloat16" in str(caught.value)
     assert not list((tmp_path / "results" / "predictions").glob("*.parquet"))
 
 
 def test_odd_texts_and_missing_labels(evaluate: Evaluate, tmp_path: Path) -> None:
-    texts = ("plain", "quoted\n\"newline\"", "a\x00b", " \t ", "long " * 200_000, "<pad>", "é漢字🎲", "last")
+    texts = (
+        "plain",
+        'quoted\n"newline"',
+        "a\x00b",
+        " \t ",
+        "long " * 200_000,
+        "<pad>",
+        "é漢字🎲",
+        "last",
+    )
     label_ids = pd.array([0, 1, 2, 0, 1, 2, None, 0], dtype="Int64")
     frame = pd.DataFrame({"text": texts, "labels": "books", "label_id": label_ids})
     support.write_dataset(tmp_path / "data")
     frame.to_parquet(tmp_path / "data" / "val_df.parquet", index=False)
-    metrics = evaluate(f"dataset.local_path={tmp_path / 'data' / 'val_df.parquet'}", "evaluation.chunk_rows=3")
+    metrics = evaluate(
+        f"dataset.local_path={tmp_path / 'data' / 'val_df.parquet'}", "evaluation.chunk_rows=3"
+    )
     rows = predictions(tmp_path)
     assert rows.row_id.tolist() == list(range(8))
     assert rows.label_id.isna().tolist() == [False] * 6 + [True, False]
-    assert (metrics["num_missing_labels"], metrics["num_labelled"], metrics["num_truncated"]) == (1, 7, 1)
-    assert metrics["accuracy"] == np.mean([rows.label_id[i] == rows.predicted_id[i] for i in range(8) if i != 6])
+    assert (metrics["num_missing_labels"], metrics["num_labelled"], metrics["num_truncated"]) == (
+        1,
+        7,
+        1,
+    )
+    assert metrics["accuracy"] == np.mean(
+        [rows.label_id[i] == rows.predicted_id[i] for i in range(8) if i != 6]
+    )
 
 
 def test_label_names_stand_beside_the_ids(evaluate: Evaluate, tmp_path: Path) -> None:
@@ -327,7 +389,10 @@ def test_label_names_stand_beside_the_ids(evaluate: Evaluate, tmp_path: Path) ->
 
 
 def test_predictions_with_other_label_names_are_made_again(
-    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    evaluate: Evaluate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     evaluate()
     mapping = tmp_path / "data" / "label_mappings.json"
@@ -342,7 +407,15 @@ def test_predictions_with_other_label_names_are_made_again(
 def test_dummy_weights_have_no_accuracy(tmp_path: Path, tiny_model: Path) -> None:
     config = support.small_config(tmp_path, tiny_model, "model.load_format=dummy")
     metrics = runner.evaluate_dataset(load_model(config), config)
-    names = ("accuracy", "f1_macro", "f1_weighted", "accuracy_ci95_low", "num_correct", "per_class", "majority_class_accuracy")
+    names = (
+        "accuracy",
+        "f1_macro",
+        "f1_weighted",
+        "accuracy_ci95_low",
+        "num_correct",
+        "per_class",
+        "majority_class_accuracy",
+    )
     assert [metrics[name] for name in names] == [None] * len(names)
     assert any("random" in warning for warning in metrics["warnings"])
 
@@ -350,12 +423,12 @@ def test_dummy_weights_have_no_accuracy(tmp_path: Path, tiny_model: Path) -> Non
 def test_an_error_in_the_background_comes_to_the_front() -> None:
     def items() -> Any:
         yield 1
-        raise ValueError("cut")
+        raise ValueError("unreadable")
 
-    ahead = worker.ahead(items())
-    assert next(ahead) == 1
-    with pytest.raises(ValueError, match="cut"):
-        next(ahead)
+    prefetched = worker.prefetch(items())
+    assert next(prefetched) == 1
+    with pytest.raises(ValueError, match="unreadable"):
+        next(prefetched)
     assert os.getpid()  # and the thread has ended: the pool joins it
 
 
@@ -369,7 +442,7 @@ def test_a_chunk_written_while_the_next_one_runs_is_the_same(
 
     def overlapping(self: worker.ChunkWorker, *arguments: Any) -> None:
         real(self, *arguments)
-        self.in_flight = 1
+        self.max_in_flight = 1
 
     monkeypatch.setattr(worker.ChunkWorker, "__init__", overlapping)
     metrics = evaluate(*more, folder=tmp_path / "other")
@@ -378,9 +451,11 @@ def test_a_chunk_written_while_the_next_one_runs_is_the_same(
     assert 0 < metrics["inference_time_s"] < 60
 
 
-def test_of_several_workers_limits_the_lowest_is_kept(loaded: LoadedModel, tmp_path: Path, tiny_model: Path) -> None:
-    store = runner.open_store(loaded, support.small_config(tmp_path, tiny_model))
-    assert store.limits() == (None, None)
+def test_of_several_workers_limits_the_lowest_is_kept(
+    loaded: LoadedModel, tmp_path: Path, tiny_model: Path
+) -> None:
+    store = open_store(loaded, support.small_config(tmp_path, tiny_model))
+    assert store.limits() == BatchLimits()
     for limit in (512, 100, 200):
-        store.settle_limit(limit)
-    assert store.limits() == (512, 100)
+        store.save_batch_limit(limit)
+    assert store.limits() == BatchLimits(initial=512, lowest=100)

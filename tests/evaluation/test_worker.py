@@ -15,7 +15,7 @@ import torch
 from tests import support
 from utils.core.errors import ModelError
 from utils.data.reader import Rows
-from utils.evaluation import worker as workers
+from utils.evaluation import gpu_utilization
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.worker import ChunkWorker
@@ -28,7 +28,9 @@ EXACT = "evaluation.max_tokens_per_batch=256"
 
 def make_worker(folder: Path, model: Path, *more: str) -> ChunkWorker:
     config = support.small_config(folder, model, *more)
-    store = ChunkStore(config.files.predictions_dir, config.files.state_dir / "evaluation", {"test": 1})
+    store = ChunkStore(
+        config.files.predictions_dir, config.files.state_dir / "evaluation", {"test": 1}
+    )
     return ChunkWorker(load_model(config), config, store)
 
 
@@ -42,49 +44,67 @@ def slowly(*starts: int) -> Iterator[Rows]:
         yield rows_at(start)
 
 
-def test_reading_that_holds_up_the_next_chunk_is_in_its_seconds(tmp_path: Path, tiny_model: Path) -> None:
+def test_reading_that_holds_up_the_next_chunk_is_in_its_seconds(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     worker = make_worker(tmp_path, tiny_model, EXACT)
-    worker.settle(rows_at(0))
+    worker.choose_batch_limit(rows_at(0))
     began = time.perf_counter()
-    seconds = [figures.seconds for _, figures in worker.run(slowly(0, 20, 40))]
-    whole = time.perf_counter() - began
-    assert 0.8 * whole < sum(seconds) <= whole
+    seconds = [stats.seconds for _, stats in worker.run(slowly(0, 20, 40))]
+    total_s = time.perf_counter() - began
+    assert 0.8 * total_s < sum(seconds) <= total_s
     assert min(seconds) > 0.5 * PAUSE_S, "each was read, the first one too"
 
 
-def test_reading_past_chunks_that_are_there_is_in_no_ones_seconds(tmp_path: Path, tiny_model: Path) -> None:
+def test_reading_past_chunks_that_are_there_is_in_no_ones_seconds(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     worker = make_worker(tmp_path, tiny_model, EXACT)
-    worker.settle(rows_at(0))
-    seconds = [figures.seconds for _, figures in worker.run(slowly(20, 60, 80))]
+    worker.choose_batch_limit(rows_at(0))
+    seconds = [stats.seconds for _, stats in worker.run(slowly(20, 60, 80))]
     assert max(seconds[:2]) < 0.7 * seconds[2], "the last one follows the one before it"
     assert seconds[2] > 0.5 * PAUSE_S
 
 
 @pytest.mark.parametrize(("more", "batches"), [((EXACT,), 1), ((), 0)])
 def test_one_batch_goes_before_the_first_chunk_unless_trials_did(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], batches: int
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
+    batches: int,
 ) -> None:
     worker, events = make_worker(tmp_path, tiny_model, *more), []
-    start_up, launch = Predictor.start_up, Predictor.launch
+    run_first_batch, launch = Predictor.run_first_batch, Predictor.launch
     monkeypatch.setattr(Predictor, "fastest_budget", lambda *_: 256)
-    monkeypatch.setattr(Predictor, "start_up", lambda *given: events.append("start_up") or start_up(*given))
-    monkeypatch.setattr(Predictor, "launch", lambda *given: events.append("launch") or launch(*given))
+    monkeypatch.setattr(
+        Predictor,
+        "run_first_batch",
+        lambda *given: events.append("first batch") or run_first_batch(*given),
+    )
+    monkeypatch.setattr(
+        Predictor, "launch", lambda *given: events.append("launch") or launch(*given)
+    )
     seen: list[int] = []
     worker.predictor.model.base_model.embed_tokens.register_forward_hook(lambda *_: seen.append(1))
     worker.prepare(worker.tokenize(support.TEXTS[:20]))
     assert len(seen) == batches
     assert [rows.start for rows, _ in worker.run(map(rows_at, (0, 20)))] == [0, 20]
-    assert events == ["start_up"] * batches + ["launch", "launch"]
+    assert events == ["first batch"] * batches + ["launch", "launch"]
 
 
-def test_optimised_batches_that_change_results_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+def test_optimised_batches_that_change_results_are_refused(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     worker = make_worker(tmp_path, tiny_model, EXACT)
 
     def disturb(module: Any, inputs: Any, output: Any) -> Any:
         return output + (len(output) > 1) * torch.arange(output.shape[-1])
 
     worker.predictor.model.score.register_forward_hook(disturb)
-    with pytest.raises(ModelError, match="texts get another result in the optimised evaluation than alone"):
+    with pytest.raises(
+        ModelError, match="texts get another result in the optimised evaluation than alone"
+    ):
         list(worker.run(map(rows_at, (0, 20))))
 
 
@@ -113,9 +133,9 @@ class Monitor:
 def test_the_gpus_window_begins_with_the_first_chunk_and_no_sample_is_lost(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "GpuMonitor", Monitor)
+    monkeypatch.setattr(gpu_utilization, "GpuMonitor", Monitor)
     worker = make_worker(tmp_path, tiny_model)
-    monitor: Any = worker._monitor
+    monitor: Any = worker._gpu._monitor
     launch = Predictor.launch
 
     def trials(*_: Any) -> int:
@@ -124,16 +144,30 @@ def test_the_gpus_window_begins_with_the_first_chunk_and_no_sample_is_lost(
         return 256
 
     monkeypatch.setattr(Predictor, "fastest_budget", trials)
-    monkeypatch.setattr(Predictor, "launch", lambda *given: monitor.events.append("launch") or launch(*given))
-    [first, second] = [figures for _, figures in worker.run(map(rows_at, (0, 20)))]
+    monkeypatch.setattr(
+        Predictor, "launch", lambda *given: monitor.events.append("launch") or launch(*given)
+    )
+    [first, second] = [stats for _, stats in worker.run(map(rows_at, (0, 20)))]
     time.sleep(PAUSE_S)
-    [third] = [figures for _, figures in worker.run([rows_at(40)], first=40)]
-    assert first.gpu_util_s < PAUSE_S > third.gpu_util_s, "neither the trials nor the wait between two runs"
+    [third] = [stats for _, stats in worker.run([rows_at(40)], first=40)]
+    assert first.gpu_util_s < PAUSE_S > third.gpu_util_s, (
+        "neither the trials nor the wait between two runs"
+    )
     assert second.gpu_util_pct == 50.0
     worker.close()
     window = ["stop", "start"]
     assert monitor.events == [
-        *window, "trials", *window, "launch", *window, "launch", *window, *window, "launch", *window, "stop",
+        *window,
+        "trials",
+        *window,
+        "launch",
+        *window,
+        "launch",
+        *window,
+        *window,
+        "launch",
+        *window,
+        "stop",
     ]
     with (tmp_path / "results" / "gpu_timeline.csv").open() as file:
         written = [int(row["run"]) for row in csv.DictReader(file)]

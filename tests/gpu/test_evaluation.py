@@ -15,7 +15,8 @@ from tests import support
 from utils.config_loader import Config
 from utils.evaluation import runner
 from utils.evaluation.batching import Batching
-from utils.evaluation.predictor import Predictor, tokenize
+from utils.evaluation.predictor import Predictor
+from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, load_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
@@ -65,20 +66,16 @@ def test_float32_predictions_are_the_plain_masked_loops(
     assert metrics["peak_gpu_mem"] >= metrics["gpu_mem_used"] > 0
 
 
-@pytest.mark.parametrize("last_token_only", [False, True])
-def test_no_batch_waits_for_the_device(loaded: LoadedModel, last_token_only: bool) -> None:
+def test_no_batch_waits_for_the_device(loaded: LoadedModel) -> None:
     chunk, batching = tokenize(loaded.tokenizer, support.TEXTS, MAX_LENGTH, loaded.inputs), Batching(kind="token_budget", limit=300)
-    predictor = Predictor(
-        loaded.model, loaded.inputs, loaded.device, batching, last_token_only=last_token_only
-    )
-    assert (predictor.last_token is not None) is last_token_only
+    predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
     expected = predictor.predict(chunk)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        running = predictor.launch(chunk)
+        pending = predictor.launch(chunk)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert running.result().predicted_ids.tolist() == expected.predicted_ids.tolist()
+    assert pending.result().predicted_ids.tolist() == expected.predicted_ids.tolist()
 
 
 @pytest.fixture
@@ -99,10 +96,8 @@ def test_at_the_end_of_the_memory_no_row_is_lost(loaded: LoadedModel, little_mem
     """16,384 rows padded to 64 tokens in one batch: 128 bytes a token make 128 MiB of every hidden state."""
     texts = tuple(f"{text} {'long ' * (i % 50)}" for i, text in enumerate(support.TEXTS * 274))[:16384]
     chunk = tokenize(loaded.tokenizer, texts, MAX_LENGTH, loaded.inputs)
-    predictor = Predictor(
-        loaded.model, loaded.inputs, loaded.device, Batching(kind=kind, limit=WHOLE),
-        last_token_only=kind == "token_budget",
-    )
+    batching = Batching(kind=kind, limit=WHOLE)
+    predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
     got = predictor.predict(chunk)
     assert predictor.batching.limit < WHOLE, "memory ran out at least once"
     assert torch.cuda.memory_reserved(0) <= little_memory

@@ -15,7 +15,8 @@ from tests import builders
 from utils.config_loader import Config, load_config
 from utils.core.errors import ModelError
 from utils.evaluation.batching import Batching
-from utils.evaluation.predictor import Predictor, tokenize
+from utils.evaluation.predictor import Predictor
+from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, check_on_texts, classify, load_model
 
 BATCHINGS = (

@@ -82,8 +82,7 @@ def evaluation(labels: tuple[str, ...], *, gpu: bool, dummy: bool) -> dict[str, 
     figures = (None,) * 7 if dummy else (0.9207, 0.9131, 0.9278, 0.9012, 0.9199, 5000, 4603)
     known: dict[str, Any] = dict(zip(quality, figures, strict=True))
     return {
-        **known, "num_samples": 5000, "batching": "token_budget", "max_tokens_per_batch": 8192, "last_token_only": True,
-        "num_missing_labels": 0,
+        **known, "num_samples": 5000, "batching": "token_budget", "max_tokens_per_batch": 8192, "num_missing_labels": 0,
         "num_unknown_labels": 0, "confusion_matrix": None, "compile_comparison": None, "batching_comparison": {
             "max_tokens_per_batch": 8192, "batch_size": 32, "num_rows": 512, "rounds": 2, "speedup": 4.9, "label_agreement": 1.0,
             "token_budget_samples_per_sec": 110.0, "token_budget_padding_fraction": 0.0123,

@@ -55,6 +55,14 @@ def test_metrics_off_the_schema_and_a_diagnosis_without_wins_are_refused(tmp_pat
         read_results(files)
 
 
+def test_metrics_of_a_version_with_the_last_layer_shortcut_still_load(tmp_path: Path) -> None:
+    files = fixtures.write_results(tmp_path).files
+    metrics = json.loads(files.metrics.read_text())
+    metrics["full_dataset_metrics"]["last_token_only"] = True
+    files.metrics.write_text(json.dumps(metrics))
+    assert read_results(files).evaluation["num_samples"] == 5000
+
+
 def test_an_older_or_foreign_diagnosis_is_noted(tmp_path: Path) -> None:
     files = fixtures.write_results(tmp_path).files
     files.bottlenecks.write_text(json.dumps({**json.loads(files.bottlenecks.read_text()), "device": "cuda:0"}))

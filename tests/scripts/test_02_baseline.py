@@ -89,7 +89,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
     assert payload["dataset_info"]["num_rows"] == 60
     assert payload["dataset_info"]["label_mapping_source"] == "model"
     assert set(payload["full_dataset_metrics"]) - set(payload["units"]) == {
-        "batching", "last_token_only", "majority_class", "per_class", "warnings", "workers", "batching_comparison",
+        "batching", "majority_class", "per_class", "warnings", "workers", "batching_comparison",
         "compile_comparison",
     }
     assert not [file for file in results.rglob("*") if file.name.endswith(NOTHING_LEFT)]

@@ -28,7 +28,8 @@ from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, read_json, write_json, write_text
 from utils.core.device import is_out_of_memory
 from utils.core.errors import UserError
-from utils.evaluation.predictor import CPU_BUDGETS, CUDA_BUDGETS, tokenize
+from utils.evaluation.predictor import CPU_BUDGETS, CUDA_BUDGETS
+from utils.evaluation.tokens import tokenize
 from utils.model.encoding import encode_batch
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.sample import draw_texts

@@ -21,8 +21,9 @@ from utils.core.artifacts import write_json
 from utils.core.device import is_out_of_memory
 from utils.core.errors import DataError, UserError, reason_of
 from utils.evaluation.batching import Batching
-from utils.evaluation.comparison import take_turns
-from utils.evaluation.predictor import Predictor, tokenize
+from utils.evaluation.comparison import time_interleaved
+from utils.evaluation.predictor import Predictor
+from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, load_model
 from utils.sample import draw_texts
 from utils.statistics import MIN_RUNS, compare
@@ -70,9 +71,9 @@ def try_win(loaded: LoadedModel, config: Config, size: int, win: Win) -> dict[st
             baseline, other, num_texts = _ways(loaded, config, size, win)
             ways = {"baseline": baseline, "changed": other}
             del baseline, other
-            warm, _ = take_turns(ways, 1)  # warms up, and tells how long a round takes
+            warm, _ = time_interleaved(ways, 1)  # warms up, and tells how long a round takes
             rounds = round(min(MOST_ROUNDS, max(MIN_RUNS, SECONDS / sum(map(sum, warm.values())))))
-            seconds, labels = take_turns(ways, rounds)
+            seconds, labels = time_interleaved(ways, rounds)
     except Exception as error:  # noqa: BLE001 - whatever a suggestion raises is its result, not the step's end
         logger.info("%s could not be tried", win["setting"], exc_info=True)
         memory = "it does not fit into memory beside the baseline's model" if is_out_of_memory(error) else None
@@ -108,7 +109,7 @@ def _ways(loaded: LoadedModel, config: Config, size: int, win: Win) -> tuple[Way
     texts = list(drawn.texts)
     if len(texts) < new_size and not of_evaluation:
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
-    seconds, _ = take_turns({"one": _way(loaded, config, size, texts[:size])}, 2)
+    seconds, _ = time_interleaved({"one": _way(loaded, config, size, texts[:size])}, 2)
     batches = int(SECONDS_A_PASS / min(seconds["one"]) * size / new_size)
     texts = texts[: new_size * max(1, min(batches, len(texts) // new_size))]
     if of_evaluation:

@@ -88,7 +88,7 @@ STEPS = (
         outputs=_files("trace", "stacks", "operators", "layers", "bottlenecks", "ceilings"),
         sources=("utils/analysis/*.py", "utils/costs.py", "utils/model_utils.py", "utils/model/*.py", "utils/hub.py",
                  "utils/sample.py",
-                 "utils/evaluation/batching.py", "utils/evaluation/predictor.py", "utils/evaluation/comparison.py"),
+                 "utils/evaluation/*.py"),
     ),
     Step(
         number="04", script="04_visualize_results.py", skip_flag="skip_viz", title="Draw the plots and write the report",

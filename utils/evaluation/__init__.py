@@ -1,1 +1,1 @@
-"""Predictions and quality figures over a whole data set."""
+"""Predictions and classification metrics of an entire data set."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 
-FULL_ENOUGH = 0.25
-"""Share of the budget from which a batch rather ends than takes shorter rows in."""
+MIN_FILL = 0.25
+"""Share of the budget from which a batch ends rather than takes shorter rows in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,16 +20,22 @@ class Batching:
     """How the rows of a chunk are made into batches.
 
     Args:
-        kind: ``token_budget`` groups rows of like length; ``dataset_order`` takes them as they come.
-        limit: what one batch may hold: padded tokens for ``token_budget``, rows for ``dataset_order``.
+        kind: ``token_budget`` groups rows of similar length; ``dataset_order`` takes them as they
+            come.
+        limit: what one batch may hold: padded tokens for ``token_budget``, rows for
+            ``dataset_order``.
     """
 
     kind: Literal["token_budget", "dataset_order"]
     limit: int
 
     def plan(self, lengths: Indices) -> list[Indices]:
-        """Batches as positions into ``lengths`` (tokens a row); every position stands in exactly one."""
-        return _by_length(lengths, self.limit) if self.kind == "token_budget" else _in_order(lengths, self.limit)
+        """Batches as positions into ``lengths`` (tokens a row); every position stands in exactly
+        one.
+        """
+        if self.kind == "token_budget":
+            return _plan_by_length(lengths, self.limit)
+        return _plan_in_order(lengths, self.limit)
 
     def cost(self, lengths: Indices) -> int:
         """What one batch of these rows takes of the limit."""
@@ -45,28 +51,33 @@ def padded_tokens(lengths: Indices) -> int:
     return len(lengths) * int(lengths.max())
 
 
-def _by_length(lengths: Indices, budget: int) -> list[Indices]:
-    """Longest rows first, so that the batches that need most memory come before any work can be lost.
+def _plan_by_length(lengths: Indices, budget: int) -> list[Indices]:
+    """Longest rows first, so that the batches that need most memory come before any work can be
+    lost.
 
-    A row longer than the budget gets a batch of its own. A batch that is full enough ends where the length
-    next changes: less padding, often none and so no mask. Equal lengths keep file order, so the plan is repeatable.
+    A row longer than the budget gets a batch of its own. A batch that is full enough ends where the
+    length next changes: less padding, often none and so no mask. Equal lengths keep file order, so
+    the plan is repeatable.
     """
     order = np.argsort(-lengths, kind="stable")
-    falling = -lengths[order]
+    # Ascending, as searchsorted needs it.
+    negative_lengths = -lengths[order]
     batches = []
     start = 0
     while start < len(order):
         # The first row of a batch is its longest, so its length fixes the number of rows.
-        longest = -int(falling[start])
+        longest = -int(negative_lengths[start])
         stop = min(len(order), start + max(1, budget // longest))
-        enough = start + math.ceil(FULL_ENOUGH * budget / longest)
-        if enough < stop:
-            stop = min(stop, int(np.searchsorted(falling, falling[enough - 1], side="right")))
+        full_enough = start + math.ceil(MIN_FILL * budget / longest)
+        if full_enough < stop:
+            last_length = negative_lengths[full_enough - 1]
+            next_change = int(np.searchsorted(negative_lengths, last_length, side="right"))
+            stop = min(stop, next_change)
         batches.append(order[start:stop])
         start = stop
     return batches
 
 
-def _in_order(lengths: Indices, rows: int) -> list[Indices]:
+def _plan_in_order(lengths: Indices, num_rows: int) -> list[Indices]:
     order = np.arange(len(lengths), dtype=np.int64)
-    return [order[start : start + rows] for start in range(0, len(order), rows)]
+    return [order[start : start + num_rows] for start in range(0, len(order), num_rows)]

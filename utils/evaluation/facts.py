@@ -17,17 +17,20 @@ LABEL_MAPPING_SOURCES = {
 }
 GUESSED = "guessed"
 MULTI_LABEL = (
-    "multi-label model: its probabilities are sigmoids, each label by itself, and the label with the highest one counts as "
-    "the prediction"
+    "multi-label model: its probabilities are sigmoids, each label by itself, and the label with "
+    "the highest one counts as the prediction"
 )
 
 
-def quality_facts(metrics: Mapping[str, Any], model_info: Mapping[str, Any], dataset_info: Mapping[str, Any]) -> Facts:
+def quality_facts(
+    metrics: Mapping[str, Any], model_info: Mapping[str, Any], dataset_info: Mapping[str, Any]
+) -> Facts:
     """Accuracy with what it has to be compared with, how sure the label ids are, and F1.
 
     Args:
         metrics: ``full_dataset_metrics``.
-        model_info, dataset_info: the sections of ``baseline_metrics.json``; keys that older files lack are left out.
+        model_info, dataset_info: the sections of ``baseline_metrics.json``; keys that older files
+            lack are left out.
     """
     dummy = metrics["num_labelled"] is None
     missing = "not measured (dummy weights)" if dummy else "not measured (no labels)"
@@ -45,8 +48,12 @@ def quality_facts(metrics: Mapping[str, Any], model_info: Mapping[str, Any], dat
     return facts
 
 
-def accuracy_text(metrics: Mapping[str, Any], dataset_info: Mapping[str, Any], details: str = "") -> str | None:
-    """The accuracy, followed by ``details``; None where it is not measured. Label ids that were guessed are named first."""
+def accuracy_text(
+    metrics: Mapping[str, Any], dataset_info: Mapping[str, Any], details: str = ""
+) -> str | None:
+    """The accuracy, followed by ``details``; None where it is not measured. Label ids that were
+    guessed are named first.
+    """
     if metrics["accuracy"] is None:
         return None
     value = f"{metrics['accuracy']:.4f}"
@@ -64,7 +71,9 @@ def majority_text(metrics: Mapping[str, Any]) -> str | None:
 
 
 def label_mapping_confidence(dataset_info: Mapping[str, Any]) -> str | None:
-    """How sure the label ids are; files of earlier versions do not say, but their sorted names were a guess."""
+    """How sure the label ids are; files of earlier versions do not say, but their sorted names were
+    a guess.
+    """
     confidence = dataset_info.get("label_mapping_confidence")
     if confidence is None and dataset_info.get("label_mapping_source") == "sorted":
         return GUESSED
@@ -84,21 +93,37 @@ def label_mapping_text(dataset_info: Mapping[str, Any]) -> str | None:
     return f"{text}: {note}" if note else text
 
 
-def comparison_facts(whole: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What grouping by length won over file order, and compiling over not: both measured on the same rows."""
+def comparison_facts(metrics: Mapping[str, Any]) -> Facts:
+    """How much faster grouping by length is than file order, and compiled than not: both measured
+    on the same rows.
+
+    Args:
+        metrics: ``full_dataset_metrics``.
+    """
     facts = []
-    if won := whole["batching_comparison"]:
-        padding = " against ".join(f"{100 * won[f'{way}_padding_fraction']:.2f}%" for way in ("token_budget", "dataset_order"))
-        facts.append((
-            "Grouping by length won",
-            f"{_speeds(won, 'token_budget', 'dataset_order')} in file order; padding {padding}; "
-            f"{won['label_agreement']:.2%} of the labels equal ({won['num_rows']:,} rows)",
-        ))
-    if won := whole["compile_comparison"]:
-        facts.append(("Compiling won", f"{_speeds(won, 'compiled', 'plain')}; compiling took {won['compile_s']:,.1f} s"))
+    batching = metrics["batching_comparison"]
+    if batching is not None:
+        grouped_padding = f"{batching['token_budget_padding_fraction']:.2%}"
+        padding = f"{batching['dataset_order_padding_fraction']:.2%}"
+        speeds = _speeds(batching, "token_budget", "dataset_order")
+        facts.append(
+            (
+                "Speed-up by grouping",
+                f"{speeds} in file order; padding {grouped_padding} against {padding}; "
+                f"{batching['label_agreement']:.2%} of the labels equal "
+                f"({batching['num_rows']:,} rows)",
+            )
+        )
+    compiling = metrics["compile_comparison"]
+    if compiling is not None:
+        speeds = _speeds(compiling, "compiled", "plain")
+        facts.append(
+            ("Speed-up by compiling", f"{speeds}; compiling took {compiling['compile_s']:,.1f} s")
+        )
     return facts
 
 
-def _speeds(won: Mapping[str, Any], first: str, second: str) -> str:
-    speeds = " against ".join(f"{won[f'{way}_samples_per_sec']:,.1f}" for way in (first, second))
-    return f"{won['speedup']:.2f} times: {speeds} samples/s"
+def _speeds(comparison: Mapping[str, Any], first: str, second: str) -> str:
+    first_speed = f"{comparison[f'{first}_samples_per_sec']:,.1f}"
+    second_speed = f"{comparison[f'{second}_samples_per_sec']:,.1f}"
+    return f"{comparison['speedup']:.2f} times: {first_speed} against {second_speed} samples/s"

@@ -1,4 +1,4 @@
-"""Predictions for one chunk of texts: tokenised, batched, run, brought back to file order."""
+"""Predictions for one chunk of token ids: batched, run, returned in file order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,316 +17,218 @@ from numpy.typing import NDArray
 
 from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError
-from utils.data.reader import encodable
-from utils.evaluation.batching import Batching, Indices, padded_tokens
-from utils.evaluation.last_token import last_token_classifier
-from utils.model.adapter import num_virtual_tokens
+from utils.evaluation.batching import Batching, Indices
+from utils.evaluation.compilation import compile_model
+from utils.evaluation.masking import can_leave_out_mask, no_mask_argument
+from utils.evaluation.predictions import BatchOutput, PendingPredictions, Predictions
+from utils.evaluation.tokens import TokenArray, TokenChunk
 from utils.model.encoding import InputFormat
 from utils.model.load_errors import full_reason
 
 logger = logging.getLogger(__name__)
 
-Output = tuple[torch.Tensor, torch.Tensor] | None
 CPU_BUDGETS = (1024, 2048, 4096, 8192, 16384)
 CUDA_BUDGETS = (4096, 8192, 16384, 32768, 65536, 131072)
-TEXTS_A_CALL = 512
 TRIAL_SECONDS = 6.0
-TRIAL_SPOTS = (0.15, 0.5, 0.85)  # of all tokens, sorted by length
-WORTH_CHANGING = 1.02  # a larger budget must be this much faster: it takes more memory
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenChunk:
-    """Token ids of some texts, in file order. One without any gets a padding token; ``num_tokens`` still says 0.
-
-    Args:
-        ids: int64 of shape ``[tokens]`` for each text.
-        num_tokens: tokens of each text.
-        num_truncated: texts that were truncated; None where the tokenizer does not tell.
-        others: by name, what the model takes for each token beside its id (``token_type_ids``), shaped as ``ids``.
-        groups: texts of different groups cannot stand in one batch; None where all can.
-        highest_id: the largest token id.
-    """
-
-    ids: tuple[NDArray[np.int64], ...]
-    num_tokens: Indices
-    num_truncated: int | None
-    others: Mapping[str, tuple[NDArray[np.int64], ...]] = field(default_factory=dict)
-    groups: Indices | None = None
-    highest_id: int = 0
-
-    @property
-    def lengths(self) -> Indices:
-        return np.maximum(self.num_tokens, 1)
-
-    def head(self, count: int) -> TokenChunk:
-        """The first texts."""
-        return TokenChunk(
-            ids=self.ids[:count],
-            num_tokens=self.num_tokens[:count],
-            num_truncated=self.num_truncated,
-            others={name: rows[:count] for name, rows in self.others.items()},
-            groups=None if self.groups is None else self.groups[:count],
-            highest_id=self.highest_id,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Predictions:
-    """For each row its most probable label and that label's probability, NaN where a logit is not finite.
-
-    The probability is a softmax over the labels, or for a multi-label model the label's own sigmoid.
-    """
-
-    predicted_ids: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    padded_tokens: int
-
-
-def tokenize(
-    tokenizer: Any, texts: Sequence[str], max_length: int, inputs: InputFormat
-) -> TokenChunk:
-    """Token ids of the texts, truncated at ``max_length``, not padded.
-
-    A few hundred texts a call: while a call's results become Python objects, no other thread can launch work on a GPU.
-    """
-    ids: list[NDArray[np.int64]] = []
-    others: dict[str, list[NDArray[np.int64]]] = {name: [] for name in inputs.other_names}
-    truncated: int | None = 0
-    for start in range(0, len(texts), TEXTS_A_CALL):
-        encoded = tokenizer(
-            [encodable(text) for text in texts[start : start + TEXTS_A_CALL]],
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-            **({} if others else {"return_token_type_ids": False}),
-        )
-        ids += _to_arrays(encoded["input_ids"])
-        for name, rows in others.items():
-            rows += _to_arrays(encoded[name])
-        encodings = encoded.encodings
-        if encodings is None or truncated is None:
-            truncated = None
-        else:
-            truncated += sum(bool(item.overflowing) for item in encodings)
-    return TokenChunk(
-        ids=_filled(ids, inputs.pad_token_id),
-        num_tokens=np.array([row.size for row in ids], dtype=np.int64),
-        num_truncated=truncated,
-        others={name: _filled(rows, inputs.pad_values[name]) for name, rows in others.items()},
-        groups=_groups(ids, inputs),
-        highest_id=max((int(row.max()) for row in ids if row.size), default=0),
-    )
-
-
-def _to_arrays(rows: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
-    return [np.asarray(row, dtype=np.int64) for row in rows]
-
-
-def _filled(rows: Sequence[NDArray[np.int64]], pad_value: int) -> tuple[NDArray[np.int64], ...]:
-    """The rows; one without a token gets a single padding value, because no model runs on no token at all."""
-    nothing = np.array([pad_value], dtype=np.int64)
-    return tuple(row if row.size else nothing for row in rows)
-
-
-def _groups(ids: Sequence[NDArray[np.int64]], inputs: InputFormat) -> Indices | None:
-    """Which texts can stand in one batch: of one length where the model takes no padding, with as many end tokens where
-    it wants the same number in each; all of them otherwise."""
-    if not inputs.allows_padding:
-        return np.array([max(row.size, 1) for row in ids], dtype=np.int64)
-    if inputs.end_token_id is None:
-        return None
-    counts = [int((row == inputs.end_token_id).sum()) for row in ids]
-    return np.array(counts, dtype=np.int64)
+TRIAL_QUANTILES = (0.15, 0.5, 0.85)
+"""Where the batches of a trial are taken: shares of all tokens, in order of the texts' length."""
+MIN_SPEEDUP = 1.02
+"""A larger budget must be so many times as fast as the best smaller one, because it takes more
+memory.
+"""
+WARM_UP_ROWS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenBatch:
     """A batch on the device, each tensor int64 of shape ``[rows, tokens]``.
 
-    ``mask`` is None where it would change nothing; ``last_token_index``, of shape ``[rows]``, says where each row's result is
-    read, for a model of which the last layer is computed for that token alone.
+    ``mask`` is None where it would change nothing.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor | None
     others: Mapping[str, torch.Tensor]
-    last_token_index: torch.Tensor | None
-
-
-class Running:
-    """A chunk whose batches are launched: on a GPU they may still be running, and their results on the way here."""
-
-    def __init__(self, lengths: Indices, batches: list[Indices], ids: torch.Tensor, values: torch.Tensor) -> None:
-        self._lengths, self._batches = lengths, batches
-        self._ids, self._values = _to_host(ids), _to_host(values)
-        self._copied = torch.cuda.Event() if ids.is_cuda else None
-        if self._copied:
-            self._copied.record(torch.cuda.current_stream(ids.device))
-
-    def result(self) -> Predictions:
-        """The predictions in the chunk's order; waits for the device, without stopping what was launched since."""
-        if self._copied:
-            self._copied.synchronize()
-        rows = np.concatenate(self._batches)
-        assert len(rows) == len(self._lengths), "every row was predicted once"
-        predicted, probabilities = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.float32)
-        predicted[rows], probabilities[rows] = self._ids.numpy(), self._values.numpy()
-        padded = sum(padded_tokens(self._lengths[batch]) for batch in self._batches)
-        return Predictions(predicted_ids=predicted, probabilities=probabilities, padded_tokens=padded)
 
 
 class Predictor:
-    """Runs a classifier (as ``load_model`` gives it) over chunks; remembers the batch limit that the memory allows.
+    """Runs a classifier (as ``load_model`` gives it) over chunks; remembers the batch limit that
+    the memory allows.
 
     Args:
         inputs: how batches are made.
-        last_token_only: leave out what no result depends on (``utils.evaluation.last_token``), where the model allows it.
         multi_label: probabilities are a sigmoid of each label instead of a softmax over all.
     """
 
     def __init__(
-        self, model: Any, inputs: InputFormat, device: torch.device, batching: Batching, *,
-        last_token_only: bool = False, multi_label: bool = False,
+        self,
+        model: Any,
+        inputs: InputFormat,
+        device: torch.device,
+        batching: Batching,
+        *,
+        multi_label: bool = False,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.device = device
         self.batching = batching
         self.multi_label = multi_label
-        # A causal model's tokens do not see padding on their right. Prompt-learning adapters put tokens of their own in front.
-        can_leave_out_mask = (
-            inputs.takes_mask and inputs.padding_side == "right" and num_virtual_tokens(model) == 0 and is_causal(model)
-        )
-        self.needs_mask = inputs.takes_mask and not can_leave_out_mask
-        # Eager attention is as fast with a mask, and some models of this kind take a missing one for padding looked up.
+        leaves_out_mask = can_leave_out_mask(model, inputs)
+        self.needs_mask = inputs.takes_mask and not leaves_out_mask
+        # Eager attention is as fast with a mask, and some of these models infer padding from a
+        # missing one.
         attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
         self.masks_all = self.needs_mask and attention == "eager"
-        self.no_mask = said_unmasked(model, device) if can_leave_out_mask else None
-        wanted = last_token_only and can_leave_out_mask and model.config.pad_token_id == inputs.pad_token_id
-        self.last_token = last_token_classifier(model, self.no_mask, device) if wanted else None
+        self.no_mask = no_mask_argument(model, device) if leaves_out_mask else None
         self.compiled: Any = None
         """What ``compile`` made, for batches without a mask."""
 
     def compile(self) -> None:
         """From now on run batches without a mask through ``torch.compile``."""
-        self.compiled = self.last_token.compiled() if self.last_token else torch.compile(self.model, dynamic=True)
+        self.compiled = compile_model(self.model)
 
     def predict(self, chunk: TokenChunk) -> Predictions:
-        """Predict every row; results come back in the chunk's order."""
-        return self._start(chunk).result()
+        """Predict every row; results are in the chunk's order.
 
-    def launch(self, chunk: TokenChunk) -> Running:
+        Raises:
+            ModelError: a single row does not fit into the memory.
+        """
+        return self._launch_batches(chunk).result()
+
+    def launch(self, chunk: TokenChunk) -> PendingPredictions:
         """Start every batch of a chunk of the run. On a GPU the host waits for no result.
 
         Raises:
             ModelError: a single row does not fit into the memory.
         """
-        return self._start(chunk)
+        return self._launch_batches(chunk)
 
-    def _start(self, chunk: TokenChunk) -> Running:
+    def _launch_batches(self, chunk: TokenChunk) -> PendingPredictions:
         """Start every batch of the chunk.
 
-        When a batch does not fit into memory, all that has not run yet is planned again at half its size;
-        the smaller limit stays for later chunks.
-
-        Raises:
-            ModelError: a single row does not fit.
+        When a batch does not fit into memory, all that has not run yet is planned again at half its
+        size; the smaller limit stays for later chunks.
         """
-        lengths, left = chunk.lengths, np.arange(len(chunk.ids))
-        done: list[tuple[Indices, torch.Tensor, torch.Tensor]] = []
-        while len(left):
-            plan = self._plan(chunk, left)
-            outputs = self._run_all(chunk, plan)
-            done += [(rows, *output) for rows, output in zip(plan, outputs, strict=True) if output is not None]
-            unfinished = [rows for rows, output in zip(plan, outputs, strict=True) if output is None]
-            if unfinished:
-                self._back_off(lengths[unfinished[0]])
-            left = np.sort(np.concatenate(unfinished)) if unfinished else left[:0]
-        batches, ids, values = (list(column) for column in zip(*done, strict=True))
+        remaining = np.arange(len(chunk.ids))
+        batches: list[Indices] = []
+        outputs: list[BatchOutput] = []
+        while len(remaining):
+            plan = self._plan(chunk, remaining)
+            failed: list[Indices] = []
+            for rows, output in zip(plan, self._run_batches(chunk, plan), strict=True):
+                if output is None:
+                    failed.append(rows)
+                else:
+                    batches.append(rows)
+                    outputs.append(output)
+            if not failed:
+                break
+            self._reduce_limit(chunk.lengths[failed[0]])
+            remaining = np.sort(np.concatenate(failed))
         with torch.inference_mode():
-            return Running(lengths, batches, torch.cat(ids), torch.cat(values))
+            output = BatchOutput(
+                label_ids=torch.cat([output.label_ids for output in outputs]),
+                probabilities=torch.cat([output.probabilities for output in outputs]),
+            )
+            return PendingPredictions(chunk.lengths, batches, output)
 
-    def _plan(self, chunk: TokenChunk, left: Indices) -> list[Indices]:
-        """Batches of the rows ``left``, as positions into the chunk; each batch holds rows of one group."""
+    def _plan(self, chunk: TokenChunk, rows: Indices) -> list[Indices]:
+        """Batches of these rows, as positions into the chunk; each holds rows of one group."""
         lengths = chunk.lengths
         if chunk.groups is None:
-            return [left[rows] for rows in self.batching.plan(lengths[left])]
+            return [rows[batch] for batch in self.batching.plan(lengths[rows])]
         plan = []
-        for group in np.unique(chunk.groups[left]):
-            members = left[chunk.groups[left] == group]
-            plan += [members[rows] for rows in self.batching.plan(lengths[members])]
+        for group in np.unique(chunk.groups[rows]):
+            members = rows[chunk.groups[rows] == group]
+            plan += [members[batch] for batch in self.batching.plan(lengths[members])]
         return plan
 
-    def _run_all(self, chunk: TokenChunk, plan: list[Indices]) -> list[Output]:
+    def _run_batches(self, chunk: TokenChunk, plan: list[Indices]) -> list[BatchOutput | None]:
         """The outputs of the batches, None from the first on for which memory ran out.
 
-        On the CPU batches run side by side, each on one core: what is too small to be split keeps no core waiting, and
-        the bytes of a result do not depend on the number of cores.
+        On the CPU batches run side by side, each on one core: what is too small to be split keeps
+        no core waiting, and the bytes of a result do not depend on the number of cores.
         """
-        full = threading.Event()
+        out_of_memory = threading.Event()
 
-        def attempt(rows: Indices) -> Output:
-            output = None if full.is_set() else self._run_or_none(chunk, rows)
+        def attempt(rows: Indices) -> BatchOutput | None:
+            if out_of_memory.is_set():
+                return None
+            output = self._predict_batch(chunk, rows)
             if output is None:
-                full.set()
+                out_of_memory.set()
             return output
 
         if self.device.type == "cuda":
             return [attempt(rows) for rows in plan]
-        lanes = torch.get_num_threads()
+        num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        pool = ThreadPoolExecutor(num_threads, thread_name_prefix="predict")
         try:
-            # A single one in this thread: a graph captured in a thread that has ended, torch 2.11 cannot capture anew in another.
-            return [attempt(plan[0])] if len(plan) == 1 else list(pool.map(attempt, plan))
+            if len(plan) == 1:
+                # In this thread: torch 2.11 cannot capture a graph again that it captured in a
+                # thread which has ended.
+                return [attempt(plan[0])]
+            return list(pool.map(attempt, plan))
         finally:
-            full.set()  # an interruption does not wait for the batches that have not begun
+            # An interruption does not wait for the batches that have not begun.
+            out_of_memory.set()
             pool.shutdown()
-            torch.set_num_threads(lanes)
+            torch.set_num_threads(num_threads)
 
     @torch.inference_mode()
-    def _run_or_none(self, chunk: TokenChunk, rows: Indices) -> Output:
-        """Label ids and probabilities, still on the device; None where memory ran out."""
+    def _predict_batch(self, chunk: TokenChunk, rows: Indices) -> BatchOutput | None:
+        """The output of one batch, still on the device; None where memory ran out."""
         try:
-            logits = self._logits(self._batch(chunk, rows)).float()  # (rows, labels)
+            logits = self._compute_logits(self._make_batch(chunk, rows)).float()  # (rows, labels)
             probabilities = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
             best = probabilities.max(dim=-1)
-            return best.indices, best.values.masked_fill(~logits.isfinite().all(dim=-1), torch.nan)
+            is_invalid = ~logits.isfinite().all(dim=-1)
+            return BatchOutput(
+                label_ids=best.indices, probabilities=best.values.masked_fill(is_invalid, torch.nan)
+            )
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         return None
 
-    def _logits(self, batch: TokenBatch) -> torch.Tensor:
+    def _compute_logits(self, batch: TokenBatch) -> torch.Tensor:
         is_unmasked = batch.mask is None
-        run = self.compiled if self.compiled is not None and is_unmasked else self.last_token or self.model
-        if self.last_token is not None:
-            return run(batch.ids, self.no_mask, batch.last_token_index)  # type: ignore[no-any-return]
+        model = self.compiled if is_unmasked and self.compiled is not None else self.model
         arguments: dict[str, Any] = {"input_ids": batch.ids, **batch.others}
         if self.inputs.takes_mask:
             arguments["attention_mask"] = self.no_mask if is_unmasked else batch.mask
-        return run(**arguments).logits  # type: ignore[no-any-return]
+        logits: torch.Tensor = model(**arguments).logits
+        return logits
 
-    def _back_off(self, lengths: Indices) -> None:
-        # Outside the handler: the traceback no longer holds the tensors that filled the memory.
+    def _reduce_limit(self, lengths: Indices) -> None:
+        """Halve the limit after a batch of rows with these lengths did not fit."""
+        # Called outside the handler of the error, whose traceback held the tensors that filled the
+        # memory.
         torch.cuda.empty_cache()
         if len(lengths) == 1:
             raise ModelError(
-                f"A single text of {int(lengths[0])} tokens does not fit into the memory of {self.device}.",
-                where="evaluation", fix="lower profiling.max_length, or use --set model.dtype=bfloat16",
+                f"A single text of {int(lengths[0])} tokens does not fit into the memory of "
+                f"{self.device}.",
+                where="evaluation",
+                fix="lower profiling.max_length, or use --set model.dtype=bfloat16",
             )
         self.batching = self.batching.backed_off(lengths)
-        logger.warning("memory ran out at %d rows; batches now hold at most %d", len(lengths), self.batching.limit)
+        logger.warning(
+            "memory ran out at %d rows; batches now hold at most %d",
+            len(lengths),
+            self.batching.limit,
+        )
 
-    def _batch(self, chunk: TokenChunk, rows: Indices) -> TokenBatch:
+    def _make_batch(self, chunk: TokenChunk, rows: Indices) -> TokenBatch:
         """The rows as one batch, padded to the longest on the side that the model takes.
 
-        There is no mask where it would change nothing, which opens the faster attention kernels: for rows of one length,
-        and for a causal model, whose tokens see no padding to their right. Where such a model reads its result,
-        the last token that is not the padding token, depends on a row's own tokens, never on how far it is padded, so a
-        padding token within a text is harmless too.
+        There is no mask where it would change nothing, so that faster attention kernels apply: for
+        rows of one length, and for a causal model, whose tokens see no padding on their right.
+        Where such a model reads its result, the last token that is not the padding token, depends
+        on a row's own tokens, never on how far it is padded, so a padding token within a text is
+        harmless too.
         """
         lengths = chunk.lengths[rows]
         columns = np.arange(int(lengths.max()))
@@ -334,106 +236,133 @@ class Predictor:
             is_real = columns < lengths[:, None]
         else:
             is_real = columns >= (columns.size - lengths)[:, None]
-        ids = self._padded(chunk.ids, rows, is_real, "input_ids")
-        others = {
-            name: self._on_device(self._padded(values, rows, is_real, name))
-            for name, values in chunk.others.items()
-        }
+        others = {}
+        for name, values in chunk.others.items():
+            others[name] = self._to_device(self._pad(values, rows, is_real, name))
         mask = None
         if self.masks_all or (self.needs_mask and not is_real.all()):
-            mask = self._on_device(is_real.astype(np.int64))
-        last_token_index = None
-        if self.last_token is not None:
-            # As transformers finds it: the last one that is not the padding token, or the first where all are.
-            index = ((ids != self.inputs.pad_token_id) * columns).argmax(axis=1)
-            last_token_index = self._on_device(index)
-        return TokenBatch(
-            ids=self._on_device(ids), mask=mask, others=others, last_token_index=last_token_index
-        )
+            mask = self._to_device(is_real.astype(np.int64))
+        ids = self._to_device(self._pad(chunk.ids, rows, is_real, "input_ids"))
+        return TokenBatch(ids=ids, mask=mask, others=others)
 
-    def _padded(
-        self, values: Sequence[NDArray[np.int64]], rows: Indices, is_real: NDArray[np.bool_], name: str
-    ) -> NDArray[np.int64]:
+    def _pad(
+        self, values: Sequence[TokenArray], rows: Indices, is_real: NDArray[np.bool_], name: str
+    ) -> TokenArray:
         batch = np.full(is_real.shape, self.inputs.pad_values[name], dtype=np.int64)
         batch[is_real] = np.concatenate([values[row] for row in rows])
         return batch
 
-    def _on_device(self, values: NDArray[np.int64]) -> torch.Tensor:
+    def _to_device(self, values: TokenArray) -> torch.Tensor:
         tensor = torch.from_numpy(values)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def start_up(self, chunk: TokenChunk) -> None:
-        """Run the first batch, and wait for it; where memory runs out, ``launch`` will tell."""
-        self._run_all(chunk, self._plan(chunk, np.arange(len(chunk.ids)))[:1])
+    def run_first_batch(self, chunk: TokenChunk) -> None:
+        """Run the first batch and wait for it; where memory runs out, ``launch`` deals with it."""
+        plan = self._plan(chunk, np.arange(len(chunk.ids)))
+        self._run_batches(chunk, plan[:1])
         self._synchronize()
 
     def warm_up(self, chunk: TokenChunk) -> float:
-        """Let the compiler see one batch of each kind that it makes a program for. Returns the seconds taken.
+        """Let the compiler see one batch of each kind that it makes a program for. Returns the
+        seconds taken.
 
-        It tells a size of 1 from all others (PyTorch's dynamic shapes), so: many rows and one, many tokens and one.
+        PyTorch's dynamic shapes distinguish a size of 1 from all others: many rows and one, many
+        tokens and one.
 
         Raises:
             ModelError: it cannot compile this model here.
         """
-        started, lengths = time.perf_counter(), chunk.lengths
-        members = self._largest_group(chunk)
-        order = members[np.argsort(-lengths[members], kind="stable")]
-        commonest = np.bincount(lengths[members]).argmax()
-        same = members[lengths[members] == commonest][:8]  # of one length, so without a mask
+        started_s = time.perf_counter()
+        shapes: Any = torch.fx.experimental._config
         try:
-            # Else PyTorch takes rows or tokens for the heads' width where the first batch has as many, and fixes them.
-            shapes: Any = torch.fx.experimental._config
+            # Otherwise PyTorch takes the number of rows or tokens for the width of a head where the
+            # first batch has as many, and fixes it.
             with shapes.patch(use_duck_shape=False):
-                for rows in (same, order[:1], order[-1:], order[-2:]):
-                    self._run_all(chunk, [rows])
+                for rows in self._warm_up_batches(chunk):
+                    self._run_batches(chunk, [rows])
                     self._synchronize()
-        except Exception as error:  # noqa: BLE001 - compilers raise what they like; there is one thing to do
-            fix = "--set evaluation.compile=false"
-            raise ModelError(f"torch.compile failed: {full_reason(error)}", where="evaluation.compile", fix=fix) from error
-        return time.perf_counter() - started
+        except Exception as error:  # noqa: BLE001 - compilers raise errors of any type
+            raise ModelError(
+                f"torch.compile failed: {full_reason(error)}",
+                where="evaluation.compile",
+                fix="--set evaluation.compile=false",
+            ) from error
+        return time.perf_counter() - started_s
+
+    def _warm_up_batches(self, chunk: TokenChunk) -> list[Indices]:
+        """Several rows of one length (so without a mask), the longest row, the shortest, and the
+        two shortest.
+        """
+        members = self._largest_group(chunk)
+        lengths = chunk.lengths[members]
+        counts = np.bincount(lengths)
+        if counts[2:].any():
+            # Rows of a single token are a kind of their own.
+            counts[1] = 0
+        equal = members[lengths == counts.argmax()][:WARM_UP_ROWS]
+        by_length = members[np.argsort(-lengths, kind="stable")]
+        return [equal, by_length[:1], by_length[-1:], by_length[-2:]]
 
     def fastest_budget(self, chunk: TokenChunk) -> int:
         """The token budget that runs this chunk's texts fastest here, by real tokens a second.
 
-        Each budget runs batches of short, middling and long texts twice; the faster time counts. Going up
-        stops at the memory's end, at the chunk's end or when ``TRIAL_SECONDS`` are spent.
+        Each budget runs batches of short, medium and long texts twice; the faster time counts.
+        Larger budgets are tried until memory runs out, the chunk ends or ``TRIAL_SECONDS`` are
+        spent.
         """
         budgets = CUDA_BUDGETS if self.device.type == "cuda" else CPU_BUDGETS
         best, best_speed = budgets[0], 0.0
-        self._trial_speed(chunk, budgets[0])  # warm-up, not counted
-        started = time.perf_counter()
+        # Warm-up, which is not counted.
+        self._trial_speed(chunk, budgets[0])
+        started_s = time.perf_counter()
         for budget in budgets:
-            speed = max(self._trial_speed(chunk, budget) for _ in range(2))
+            speed = max(self._trial_speed(chunk, budget), self._trial_speed(chunk, budget))
             logger.info("budget of %d tokens: %.0f tokens/s", budget, speed)
-            if speed > best_speed * WORTH_CHANGING:
+            if speed > best_speed * MIN_SPEEDUP:
                 best, best_speed = budget, speed
             # The next budget is twice as large: it would cost about as much as all before it.
-            spent = 2 * (time.perf_counter() - started)
-            if not speed or budget >= chunk.lengths.sum() or spent > TRIAL_SECONDS:
+            expected_s = 2 * (time.perf_counter() - started_s)
+            if speed == 0 or budget >= chunk.lengths.sum() or expected_s > TRIAL_SECONDS:
                 break
         return best
 
     def _trial_speed(self, chunk: TokenChunk, budget: int) -> float:
-        """Real tokens a second over batches from each of ``TRIAL_SPOTS``, as many as run at once; 0 where memory ran out."""
-        lengths = chunk.lengths
-        members = self._largest_group(chunk)
-        order = members[np.argsort(lengths[members], kind="stable")]
-        reached = np.cumsum(lengths[order])
-        stops = [int(np.searchsorted(reached, spot * reached[-1])) + 1 for spot in TRIAL_SPOTS]
-        batches = [order[max(0, stop - max(1, budget // int(lengths[order[stop - 1]]))) : stop] for stop in stops]
-        batches *= torch.get_num_threads() if self.device.type == "cpu" else 1
+        """Real tokens a second over the batches of a trial; 0 where memory ran out."""
+        batches = self._trial_batches(chunk, budget)
         self._synchronize()
-        started = time.perf_counter()
-        outputs = self._run_all(chunk, batches)
+        started_s = time.perf_counter()
+        outputs = self._run_batches(chunk, batches)
         self._synchronize()
+        seconds = time.perf_counter() - started_s
         if any(output is None for output in outputs):
             return 0.0
-        return sum(int(lengths[rows].sum()) for rows in batches) / (time.perf_counter() - started)
+        return sum(int(chunk.lengths[rows].sum()) for rows in batches) / seconds
+
+    def _trial_batches(self, chunk: TokenChunk, budget: int) -> list[Indices]:
+        """A batch at each of ``TRIAL_QUANTILES``; on the CPU one for each of the threads, which run
+        at once.
+        """
+        members = self._largest_group(chunk)
+        lengths = chunk.lengths[members]
+        by_length = members[np.argsort(lengths, kind="stable")]
+        sorted_lengths = chunk.lengths[by_length]
+        tokens_up_to = np.cumsum(sorted_lengths)
+        batches = []
+        for quantile in TRIAL_QUANTILES:
+            stop = int(np.searchsorted(tokens_up_to, quantile * tokens_up_to[-1])) + 1
+            num_rows = max(1, budget // int(sorted_lengths[stop - 1]))
+            batches.append(by_length[max(0, stop - num_rows) : stop])
+        if self.device.type == "cpu":
+            batches *= torch.get_num_threads()
+        return batches
 
     def _largest_group(self, chunk: TokenChunk) -> Indices:
         """Positions of the rows that a trial may put into one batch."""
         everything = np.arange(len(chunk.ids))
-        # Where groups are lengths, a trial's batches mix them: that changes their results, which no one reads, not their time.
+        # Where groups are lengths, the batches of a trial mix them: that changes their results,
+        # which are not used, and not their time.
         if chunk.groups is None or not self.inputs.allows_padding:
             return everything
         values, counts = np.unique(chunk.groups, return_counts=True)
@@ -442,43 +371,3 @@ class Predictor:
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def is_causal(model: Any) -> bool:
-    """Whether no token of the model sees one to its right: all its attention modules say so, and its config not otherwise.
-
-    A decoder that its config makes bidirectional keeps modules that say they are causal.
-    """
-    said = [module.is_causal for module in getattr(model, "modules", list)() if hasattr(module, "is_causal")]
-    if not said or not all(said):
-        return False
-    settings = model.config.get_text_config()
-    both_ways = getattr(settings, "use_bidirectional_attention", False) or getattr(settings, "is_causal", True) is False
-    return not both_ways
-
-
-@torch.inference_mode()
-def said_unmasked(model: Any, device: torch.device) -> dict[str, None] | None:
-    """What tells a causal model that there is no mask, so that it need not look; None where it takes no more than that.
-
-    Without a mask transformers looks whether several texts are packed into one row: a wait for the device at every batch,
-    and under ``torch.compile`` a mask after all. Decoders of several kinds of layer take a mask for each kind instead.
-    Only for kernels that are causal without a mask, and only where a trial answers the same both ways.
-    """
-    settings = model.config.get_text_config()
-    causal_kernel = settings._attn_implementation in ("sdpa", "flash_attention_2")
-    if not causal_kernel or set(getattr(settings, "layer_types", None) or ()) != {"full_attention"}:
-        return None
-    ids, said = torch.arange(1, 9, device=device)[None], {"full_attention": None}
-    try:
-        answers = [model(input_ids=ids, attention_mask=mask).logits for mask in (None, said)]
-    except Exception:  # noqa: BLE001 - a model that takes no such thing says so in its own way
-        return None
-    return said if torch.equal(*answers) else None
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in pinned memory that the device fills when it gets there; itself on the CPU."""
-    if not tensor.is_cuda:
-        return tensor
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

@@ -112,7 +112,6 @@ def full_facts(results: Results) -> Facts:
     return [
         ("Samples", number(whole["num_samples"])),
         ("Batching", f"{whole['batching']}{f', at most {number(limit)} tokens a batch' if limit else ''}"),
-        *([("Last layer", "for the token alone that the answer is read from")] if whole.get("last_token_only") else []),
         ("Accuracy", accuracy(results)),
         *_beside_the_accuracy(results),
         ("F1 (macro)", f1["f1_macro"]), ("F1 (weighted)", f1["f1_weighted"]),

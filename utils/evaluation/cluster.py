@@ -1,0 +1,166 @@
+"""The Ray cluster that workers run on: connected to, started and left, and what room it has for
+workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from utils.config_loader import Config
+from utils.core.errors import ConfigError, Interrupted, reason_of
+
+CONNECT_TIMEOUT_S = 10.0
+OBJECT_STORE_BYTES = 80 * 10**6
+"""Ray's shared memory on this machine; about its smallest. Only row numbers go through it."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RAY_VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+"""Ray reads them when it is imported or started: it reports to nobody, and draws no progress bars
+of its own.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """How many workers there are, and how many cores each may use."""
+
+    workers: int
+    cpus: int
+
+
+@contextmanager
+def connected_ray(config: Config) -> Iterator[Any]:
+    """Ray, quiet: the cluster that the config names, or one of this machine's own that ends with
+    the block.
+
+    Raises:
+        ConfigError: there is no cluster at that address.
+    """
+    os.environ |= RAY_VARIABLES
+    import ray
+
+    address = config.evaluation.ray_address
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        _connect(ray, config)
+        with _preserve_signal_exceptions(handlers):
+            yield ray
+    except (OSError, OverflowError, ValueError) as error:
+        if not address or ray.is_initialized():
+            raise
+        raise ConfigError(
+            f"No Ray cluster answers at {address}: {reason_of(error)}",
+            where="evaluation.ray_address",
+            fix="start it with: ray start --head, or leave evaluation.ray_address out "
+            "for this machine alone",
+        ) from error
+    finally:
+        ray.shutdown()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _connect(ray: Any, config: Config) -> None:
+    """Connect to the cluster that the config names, or start one on this machine."""
+    address = config.evaluation.ray_address
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if not address:
+        options["num_cpus"] = max(torch.get_num_threads(), config.evaluation.num_workers)
+        options["object_store_memory"] = OBJECT_STORE_BYTES
+        options["include_dashboard"] = False
+    elif ":" in address:
+        # Ray itself would go on asking for minutes.
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    ray.init(address or "local", **options)
+
+
+@contextmanager
+def _preserve_signal_exceptions(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
+    """Let the handlers take the signals again, which Ray took over, and see their exception through
+    Ray's own code.
+
+    There every exception of a signal handler becomes a KeyboardInterrupt.
+    """
+    received: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        received.append(number)
+        handler = handlers[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number, handler in handlers.items():
+        signal.signal(number, handle if callable(handler) else handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if received:
+            raise Interrupted(received[0]) from None
+        raise
+
+
+def place_or_raise(ray: Any, num_workers: int, *, on_cuda: bool) -> Placement:
+    """Where the workers fit.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    nodes = _nodes(ray)
+    placement = fit_workers(nodes, num_workers, on_cuda=on_cuda)
+    if placement is None:
+        unit = "GPUs" if on_cuda else "CPUs"
+        available = sum(int(gpus if on_cuda else cpus) for cpus, gpus in nodes)
+        raise ConfigError(
+            f"evaluation.num_workers is {num_workers}; "
+            f"Ray has {available} {unit} on {len(nodes)} nodes.",
+            where="evaluation.num_workers",
+            fix=f"--set evaluation.num_workers={max(1, available)}, or start more nodes first",
+        )
+    return placement
+
+
+def count_slots(ray: Any, *, on_cuda: bool) -> int:
+    """How many workers of one core fit on the nodes that are alive; at least one, for the message
+    if none does.
+    """
+    return max(1, sum(_slots(node, 1, on_cuda) for node in _nodes(ray)))
+
+
+def _nodes(ray: Any) -> list[tuple[float, float]]:
+    """CPUs and GPUs of every node that is alive."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
+
+
+def fit_workers(
+    nodes: Sequence[tuple[float, float]], num_workers: int, *, on_cuda: bool
+) -> Placement | None:
+    """The most cores that each worker may have on nodes of (CPUs, GPUs); None where they do not fit
+    at all.
+
+    A worker takes one GPU where ``on_cuda``.
+    """
+    most_cpus = int(max((cpus for cpus, _ in nodes), default=0))
+    for cpus in range(most_cpus, 0, -1):
+        if sum(_slots(node, cpus, on_cuda) for node in nodes) >= num_workers:
+            return Placement(workers=num_workers, cpus=cpus)
+    return None
+
+
+def _slots(node: tuple[float, float], cpus: int, on_cuda: bool) -> int:
+    """Workers of so many cores that fit on a node."""
+    by_cpu = int(node[0] // cpus)
+    return min(by_cpu, int(node[1])) if on_cuda else by_cpu
