@@ -80,16 +80,6 @@ class Workload:
         logits: torch.Tensor = self.loaded.model(**taken).logits
         return logits
 
-    def forward_made_up(self, inputs: Inputs) -> torch.Tensor:
-        """A batch of made-up tokens: with the end token that some models read their result at."""
-        end_token_id = self.loaded.inputs.end_token_id
-        ids = inputs["input_ids"]
-        if end_token_id is not None:
-            ids = ids.masked_fill(ids == end_token_id, end_token_id + 1)
-            ids[:, -1] = end_token_id
-        others = {name: torch.zeros_like(ids) for name in self.loaded.inputs.other_names}
-        return self.forward({**inputs, **others, "input_ids": ids})
-
     def to_device(self, encoded: Inputs) -> Inputs:
         return {name: tensor.to(self.loaded.device) for name, tensor in encoded.items()}
 
@@ -321,41 +311,42 @@ def _detail(
         "further_wins": ranked[wins.MOST_WINS :], "main_bottleneck": _main_sentence(verdicts[size], turning, ranked),
         "verified_at": None, "warnings": list(dict.fromkeys(warnings)),
     }
-    of_traces, layer_memory = kernels_and_memory(workload, bare, traced.events, sweep, config)
+    of_traces, layer_memory = kernels_and_memory(workload, bare, traced.events, config)
     write_table(files.layers, layer_table.join(layer_memory, on="module"))
     return result | of_traces
 
 
 def kernels_and_memory(
-    workload: Workload, bare: Sequence[Event], events: Sequence[Event], sweep: Sequence[Row], config: Config
+    workload: Workload, bare: Sequence[Event], events: Sequence[Event], config: Config
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """``kernels``, ``memory`` and ``not_measured``, their tables into files; and what memory each module adds.
 
     Args:
         bare: events of a trace without shapes, memory and stacks, for the kernels.
-        sweep: rows of ``batch_size_profiling`` of one sample and this model.
     """
-    loaded, files, max_length, longest = workload.loaded, config.files, workload.max_length, None
-    if sweep:
-        texts = draw_texts(loaded, config, sweep[0]["sample_size"]).texts
-        longest = encode_batch(loaded.tokenizer, texts, max_length)["input_ids"].shape[1]
-    masks = [workload.encode(index)["attention_mask"] for index in range(config.profiling.trace_steps)]
-    shapes = [None if mask.all() else (mask.shape[0], mask.shape[1]) for mask in masks]
-    found, step = memory.analyse(events, shapes, workload.forward_made_up, loaded.model, loaded.device, max_length, sweep, longest)
-    not_measured = {f"memory.{name}": reason for name, reason in found.pop("not_measured").items()}
+    loaded, files = workload.loaded, config.files
+    on_cuda = loaded.device.type == "cuda"
+    not_measured = {}
     on_device = kernels.summarise(bare)
     if on_device is None:
-        missing = tracing.NO_KERNELS if bare else tracing.NONE_READABLE
-        not_measured["kernels"] = "no GPU was used" if loaded.device.type == "cpu" else missing
+        not_measured["kernels"] = "no GPU was used"
+        if on_cuda:
+            not_measured["kernels"] = tracing.NO_KERNELS if bare else tracing.NONE_READABLE
+    peak = None
+    layer_memory = pd.DataFrame(columns=["memory_kept_mb", "memory_peak_mb"], dtype=float)
+    step = memory.find_peak_step(events, on_cuda=on_cuda)
+    if step is None:
+        not_measured["memory.peak"] = "the trace is incomplete, or holds no allocations"
+    else:
+        peak = asdict(memory.attribute_peak(step, events, memory.weights_bytes(loaded.model), on_cuda=on_cuda))
+        layer_memory = memory.by_module(step, events)
     tables = {files.kernels: kernels.table(bare) if on_device else None, files.memory: memory.timeline(step) if step else None}
     for file, table in tables.items():
         if table is None:
             file.unlink(missing_ok=True)  # an earlier run's
         else:
             write_table(file, table)
-    added = memory.by_module(step, events) if step else {}
-    by_module = pd.DataFrame.from_dict(added, orient="index", columns=["memory_kept_mb", "memory_peak_mb"], dtype=float)
-    return {"kernels": on_device, "memory": found, "not_measured": not_measured}, by_module
+    return {"kernels": on_device, "memory": {"peak": peak}, "not_measured": not_measured}, layer_memory
 
 
 def write_table(file: Path, table: pd.DataFrame) -> None:
