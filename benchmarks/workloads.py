@@ -166,7 +166,7 @@ def tiny_operators(device: torch.device) -> Callable[[], object]:
 @torch.inference_mode()
 def operator_evidence(run: Callable[[], object], ceilings: roofline.Ceilings, device: torch.device) -> Evidence:
     """Evidence of a workload that is no model: its operators are the forward, and there is no input."""
-    counted = costs.count(run)
+    counted = costs.count_op_costs(run)
     limited: dict[str, float] = defaultdict(float)
     for cost in counted:
         seconds, limit = operators.attainable_s(cost, ceilings)

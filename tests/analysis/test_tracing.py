@@ -93,7 +93,7 @@ def test_named_ranges_have_no_device_time_of_their_own() -> None:
 
 
 def test_operators(traced: tuple[tracing.Trace, Path], model: Any, ceilings: roofline.Ceilings) -> None:
-    counted = costs.count(lambda: forward(model))
+    counted = costs.count_op_costs(lambda: forward(model))
     rows = operators.join(traced[0].operators, counted, 1, ceilings)
     assert rows["share_pct"].sum() == pytest.approx(100)
     assert rows["flops"].sum() == sum(cost.flops or 0 for cost in counted), "every cost has its row, once"

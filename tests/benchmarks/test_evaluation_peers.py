@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import evaluation_peers as peers
 from tests import support
-from utils.costs import category, count
+from utils.costs import category, count_op_costs
 from utils.evaluation.last_token import LastTokenClassifier
 from utils.model_utils import load_model
 
@@ -31,12 +31,12 @@ def test_the_limits_flops_are_those_of_the_projects_counter(ours: peers.Ours) ->
     ids = torch.ones(4, 32, dtype=torch.int64)
     padded = torch.ones_like(ids).index_fill_(1, torch.tensor([31]), 0)
     for whole, mask in ((False, None), (True, padded)):  # without a mask attention computes no more than the real tokens need
-        counted = count(lambda mask=mask: model(input_ids=ids, attention_mask=mask, use_cache=False))  # type: ignore[misc]
+        counted = count_op_costs(lambda mask=mask: model(input_ids=ids, attention_mask=mask, use_cache=False))  # type: ignore[misc]
         products = sum(cost.flops or 0 for cost in counted if category(cost.name) in ("matrix product", "attention"))
         assert peers.real_flops(model, lengths, whole=whole) == pytest.approx(products, rel=0.005)
     assert peers.real_flops(model, lengths) < 0.99 * peers.real_flops(model, lengths, whole=True)
     short = LastTokenClassifier(model)
-    counted = count(lambda: short(ids, {"full_attention": None}, torch.full((4,), 31)))
+    counted = count_op_costs(lambda: short(ids, {"full_attention": None}, torch.full((4,), 31)))
     products = sum(cost.flops or 0 for cost in counted if category(cost.name) in ("matrix product", "attention"))
     assert peers.real_flops(model, lengths, last_token_only=True) == pytest.approx(products, rel=0.005)
 

@@ -86,7 +86,7 @@ def test_the_last_layer_costs_keys_and_values_alone() -> None:
     ids, ends = torch.randint(1, 300, (4, 32)), torch.full((4,), 31)
     unmasked = said_unmasked(model, CPU)
     whole, short = (
-        sum(part.flops for part in costs.count(run) if costs.category(part.name) in ("matrix product", "attention"))
+        sum(part.flops for part in costs.count_op_costs(run) if costs.category(part.name) in ("matrix product", "attention"))
         for run in (lambda: model(input_ids=ids, attention_mask=unmasked), lambda: LastTokenClassifier(model)(ids, unmasked, ends))
     )
     last = model.model.layers[-1]

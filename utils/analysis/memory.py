@@ -1,4 +1,4 @@
-"""Memory that PyTorch's allocator hands out in a traced batch: what holds the peak, what each module adds."""
+"""What PyTorch's allocator hands out in a traced batch: what holds the peak, what modules add."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def weights_bytes(model: nn.Module) -> int:
 
 
 def find_steps(events: Iterable[Event], *, on_cuda: bool) -> tuple[StepMemory, ...]:
-    """The steps in which memory was allocated; without named steps the whole trace counts as one."""
+    """The steps in which memory was allocated; without named steps the whole trace is one."""
     events = tuple(events)
     changes = _allocator_changes(events, on_cuda=on_cuda)
     annotations = _ranges(events, "user_annotation")

@@ -186,7 +186,7 @@ def measure_size(
     batches = [workload.inputs(index) for index in range(number)]
     phases, forwards_ms, spread = time_phases(workload, 1 if one_s > SECONDS_PER_SIZE else REPEATS)
     typical = batches[min(range(number), key=lambda i: abs(forwards_ms[i] - phases["forward_ms"]))]
-    counted = costs.count(lambda: [workload.forward(inputs) for inputs in batches])
+    counted = costs.count_op_costs(lambda: [workload.forward(inputs) for inputs in batches])
     limited_ms: dict[str, float] = defaultdict(float)
     for cost in counted:
         seconds, limit = operators.attainable_s(cost, ceilings)
@@ -371,7 +371,7 @@ def _traced(
     with layers.named_in_trace(loaded.model):
         traced = tracing.trace(_step(workload), steps=steps, device=loaded.device, trace_file=folder / "trace.json")
     warnings += traced.warnings
-    counted = costs.count(lambda: [workload.forward(workload.inputs(index)) for index in range(steps)])
+    counted = costs.count_op_costs(lambda: [workload.forward(workload.inputs(index)) for index in range(steps)])
     table = operators.join(traced.operators, counted, steps, ceilings)
     write_text(folder / "stacks.txt", "\n".join(traced.stacks) + "\n")
     write_table(folder / "operators.csv", table[list(operators.COLUMNS)])
@@ -390,7 +390,7 @@ def _speeds(rows: Sequence[Row], sizes: Sequence[int], forecast: Forecast | None
 
 def largest_products(counted: Sequence[costs.OperatorCost]) -> list[tuple[int, int, int, float]]:
     """Rows, inner size, columns and calls of the matrix products with the most FLOPs."""
-    chosen = [cost for cost in counted if costs.plain_name(cost.name) in ("mm", "addmm") and cost.flops]
+    chosen = [cost for cost in counted if costs.base_op_name(cost.name) in ("mm", "addmm") and cost.flops]
     chosen.sort(key=lambda cost: cost.flops or 0, reverse=True)
     products = [(cost.input_shapes[-2], cost.input_shapes[-1], cost.calls) for cost in chosen[:MOST_PRODUCTS]]
     return [(left[0], left[1], right[1], calls) for left, right, calls in products]
