@@ -18,7 +18,7 @@ from torch.profiler import record_function
 from tests import support
 from utils import costs
 from utils.analysis import operators, roofline, tracing
-from utils.analysis.layers import named_in_trace
+from utils.analysis.layers import annotate_modules
 
 CPU = torch.device("cpu")
 STEPS = 3
@@ -43,7 +43,7 @@ def forward(model: Any) -> None:
 @pytest.fixture(scope="module")
 def traced(model: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[tracing.Trace, Path]:
     file = tmp_path_factory.mktemp("trace") / "trace.json"
-    with named_in_trace(model):
+    with annotate_modules(model):
         return tracing.trace(lambda _: forward(model), steps=STEPS, device=CPU, trace_file=file), file
 
 

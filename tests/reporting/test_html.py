@@ -9,13 +9,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.reporting import fixtures
 from tests.reporting.conftest import Make
 from utils.reporting import facts
 from utils.reporting.html import page, write_report
-from utils.reporting.plots import Picture
+from utils.reporting.plots import Picture, write_plots
 from utils.reporting.results import read_results
 
 
@@ -86,6 +87,19 @@ def test_kernels_memory_and_flame_graph(tmp_path: Path, gpu: bool) -> None:
         assert "matrix product 32 ms, attention 10.50 ms" in text and "sm90_xmma_gemm_invented" in text
     else:
         assert "not measured: no GPU was used" in text
+
+
+def test_modules_without_times_are_left_out(tmp_path: Path) -> None:
+    """As on a GPU whose kernels the profiler is not permitted to see."""
+    config = fixtures.write_results(tmp_path)
+    layers = pd.read_csv(config.files.layers)
+    layers[["time_ms", "self_time_ms", "share_pct"]] = float("nan")
+    layers.to_csv(config.files.layers, index=False)
+    results = read_results(config.files)
+    assert results.layers is not None and results.layers.empty
+    write_report(results)
+    assert "modules with the most time" not in results.files.html_report.read_text()
+    assert "layers_time.png" not in [picture.path.name for picture in write_plots(results)]
 
 
 def test_a_diagnosis_of_an_earlier_version_is_reported(tmp_path: Path) -> None:

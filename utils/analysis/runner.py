@@ -43,6 +43,9 @@ PROBED_PART = 4  # a quarter of the rows and of the tokens are timed too: far en
 DOUBLED_UP_TO_S = 0.25
 """A forward that takes longer is not decided by the host's work to start its operators: doubling it says nothing new."""
 
+MOST_LENGTHENED = 1.5
+"""A trace of the modules that makes the forward longer than this many times does not leave shares as they are."""
+
 Span = Callable[[str], AbstractContextManager[Any]]
 Inputs = dict[str, torch.Tensor]
 Row = dict[str, Any]
@@ -280,17 +283,17 @@ def _detail(
         _traced(workloads[other], steps, ceilings, files.traces_dir / f"batch_{other}", warnings)
     traced, table, counted = _traced(workload, steps, ceilings, files.traces_dir, warnings)
     bare = tracing.bare_events(_step(workload), steps=steps, device=loaded.device) if loaded.device.type == "cuda" else []
-    forwards = [partial(workload.forward, workload.inputs(index)) for index in range(len(workload.batches))]
-    passes = 1 if evidence.total_ms > 1e3 * SECONDS_PER_SIZE else REPEATS
-    layer_table, by_layers = layers.time_layers(loaded.model, forwards, passes, loaded.device, warnings)
+    layer_times, layers_missing = time_modules(workload, evidence, warnings)
+    layer_table = layer_times.table
     verdicts = {batch_size: verdict.decide(one) for batch_size, one in judged.items()}
     turning = verdict.turning_point(*_speeds(sweep, sorted(verdicts), forecast), verdicts)
     traced_ms = statistics.fmean(evidence.timed[index % len(workload.batches)][2] for index in range(steps))
-    # Scaled down where hooks, or a mean of disturbed calls, are longer than the fastest forward.
-    own_ms = layer_table["self_time_ms"] * min(1.0, evidence.forward_ms / max(layer_table["self_time_ms"].sum(), 1e-9))
+    # What a module could save is the time of its kernels, not the device's idle time between them.
+    busy_share = min(1.0, (evidence.device_busy_ms or evidence.forward_ms) / evidence.forward_ms)
+    own_ms = layer_table["self_time_ms"].dropna() * busy_share
     ranked = wins.find_wins(
         evidence, config, groups=group_operators(table, traced_ms, evidence.forward_ms),
-        layers=list(zip(layer_table["module"], own_ms, strict=True)),
+        layers=list(zip(layer_table["module"][own_ms.index], own_ms, strict=True)),
         faster_products=roofline.faster_products(largest_products(counted), loaded.device, ceilings), forecast=forecast,
         largest=max(verdicts.keys() | {row["batch_size"] for row in sweep}), too_large=min(too_large, default=math.inf),
     )
@@ -301,7 +304,8 @@ def _detail(
         "schema_version": SCHEMA_VERSION, "device": str(loaded.device), "dtype": loaded.info.dtype,
         "matmul_precision": config.model.matmul_precision, "ceilings": asdict(ceilings),
         "detail_batch_size": size, "tracing_overhead_ratio": traced.step_ms / (evidence.input_ms + traced_ms),
-        **by_layers,
+        "layers_by_kind": layers.aggregate(layer_table, "kind"),
+        "layers_by_index": layers.aggregate(layer_table, "layer_index"),
         "batch_sizes": [
             {"batch_size": one.batch_size, **asdict(verdicts[one.batch_size]), "evidence": one.to_dict(),
              "padding_fraction": one.padding_fraction, "measured_ms": one.total_ms, "floor_ms": one.floor_ms}
@@ -313,7 +317,38 @@ def _detail(
     }
     of_traces, layer_memory = kernels_and_memory(workload, bare, traced.events, config)
     write_table(files.layers, layer_table.join(layer_memory, on="module"))
+    of_traces["not_measured"] |= layers_missing
     return result | of_traces
+
+
+def time_modules(
+    workload: Workload, evidence: verdict.Evidence, warnings: list[str]
+) -> tuple[layers.LayerTimes, dict[str, str]]:
+    """Time by module, from a trace of its own: without shapes, memory and stacks, which cost time.
+
+    Returns:
+        The times, and ``layers`` with the reason where they were not measured.
+    """
+    loaded = workload.loaded
+    num_batches = len(workload.batches)
+    batches = [workload.inputs(index) for index in range(num_batches)]
+    passes = 1 if evidence.total_ms > 1e3 * SECONDS_PER_SIZE else REPEATS
+    with layers.annotate_modules(loaded.model):
+        events = tracing.bare_events(
+            lambda step: workload.forward(batches[step % num_batches]),
+            steps=passes * num_batches, device=loaded.device,
+        )
+    on_cuda = loaded.device.type == "cuda"
+    times = layers.measure_layers(loaded.model, events, num_batches, evidence.forward_ms, on_cuda=on_cuda)
+    if times.traced_forward_ms is None:
+        return times, {"layers": tracing.NO_KERNELS if events else tracing.NONE_READABLE}
+    lengthened = times.traced_forward_ms / evidence.forward_ms
+    if not on_cuda and lengthened > MOST_LENGTHENED:
+        warnings.append(
+            f"Tracing the modules made the forward {lengthened:.1f} times as long: in layers.csv the shares of modules "
+            "with many short operators are too high."
+        )
+    return times, {}
 
 
 def kernels_and_memory(
@@ -368,7 +403,7 @@ def _traced(
 ) -> tuple[tracing.Trace, pd.DataFrame, tuple[costs.OperatorCost, ...]]:
     """Trace, stacks and operators of one batch size, also written to ``folder``; and what the traced forwards cost."""
     loaded = workload.loaded
-    with layers.named_in_trace(loaded.model):
+    with layers.annotate_modules(loaded.model):
         traced = tracing.trace(_step(workload), steps=steps, device=loaded.device, trace_file=folder / "trace.json")
     warnings += traced.warnings
     counted = costs.count_op_costs(lambda: [workload.forward(workload.inputs(index)) for index in range(steps)])

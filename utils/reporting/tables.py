@@ -164,5 +164,5 @@ def top_tables(results: Results) -> list[Table]:
         Table(caption=f"The {TOP} {caption}", header=tuple(columns.values()), words=2, rows=tuple(
             tuple(cell if isinstance(cell, str) else number(cell) for cell in row)
             for row in frame.nlargest(TOP, by)[list(columns)].itertuples(index=False)))
-        for frame, by, caption, columns in tables if frame is not None
+        for frame, by, caption, columns in tables if frame is not None and not frame.empty
     ]
