@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceC
 
 from utils import costs
 from utils.analysis import operators, roofline, tracing
-from utils.analysis.verdict import Evidence
+from utils.analysis.evidence import Evidence
 from utils.config_loader import Config, load_config
 from utils.model_utils import LoadedModel, load_model
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from tests import support
-from tests.analysis.test_kernels import event, pair
-from tests.analysis.test_runner import ENCODERS
+from tests.analysis.builders import ENCODERS, launch_and_kernel, trace_event
 from utils.analysis import tracing
 from utils.analysis.layers import (
     ROOT,
@@ -41,7 +40,9 @@ def qwen() -> Any:
 
 def record(model: Any, steps: int = 2) -> list[tracing.Event]:
     with torch.inference_mode(), annotate_modules(model):
-        return tracing.bare_events(lambda _: model(input_ids=TOKENS), steps=steps, device=CPU)
+        return tracing.record_kernel_events(
+            lambda _: model(input_ids=TOKENS), steps=steps, device=CPU
+        )
 
 
 def measure(model: Any) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def measure(model: Any) -> dict[str, Any]:
 
 
 def named(name: str, ts: float, dur: float) -> dict[str, Any]:
-    return event("user_annotation", name, ts, dur)
+    return trace_event("user_annotation", name, ts, dur)
 
 
 def small_model() -> torch.nn.Module:
@@ -108,13 +109,15 @@ def test_on_cuda_the_kernels_that_a_module_launched_count() -> None:
         named(ROOT, 0, 100),
         named("0", 10, 20),
         named("1", 40, 20),
-        event("gpu_user_annotation", "0", 1000, 500),
-        *pair(1, 12, "gemm", 1000, 300),
-        *pair(2, 24, "gemm", 1300, 100),  # still in 0, though it runs after it returned
-        *pair(3, 45, "add", 1400, 50),
-        *pair(4, 70, "Memcpy HtoD", 1450, 50, "gpu_memcpy"),  # the model's own
-        *pair(5, 200, "add", 1500, 900),  # after the model returned
-        event("kernel", "add", 2400, 70, correlation=99),  # its launch is not in the trace
+        trace_event("gpu_user_annotation", "0", 1000, 500),
+        *launch_and_kernel(1, 12, "gemm", 1000, 300),
+        *launch_and_kernel(
+            2, 24, "gemm", 1300, 100
+        ),  # still in 0, though it runs after it returned
+        *launch_and_kernel(3, 45, "add", 1400, 50),
+        *launch_and_kernel(4, 70, "Memcpy HtoD", 1450, 50, "gpu_memcpy"),  # the model's own
+        *launch_and_kernel(5, 200, "add", 1500, 900),  # after the model returned
+        trace_event("kernel", "add", 2400, 70, correlation=99),  # its launch is not in the trace
     ]
     times = measure_layers(small_model(), events, 1, 0.5, on_cuda=True)
     assert times.traced_forward_ms == pytest.approx(0.5)
@@ -232,7 +235,9 @@ def test_ranges_are_closed_and_hooks_removed_after_an_error() -> None:
         assert model.model.layers[0]._forward_pre_hooks
         with pytest.raises(IndexError), torch.inference_mode():
             model(input_ids=out_of_vocabulary)
-        events = tracing.bare_events(lambda _: model(input_ids=TOKENS), steps=1, device=CPU)
+        events = tracing.record_kernel_events(
+            lambda _: model(input_ids=TOKENS), steps=1, device=CPU
+        )
     calls = find_calls(events, {name or ROOT for name, _ in model.named_modules()}, on_cuda=False)
     assert [call.caller for call in calls].count(None) == 1, "no range of the failed call is open"
     for module in model.modules():

@@ -12,6 +12,7 @@ from torch import nn
 from utils.analysis.kernels import STEP, Event, Interval
 
 LARGEST_SHOWN = 5
+MODULE_COLUMNS = ("memory_kept_mb", "memory_peak_mb")
 ALWAYS: Interval = (float("-inf"), float("inf"))
 
 
@@ -158,8 +159,12 @@ def by_module(step: StepMemory, events: Iterable[Event]) -> pd.DataFrame:
         highest = max([before, *step.changes.loc[during, "allocated"]])
         kept = step.allocated_at(named.end_us)
         rows[named.name] = ((kept - before) / 1e6, (highest - before) / 1e6)
-    columns = ["memory_kept_mb", "memory_peak_mb"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(MODULE_COLUMNS), dtype=float)
+
+
+def no_module_memory() -> pd.DataFrame:
+    """What :func:`by_module` returns for a trace without allocations."""
+    return pd.DataFrame(columns=list(MODULE_COLUMNS), dtype=float)
 
 
 def _allocator_changes(events: Iterable[Event], *, on_cuda: bool) -> pd.DataFrame:
