@@ -53,7 +53,8 @@ def explain_baseline(config: Config) -> list[str]:
 def explain_profiling(config: Config) -> list[str]:
     found = read_json(config.files.bottlenecks, made_by="python scripts/03_detailed_profiling.py")
     with config.files.layers.open(encoding="utf-8", newline="") as source:
-        layers = sorted(csv.DictReader(source), key=lambda row: -float(row["self_time_ms"] or 0))
+        measured = [row for row in csv.DictReader(source) if row["self_time_ms"]]
+    layers = sorted(measured, key=lambda row: -float(row["self_time_ms"]))
     lines = [str(found["main_bottleneck"]), "The modules that take the most time by themselves:"]
     lines += [f"  {row['module']}: {float(row['self_time_ms']):.3f} ms" for row in layers[:3]]
     lines += [f"What would win most: {win['title']} ({win['win_ms']:.2f} ms a batch)" for win in found["wins"][:1]]

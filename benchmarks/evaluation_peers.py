@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 from utils.analysis import roofline  # noqa: E402
 from utils.config_loader import Config, load_config  # noqa: E402
 from utils.core.artifacts import write_text  # noqa: E402
-from utils.costs import category, plain_name  # noqa: E402
+from utils.costs import base_op_name, category  # noqa: E402
 from utils.data.demo_assets import ensure_demo_assets  # noqa: E402
 from utils.data.reader import Rows  # noqa: E402
 from utils.evaluation.batching import Batching  # noqa: E402
@@ -270,7 +270,7 @@ def operators(ours: Ours, texts: list[str]) -> tuple[dict[str, float], float | N
     kinds: dict[str, float] = defaultdict(float)
     for event in trace.key_averages():
         if event.key.startswith("aten::"):
-            kinds[category(plain_name(event.key))] += event.self_device_time_total if cuda else event.self_cpu_time_total
+            kinds[category(base_op_name(event.key))] += event.self_device_time_total if cuda else event.self_cpu_time_total
     total = sum(kinds.values())
     shares = {kind: 100 * value / total for kind, value in sorted(kinds.items(), key=lambda item: -item[1])}
     return shares, _busy(trace) if cuda else None

@@ -3,7 +3,7 @@
 
 Operators alone: a large matrix product, an element-wise chain, thousands of tiny operators. A real Qwen2 classifier: a tokeniser
 that sleeps, batches of 90% padding, a layer made slow on purpose, batches that are too small.
-Bars: every verdict right, the planted layer on top, and what is said to be recoverable within 15% of what removing it brings.
+Bars: every verdict right, the planted layer on top, and the predicted saving within 15% of what removing the cause brings.
 A machine that others use may spoil a try, so each answer has three; the row says which one it was.
 """
 
@@ -25,10 +25,13 @@ import torch
 
 from benchmarks import common, workloads
 from benchmarks.common import MISS, Row, judged, within
-from utils.analysis import roofline, runner
-from utils.analysis.verdict import decide
-from utils.analysis.verify import try_win
-from utils.analysis.wins import find_wins
+from utils.analysis import roofline
+from utils.analysis.bottleneck import classify_bottleneck
+from utils.analysis.diagnosis import diagnose
+from utils.analysis.measurement import measure_batch_size
+from utils.analysis.suggestions import Findings, Suggestion, rank_suggestions
+from utils.analysis.verify import measure_suggestion
+from utils.analysis.workload import Workload
 from utils.evaluation.comparison import time_interleaved
 
 TRIES = 3
@@ -47,86 +50,159 @@ OPERATORS = {
 def operator_row(name: str, device: torch.device) -> Row:
     """The verdict on operators alone, ceilings measured just before."""
     make, expected = OPERATORS[name]
-    found = decide(workloads.operator_evidence(make(device), roofline.measure(device, torch.float32), device))
-    return judged(name, found.verdict == expected, expected=expected, measured=found.verdict, note=found.sentence)
+    ceilings = roofline.measure(device, torch.float32)
+    evidence = workloads.operator_evidence(make(device), ceilings, device)
+    bottleneck = classify_bottleneck(evidence)
+    return judged(
+        name,
+        bottleneck.verdict == expected,
+        expected=expected,
+        measured=bottleneck.verdict,
+        note=bottleneck.sentence,
+    )
 
 
 def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
-    """A tokeniser that sleeps: the verdict, and the win against the same without the sleep."""
+    """A tokeniser that sleeps: the verdict, and the saving compared with the same without the sleep."""
     loaded, config = workloads.ready(folder, workloads.small_qwen2(device), [16] * 16)
-    ceilings = roofline.ceilings_of(loaded.device, torch.float32, config.files.ceilings)
+    ceilings = roofline.load_or_measure_ceilings(
+        loaded.device, torch.float32, config.files.ceilings
+    )
     texts = [workloads.text_of(16)] * 16
     sleeping = replace(loaded, tokenizer=workloads.SleepingTokenizer(loaded.tokenizer, SLEEP_S))
     with torch.inference_mode():
-        (_, slow), (_, quick) = (runner.measure_size(one, texts, 4, 64, ceilings, []) for one in (sleeping, loaded))
-    found = decide(slow).verdict
-    win_ms = next((float(win["win_ms"]) for win in find_wins(slow, config) if win["title"] == "slow tokeniser"), None)
+        slow = measure_batch_size(sleeping, texts, 4, 64, ceilings).evidence
+        quick = measure_batch_size(loaded, texts, 4, 64, ceilings).evidence
+    verdict = classify_bottleneck(slow).verdict
+    suggestions = rank_suggestions(Findings(evidence=slow), config)
+    suggestion = _with_title(suggestions, "slow tokeniser")
+    saving_ms = slow.total_ms - quick.total_ms
     return [
-        judged("tokeniser that sleeps", found == "input-bound", expected="input-bound", measured=found),
-        within("tokeniser that sleeps: win", slow.total_ms - quick.total_ms, win_ms, "ms", relative=TOLERANCE),
+        judged(
+            "tokeniser that sleeps",
+            verdict == "input-bound",
+            expected="input-bound",
+            measured=verdict,
+        ),
+        within(
+            "tokeniser that sleeps: saving",
+            saving_ms,
+            None if suggestion is None else suggestion.saving_ms,
+            "ms",
+            relative=TOLERANCE,
+        ),
     ]
 
 
 def padding_rows(folder: Path, device: torch.device) -> list[Row]:
-    """Batches of 90% padding: the first win, and what grouping the same texts by length brings."""
+    """Batches of 90% padding: the first suggestion, and what grouping the same texts by length brings."""
     size, model = _decided_by_the_device(device)
     settings = f"profiling.batch_sizes=[1, {size}]", "profiling.trace_steps=1"
-    loaded, config = workloads.ready(folder, model, workloads.padded_lengths(size) * 4, *settings)
-    found = runner.analyse(loaded, config)
-    evidence, first = found["batch_sizes"][-1]["evidence"], found["wins"][0]
+    lengths = workloads.padded_lengths(size) * 4
+    loaded, config = workloads.ready(folder, model, lengths, *settings)
+    diagnosis = diagnose(loaded, config)
+    evidence = diagnosis.batch_sizes[-1].evidence
+    first = diagnosis.suggestions[0]
     rows = [
-        within("90% padding: counted", 0.9, evidence["padding_fraction"], "", absolute=1e-9),
-        judged("90% padding: the first win", first["title"] == "padding", expected="padding", measured=first["title"]),
+        within("90% padding: counted", 0.9, evidence.padding_fraction, "", absolute=1e-9),
+        judged(
+            "90% padding: the first suggestion",
+            first.title == "padding",
+            expected="padding",
+            measured=first.title,
+        ),
     ]
-    tried = try_win(loaded, config, size, first)
-    if tried["reason"]:
-        return [*rows, judged("90% padding: win", False, expected="tried", measured=tried["reason"])]
-    really_ms = found["batch_sizes"][-1]["measured_ms"] * (1 - 1 / tried["measured_speedup"])
-    rows.append(within("90% padding: win", really_ms, first["win_ms"], "ms a batch", relative=TOLERANCE))
-    return [*rows, judged("90% padding: labels", tried["label_agreement"] == 1, expected="all equal",
-                          measured=f"{tried['label_agreement']:.2%}")]
+    tried = measure_suggestion(loaded, config, size, first)
+    if tried.measured_speedup is None or tried.label_agreement is None:
+        row = judged("90% padding: saving", False, expected="tried", measured=str(tried.reason))
+        return [*rows, row]
+    really_ms = evidence.total_ms * (1 - 1 / tried.measured_speedup)
+    rows.append(
+        within(
+            "90% padding: saving", really_ms, first.saving_ms, "ms a batch", relative=TOLERANCE
+        )
+    )
+    rows.append(
+        judged(
+            "90% padding: labels",
+            tried.label_agreement == 1,
+            expected="all equal",
+            measured=f"{tried.label_agreement:.2%}",
+        )
+    )
+    return rows
 
 
 def layer_rows(folder: Path, device: torch.device) -> list[Row]:
-    """A layer's MLP made 20 ms slower: found by name and index, and the win against the same without the slowness."""
+    """A layer's MLP made 20 ms slower: found by name and index, and the saving without the slowness."""
     size, model = _decided_by_the_device(device, layers=4)
-    loaded, config = workloads.ready(folder, model, [32] * 2 * size, f"profiling.batch_sizes=[{size}]", "profiling.trace_steps=1")
+    settings = f"profiling.batch_sizes=[{size}]", "profiling.trace_steps=1"
+    loaded, config = workloads.ready(folder, model, [32] * 2 * size, *settings)
     rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
     slow = workloads.SlowModule(loaded.model.model.layers[2].mlp, SLOW_S, rate)
     loaded.model.model.layers[2].mlp = slow
-    found = runner.analyse(loaded, config)
-    top = pd.read_csv(config.files.layers).sort_values("self_time_ms", ascending=False).iloc[0]
-    win = next((win for win in found["wins"] if win["title"] == f"slow layer: {SLOW_LAYER}"), None)
-    workload = runner.Workload(loaded, ([workloads.text_of(32)] * size,), 64)
+    diagnosis = diagnose(loaded, config)
+    layers = pd.read_csv(config.files.layers)
+    top = layers.sort_values("self_time_ms", ascending=False).iloc[0]
+    suggestion = _with_title(diagnosis.suggestions, f"slow layer: {SLOW_LAYER}")
+    workload = Workload(loaded, ([workloads.text_of(32)] * size,), 64)
 
     def way(seconds: float) -> Callable[[], object]:
         def run() -> object:
             slow.seconds = seconds
             return workload.run(0, nullcontext)
+
         return run
 
     with torch.inference_mode():
         seconds, _ = time_interleaved({"slow": way(SLOW_S), "quick": way(0.0)}, ROUNDS)
-    really_ms = 1e3 * (min(seconds["slow"]) - min(seconds["quick"]))  # a busy machine makes a round longer, never shorter
+    # A busy machine makes a round longer, never shorter.
+    really_ms = 1e3 * (min(seconds["slow"]) - min(seconds["quick"]))
     return [
-        judged("slow layer: on top of layers.csv", (top["module"], top["layer_index"]) == (SLOW_LAYER, 2),
-               expected=f"{SLOW_LAYER}, index 2", measured=f"{top['module']}, index {top['layer_index']:.0f}"),
-        within("slow layer: win", really_ms, win and win["win_ms"], "ms a batch", relative=TOLERANCE),
+        judged(
+            "slow layer: on top of layers.csv",
+            (top["module"], top["layer_index"]) == (SLOW_LAYER, 2),
+            expected=f"{SLOW_LAYER}, index 2",
+            measured=f"{top['module']}, index {top['layer_index']:.0f}",
+        ),
+        within(
+            "slow layer: saving",
+            really_ms,
+            None if suggestion is None else suggestion.saving_ms,
+            "ms a batch",
+            relative=TOLERANCE,
+        ),
     ]
 
 
 def batch_size_row(folder: Path, device: torch.device) -> Row:
     """Texts of one length in batches that are too small: the speed-up of batches twice as large."""
-    lengths = [length for length in (8, 32, 64, 128) for _ in range(16)]  # sorted: in file order none is padded
+    name = "small batches: speed-up of twice the size"
+    # Sorted by length, so that in file order none is padded.
+    lengths = [8] * 16 + [32] * 16 + [64] * 16 + [128] * 16
     settings = "profiling.batch_sizes=[1, 2, 4]", "profiling.trace_steps=1"
     loaded, config = workloads.ready(folder, workloads.small_qwen2(device), lengths, *settings)
-    found = runner.analyse(loaded, config)
-    win = next((win for win in (*found["wins"], *found["further_wins"]) if win["title"] == "batch size"), None)
-    if win is None:
-        return judged("small batches: speed-up of twice the size", False, expected="a win", measured="none found")
-    tried = try_win(loaded, config, found["detail_batch_size"], win)
-    return within("small batches: speed-up of twice the size", tried["measured_speedup"], win["predicted_speedup"], "times",
-                  relative=TOLERANCE, note=tried["reason"] or "")
+    diagnosis = diagnose(loaded, config)
+    suggestion = _with_title(diagnosis.suggestions, "batch size")
+    if suggestion is None:
+        return judged(name, False, expected="a suggestion", measured="none")
+    tried = measure_suggestion(loaded, config, diagnosis.detail_batch_size, suggestion)
+    if tried.measured_speedup is None:
+        return judged(name, False, expected="tried", measured=str(tried.reason))
+    return within(
+        name,
+        tried.measured_speedup,
+        suggestion.predicted_speedup,
+        "times",
+        relative=TOLERANCE,
+    )
+
+
+def _with_title(suggestions: Sequence[Suggestion], title: str) -> Suggestion | None:
+    for suggestion in suggestions:
+        if suggestion.title == title:
+            return suggestion
+    return None
 
 
 def _decided_by_the_device(device: torch.device, layers: int = 2) -> tuple[int, Any]:

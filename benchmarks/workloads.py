@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceC
 
 from utils import costs
 from utils.analysis import operators, roofline, tracing
-from utils.analysis.verdict import Evidence
+from utils.analysis.evidence import Evidence
 from utils.config_loader import Config, load_config
 from utils.model_utils import LoadedModel, load_model
 
@@ -166,7 +166,7 @@ def tiny_operators(device: torch.device) -> Callable[[], object]:
 @torch.inference_mode()
 def operator_evidence(run: Callable[[], object], ceilings: roofline.Ceilings, device: torch.device) -> Evidence:
     """Evidence of a workload that is no model: its operators are the forward, and there is no input."""
-    counted = costs.count(run)
+    counted = costs.count_op_costs(run)
     limited: dict[str, float] = defaultdict(float)
     for cost in counted:
         seconds, limit = operators.attainable_s(cost, ceilings)

@@ -14,26 +14,29 @@ if __name__ == "__main__":
 # PyTorch reads it when it is imported; its profiler warns of memory that it did not see allocated.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
-from utils.analysis.runner import analyse
+from utils.analysis.diagnosis import diagnose
 from utils.analysis.verify import verify
 from utils.config_loader import Config
 from utils.core import cli, console, steps
 from utils.data.prepared import check_prepared_data
 from utils.model_utils import check_max_length, load_model, model_labels
-from utils.reporting.tables import verified_lines, wins
+from utils.reporting.tables import suggestion_lines, verified_lines
 
 
 def body(config: Config, args: argparse.Namespace) -> None:
     check_prepared_data(config, model_labels(config))
     loaded = load_model(config)
     check_max_length(config.profiling.max_length, loaded.model)
-    found = analyse(loaded, config)
-    for warning in found["warnings"]:
+    diagnosis = diagnose(loaded, config)
+    for warning in diagnosis.warnings:
         console.warn(warning)
-    console.block("BOTTLENECK ANALYSIS", [found["main_bottleneck"], *(f"{i}. {win}" for i, win in enumerate(wins(found), 1))])
+    lines = [diagnosis.headline]
+    for place, line in enumerate(suggestion_lines(diagnosis.to_dict()), start=1):
+        lines.append(f"{place}. {line}")
+    console.block("BOTTLENECK ANALYSIS", lines)
     if args.verify:
-        found = verify(loaded, config, found)
-        console.block("SUGGESTIONS TRIED", verified_lines(found))
+        diagnosis = verify(loaded, config, diagnosis)
+        console.block("SUGGESTIONS TRIED", verified_lines(diagnosis.to_dict()))
     console.say(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
     steps.record_finished(steps.step("03"), config)
 

@@ -18,7 +18,7 @@ from utils.core import console
 from utils.core.device import is_out_of_memory
 from utils.core.errors import UserError, reason_of
 from utils.core.hints import python_arguments
-from utils.costs import count
+from utils.costs import count_op_costs
 from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
 from utils.model.checks import LOGIT_TOLERANCE, check_max_length
@@ -252,7 +252,7 @@ class InferenceProfiler:
         return sum(bool(encoding.overflowing) for encoding in encodings) if encodings else None
 
     def _count_flops(self, texts: list[str], size: int, max_length: int) -> float | None:
-        """FLOPs a sample as executed, padding included, of every operator that has a formula.
+        """FLOPs a sample as executed, padding included: of matrix products, convolutions and attention.
 
         They depend on the shape and on whether there is padding: causal attention without a mask computes half.
         """
@@ -261,7 +261,7 @@ class InferenceProfiler:
             batch = encode_batch(self.tokenizer, texts[start : start + size], max_length)
             shape = (*batch["input_ids"].shape, bool(batch["attention_mask"].all()))
             if shape not in self._flops_by_shape:
-                costs = count(partial(self.model, **select_inputs(batch, self._input_names, self.device)))
+                costs = count_op_costs(partial(self.model, **select_inputs(batch, self._input_names, self.device)))
                 self._flops_by_shape[shape] = sum(cost.flops for cost in costs if cost.flops)
             total += self._flops_by_shape[shape]
         return total / len(texts) if total else None

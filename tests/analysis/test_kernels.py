@@ -5,95 +5,95 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.analysis.builders import ADD, CUDA_TRACE, GEMM, SOFTMAX, launch_and_kernel, trace_event
 from utils.analysis import kernels
-
-GEMM, SOFTMAX = "sm90_xmma_gemm_f32f32_tf32f32_f32", "void (anonymous namespace)::softmax_warp_forward<float, 8>"
-ADD = "void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>>"
-
-
-def event(cat: str, name: str, ts: float, dur: float, **args: Any) -> dict[str, Any]:
-    device = cat in kernels.ON_DEVICE
-    return {"ph": "X", "cat": cat, "name": name, "pid": 0 if device else 100, "tid": 7 if device else 100, "ts": ts, "dur": dur,
-            "args": args | ({"device": 0, "stream": 7} if device else {})}
-
-
-def pair(number: int, launch_ts: float, kernel: str, ts: float, dur: float, cat: str = "kernel") -> list[dict[str, Any]]:
-    """A launch of 5 us and what it started."""
-    call = "cudaLaunchKernel" if cat == "kernel" else "cudaMemcpyAsync"
-    return [event("cuda_runtime", call, launch_ts, 5, correlation=number), event(cat, kernel, ts, dur, correlation=number)]
-
-
-TRACE = [
-    event("user_annotation", "ProfilerStep#2", 0, 1000),
-    event("gpu_user_annotation", "ProfilerStep#2", 100, 800),  # a mirrored range is no work
-    *pair(1, 90, "Memcpy HtoD (Pageable -> Device)", 100, 50, "gpu_memcpy"),
-    *pair(2, 160, GEMM, 200, 100),  # begins 50 us after the copy ended, and was launched after that: host late
-    *pair(3, 170, ADD, 310, 90),  # launched long before: other, 10 us
-    *pair(4, 180, SOFTMAX, 390, 60),  # runs beside the one before for 10 us
-    event("cuda_runtime", "cudaStreamSynchronize", 190, 270, correlation=5),  # the host waits until 460
-    *pair(6, 465, ADD, 480, 20),  # nothing could be launched before: synchronisation, 30 us
-    *pair(7, 466, "Memcpy DtoH (Device -> Pageable)", 500, 10, "gpu_memcpy"),
-    event("user_annotation", "ProfilerStep#3", 1000, 1000),
-    event("cuda_runtime", "cudaGraphLaunch", 1090, 10, correlation=8),
-    event("kernel", GEMM, 1110, 100, correlation=8),  # 600 us after the step before
-    event("kernel", ADD, 1220, 40, correlation=8),  # the graph was launched in time: other, 10 us
-    event("kernel", "void fill<float>", 1300, 10, correlation=99),  # its launch is not in the trace: other, 40 us
-    event("cuda_runtime", "cudaFuncGetAttributes", 1400, 500, correlation=9),
-    event("cpu_op", "aten::mm", 80, 100),
-    {"ph": "M", "name": "process_name", "pid": 0, "tid": 0, "ts": 0, "args": {"name": "python"}},
-]
 
 
 def test_busy_and_idle_by_cause() -> None:
-    found = kernels.summarise(TRACE)
-    assert found is not None
-    assert (found["span_ms"], found["busy_ms"], found["idle_ms"]) == pytest.approx((1.210, 0.470, 0.740))
-    assert found["idle_by_cause_ms"] == pytest.approx(
+    summary = kernels.summarize_kernels(CUDA_TRACE)
+    assert summary is not None
+    assert (summary.span_ms, summary.busy_ms, summary.idle_ms) == pytest.approx(
+        (1.210, 0.470, 0.740)
+    )
+    assert summary.idle_by_cause_ms == pytest.approx(
         {"host_late": 0.050, "synchronisation": 0.030, "between_steps": 0.600, "other": 0.060}
     )
-    assert sum(found["idle_by_cause_ms"].values()) == pytest.approx(found["idle_ms"])
-    assert (found["steps"], found["kernels"], found["launches"]) == (2, 9, 5), "a graph is one launch, a copy is none"
-    assert found["launches_per_s"] == pytest.approx(5 / 1210e-6)
-    assert found["launch_ms"] == pytest.approx((4 * 5 + 10) / 1e3)
-    assert found["kernel_ms"] == pytest.approx(0.480)
-    assert found["median_gap_us"] == pytest.approx(35)  # 10, 10, 30, 40, 50, 600
-    assert sum(found["by_category_ms"].values()) == pytest.approx(found["kernel_ms"])
-    assert found["by_category_ms"]["matrix product"] == pytest.approx(0.2)
+    assert sum(summary.idle_by_cause_ms.values()) == pytest.approx(summary.idle_ms)
+    assert (summary.steps, summary.kernels, summary.launches) == (2, 9, 5), (
+        "a graph is one launch, a copy is none"
+    )
+    assert summary.launches_per_s == pytest.approx(5 / 1210e-6)
+    assert summary.launch_ms == pytest.approx((4 * 5 + 10) / 1e3)
+    assert summary.kernel_ms == pytest.approx(0.480)
+    assert summary.median_gap_us == pytest.approx(35)  # 10, 10, 30, 40, 50, 600
+    assert sum(summary.by_category_ms.values()) == pytest.approx(summary.kernel_ms)
+    assert summary.by_category_ms["matrix product"] == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize(("call", "copy_ends", "cause"), [
-    ("cudaMemcpyAsync", 300, "synchronisation"),  # to pageable memory: the call returns at 300, when the copy has ended
-    ("cudaMemcpyAsync", 301.5, "synchronisation"),  # the two clocks differ a little
-    ("cudaMemcpyAsync", 330, "host_late"),  # pinned, or on the device: the call returned long before
-    ("cudaMemcpy", 300, "synchronisation"), ("cuMemcpyDtoHAsync_v2", 330, "host_late"),
-    ("cudaStreamSynchronize", 290, "synchronisation"), ("cudaMemcpyAsync", None, "host_late"),  # its copy is not in the trace
-])
-def test_a_copy_waits_only_where_it_is_over_when_its_call_returns(call: str, copy_ends: float | None, cause: str) -> None:
-    copy = [] if copy_ends is None else [event("gpu_memcpy", "Memcpy", 200, copy_ends - 200, correlation=2)]
-    events = [*pair(1, 90, GEMM, 200, 90), event("cuda_runtime", call, 150, 150, correlation=2), *copy, *pair(3, 410, ADD, 420, 10)]
-    found = kernels.summarise(events)
-    assert found is not None
-    assert found["idle_by_cause_ms"] == dict.fromkeys(kernels.CAUSES, 0) | {cause: pytest.approx((420 - (copy_ends or 290)) / 1e3)}
+@pytest.mark.parametrize(
+    ("call", "copy_ends", "cause"),
+    [
+        (
+            "cudaMemcpyAsync",
+            300,
+            "synchronisation",
+        ),  # to pageable memory: the call returns at 300, when the copy has ended
+        ("cudaMemcpyAsync", 301.5, "synchronisation"),  # the two clocks differ a little
+        (
+            "cudaMemcpyAsync",
+            330,
+            "host_late",
+        ),  # pinned, or on the device: the call returned long before
+        ("cudaMemcpy", 300, "synchronisation"),
+        ("cuMemcpyDtoHAsync_v2", 330, "host_late"),
+        ("cudaStreamSynchronize", 290, "synchronisation"),
+        ("cudaMemcpyAsync", None, "host_late"),  # its copy is not in the trace
+    ],
+)
+def test_a_copy_waits_only_where_it_is_over_when_its_call_returns(
+    call: str, copy_ends: float | None, cause: str
+) -> None:
+    copy = (
+        []
+        if copy_ends is None
+        else [trace_event("gpu_memcpy", "Memcpy", 200, copy_ends - 200, correlation=2)]
+    )
+    events = [
+        *launch_and_kernel(1, 90, GEMM, 200, 90),
+        trace_event("cuda_runtime", call, 150, 150, correlation=2),
+        *copy,
+        *launch_and_kernel(3, 410, ADD, 420, 10),
+    ]
+    summary = kernels.summarize_kernels(events)
+    assert summary is not None
+    assert summary.idle_by_cause_ms == dict.fromkeys(kernels.CAUSES, 0) | {
+        cause: pytest.approx((420 - (copy_ends or 290)) / 1e3)
+    }
 
 
 def test_table() -> None:
-    rows = kernels.table(TRACE)
+    rows = kernels.build_kernel_table(CUDA_TRACE)
     assert list(rows) == ["kernel", "category", "calls", "time_ms", "mean_us", "share_pct"]
-    assert rows.iloc[0].to_dict() == {"kernel": GEMM, "category": "matrix product", "calls": 2, "time_ms": 0.2, "mean_us": 100,
-                                      "share_pct": pytest.approx(100 * 200 / 480)}
+    assert rows.iloc[0].to_dict() == {
+        "kernel": GEMM,
+        "category": "matrix product",
+        "calls": 2,
+        "time_ms": 0.2,
+        "mean_us": 100,
+        "share_pct": pytest.approx(100 * 200 / 480),
+    }
     assert rows["share_pct"].sum() == pytest.approx(100) and rows["calls"].sum() == 9
 
 
 def test_nothing_on_the_device() -> None:
-    assert kernels.summarise([]) is None
-    assert kernels.summarise([event("cpu_op", "aten::mm", 0, 1)]) is None
-    assert kernels.table([]).empty
-    alone = kernels.summarise([event("kernel", ADD, 0, 0, correlation=1)])
-    assert alone is not None and alone["median_gap_us"] is alone["launches_per_s"] is None
+    assert kernels.summarize_kernels([]) is None
+    assert kernels.summarize_kernels([trace_event("cpu_op", "aten::mm", 0, 1)]) is None
+    assert kernels.build_kernel_table([]).empty
+    alone = kernels.summarize_kernels([trace_event("kernel", ADD, 0, 0, correlation=1)])
+    assert alone is not None and alone.median_gap_us is alone.launches_per_s is None
 
 
 def test_merged_length() -> None:
@@ -101,40 +101,80 @@ def test_merged_length() -> None:
     assert kernels.merged_length([]) == 0
 
 
-@pytest.mark.parametrize(("name", "kind"), [
-    ("ampere_sgemm_128x64_tn", "matrix product"), ("nvjet_tst_192x192_64x4_2x1_v_bz_coopB_TNT", "matrix product"),
-    ("void cutlass::Kernel2<cutlass_80_tensorop_s1688gemm_128x128>", "matrix product"),
-    ("void cublasLt::splitKreduce_kernel<32, 16, int, float>", "matrix product"), ("triton_tem_fused_mm_3", "matrix product"),
-    ("void gemv2T_kernel_val<int, int, float>", "matrix product"),
-    ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4, cutlass::bfloat16_t>>", "attention"),
-    ("fmha_cutlassF_f32_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel::Params)", "attention"),
-    ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3", "attention"),
-    ("triton_tem_fused_flex_attention_0", "attention"),
-    ("void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float, true>", "normalisation and element-wise"),
-    ("triton_red_fused__to_copy_add_mean_mul_pow_rsqrt_0", "normalisation and element-wise"),
-    ("triton_poi_fused_addmm_silu_2", "normalisation and element-wise"), (ADD, "normalisation and element-wise"),
-    ("triton_per_fused_argmax_1", "reduction"), (SOFTMAX, "reduction"),
-    ("void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::MeanOps<float, float>>>", "reduction"),
-    ("void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda(at::TensorIteratorBase&)>", "memory copy"),
-    ("void at::native::(anonymous namespace)::CatArrayBatchedCopy<float, unsigned int, 3, 64, 64>", "memory copy"),
-    ("void at::native::vectorized_gather_kernel<16, long>", "memory copy"), ("triu_tril_kernel", "other"),
-])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ampere_sgemm_128x64_tn", "matrix product"),
+        ("nvjet_tst_192x192_64x4_2x1_v_bz_coopB_TNT", "matrix product"),
+        ("void cutlass::Kernel2<cutlass_80_tensorop_s1688gemm_128x128>", "matrix product"),
+        ("void cublasLt::splitKreduce_kernel<32, 16, int, float>", "matrix product"),
+        ("triton_tem_fused_mm_3", "matrix product"),
+        ("void gemv2T_kernel_val<int, int, float>", "matrix product"),
+        (
+            "void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4, cutlass::bfloat16_t>>",
+            "attention",
+        ),
+        (
+            "fmha_cutlassF_f32_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel::Params)",
+            "attention",
+        ),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3", "attention"),
+        ("triton_tem_fused_flex_attention_0", "attention"),
+        (
+            "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float, true>",
+            "normalisation and element-wise",
+        ),
+        ("triton_red_fused__to_copy_add_mean_mul_pow_rsqrt_0", "normalisation and element-wise"),
+        ("triton_poi_fused_addmm_silu_2", "normalisation and element-wise"),
+        (ADD, "normalisation and element-wise"),
+        ("triton_per_fused_argmax_1", "reduction"),
+        (SOFTMAX, "reduction"),
+        (
+            "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::MeanOps<float, float>>>",
+            "reduction",
+        ),
+        (
+            "void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda(at::TensorIteratorBase&)>",
+            "memory copy",
+        ),
+        (
+            "void at::native::(anonymous namespace)::CatArrayBatchedCopy<float, unsigned int, 3, 64, 64>",
+            "memory copy",
+        ),
+        ("void at::native::vectorized_gather_kernel<16, long>", "memory copy"),
+        ("triu_tril_kernel", "other"),
+    ],
+)
 def test_categories(name: str, kind: str) -> None:
     assert kernels.category(name) == kind
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("hta"), reason="HolisticTraceAnalysis is not installed: it wants JupyterLab")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("hta"),
+    reason="HolisticTraceAnalysis is not installed: it wants JupyterLab",
+)
 def test_against_holistic_trace_analysis(tmp_path: Path) -> None:
     from hta.trace_analysis import TraceAnalysis
 
-    linked = [event for event in TRACE if event["args"].get("correlation") != 99]  # theirs leaves out what has no launch
-    (tmp_path / "trace.json").write_text(json.dumps({"traceEvents": linked, "distributedInfo": {"rank": 0}}))
-    theirs, ours = TraceAnalysis(trace_dir=str(tmp_path), include_last_profiler_step=True), kernels.summarise(linked)
+    linked = [
+        event for event in CUDA_TRACE if event["args"].get("correlation") != 99
+    ]  # theirs leaves out what has no launch
+    (tmp_path / "trace.json").write_text(
+        json.dumps({"traceEvents": linked, "distributedInfo": {"rank": 0}})
+    )
+    theirs, ours = (
+        TraceAnalysis(trace_dir=str(tmp_path), include_last_profiler_step=True),
+        kernels.summarize_kernels(linked),
+    )
     assert ours is not None
     [whole] = theirs.get_temporal_breakdown(visualize=False).to_dict("records")
-    assert whole["idle_time(us)"] == pytest.approx(ours["idle_ms"] * 1e3, rel=0.02)
-    assert whole["kernel_time(us)"] - whole["idle_time(us)"] == pytest.approx(ours["busy_ms"] * 1e3, rel=0.02)
+    assert whole["idle_time(us)"] == pytest.approx(ours.idle_ms * 1e3, rel=0.02)
+    assert whole["kernel_time(us)"] - whole["idle_time(us)"] == pytest.approx(
+        ours.busy_ms * 1e3, rel=0.02
+    )
     causes, _ = theirs.get_idle_time_breakdown(ranks=[0], visualize=False)
     [waited_us] = causes.loc[causes["idle_category"] == "host_wait", "idle_time"]
-    ours_us = 1e3 * sum(ours["idle_by_cause_ms"][cause] for cause in ("host_late", "synchronisation", "between_steps"))
+    ours_us = 1e3 * sum(
+        ours.idle_by_cause_ms[cause] for cause in ("host_late", "synchronisation", "between_steps")
+    )
     assert waited_us == pytest.approx(ours_us, rel=0.02), "theirs tells these three not apart"

@@ -14,15 +14,22 @@ from benchmarks.common import PASS
 from utils.analysis import verify
 
 CHECKS: dict[str, Callable[..., Any]] = {
-    **{name: lambda _, device, name=name: known_answers.operator_row(name, device) for name in known_answers.OPERATORS},
-    "tokeniser": known_answers.tokeniser_rows, "padding": known_answers.padding_rows, "slow layer": known_answers.layer_rows,
+    **{
+        name: lambda _, device, name=name: known_answers.operator_row(name, device)
+        for name in known_answers.OPERATORS
+    },
+    "tokeniser": known_answers.tokeniser_rows,
+    "padding": known_answers.padding_rows,
+    "slow layer": known_answers.layer_rows,
 }
 
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_known_answers(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "SECONDS", 1.0)
-    monkeypatch.setattr(known_answers, "TRIES", 8)  # beside other tests, on a machine that may have other work
+    monkeypatch.setattr(
+        known_answers, "TRIES", 8
+    )  # beside other tests, on a machine that may have other work
     rows = known_answers.tried(CHECKS[check], torch.device("cpu"))
     assert [row for row in rows if row.status != PASS] == []
 

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import evaluation_peers as peers
 from tests import support
-from utils.costs import category, count
+from utils.costs import category, count_op_costs
 from utils.model_utils import load_model
 
 
@@ -31,7 +31,7 @@ def test_the_limits_flops_are_those_of_the_projects_counter(ours: peers.Ours) ->
     padded = torch.ones_like(ids).index_fill_(1, torch.tensor([31]), 0)
     # Without a mask attention computes no more than the real tokens need.
     for full_square, mask in ((False, None), (True, padded)):
-        counted = count(lambda mask=mask: model(input_ids=ids, attention_mask=mask, use_cache=False))  # type: ignore[misc]
+        counted = count_op_costs(lambda mask=mask: model(input_ids=ids, attention_mask=mask, use_cache=False))  # type: ignore[misc]
         products = sum(cost.flops or 0 for cost in counted if category(cost.name) in ("matrix product", "attention"))
         flops = peers.real_flops(model, lengths, full_square=full_square)
         assert flops == pytest.approx(products, rel=0.005)

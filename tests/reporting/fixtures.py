@@ -180,7 +180,7 @@ def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
 
 
 def device_and_memory(*, gpu: bool) -> dict[str, Any]:
-    """Made-up ``kernels`` and ``memory``; on the CPU neither kernels nor a prediction."""
+    """Made-up ``kernels`` and ``memory``; on the CPU no kernels."""
     kernels = {
         "steps": 3, "kernels": 900, "span_ms": 61.5, "busy_ms": 41.25, "idle_ms": 20.25, "median_gap_us": 1.75, "launches": 880,
         "idle_by_cause_ms": {"host_late": 12.0, "synchronisation": 0.0, "between_steps": 8.25, "other": 0.0},
@@ -192,11 +192,9 @@ def device_and_memory(*, gpu: bool) -> dict[str, Any]:
         "held_before_mb": 9.25 if gpu else None,
         "largest": [{"operator": "aten::invented", "module": "model.layers.3", "mb": 119.5, "workspace": True}],
     }
-    fits = {"max_length": 512, "free_mb": 70123.5, "largest_batch": 811, "largest_batch_low": 790, "largest_batch_high": 833,
-            "sweep_longest_tokens": 300, "sweep": [], "agrees_with_sweep": True}
     return {
-        "kernels": kernels if gpu else None, "memory": {"peak": peak, "model": None, "prediction": fits if gpu else None},
-        "not_measured": {} if gpu else {"kernels": "no GPU was used", "memory.prediction": MADE_UP},
+        "kernels": kernels if gpu else None, "memory": {"peak": peak},
+        "not_measured": {} if gpu else {"kernels": "no GPU was used"},
     }
 
 

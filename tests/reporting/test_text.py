@@ -60,7 +60,7 @@ def test_wins_and_what_to_set(make: Make) -> None:
     assert "(--set evaluation.batching)" in " ".join(text.split())
     flat = " ".join(text.split())
     assert "they do not add up" in text and "of a batch, 2.00 times as fast; Cause 1.: Evidence 1. Try: remedy 1" in flat
-    assert "of a batch, at most 1.50 times as fast" in flat and "Try: remedy 3 (no setting of ours)" in flat
+    assert "of a batch, at most 1.50 times as fast" in flat and "Try: remedy 3 (no matching setting)" in flat
     assert ("Invented win 1 (evaluation.batching): predicted 2.00 times as fast, measured 1.93 (95% interval 1.90 to 1.96, "
             "7 rounds of 100 texts); 99.88% of the labels equal") in flat
     assert "Invented win 2 (no setting): not tried: invented, it does not fit" in flat

@@ -1,9 +1,10 @@
-"""What forward passes of shapes that were not run would take, fitted to those that were timed: numbers in, numbers out."""
+"""The time of forward passes that were not run, from a model that is fitted to those that were timed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +12,31 @@ from scipy.optimize import nnls
 
 from utils.evaluation.batching import Batching, Indices, padded_tokens
 
-LEAST_SHAPES = 4  # different shapes below which three coefficients follow from next to nothing
-ABOVE_FIXED = 1.15  # a forward that takes this much longer than the shortest is not decided by what every forward takes
-WORST_FIT = 0.25  # a model that misses the times it was fitted to by more, on average, predicts nothing
-FITS, SMALL_ERROR = 8, 0.01  # rounds of reweighting; a relative error below 1% is as good as none
+MIN_SHAPES = 4
+"""With fewer different shapes three coefficients follow from next to nothing."""
+ABOVE_FIXED = 1.15
+"""A forward that takes this many times the shortest is not decided by what every forward takes."""
+MAX_FIT_ERROR = 0.25
+"""A model that misses the times it was fitted to by more, on average, predicts nothing."""
+IRLS_ITERATIONS = 8
+NEGLIGIBLE_ERROR = 0.01  # a relative error below 1% is as good as none
 
-Timed = tuple[int, int, float]  # rows, padded length, milliseconds of a forward
+
+class TimedForward(NamedTuple):
+    """The shape of a batch, padding included, and how long its forward took."""
+
+    num_rows: int
+    length: int
+    ms: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeModel:
-    """Milliseconds of a forward: a fixed part, a part for each padded token, a part for each pair of tokens in a row.
+    """Milliseconds of a forward: a fixed part, a part a padded token, a part a pair of tokens in a row.
 
     Args:
-        overlapped: the fixed part (the host's) and the others (the device's) run side by side and the longer one counts, as on
-            CUDA; else they add up.
+        overlapped: the fixed part (the host's) and the others (the device's) run side by side and
+            the longer one counts, as on CUDA; else they add up.
         error: mean distance between a timed forward and its value here, as a share of the time.
         longest_tokens: padded tokens of the largest forward that was timed.
     """
@@ -38,48 +49,95 @@ class TimeModel:
     longest_tokens: int
 
     def forward_ms(self, shapes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of each shape: rows and padded length."""
+        """Of each shape, a row of ``shapes``: number of rows and padded length."""
         tokens = shapes[:, 0] * shapes[:, 1]
-        growing = self.ms_per_token * tokens + self.ms_per_pair * tokens * shapes[:, 1]
-        return np.maximum(self.fixed_ms, growing) if self.overlapped else self.fixed_ms + growing
+        pairs = tokens * shapes[:, 1]
+        growing_ms = self.ms_per_token * tokens + self.ms_per_pair * pairs
+        if self.overlapped:
+            return np.maximum(self.fixed_ms, growing_ms)
+        return self.fixed_ms + growing_ms
 
 
-def fit(timed: Iterable[Timed], device: str) -> TimeModel | None:
-    """The better form by relative error, on the CPU always the sum: the host is the device. No coefficient is negative.
+def fit_time_model(timed: Iterable[TimedForward], device_type: str) -> TimeModel | None:
+    """The form, summed or overlapped, with the smaller relative error; no coefficient is negative.
 
-    None below ``LEAST_SHAPES`` shapes.
+    On the CPU the form is always the sum: the host is the device.
+
+    Returns:
+        None below ``MIN_SHAPES`` different shapes.
     """
-    best: dict[tuple[int, int], float] = {}
-    for rows, length, ms in timed:  # of the same shape the fastest, as everywhere
-        best[rows, length] = min(best.get((rows, length), ms), ms)
-    if len(best) < LEAST_SHAPES:
+    fastest: dict[tuple[int, int], float] = {}
+    for num_rows, length, ms in timed:
+        shape = (num_rows, length)
+        fastest[shape] = min(fastest.get(shape, ms), ms)
+    if len(fastest) < MIN_SHAPES:
         return None
-    shapes, times = np.array(list(best), dtype=float), np.array(list(best.values()))
-    return min((_fitted(shapes, times, overlapped) for overlapped in {False, device == "cuda"}), key=lambda model: model.error)
+    shapes = np.array(list(fastest), dtype=float)
+    times_ms = np.array(list(fastest.values()))
+    model = _fit_summed(shapes, times_ms)
+    if device_type == "cuda":
+        overlapped = _fit_overlapped(shapes, times_ms)
+        if overlapped.error < model.error:
+            model = overlapped
+    return model
 
 
-def _fitted(shapes: NDArray[np.float64], ms: NDArray[np.float64], overlapped: bool) -> TimeModel:
+def _fit_summed(shapes: NDArray[np.float64], times_ms: NDArray[np.float64]) -> TimeModel:
+    columns = _columns(shapes)
+    # Relative errors count, or the few large forwards alone would decide.
+    fixed, per_token, per_pair = _fit_l1_nonnegative(columns / times_ms[:, None])
+    return _with_error(shapes, times_ms, (fixed, per_token, per_pair), overlapped=False)
+
+
+def _fit_overlapped(shapes: NDArray[np.float64], times_ms: NDArray[np.float64]) -> TimeModel:
+    """The shortest forward is the fixed part; the others are fitted where the device decides."""
+    fixed = float(times_ms.min())
+    by_device = times_ms > ABOVE_FIXED * fixed
+    per_token = per_pair = 0.0
+    if by_device.any():
+        columns = _columns(shapes)[by_device, 1:]
+        per_token, per_pair = _fit_l1_nonnegative(columns / times_ms[by_device, None])
+    return _with_error(shapes, times_ms, (fixed, per_token, per_pair), overlapped=True)
+
+
+def _columns(shapes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the coefficients are multiplied with: 1, tokens and pairs of tokens of each shape."""
     tokens = shapes[:, 0] * shapes[:, 1]
-    columns = np.column_stack((np.ones_like(tokens), tokens, tokens * shapes[:, 1]))
-    used, first = (ms > ABOVE_FIXED * ms.min(), 1) if overlapped else (np.full(len(ms), True), 0)
-    # Relative errors count, else the few large forwards alone would decide.
-    found = _least_errors(columns[used, first:] / ms[used, None]) if used.any() else np.zeros(2)
-    fixed, per_token, per_pair = (float(value) for value in ([ms.min(), *found] if overlapped else found))
-    model = TimeModel(fixed_ms=fixed, ms_per_token=per_token, ms_per_pair=per_pair, overlapped=overlapped, error=0.0,
-                      longest_tokens=int(tokens.max()))
-    return replace(model, error=float(np.abs(model.forward_ms(shapes) / ms - 1).mean()))
+    return np.column_stack((np.ones_like(tokens), tokens, tokens * shapes[:, 1]))
 
 
-def _least_errors(relative: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coefficients, none negative, that bring each row nearest to 1 by the sum of errors, in which a disturbed time counts once.
+def _with_error(
+    shapes: NDArray[np.float64],
+    times_ms: NDArray[np.float64],
+    coefficients: tuple[float, float, float],
+    *,
+    overlapped: bool,
+) -> TimeModel:
+    fixed, per_token, per_pair = coefficients
+    model = TimeModel(
+        fixed_ms=fixed,
+        ms_per_token=per_token,
+        ms_per_pair=per_pair,
+        overlapped=overlapped,
+        error=0.0,
+        longest_tokens=int((shapes[:, 0] * shapes[:, 1]).max()),
+    )
+    relative_errors = np.abs(model.forward_ms(shapes) / times_ms - 1)
+    return replace(model, error=float(relative_errors.mean()))
 
-    Iteratively reweighted least squares.
+
+def _fit_l1_nonnegative(relative: NDArray[np.float64]) -> list[float]:
+    """Coefficients, none negative, with which the rows' sums are nearest to 1.
+
+    Nearest by the sum of absolute errors, in which a disturbed time counts once: iteratively
+    reweighted least squares.
     """
     weights = np.ones(len(relative))
-    for _ in range(FITS):
-        found = nnls(relative * weights[:, None], weights)[0]
-        weights = 1 / np.sqrt(np.maximum(np.abs(relative @ found - 1), SMALL_ERROR))
-    return np.asarray(found)
+    for _ in range(IRLS_ITERATIONS):
+        coefficients = nnls(relative * weights[:, None], weights)[0]
+        errors = np.abs(relative @ coefficients - 1)
+        weights = 1 / np.sqrt(np.maximum(errors, NEGLIGIBLE_ERROR))
+    return [float(value) for value in coefficients]
 
 
 def in_file_order(batch_size: int) -> Batching:
@@ -89,7 +147,7 @@ def in_file_order(batch_size: int) -> Batching:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
-    """What else could be done with the sample's texts than batches of ``batch_size`` in file order.
+    """What other batches of the sample's texts would take than ``batch_size`` texts in file order.
 
     Args:
         lengths: tokens of each text of the sample, in file order, at least 1 each.
@@ -101,26 +159,44 @@ class Forecast:
     batch_size: int
     budgets: tuple[int, ...]
 
-    def left(self, batching: Batching | None = None, longest: int | None = None) -> float:
-        """Share of the forward time that remains with other batches, padding and all, or texts cut at ``longest`` tokens."""
-        now = in_file_order(self.batch_size)
-        lengths = self.lengths if longest is None else np.minimum(self.lengths, longest)
-        return self._ms(batching or now, lengths) / self._ms(now, self.lengths)
+    def remaining_fraction(
+        self, batching: Batching | None = None, max_length: int | None = None
+    ) -> float:
+        """Share of the forward time that remains, padding included.
 
-    def left_by_budget(self) -> float:
-        """Share of the forward time that remains with batches of like length, at the best token budget."""
-        known = [budget for budget in self.budgets if budget <= self.model.longest_tokens] or self.budgets[:1]
-        return min(self.left(Batching(kind="token_budget", limit=budget)) for budget in known)
+        Args:
+            batching: other batches than the present ones.
+            max_length: texts are truncated to so many tokens.
+        """
+        present = in_file_order(self.batch_size)
+        lengths = self.lengths
+        if max_length is not None:
+            lengths = np.minimum(lengths, max_length)
+        changed_ms = self._sum_ms(batching or present, lengths)
+        return changed_ms / self._sum_ms(present, self.lengths)
+
+    def best_budget_fraction(self) -> float:
+        """Share of the forward time that remains with texts grouped by length, at the best budget."""
+        # A larger budget than any forward that was timed is not predicted.
+        budgets = [budget for budget in self.budgets if budget <= self.model.longest_tokens]
+        fractions = []
+        for budget in budgets or self.budgets[:1]:
+            batching = Batching(kind="token_budget", limit=budget)
+            fractions.append(self.remaining_fraction(batching))
+        return min(fractions)
 
     def samples_per_s(self, batch_size: int) -> float:
         """Texts of the sample a second of forward time at a batch size, in file order."""
-        return 1e3 * len(self.lengths) / self._ms(in_file_order(batch_size), self.lengths)
+        return 1e3 * len(self.lengths) / self._sum_ms(in_file_order(batch_size), self.lengths)
 
     def padding_at(self, batch_size: int) -> float:
         """Share of the tokens that would be padding at a batch size, in file order."""
-        plan = in_file_order(batch_size).plan(self.lengths)
-        return 1 - float(self.lengths.sum()) / sum(padded_tokens(self.lengths[rows]) for rows in plan)
+        batches = in_file_order(batch_size).plan(self.lengths)
+        computed = sum(padded_tokens(self.lengths[rows]) for rows in batches)
+        return 1 - float(self.lengths.sum()) / computed
 
-    def _ms(self, batching: Batching, lengths: Indices) -> float:
-        shapes = np.array([(len(rows), lengths[rows].max()) for rows in batching.plan(lengths)], dtype=float)
-        return float(self.model.forward_ms(shapes).sum())
+    def _sum_ms(self, batching: Batching, lengths: Indices) -> float:
+        """Forward time of all texts."""
+        batches = batching.plan(lengths)
+        shapes = [(len(rows), lengths[rows].max()) for rows in batches]
+        return float(self.model.forward_ms(np.array(shapes, dtype=float)).sum())

@@ -1,54 +1,61 @@
-"""Time by module of the model, measured with hooks around every forward call."""
+"""Time by module of the model, from ranges that carry the modules' names in a trace."""
 
 from __future__ import annotations
 
 import re
-import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
 from torch.profiler import record_function
 
-from utils.analysis.roofline import synchronize, timed
+from utils.analysis.kernels import Event, find_kernels
 
-PROJECTIONS = frozenset(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
+PROJECTIONS = frozenset(
+    ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+)
 HEADS = frozenset(("score", "classifier"))
-CLASS_KINDS = (("attention", r"Attention$"), ("mlp", r"MLP$"), ("rotary", r"RotaryEmbedding$"), ("norm", r"Norm\d?d?$"))
-NAMED_IN_TRACE = frozenset(("layer", "attention", "mlp", "embedding", "score"))
-CALIBRATION_CALLS, CALIBRATION_ROUNDS = 1000, 5
-ROOT = "(model)"
-PARTS_APART = 0.05  # modules' times that differ by more from the forward without hooks come with a warning
-
-
-class HookCost(NamedTuple):
-    """Seconds that hooks add to one call: inside the module's own clock, and outside of it, in the caller's."""
-
-    inside_s: float
-    outside_s: float
+CLASS_KINDS = (
+    ("attention", r"Attention$"),
+    ("mlp", r"MLP$"),
+    ("rotary", r"RotaryEmbedding$"),
+    ("norm", r"Norm\d?d?$"),
+)
+ROOT = "(model)"  # the model itself, which has no dotted name
+COLUMNS = (
+    "module",
+    "kind",
+    "layer_index",
+    "calls",
+    "time_ms",
+    "self_time_ms",
+    "share_pct",
+)
 
 
 @dataclass(slots=True)
-class _Call:
-    """One call of a module: ``begin`` and ``end`` are ``perf_counter``'s seconds or CUDA events; ``hooks_s`` is in its time."""
+class ModuleCall:
+    """One call of a module in a trace, in microseconds.
 
-    name: str
-    caller: _Call | None
-    begin: Any = None
-    end: Any = None
-    hooks_s: float = 0.0
+    Args:
+        forward: which of the traced forward passes it belongs to, from 0.
+        caller: position of the call that made this one; None for the model itself.
+        self_us: without the calls that it makes; on CUDA the time of its own kernels, NaN where
+            the trace holds no kernels.
+        total_us: with the calls that it makes.
+    """
 
-    @property
-    def ms(self) -> float:
-        """Without what hooks took."""
-        seconds = self.end - self.begin if isinstance(self.begin, float) else self.begin.elapsed_time(self.end) / 1e3
-        return float(1e3 * (seconds - self.hooks_s))
+    module: str
+    begin_us: float
+    end_us: float
+    forward: int
+    caller: int | None
+    self_us: float = 0.0
+    total_us: float = 0.0
 
 
 def module_kind(model: nn.Module, name: str, module: nn.Module) -> str:
@@ -65,152 +72,207 @@ def module_kind(model: nn.Module, name: str, module: nn.Module) -> str:
         return "embedding"
     if last.isdigit() and isinstance(model.get_submodule(container), nn.ModuleList):
         return "layer"
-    return next((kind for kind, pattern in CLASS_KINDS if re.search(pattern, class_name)), class_name)
+    for kind, pattern in CLASS_KINDS:
+        if re.search(pattern, class_name):
+            return kind
+    return class_name
 
 
 def layer_index(name: str) -> int | None:
     """The first number in a module's dotted name."""
-    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+    for part in name.split("."):
+        if part.isdigit():
+            return int(part)
+    return None
 
 
-def time_layers(
-    model: nn.Module, forwards: Sequence[Callable[[], object]], repeats: int, device: torch.device, warnings: list[str]
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Means over the forwards of different batches, from the fastest pass of each; passes with and without hooks take turns.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerTimes:
+    """Time by module of the average batch.
 
-    Returns:
-        ``layers.csv``, and for ``bottlenecks.json`` the parts held against the whole without hooks, and the roll-ups.
+    Args:
+        table: ``layers.csv``.
+        traced_forward_ms: how long the forward took in the trace, which lengthens it; None where
+            no time was measured.
     """
-    plain_ms, tables, taken_out_us = 0.0, [], []
-    for forward in forwards:
-        passes = [(timed(forward, device), *measure_layers(model, forward, device)) for _ in range(repeats)]
-        plain_ms += min(seconds for seconds, *_ in passes) / len(forwards) * 1e3
-        _, fastest, cost = min(passes, key=lambda one: one[1]["self_time_ms"].sum())
-        tables.append(fastest)
-        taken_out_us.append(sum(cost) * 1e6)
-    table = mean_of(tables)
-    parts_ms = float(table["self_time_ms"].sum())
-    if abs(parts_ms / plain_ms - 1) > PARTS_APART:
-        warnings.append(
-            f"The modules' times add up to {parts_ms:.3g} ms where the forward without hooks takes {plain_ms:.3g} ms: "
-            + ("hooks delay the launches." if device.type == "cuda" else "the machine was busy meanwhile, or calls are very short.")
-        )
-    return table, {
-        "hooks": {"forward_ms": plain_ms, "forward_by_layers_ms": parts_ms, "taken_out_us_per_call": max(taken_out_us)},
-        "layers_by_kind": roll_up(table, "kind"), "layers_by_index": roll_up(table, "layer_index"),
-    }
 
-
-def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One table of several batches': means by module, shares anew."""
-    mean = pd.concat(tables).groupby(["module", "kind", "layer_index"], sort=False, dropna=False).mean().reset_index()
-    return mean.assign(share_pct=100 * mean["self_time_ms"] / mean["self_time_ms"].sum())
-
-
-def roll_up(table: pd.DataFrame, by: str) -> list[dict[str, Any]]:
-    """``self_time_ms`` and its share by ``kind``, the longest first, or by ``layer_index`` (None: outside of the layers)."""
-    sums = table.groupby(by, dropna=False)[["self_time_ms", "share_pct"]].sum()
-    sums = sums.sort_values("self_time_ms", ascending=False) if by == "kind" else sums.sort_index()
-    return [{by: None if pd.isna(row[by]) else row[by], "self_time_ms": row["self_time_ms"], "share_pct": row["share_pct"]}
-            for row in sums.reset_index().to_dict("records")]
-
-
-def measure_layers(model: nn.Module, run: Callable[[], object], device: torch.device) -> tuple[pd.DataFrame, HookCost]:
-    """Call ``run`` (which calls the model once) with hooks on every module, and add up the calls.
-
-    On the CPU the clock is ``perf_counter`` and what the hooks cost, measured apart, is taken out. On CUDA it is events
-    on the stream: hooks lengthen the host's work there and are stated, not taken out.
-
-    Returns:
-        ``layers.csv``: milliseconds of each module, ``self_time_ms`` without the modules that it calls.
-    """
-    # The median round: an interruption would make the hooks look dear.
-    rounds = [HookCost(0.0, 0.0)] if device.type == "cuda" else sorted((_hook_cost() for _ in range(CALIBRATION_ROUNDS)), key=sum)
-    cost = rounds[len(rounds) // 2]
-    calls: list[_Call] = []
-    with _timing_hooks(model, calls, device):
-        run()
-        synchronize(device)
-    for call in reversed(calls):  # those that a call makes come after it
-        call.hooks_s += cost.inside_s
-        if call.caller is not None:
-            call.caller.hooks_s += call.hooks_s + cost.outside_s
-    spans = pd.DataFrame([(call.name, call.caller and call.caller.name, call.ms) for call in calls],
-                         columns=["module", "caller", "ms"])
-    table = spans.groupby("module", sort=False)["ms"].agg(calls="count", time_ms="sum").astype(float)
-    own = table["time_ms"].sub(spans.groupby("caller")["ms"].sum().reindex(table.index, fill_value=0.0))
-    return pd.DataFrame({
-        "module": [name or ROOT for name in table.index],
-        "kind": [module_kind(model, name, model.get_submodule(name)) for name in table.index],
-        "layer_index": pd.array([layer_index(name) for name in table.index], dtype="Int64"),
-        **table, "self_time_ms": own, "share_pct": 100 * own / own.sum(),
-    }).reset_index(drop=True), cost
-
-
-def _hook_cost() -> HookCost:
-    """What timing hooks cost on the CPU, from a thousand calls of a module that does nothing."""
-    child, cpu = nn.Identity(), torch.device("cpu")
-
-    def mean_s(function: Callable[[Any], object]) -> float:
-        return timed(partial(function, None), cpu, CALIBRATION_CALLS) / CALIBRATION_CALLS
-
-    plain_s, nothing_s, calls = mean_s(child), mean_s(lambda value: value), list[_Call]()
-    with _timing_hooks(child, calls, cpu):
-        hooked_s = mean_s(child)
-    inside_s = max(0.0, statistics.fmean(call.end - call.begin for call in calls) - nothing_s)
-    return HookCost(inside_s, max(0.0, hooked_s - plain_s - inside_s))
+    table: pd.DataFrame
+    traced_forward_ms: float | None
 
 
 @contextmanager
-def _timing_hooks(model: nn.Module, calls: list[_Call], device: torch.device) -> Iterator[None]:
-    """While open, every call of a module is put into ``calls`` with its begin, its end and its caller."""
-    open_calls: list[_Call] = []
-
-    def now() -> Any:
-        if device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(device))
-        return event
-
-    def enter(name: str) -> None:
-        call = _Call(name, open_calls[-1] if open_calls else None)
-        open_calls.append(call)
-        calls.append(call)
-        call.begin = now()
-
-    def leave() -> None:
-        end = now()
-        open_calls.pop().end = end
-
-    with _around_modules(model.named_modules(), enter, leave):
-        yield
-
-
-@contextmanager
-def named_in_trace(model: nn.Module) -> Iterator[None]:
-    """While open, layers, their attention and MLP, embedding and head stand in a trace under their names."""
-    chosen = [(name, module) for name, module in model.named_modules() if module_kind(model, name, module) in NAMED_IN_TRACE]
+def annotate_modules(model: nn.Module) -> Iterator[None]:
+    """While open, every call of a module is a range in the trace under the module's name."""
     ranges: list[record_function] = []
 
-    def enter(name: str) -> None:
-        ranges.append(record_function(name))
-        ranges[-1].__enter__()
+    def open_range(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            ranges.append(record_function(name))
+            ranges[-1].__enter__()
 
-    def leave() -> None:
+        return hook
+
+    def close_range(*_: Any) -> None:
         ranges.pop().__exit__(None, None, None)
 
-    with _around_modules(chosen, enter, leave):
-        yield
-
-
-@contextmanager
-def _around_modules(
-    modules: Iterable[tuple[str, nn.Module]], enter: Callable[[str], None], leave: Callable[[], None]
-) -> Iterator[None]:
     with ExitStack() as hooks:
-        for name, module in modules:
-            hooks.enter_context(module.register_forward_pre_hook(lambda *_, name=name: enter(name)))
-            # always_call: a forward that raises must not leave its range open.
-            hooks.enter_context(module.register_forward_hook(lambda *_: leave(), always_call=True))
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(open_range(name or ROOT)))
+            # A forward that raises must not leave its range open.
+            after = module.register_forward_hook(close_range, always_call=True)
+            hooks.enter_context(after)
         yield
+
+
+def find_calls(
+    events: Sequence[Event], modules: Collection[str], *, on_cuda: bool
+) -> list[ModuleCall]:
+    """The calls of the named modules in a trace, with their times, in order of their begin."""
+    calls = _nested_calls(events, modules)
+    if on_cuda:
+        _add_kernel_times(calls, events)
+    else:
+        _add_host_times(calls)
+    # A call comes after its caller, so that going backwards each total is final when it is added.
+    for call in reversed(calls):
+        call.total_us += call.self_us
+        if call.caller is not None:
+            calls[call.caller].total_us += call.total_us
+    return calls
+
+
+def measure_layers(
+    model: nn.Module,
+    events: Sequence[Event],
+    num_batches: int,
+    forward_ms: float,
+    *,
+    on_cuda: bool,
+) -> LayerTimes:
+    """Means over the batches, from the fastest traced forward of each.
+
+    Shares are those of the traced forward; milliseconds are shares of ``forward_ms``. On the CPU
+    they are the host's time, on CUDA the time of the kernels that a module launched; empty where
+    the trace holds no kernels.
+
+    Args:
+        events: of a trace in which :func:`annotate_modules` was open; its forward passes take the
+            batches in turn.
+        forward_ms: the untraced forward of the average batch.
+    """
+    modules = {name or ROOT: module for name, module in model.named_modules()}
+    calls = find_calls(events, modules, on_cuda=on_cuda)
+    frame = pd.DataFrame(
+        [(call.forward, call.module, call.total_us, call.self_us) for call in calls],
+        columns=["forward", "module", "total_us", "self_us"],
+    )
+    frame = frame[frame["forward"].isin(_fastest_forwards(frame, num_batches))]
+    sums = frame.groupby("module", sort=False).agg(
+        calls=("module", "size"), total_us=("total_us", _sum), self_us=("self_us", _sum)
+    )
+    num_forwards = max(1, frame["forward"].nunique())
+    forward_us = sums["self_us"].sum(min_count=1)
+    share = sums / forward_us
+    table = pd.DataFrame(
+        {
+            "module": sums.index,
+            "kind": [_kind(model, name, modules[name]) for name in sums.index],
+            "layer_index": pd.array([layer_index(name) for name in sums.index], dtype="Int64"),
+            "calls": (sums["calls"] / num_forwards).to_numpy(),
+            "time_ms": (share["total_us"] * forward_ms).to_numpy(),
+            "self_time_ms": (share["self_us"] * forward_ms).to_numpy(),
+            "share_pct": (100 * share["self_us"]).to_numpy(),
+        },
+        columns=list(COLUMNS),
+    )
+    traced_ms = None if pd.isna(forward_us) else float(forward_us) / num_forwards / 1e3
+    return LayerTimes(table=table, traced_forward_ms=traced_ms)
+
+
+def aggregate(table: pd.DataFrame, by: str) -> list[dict[str, Any]]:
+    """``self_time_ms`` and its share by ``kind``, the longest first, or by ``layer_index``.
+
+    A ``layer_index`` of None stands for modules outside of the layers. Nothing where no module's
+    time was measured.
+    """
+    measured = table[table["self_time_ms"].notna()]
+    sums = measured.groupby(by, dropna=False)[["self_time_ms", "share_pct"]].sum()
+    if by == "kind":
+        sums = sums.sort_values("self_time_ms", ascending=False)
+    rows = []
+    for key, self_time_ms, share_pct in sums.itertuples():
+        group = None if pd.isna(key) else key
+        if by == "layer_index" and group is not None:
+            group = int(group)  # which JSON can hold
+        rows.append({by: group, "self_time_ms": self_time_ms, "share_pct": share_pct})
+    return rows
+
+
+def _nested_calls(events: Sequence[Event], modules: Collection[str]) -> list[ModuleCall]:
+    """Which module called which, without times; each call of the model begins a forward."""
+    ranges = []
+    for event in events:
+        is_range = event.get("ph") == "X" and event.get("cat") == "user_annotation"
+        if is_range and event["name"] in modules:
+            begin_us = float(event["ts"])
+            ranges.append((begin_us, begin_us + float(event["dur"]), event["name"]))
+    # Of ranges that begin together the longer one is the caller.
+    ranges.sort(key=lambda one: (one[0], -one[1]))
+    calls: list[ModuleCall] = []
+    open_calls: list[int] = []
+    forward = -1
+    for begin_us, end_us, name in ranges:
+        while open_calls and calls[open_calls[-1]].end_us < end_us:
+            open_calls.pop()
+        if not open_calls:
+            forward += 1
+        caller = open_calls[-1] if open_calls else None
+        open_calls.append(len(calls))
+        calls.append(ModuleCall(name, begin_us, end_us, forward, caller))
+    return calls
+
+
+def _add_host_times(calls: Sequence[ModuleCall]) -> None:
+    """A call's own time is its length less those of the calls that it makes."""
+    for call in calls:
+        length_us = call.end_us - call.begin_us
+        call.self_us += length_us
+        if call.caller is not None:
+            calls[call.caller].self_us -= length_us
+
+
+def _add_kernel_times(calls: Sequence[ModuleCall], events: Sequence[Event]) -> None:
+    """A call's own time is that of the kernels that were launched in it and in no call below."""
+    kernels = find_kernels(events).dropna(subset="launch_us")
+    if kernels.empty:
+        for call in calls:
+            call.self_us = float("nan")
+        return
+    begins_us = [call.begin_us for call in calls]
+    for launch_us, begin_us, end_us in kernels[["launch_us", "begin_us", "end_us"]].itertuples(
+        index=False
+    ):
+        position: int | None = bisect_right(begins_us, launch_us) - 1
+        if position == -1:
+            continue  # launched before the model was called
+        # The last call that began before may have ended: then it was a caller of it.
+        while position is not None and calls[position].end_us < launch_us:
+            position = calls[position].caller
+        if position is not None:
+            calls[position].self_us += end_us - begin_us
+
+
+def _fastest_forwards(frame: pd.DataFrame, num_batches: int) -> pd.Series[int]:
+    """Of each batch the forward pass that took least; any where times were not measured."""
+    length_us = frame.groupby("forward")["self_us"].sum()
+    batch = length_us.index % num_batches
+    return length_us.groupby(batch).idxmin()
+
+
+def _sum(values: pd.Series[float]) -> float:
+    """NaN where nothing was measured, which is not 0."""
+    return float(values.sum(min_count=1))
+
+
+def _kind(model: nn.Module, name: str, module: nn.Module) -> str:
+    return module_kind(model, "" if name == ROOT else name, module)

@@ -11,14 +11,30 @@ from utils.analysis.roofline import Ceilings
 from utils.costs import OperatorCost, show_shapes
 
 COLUMNS = (
-    "operator", "calls", "input_shapes", "self_device_ms", "total_device_ms", "self_host_ms", "total_host_ms", "flops",
-    "bytes_moved", "arithmetic_intensity", "memory_allocated_mb", "achieved_gflops_per_s", "achieved_gbytes_per_s", "share_pct",
-    "attainable_ms", "ceiling", "ceiling_share",
+    "operator",
+    "calls",
+    "input_shapes",
+    "self_device_ms",
+    "total_device_ms",
+    "self_host_ms",
+    "total_host_ms",
+    "flops",
+    "bytes_moved",
+    "arithmetic_intensity",
+    "memory_allocated_mb",
+    "achieved_gflops_per_s",
+    "achieved_gbytes_per_s",
+    "share_pct",
+    "attainable_ms",
+    "ceiling",
+    "ceiling_share",
 )
 KEY = ["operator", "input_shapes"]
 
 
-def join(times: pd.DataFrame, costs: Iterable[OperatorCost], batches: int, ceilings: Ceilings) -> pd.DataFrame:
+def build_operator_table(
+    times: pd.DataFrame, costs: Iterable[OperatorCost], batches: int, ceilings: Ceilings
+) -> pd.DataFrame:
     """``operators.csv``: all operators, the longest self time first; calls, times, FLOPs, bytes and memory are per batch.
 
     FLOPs and bytes stand at the operator that was asked for; those that it is made of or called by have none, so that
@@ -30,28 +46,38 @@ def join(times: pd.DataFrame, costs: Iterable[OperatorCost], batches: int, ceili
         times: per batch, from the trace.
         costs: of all ``batches`` together, counted on the same batches.
     """
-    work = pd.DataFrame(
-        [(cost.name, show_shapes(cost.input_shapes), cost.calls, cost.flops, cost.bytes_moved,
-          *attainable_s(cost, ceilings)) for cost in costs],
-        columns=[*KEY, "counted_calls", "flops", "bytes_moved", "attainable_ms", "ceiling"],
-    )
-    work["attainable_ms"] *= 1e3
-    amounts = ["counted_calls", "flops", "bytes_moved", "attainable_ms"]
-    work[amounts] = work[amounts].astype(float) / batches
-    table = times.merge(work, how="outer", on=KEY)
+    table = times.merge(_work_table(costs, batches, ceilings), how="outer", on=KEY)
     # Work that the profiler has under another name keeps its place in the sums, without a time.
-    table = table[table["self_host_ms"].notna() | table[["flops", "bytes_moved"]].gt(0).any(axis=1)]
-    own = table["self_device_ms"].fillna(table["self_host_ms"])
+    has_work = table[["flops", "bytes_moved"]].gt(0).any(axis=1)
+    table = table[table["self_host_ms"].notna() | has_work]
+    own_ms = table["self_device_ms"].fillna(table["self_host_ms"])
     total_ms = table["total_device_ms"].replace(0.0, np.nan)
+    flops = table["flops"].replace(0.0, np.nan)
+    bytes_moved = table["bytes_moved"].replace(0.0, np.nan)
     table = table.assign(
-        calls=table["calls"].fillna(table["counted_calls"]), share_pct=100 * own / (own.sum() or np.nan),
-        arithmetic_intensity=table["flops"] / table["bytes_moved"].replace(0.0, np.nan),
-        achieved_gflops_per_s=table["flops"].replace(0.0, np.nan) / total_ms / 1e6,
-        achieved_gbytes_per_s=table["bytes_moved"].replace(0.0, np.nan) / total_ms / 1e6,
+        calls=table["calls"].fillna(table["counted_calls"]),
+        share_pct=100 * own_ms / (own_ms.sum() or np.nan),
+        arithmetic_intensity=table["flops"] / bytes_moved,
+        achieved_gflops_per_s=flops / total_ms / 1e6,
+        achieved_gbytes_per_s=bytes_moved / total_ms / 1e6,
         ceiling=table["ceiling"].where(table["attainable_ms"].gt(0)),
         ceiling_share=table["attainable_ms"].replace(0.0, np.nan) / total_ms,
     )
     return table.sort_values("share_pct", ascending=False, kind="stable", ignore_index=True)
+
+
+def _work_table(costs: Iterable[OperatorCost], batches: int, ceilings: Ceilings) -> pd.DataFrame:
+    """What each operator has to do per batch, and how long that takes at the ceilings."""
+    rows = []
+    for cost in costs:
+        seconds, ceiling = attainable_s(cost, ceilings)
+        shapes = show_shapes(cost.input_shapes)
+        amounts = (cost.calls, cost.flops, cost.bytes_moved, seconds * 1e3)
+        rows.append((cost.name, shapes, *amounts, ceiling))
+    amount_names = ["counted_calls", "flops", "bytes_moved", "attainable_ms"]
+    work = pd.DataFrame(rows, columns=[*KEY, *amount_names, "ceiling"])
+    work[amount_names] = work[amount_names].astype(float) / batches
+    return work
 
 
 def attainable_s(cost: OperatorCost, ceilings: Ceilings) -> tuple[float, str]:

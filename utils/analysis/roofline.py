@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,7 +22,10 @@ from utils.core.errors import UserError
 
 MATMUL_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
 """Square products; large enough that the fastest is limited by arithmetic, small enough for seconds in all."""
-COPY_BYTES = {"cpu": (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26), "cuda": (1 << 22, 1 << 25, 1 << 28, 1 << 30)}
+COPY_BYTES = {
+    "cpu": (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26),
+    "cuda": (1 << 22, 1 << 25, 1 << 28, 1 << 30),
+}
 """Sizes of the buffer that is copied: from one that stays in a cache to one that no cache holds."""
 REPEATS = 5
 REPEAT_AT_LEAST_S = {"cpu": 0.002, "cuda": 0.05}
@@ -59,10 +63,15 @@ class Ceilings:
 
     def attainable_s(self, flops: int | None, moved: float) -> tuple[float, str]:
         """Seconds at the ceilings, and which of them decides: ``matmul`` or ``copy``."""
-        # The best rate for that many bytes or more: what fits in a cache is not held against main memory's rate.
-        rate = max(rate for size, rate in self.copy_points if size >= min(moved, self.copy_points[-1][0]))
-        computing, copying = (flops or 0) / self.matmul_flops_per_s, moved / rate
-        return (computing, "matmul") if computing > copying else (copying, "copy")
+        # The best rate for that many bytes or more: what fits in a cache is not compared with main
+        # memory's rate.
+        at_least = min(moved, self.copy_points[-1][0])
+        copy_rate = max(rate for size, rate in self.copy_points if size >= at_least)
+        computing_s = (flops or 0) / self.matmul_flops_per_s
+        copying_s = moved / copy_rate
+        if computing_s > copying_s:
+            return computing_s, "matmul"
+        return copying_s, "copy"
 
 
 def synchronize(device: torch.device) -> None:
@@ -81,68 +90,130 @@ def timed(run: Callable[[], object], device: torch.device, calls: int = 1) -> fl
     return time.perf_counter() - begin
 
 
-def ceilings_of(device: torch.device, dtype: torch.dtype, file: Path) -> Ceilings:
-    """Those that ``file`` has of this very machine, device, precision and thread count; else measured, and stored there."""
-    record = environment_record(str(device))
-    record = {name: record[name] for name in ("platform", "cpu", "gpu", "torch", "variables")} | {
-        "torch_version": torch.__version__, "dtype": str(dtype), "device": str(device)}
-    try:
-        kept = read_json(file, made_by="step 03")
-        if kept.get("machine") == record:
-            found = kept["ceilings"]
-            return Ceilings(**{**found, "copy_points": tuple(map(tuple, found["copy_points"]))})
-    except (UserError, KeyError, TypeError):  # not there, damaged, or of another version
-        pass
+def load_or_measure_ceilings(device: torch.device, dtype: torch.dtype, file: Path) -> Ceilings:
+    """Those that ``file`` has of this very machine, device, precision and thread count; else measured, and saved there."""
+    machine = _machine_record(device, dtype)
+    saved = _load_ceilings(file, machine)
+    if saved is not None:
+        return saved
     measured = measure(device, dtype)
-    write_json(file, {"schema_version": SCHEMA_VERSION, "ceilings": asdict(measured), "machine": record})
+    record = {"schema_version": SCHEMA_VERSION, "ceilings": asdict(measured), "machine": machine}
+    write_json(file, record)
     return measured
+
+
+def _machine_record(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What the ceilings depend on."""
+    environment = environment_record(str(device))
+    record = {name: environment[name] for name in ("platform", "cpu", "gpu", "torch", "variables")}
+    record["torch_version"] = torch.__version__
+    record["dtype"] = str(dtype)
+    record["device"] = str(device)
+    return record
+
+
+def _load_ceilings(file: Path, machine: dict[str, Any]) -> Ceilings | None:
+    """None where the file is not there, damaged, of another version or of another machine."""
+    try:
+        saved = read_json(file, made_by="step 03")
+        if saved.get("machine") != machine:
+            return None
+        fields = dict(saved["ceilings"])
+        fields["copy_points"] = tuple(tuple(point) for point in fields["copy_points"])
+        return Ceilings(**fields)
+    except (UserError, KeyError, TypeError):
+        return None
 
 
 def measure(device: torch.device, dtype: torch.dtype) -> Ceilings:
     """Measure the ceilings: some two seconds on a CPU, some more on CUDA."""
-    full = dtype == torch.float32
     with torch.inference_mode():
-        matmul, size, matmul_spread = _best_matmul(device, dtype)
-        points, copy_spread = _copies(device)
-        bfloat16 = full and (device.type == "cpu" or torch.cuda.is_bf16_supported())
-        tf32 = full and device.type == "cuda" and torch.get_float32_matmul_precision() == "highest"
-        with _matmul_precision("high"):
-            tf32_rate = _best_matmul(device, dtype)[0] if tf32 else None
+        product = _best_matmul(device, dtype)
+        copy_points, copy_spread_pct = _time_copies(device)
         return Ceilings(
-            dtype=str(dtype).removeprefix("torch."), matmul_flops_per_s=matmul, matmul_size=size,
-            matmul_spread_pct=matmul_spread, copy_bytes_per_s=points[-1][1], copy_points=points,
-            copy_spread_pct=copy_spread, dispatch_s=dispatch_s(device), tf32_matmul_flops_per_s=tf32_rate,
+            dtype=str(dtype).removeprefix("torch."),
+            matmul_flops_per_s=product.flops_per_s,
+            matmul_size=product.size,
+            matmul_spread_pct=product.spread_pct,
+            copy_bytes_per_s=copy_points[-1][1],
+            copy_points=copy_points,
+            copy_spread_pct=copy_spread_pct,
+            dispatch_s=dispatch_s(device),
+            tf32_matmul_flops_per_s=_tf32_rate(device, dtype),
             measured_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            bfloat16_matmul_flops_per_s=_best_matmul(device, torch.bfloat16)[0] if bfloat16 else None,
+            bfloat16_matmul_flops_per_s=_bfloat16_rate(device, dtype),
         )
 
 
-def faster_products(
-    products: Sequence[tuple[int, int, int, float]], device: torch.device, given: Ceilings
+def _tf32_rate(device: torch.device, dtype: torch.dtype) -> float | None:
+    """FLOP/s of float32 products in TF32; None where that is no precision to change to."""
+    if dtype != torch.float32 or device.type != "cuda":
+        return None
+    if torch.get_float32_matmul_precision() != "highest":
+        return None
+    with _matmul_precision("high"):
+        return _best_matmul(device, dtype).flops_per_s
+
+
+def _bfloat16_rate(device: torch.device, dtype: torch.dtype) -> float | None:
+    """FLOP/s of bfloat16 products; None where that is no precision to change to."""
+    if dtype != torch.float32:
+        return None
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return None
+    return _best_matmul(device, torch.bfloat16).flops_per_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MatrixProduct:
+    """rows x inner times inner x columns, so many calls."""
+
+    rows: int
+    inner: int
+    columns: int
+    calls: float
+
+
+def product_speedups(
+    products: Sequence[MatrixProduct], device: torch.device, ceilings: Ceilings
 ) -> dict[str, float]:
-    """How many times faster these matrix products are under each setting that changes their precision, where there is one.
+    """How many times faster these matrix products are under each setting that changes their precision.
 
-    Args:
-        products: rows, inner size, columns and calls. On a CPU rows are left out of products that take too long.
+    On a CPU rows are left out of products that take too long.
     """
-    def seconds(dtype: torch.dtype) -> float:
-        total = 0.0
-        for rows, inner, columns, calls in products:
-            if device.type == "cpu":
-                rows = min(rows, max(1, int(SLOWEST_PRODUCT_S * given.matmul_flops_per_s / (2 * inner * columns))))
-            left, right = (torch.randn(*shape, device=device).to(dtype) for shape in ((rows, inner), (columns, inner)))
-            total += calls * _best(partial(torch.mm, left, right.t()), device)[0]
-        return total
-
-    if not products or given.dtype != "float32":
+    if not products or ceilings.dtype != "float32":
         return {}
-    found, now = {}, seconds(torch.float32)
-    if given.bfloat16_matmul_flops_per_s is not None:
-        found["model.dtype=bfloat16"] = now / seconds(torch.bfloat16)
-    if given.tf32_matmul_flops_per_s is not None:
+    present_s = _time_products(products, torch.float32, device, ceilings)
+    speedups = {}
+    if ceilings.bfloat16_matmul_flops_per_s is not None:
+        bfloat16_s = _time_products(products, torch.bfloat16, device, ceilings)
+        speedups["model.dtype=bfloat16"] = present_s / bfloat16_s
+    if ceilings.tf32_matmul_flops_per_s is not None:
         with _matmul_precision("high"):
-            found["model.matmul_precision=high"] = now / seconds(torch.float32)
-    return found
+            tf32_s = _time_products(products, torch.float32, device, ceilings)
+        speedups["model.matmul_precision=high"] = present_s / tf32_s
+    return speedups
+
+
+def _time_products(
+    products: Sequence[MatrixProduct],
+    dtype: torch.dtype,
+    device: torch.device,
+    ceilings: Ceilings,
+) -> float:
+    """Seconds of all calls, each product timed alone."""
+    total_s = 0.0
+    for product in products:
+        rows = product.rows
+        if device.type == "cpu":
+            flops_of_a_row = 2 * product.inner * product.columns
+            affordable = int(SLOWEST_PRODUCT_S * ceilings.matmul_flops_per_s / flops_of_a_row)
+            rows = min(rows, max(1, affordable))
+        left = torch.randn(rows, product.inner, device=device).to(dtype)
+        right = torch.randn(product.columns, product.inner, device=device).to(dtype)
+        seconds, _ = _min_time(partial(torch.mm, left, right.t()), device)
+        total_s += product.calls * seconds
+    return total_s
 
 
 @contextmanager
@@ -156,46 +227,62 @@ def _matmul_precision(name: str) -> Iterator[None]:
 
 
 def dispatch_s(device: torch.device) -> float:
-    """Seconds per operator when 10,000 additions of one element follow each other: next to no work, all overhead."""
+    """Seconds per operator when 10,000 additions of one element follow each other: all overhead."""
     one = torch.ones(1, device=device)
 
-    def additions() -> None:  # a call of Python's a piece would count with them
+    def additions() -> None:  # a Python call for each would count with them
         for _ in range(DISPATCHED_ADDITIONS):
             torch.add(one, one)
 
     with torch.inference_mode():
-        return statistics.median(timed(additions, device) for _ in range(3)) / DISPATCHED_ADDITIONS
+        seconds = statistics.median(timed(additions, device) for _ in range(3))
+    return seconds / DISPATCHED_ADDITIONS
 
 
-def _best_matmul(device: torch.device, dtype: torch.dtype) -> tuple[float, int, float]:
-    """FLOP/s, size and spread of the fastest square product."""
+class _BestProduct(NamedTuple):
+    """Ordered by rate."""
+
+    flops_per_s: float
+    size: int
+    spread_pct: float
+
+
+def _best_matmul(device: torch.device, dtype: torch.dtype) -> _BestProduct:
+    """The fastest square product."""
     results = []
     for size in MATMUL_SIZES[device.type]:
-        # Random numbers: a product of constants takes less power, so its clock is higher than any real one's.
-        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        best, spread = _best(partial(torch.mm, left, right, out=torch.empty_like(left)), device)
-        results.append((2 * size**3 / best, size, spread))
-        if best > SLOWEST_PRODUCT_S:
+        # Random numbers: a product of constants takes less power, so its clock is higher than any
+        # real one's.
+        left = torch.randn(size, size, device=device).to(dtype)
+        right = torch.randn(size, size, device=device).to(dtype)
+        product = partial(torch.mm, left, right, out=torch.empty_like(left))
+        seconds, spread_pct = _min_time(product, device)
+        results.append(_BestProduct(2 * size**3 / seconds, size, spread_pct))
+        if seconds > SLOWEST_PRODUCT_S:
             break
     return max(results)
 
 
-def _copies(device: torch.device) -> tuple[tuple[tuple[int, float], ...], float]:
-    points, spread = list[tuple[int, float]](), 0.0
+def _time_copies(device: torch.device) -> tuple[tuple[tuple[int, float], ...], float]:
+    """Bytes and bytes/s of each size, read plus written, and the spread of the largest in percent."""
+    points: list[tuple[int, float]] = []
+    spread_pct = 0.0
     for size in COPY_BYTES[device.type]:
-        # Half of the free memory is left to others; the smallest sizes always run.
+        # Half of the free memory is left to others; the smallest size always runs.
         if points and device.type == "cuda" and 4 * size > torch.cuda.mem_get_info(device)[0]:
             break
         source = torch.ones(size, device=device, dtype=torch.uint8)
-        best, spread = _best(partial(torch.ones_like(source).copy_, source), device)
-        points.append((2 * size, 2 * size / best))
-    return tuple(points), spread
+        copy = partial(torch.ones_like(source).copy_, source)
+        seconds, spread_pct = _min_time(copy, device)
+        points.append((2 * size, 2 * size / seconds))
+    return tuple(points), spread_pct
 
 
-def _best(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
+def _min_time(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
     """Seconds of the fastest repeat and the spread in percent, after a warm-up."""
     timed(run, device)
-    once = timed(run, device)
-    inner = max(1, int(REPEAT_AT_LEAST_S[device.type] / once))
-    times = [timed(run, device, inner) / inner for _ in range(REPEATS)]
-    return min(times), (statistics.median(times) / min(times) - 1) * 100
+    once_s = timed(run, device)
+    calls = max(1, int(REPEAT_AT_LEAST_S[device.type] / once_s))
+    times_s = [timed(run, device, calls) / calls for _ in range(REPEATS)]
+    fastest_s = min(times_s)
+    return fastest_s, (statistics.median(times_s) / fastest_s - 1) * 100

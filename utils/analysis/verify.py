@@ -5,16 +5,18 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from utils.analysis.runner import Workload
-from utils.analysis.wins import COMPILE, ESTIMATE, TOKEN_BUDGET, Win
+from utils.analysis.diagnosis import Diagnosis
+from utils.analysis.suggestions import COMPILE, ESTIMATE, TOKEN_BUDGET, Suggestion, Verification
+from utils.analysis.workload import Workload
 from utils.config_loader import Config, changed
 from utils.core import console
 from utils.core.artifacts import write_json
@@ -30,122 +32,205 @@ from utils.statistics import MIN_RUNS, compare
 
 logger = logging.getLogger(__name__)
 
-MOST_TRIED = 3
-SECONDS, MOST_ROUNDS = 20.0, 20  # rounds are as many as the seconds hold, at least those from which an interval says something
-SECONDS_A_PASS = 2.0  # with large models a pass takes fewer texts than the sample has, whole batches of them
+MAX_TRIED = 3
+SECONDS = 20.0
+MAX_ROUNDS = 20
+"""Rounds are as many as the seconds allow, at least those from which an interval is usable."""
+SECONDS_A_PASS = 2.0
+"""With large models a pass takes fewer texts than the sample has, full batches of them."""
+NO_SETTING = "no matching setting"
 
-Way = Callable[[], NDArray[np.int64]]  # all texts once, from words to predicted label ids on the host
+Way = Callable[[], NDArray[np.int64]]
+"""Classifies all texts once, from words to predicted label ids on the host."""
 
 
-def verify(loaded: LoadedModel, config: Config, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Try the first three wins whose settings differ, each alone, for wins overlap; write ``bottlenecks.json`` again.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Comparison:
+    """The present way and the changed one, over the same texts."""
 
-    A suggestion that fails has the reason in its place; what was found before stays.
+    baseline: Way
+    changed: Way
+    num_texts: int
+
+
+def verify(loaded: LoadedModel, config: Config, diagnosis: Diagnosis) -> Diagnosis:
+    """Try the first three suggestions whose settings differ, each alone; write ``bottlenecks.json`` again.
+
+    A suggestion that fails has the reason in its place.
 
     Returns:
-        ``found`` with ``verified`` in each win that was tried: predicted and measured speed-up, the measured one's 95% interval,
-        label agreement with the baseline, or a reason.
+        The diagnosis with ``verified`` in each suggestion that was tried.
     """
-    first: dict[str, Win] = {}
-    for win in (*found["wins"], *found["further_wins"]):  # of wins with the same setting the larger, which comes first
-        if win["setting"]:
-            first.setdefault(win["setting"], win)
-    tried = console.progress(list(first.values())[:MOST_TRIED], what="Trying suggestions", unit="suggestion")
-    results = {win["setting"]: try_win(loaded, config, found["detail_batch_size"], win) for win in tried}
+    chosen = _choose(diagnosis.suggestions)
+    results = {}
+    for suggestion in console.progress(chosen, what="Trying suggestions", unit="suggestion"):
+        size = diagnosis.detail_batch_size
+        results[suggestion.setting] = measure_suggestion(loaded, config, size, suggestion)
+    suggestions = []
+    for suggestion in diagnosis.suggestions:
+        verified = None
+        if suggestion.setting is None:
+            verified = Verification(reason=NO_SETTING)
+        elif any(suggestion is one for one in chosen):
+            verified = results[suggestion.setting]
+        suggestions.append(replace(suggestion, verified=verified))
+    verified_diagnosis = replace(
+        diagnosis,
+        suggestions=tuple(suggestions),
+        verified_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
+    write_json(config.files.bottlenecks, verified_diagnosis.to_dict())
+    return verified_diagnosis
 
-    def with_result(win: Win) -> Win:
-        if win["setting"] is None:
-            return {**win, "verified": _result(reason="no setting of ours tries it")}
-        return {**win, "verified": results.get(win["setting"]) if win is first[win["setting"]] else None}
 
-    tested = {name: [with_result(win) for win in found[name]] for name in ("wins", "further_wins")}
-    verified = {**found, **tested, "verified_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    write_json(config.files.bottlenecks, verified)
-    return verified
+def measure_suggestion(
+    loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
+) -> Verification:
+    """What one setting really brings at a batch size, or why that is not known.
 
-
-def try_win(loaded: LoadedModel, config: Config, size: int, win: Win) -> dict[str, Any]:
-    """What one setting really brings at a batch size, or why that cannot be told."""
+    Args:
+        suggestion: one that has a setting.
+    """
     try:
         with torch.inference_mode():
-            baseline, other, num_texts = _ways(loaded, config, size, win)
-            ways = {"baseline": baseline, "changed": other}
-            del baseline, other
-            warm, _ = time_interleaved(ways, 1)  # warms up, and tells how long a round takes
-            rounds = round(min(MOST_ROUNDS, max(MIN_RUNS, SECONDS / sum(map(sum, warm.values())))))
-            seconds, labels = time_interleaved(ways, rounds)
-    except Exception as error:  # noqa: BLE001 - whatever a suggestion raises is its result, not the step's end
-        logger.info("%s could not be tried", win["setting"], exc_info=True)
-        memory = "it does not fit into memory beside the baseline's model" if is_out_of_memory(error) else None
-        reason = error.what if isinstance(error, UserError) else reason_of(error)
-        return _result(win, reason=memory or f"{type(error).__name__}: {reason}")
+            return _measure(loaded, config, size, suggestion)
+    except Exception as error:  # noqa: BLE001 - a suggestion's error is its result, not the step's end
+        logger.info("%s could not be tried", suggestion.setting, exc_info=True)
+        return Verification(
+            setting=suggestion.setting,
+            predicted_speedup=suggestion.predicted_speedup,
+            reason=_failure(error),
+        )
     finally:
         torch.set_float32_matmul_precision(config.model.matmul_precision)
-        ways = {}  # the changed model goes before the next one is loaded
+        # The changed model goes before the next one is loaded.
         gc.collect()
         if loaded.device.type == "cuda":
             torch.cuda.empty_cache()
-    found = compare(seconds["changed"], seconds["baseline"])
-    assert found.ratio is not None, "every pass takes time"
-    predicted = win["predicted_speedup"] if win["prediction"] == ESTIMATE else None
-    return _result(
-        win, measured_speedup=found.ratio, ci95=[found.low, found.high], num_texts=num_texts, rounds=rounds,
+
+
+def is_evaluation_setting(setting: str) -> bool:
+    """Whether a setting changes the evaluation, whose own predictor then tries it."""
+    return setting in (TOKEN_BUDGET, COMPILE)
+
+
+def _choose(suggestions: Sequence[Suggestion]) -> list[Suggestion]:
+    """The first with a setting; of those with the same setting the larger, which comes first."""
+    by_setting: dict[str, Suggestion] = {}
+    for suggestion in suggestions:
+        if suggestion.setting is not None:
+            by_setting.setdefault(suggestion.setting, suggestion)
+    return list(by_setting.values())[:MAX_TRIED]
+
+
+def _measure(
+    loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
+) -> Verification:
+    comparison = _make_ways(loaded, config, size, suggestion)
+    ways = {"baseline": comparison.baseline, "changed": comparison.changed}
+    warm_up, _ = time_interleaved(ways, 1)  # which tells, too, how long a round takes
+    round_s = sum(sum(seconds) for seconds in warm_up.values())
+    rounds = round(min(MAX_ROUNDS, max(MIN_RUNS, SECONDS / round_s)))
+    seconds, labels = time_interleaved(ways, rounds)
+    speedup = compare(seconds["changed"], seconds["baseline"])
+    assert speedup.ratio is not None, "every pass takes time"
+    assert speedup.low is not None and speedup.high is not None, "there are enough rounds"
+    prediction_error = None
+    predicted = suggestion.predicted_speedup
+    if suggestion.prediction == ESTIMATE and predicted is not None:
+        prediction_error = predicted / speedup.ratio - 1
+    return Verification(
+        setting=suggestion.setting,
+        predicted_speedup=predicted,
+        measured_speedup=speedup.ratio,
+        ci95=(speedup.low, speedup.high),
         label_agreement=float((labels["baseline"] == labels["changed"]).mean()),
-        prediction_error=predicted and predicted / found.ratio - 1,
+        prediction_error=prediction_error,
+        num_texts=comparison.num_texts,
+        rounds=rounds,
     )
 
 
-def _result(win: Mapping[str, Any] | None = None, **known: Any) -> dict[str, Any]:
-    names = ("measured_speedup", "ci95", "label_agreement", "prediction_error", "num_texts", "rounds", "reason")
-    return {name: (win or {}).get(name) for name in ("setting", "predicted_speedup")} | dict.fromkeys(names) | known
+def _failure(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return "it does not fit into memory beside the baseline's model"
+    reason = error.what if isinstance(error, UserError) else reason_of(error)
+    return f"{type(error).__name__}: {reason}"
 
 
-def _ways(loaded: LoadedModel, config: Config, size: int, win: Win) -> tuple[Way, Way, int]:
-    """The baseline, the changed way, and how many texts both take."""
-    setting, sample = win["setting"], config.dataset.sample_sizes[0]
-    new, new_size = changed(config, setting), win.get("batch_size") or size
-    of_evaluation = setting in (TOKEN_BUDGET, COMPILE)  # tried with its predictor
-    drawn = draw_texts(loaded, config, sample if of_evaluation else max(sample, new_size))
-    texts = list(drawn.texts)
-    if len(texts) < new_size and not of_evaluation:
+def _make_ways(
+    loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
+) -> _Comparison:
+    """The baseline and the changed way, over texts that take about ``SECONDS_A_PASS``."""
+    setting = suggestion.setting
+    assert setting is not None, "only suggestions with a setting are tried"
+    new_config = changed(config, setting)
+    new_size = suggestion.batch_size or size
+    sample_size = config.dataset.sample_sizes[0]
+    if not is_evaluation_setting(setting):
+        sample_size = max(sample_size, new_size)
+    texts = list(draw_texts(loaded, config, sample_size).texts)
+    if len(texts) < new_size and not is_evaluation_setting(setting):
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
-    seconds, _ = time_interleaved({"one": _way(loaded, config, size, texts[:size])}, 2)
-    batches = int(SECONDS_A_PASS / min(seconds["one"]) * size / new_size)
-    texts = texts[: new_size * max(1, min(batches, len(texts) // new_size))]
-    if of_evaluation:
-        return (*_predictor_ways(loaded, new, size, setting, texts), len(texts))
-    other = load_model(new) if setting.startswith("model.") else loaded
-    return _way(loaded, config, size, texts), _way(other, new, new_size, texts), len(texts)
+    texts = _shorten(loaded, config, size, new_size, texts)
+    if is_evaluation_setting(setting):
+        return _predictor_ways(loaded, new_config, size, setting, texts)
+    other = load_model(new_config) if setting.startswith("model.") else loaded
+    return _Comparison(
+        baseline=_workload_way(loaded, config, size, texts),
+        changed=_workload_way(other, new_config, new_size, texts),
+        num_texts=len(texts),
+    )
 
 
-def _way(loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]) -> Way:
+def _shorten(
+    loaded: LoadedModel, config: Config, size: int, new_size: int, texts: Sequence[str]
+) -> list[str]:
+    """Full batches of the changed size, as many as a pass has time for, one at least."""
+    one_batch = {"one": _workload_way(loaded, config, size, texts[:size])}
+    seconds, _ = time_interleaved(one_batch, 2)
+    affordable = int(SECONDS_A_PASS / min(seconds["one"]) * size / new_size)
+    batches = max(1, min(affordable, len(texts) // new_size))
+    return list(texts[: new_size * batches])
+
+
+def _workload_way(loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]) -> Way:
     batches = tuple(list(texts[start : start + size]) for start in range(0, len(texts), size))
     workload = Workload(loaded, batches, config.profiling.max_length)
 
     def run() -> NDArray[np.int64]:
-        torch.set_float32_matmul_precision(config.model.matmul_precision)  # of the process, not of the model
-        return torch.cat([workload.run(index, nullcontext) for index in range(len(batches))]).argmax(dim=-1).numpy()
+        # The precision belongs to the process, not to the model.
+        torch.set_float32_matmul_precision(config.model.matmul_precision)
+        logits = [workload.run(index, nullcontext) for index in range(len(batches))]
+        return torch.cat(logits).argmax(dim=-1).numpy()
 
     return run
 
 
-def _predictor_ways(loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]) -> tuple[Way, Way]:
-    """Batches of ``size`` in file order; and the same compiled, or batches of like length under a token budget."""
+def _predictor_ways(
+    loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]
+) -> _Comparison:
+    """Batches of ``size`` in file order; and the same compiled, or grouped by length under a token budget."""
     in_order = Batching(kind="dataset_order", limit=size)
-    baseline, other = (Predictor(loaded.model, loaded.inputs, loaded.device, in_order) for _ in range(2))
-    chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs)
+    baseline = Predictor(loaded.model, loaded.inputs, loaded.device, in_order)
+    other = Predictor(loaded.model, loaded.inputs, loaded.device, in_order)
+
+    def tokens() -> Any:
+        return tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs)
+
     if setting == COMPILE:
         if baseline.needs_mask:
-            raise UserError("only batches without padding run compiled, and this model's are padded in file order")
+            raise UserError(
+                "only batches without padding run compiled, and this model's are padded in file order"
+            )
         other.compile()
-        other.warm_up(chunk)
+        other.warm_up(tokens())
     else:
-        wanted = config.evaluation.max_tokens_per_batch
-        other.batching = Batching(kind="token_budget", limit=other.fastest_budget(chunk) if wanted == "auto" else wanted)
-
-    def way(predictor: Predictor) -> Way:
-        return lambda: predictor.predict(
-            tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs)
-        ).predicted_ids
-
-    return way(baseline), way(other)
+        budget = config.evaluation.max_tokens_per_batch
+        limit = other.fastest_budget(tokens()) if budget == "auto" else budget
+        other.batching = Batching(kind="token_budget", limit=limit)
+    return _Comparison(
+        baseline=lambda: baseline.predict(tokens()).predicted_ids,
+        changed=lambda: other.predict(tokens()).predicted_ids,
+        num_texts=len(texts),
+    )

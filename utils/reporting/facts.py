@@ -17,7 +17,6 @@ from utils.reporting.answers import accuracy
 from utils.reporting.figures import DASH, not_measured, number, percent, shorten, unmeasured, yes_no
 from utils.reporting.results import Results
 
-AGREES = {True: "the sweep agrees", False: "the sweep says otherwise", None: "there is no sweep to hold it against"}
 FILES = {
     "metrics": "everything that a later week compares against", "detailed_metrics": "one row a batch size",
     "html_report": "this report with pictures, for a browser", "plots_dir": "the pictures",
@@ -184,13 +183,10 @@ def kernel_facts(diagnosis: Mapping[str, Any]) -> Facts:
 
 
 def peak_facts(diagnosis: Mapping[str, Any]) -> Facts:
-    """Who holds the memory's peak, and the largest batch that fits."""
-    found = diagnosis.get("memory") or {}
-    peak, fits = found.get("peak"), found.get("prediction")
-    return [
-        ("Peak", _peak(peak) if peak else _why_not(diagnosis, "memory.peak")),
-        ("Largest batch that fits", _largest_batch(fits) if fits else _why_not(diagnosis, "memory.prediction")),
-    ]
+    """What holds the memory's peak."""
+    memory = diagnosis.get("memory") or {}
+    peak = memory.get("peak")
+    return [("Peak", _peak(peak) if peak else _why_not(diagnosis, "memory.peak"))]
 
 
 def _peak(peak: Mapping[str, Any]) -> str:
@@ -201,14 +197,6 @@ def _peak(peak: Mapping[str, Any]) -> str:
         for one in peak["largest"][:3]
     )
     return f"{number(peak['total_mb'], 'MB')}: {shares}. The largest: {largest}"
-
-
-def _largest_batch(fits: Mapping[str, Any]) -> str:
-    least, predicted, most = (number(fits[f"largest_batch{end}"]) for end in ("_low", "", "_high"))
-    return (
-        f"{predicted} texts of {fits['max_length']} tokens ({least} to {most}), predicted for {number(fits['free_mb'], 'MB')} "
-        f"of free memory; {AGREES[fits['agrees_with_sweep']]}"
-    )
 
 
 def _listed_ms(parts: Mapping[str, float]) -> str:

@@ -117,10 +117,14 @@ def read_results(files: ResultFiles) -> Results:
     if diagnosis is not None and not diagnosis.keys() >= DIAGNOSIS_KEYS:
         missing = ", ".join(sorted(DIAGNOSIS_KEYS - diagnosis.keys()))
         raise UserError(f"{files.bottlenecks.name} has no {missing}.", where=files.bottlenecks, fix=f"make it anew: {STEP_03}")
+    frames = {name: _read_table(getattr(files, name), *columns) for name, columns in TABLES.items()}
+    layers = frames["layers"]
+    if layers is not None:
+        # Where the profiler sees no kernels of a GPU, modules have no times.
+        frames["layers"] = layers.dropna(subset="self_time_ms")
     return Results(
         files=files, metrics=metrics, sweeps=_sweeps(metrics, diagnosis or {}), diagnosis=diagnosis,
-        notes=tuple(_notes(files, metrics, diagnosis)),
-        **{name: _read_table(getattr(files, name), *columns) for name, columns in TABLES.items()},
+        notes=tuple(_notes(files, metrics, diagnosis)), **frames,
     )
 
 

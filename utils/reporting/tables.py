@@ -83,34 +83,51 @@ def sample_table(results: Results) -> Table | None:
     )
 
 
-def wins(diagnosis: Mapping[str, Any]) -> list[str]:
-    """The largest wins, each with its cause and what to try. They overlap: they do not add up."""
-    return [
-        f"{win['title']}: up to {number(win['win_ms'], 'ms')} ({number(win['win_pct'])}%) of a batch"
-        f"{', ' + _times(win, win) if win.get('predicted_speedup') is not None else ''}; "
-        f"{win.get('cause') or DASH}: {win.get('evidence') or DASH}. "
-        f"Try: {win.get('try') or DASH} ({'--set ' + win['setting'] if win.get('setting') else 'no setting of ours'})"
-        for win in diagnosis["wins"]
-    ]
+def suggestion_lines(diagnosis: Mapping[str, Any]) -> list[str]:
+    """The suggestions that save most, each with its cause and what to try. Savings overlap: they do not add up."""
+    return [_suggestion_line(suggestion) for suggestion in diagnosis["wins"]]
 
 
-def _times(win: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    return f"{'at most ' if win.get('prediction') == 'at most' else ''}{said['predicted_speedup']:.2f} times as fast"
+def _suggestion_line(suggestion: Mapping[str, Any]) -> str:
+    speedup = ""
+    if suggestion.get("predicted_speedup") is not None:
+        speedup = f", {_speedup(suggestion, suggestion['predicted_speedup'])}"
+    setting = "no matching setting"
+    if suggestion.get("setting"):
+        setting = f"--set {suggestion['setting']}"
+    return (
+        f"{suggestion['title']}: up to {number(suggestion['win_ms'], 'ms')}"
+        f" ({number(suggestion['win_pct'])}%) of a batch{speedup};"
+        f" {suggestion.get('cause') or DASH}: {suggestion.get('evidence') or DASH}."
+        f" Try: {suggestion.get('try') or DASH} ({setting})"
+    )
+
+
+def _speedup(suggestion: Mapping[str, Any], predicted: float) -> str:
+    bound = "at most " if suggestion.get("prediction") == "at most" else ""
+    return f"{bound}{predicted:.2f} times as fast"
 
 
 def verified_lines(diagnosis: Mapping[str, Any]) -> list[str]:
     """What trying the suggestions showed, each alone; none where they were not tried."""
-    tried = [win for name in ("wins", "further_wins") for win in diagnosis.get(name, ()) if win.get("verified")]
-    return [f"{win['title']} ({win['setting'] or 'no setting'}): {_outcome(win, win['verified'])}" for win in tried]
+    lines = []
+    for suggestion in (*diagnosis["wins"], *diagnosis.get("further_wins", ())):
+        if suggestion.get("verified"):
+            setting = suggestion["setting"] or "no setting"
+            lines.append(f"{suggestion['title']} ({setting}): {_verification_line(suggestion)}")
+    return lines
 
 
-def _outcome(win: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    if said["reason"]:
-        return f"not tried: {said['reason']}"
-    low, high = said["ci95"]
+def _verification_line(suggestion: Mapping[str, Any]) -> str:
+    verified = suggestion["verified"]
+    if verified["reason"]:
+        return f"not tried: {verified['reason']}"
+    low, high = verified["ci95"]
     return (
-        f"predicted {_times(win, said)}, measured {said['measured_speedup']:.2f} (95% interval {low:.2f} to {high:.2f}, "
-        f"{said['rounds']} rounds of {number(said['num_texts'])} texts); {said['label_agreement']:.2%} of the labels equal"
+        f"predicted {_speedup(suggestion, verified['predicted_speedup'])},"
+        f" measured {verified['measured_speedup']:.2f}"
+        f" (95% interval {low:.2f} to {high:.2f}, {verified['rounds']} rounds of"
+        f" {number(verified['num_texts'])} texts); {verified['label_agreement']:.2%} of the labels equal"
     )
 
 
@@ -164,5 +181,5 @@ def top_tables(results: Results) -> list[Table]:
         Table(caption=f"The {TOP} {caption}", header=tuple(columns.values()), words=2, rows=tuple(
             tuple(cell if isinstance(cell, str) else number(cell) for cell in row)
             for row in frame.nlargest(TOP, by)[list(columns)].itertuples(index=False)))
-        for frame, by, caption, columns in tables if frame is not None
+        for frame, by, caption, columns in tables if frame is not None and not frame.empty
     ]

@@ -48,11 +48,14 @@ def _bottleneck(results: Results) -> list[str]:
     if results.diagnosis is None:
         return _wrap(f"Not measured: {STEP_03_MISSING}")
     lines = _wrap(results.diagnosis["main_bottleneck"])
-    wins, tried = tables.wins(results.diagnosis), tables.verified_lines(results.diagnosis)
-    for place, win in enumerate(wins, start=1):
-        lines += _wrap(win, f"{place}. ", "   ")
-    lines += ["The wins overlap: they do not add up."] if wins else []
-    lines += ["", "Tried for real, each alone, on the same texts as the baseline:", *_bullets(tried)] if tried else []
+    suggestions = tables.suggestion_lines(results.diagnosis)
+    for place, suggestion in enumerate(suggestions, start=1):
+        lines += _wrap(suggestion, f"{place}. ", "   ")
+    if suggestions:
+        lines.append("The savings overlap: they do not add up.")
+    tried = tables.verified_lines(results.diagnosis)
+    if tried:
+        lines += ["", "Tried for real, each alone, on the same texts as the baseline:", *_bullets(tried)]
     return lines
 
 
