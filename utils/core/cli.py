@@ -16,7 +16,7 @@ from utils.config_loader import Config, default_config, load_config
 from utils.core import console, hints
 from utils.core.artifacts import cannot_write
 from utils.core.errors import Interrupted, UserError
-from utils.core.lock import hold
+from utils.core.lock import run_lock
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _run(name: str, body: Body, args: argparse.Namespace, *, alone: bool) -> int
         console.start_logging(args.log_level, log_file)
         logger.info("%s started: %s", name, " ".join(sys.argv))
         locked = alone and not getattr(args, "dry_run", False)
-        with hold(config.files.lock) if locked else nullcontext():
+        with run_lock(config.files.lock) if locked else nullcontext():
             body(config, args)
     except UserError as error:
         console.error(error)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from utils.core import hints
 from utils.core.errors import Interrupted, UserError
-from utils.core.lock import held
+from utils.core.lock import inherited_lock_fds
 from utils.core.steps import Step
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def run_step(item: Step, arguments: Sequence[str]) -> float:
     """
     started, words = time.perf_counter(), [sys.executable, str(item.path), *arguments]
     environment = hints.environment_of_step()
-    process = subprocess.Popen(words, env=environment, start_new_session=True, pass_fds=held())
+    process = subprocess.Popen(words, env=environment, start_new_session=True, pass_fds=inherited_lock_fds())
     try:
         code = process.wait()
     except (Interrupted, KeyboardInterrupt):
