@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# PyTorch reads it when it is imported; its profiler warns of memory that it did not see allocated.
+# Read by PyTorch when it is imported: its profiler warns of memory that it did not see allocated.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 from utils.analysis.runner import analyse
@@ -19,22 +19,26 @@ from utils.model_utils import check_max_length, load_model, model_labels
 from utils.reporting.tables import verified_lines, wins
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def run(config: Config, args: argparse.Namespace) -> None:
     check_prepared_data(config, model_labels(config))
     loaded = load_model(config)
     check_max_length(config.profiling.max_length, loaded.model)
-    found = analyse(loaded, config)
-    for warning in found["warnings"]:
+    diagnosis = analyse(loaded, config)
+    for warning in diagnosis["warnings"]:
         console.warn(warning)
-    console.block("BOTTLENECK ANALYSIS", [found["main_bottleneck"], *(f"{i}. {win}" for i, win in enumerate(wins(found), 1))])
+    lines = [diagnosis["main_bottleneck"]]
+    for number, suggestion in enumerate(wins(diagnosis), 1):
+        lines.append(f"{number}. {suggestion}")
+    console.block("BOTTLENECK ANALYSIS", lines)
     if args.verify:
-        found = verify(loaded, config, found)
-        console.block("SUGGESTIONS TRIED", verified_lines(found))
-    console.say(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
-    steps.record_finished(steps.step("03"), config)
+        diagnosis = verify(loaded, config, diagnosis)
+        console.block("SUGGESTIONS TRIED", verified_lines(diagnosis))
+    console.print_line(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
+    steps.record_finished(steps.get_step("03"), config)
 
 
 if __name__ == "__main__":
-    parser = cli.make_parser(__doc__ or "", "python scripts/03_detailed_profiling.py --config configs/demo.yaml --verify")
+    example = "python scripts/03_detailed_profiling.py --config configs/demo.yaml --verify"
+    parser = cli.make_parser(__doc__ or "", example)
     parser.add_argument("--verify", action="store_true", help=cli.VERIFY_HELP)
-    raise SystemExit(cli.run_script(parser, body, alone=True))
+    raise SystemExit(cli.run_script(parser, run, exclusive=True))

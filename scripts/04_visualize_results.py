@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# matplotlib reads it when it is imported. A notebook's backend, or one that does not exist, would end this step.
+# Read by matplotlib when it is imported. A notebook's backend, or a missing one, would end this step.
 os.environ["MPLBACKEND"] = "Agg"
 
 from utils.config_loader import Config
@@ -15,13 +15,14 @@ from utils.reporting.html import write_report
 from utils.reporting.results import read_results
 
 
-def body(config: Config) -> None:
+def run(config: Config) -> None:
     results = read_results(config.files)
     for note in results.notes:
         console.warn(note)
-    console.block("REPORT", [str(path) for path in write_report(results)])
-    steps.record_finished(steps.step("04"), config)
+    paths = [str(path) for path in write_report(results)]
+    console.block("REPORT", paths)
+    steps.record_finished(steps.get_step("04"), config)
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__, alone=True))
+    raise SystemExit(cli.run_simple_script(run, __doc__, exclusive=True))

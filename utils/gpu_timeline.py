@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from utils.core.artifacts import atomic_path, cannot_write
+from utils.core.artifacts import atomic_path, write_error
 
 LOOK_BACK_S = 1.0  # of utilisation (1/6 to 1 s) and averaged power. NVML API reference: nvmlUtilization_t, nvmlDeviceGetPowerUsage
 INSTANT, AVERAGE, BUFFER = "instant", "average over 1 s", "sample buffer"
@@ -187,4 +187,4 @@ def write_timeline(path: Path, rows: Iterable[Mapping[str, Any]], *, append: boo
                 writer.writeheader()
             writer.writerows(rows)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise write_error(path, error) from error

@@ -1,39 +1,42 @@
-"""What a measurement says: one run, and the row that runs at one batch size add up to."""
+"""Records of a measurement: one run, and the table row that all runs at one batch size give."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from utils import statistics
+from utils import bench_stats
+from utils.bench_stats import MIN_LATENCIES, MIN_RUNS, Summary, summarise
 from utils.gpu_timeline import GpuReadings
-from utils.statistics import MIN_LATENCIES, MIN_RUNS, Summary, summarise
 
 PHASES = ("tokenize", "host_to_device", "forward", "device_to_host")
-PHASE_TOLERANCE = 0.03  # share of the whole that the phases may leave unexplained
-WAITING_LIMIT = 0.05  # share of its runnable time that the process may wait for a CPU: from there on it shows in the latency
+FORWARD = PHASES.index("forward")
+PHASE_TOLERANCE = 0.03
+"""Share of a run's time that may lie between its phases."""
+CPU_WAIT_LIMIT = 0.05
+"""Share of its runnable time that a process may wait for a CPU; above, the wait shows in latency."""
 SHARED = "shared: another process used this GPU"
-MEMORY = {  # MB, the most of all runs
-    "gpu_mem_used": "allocated_bytes", "gpu_mem_reserved": "reserved_bytes", "peak_gpu_mem": "peak_bytes",
-    "activations_mem": "activation_bytes", "cpu_mem_used": "resident_bytes", "cpu_mem_peak": "resident_peak_bytes",
-}
 STATUSES = ("ok", "oom", "not_tried", "wrong_outputs")
-"""``not_tried``: a smaller batch did not fit. ``wrong_outputs``: timed answers differed from untimed ones; no figures."""
+"""``not_tried``: a smaller batch did not fit into memory. ``wrong_outputs``: logits of timed runs
+differed from untimed ones, so no metrics are given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """The whole sample once, at one batch size. Seconds and bytes; None and empty are not measured.
+    """All texts of the sample once, at one batch size. Seconds and bytes; None if not measured.
 
     Args:
-        seconds: from the first text to the last logits on the host, the device synchronised at both ends.
-        num_full_batches: those that hold ``batch_size`` rows; the last batch of a run may be smaller.
-        phase_seconds: a row a batch, each phase in the order of ``PHASES``.
-        launch_seconds: by batch, how long the host was in the model's call; ``device_seconds``: by CUDA events on an idle
-            stream, from that call's start to the end of its last kernel, gaps in which the device waits included.
-        activation_bytes: peak less what was allocated before the run, the weights among it.
-        cpu_wait_fraction: share of the time in which this process could have run that it waited for a CPU.
+        seconds: from the first text to the last logits on the host, with the device synchronized
+            at both ends.
+        num_full_batches: batches with ``batch_size`` rows; the last batch of a run may be smaller.
+        phase_seconds: one row per batch, with the phases in the order of ``PHASES``.
+        launch_seconds: per batch, how long the host was in the model's call.
+        device_seconds: per batch, by CUDA events on an idle stream, from the start of the model's
+            call to the end of its last kernel. Gaps in which the device waits are included.
+        activation_bytes: the peak less what was allocated before the run, such as the weights.
+        cpu_wait_fraction: share of the time in which this process could have run but waited for a
+            CPU.
     """
 
     num_samples: int
@@ -55,13 +58,13 @@ class Run:
     gpu: GpuReadings = field(default_factory=GpuReadings)
 
 
-def _figure(unit: str, default: Summary | None = None) -> Any:
+def _metric(unit: str, default: Summary | None = None) -> Any:
     return field(default=default, metadata={"unit": unit})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchSizeRecord:
-    """One row of ``detailed_metrics.csv``, each figure with its unit; the guide says how each is measured.
+    """One row of ``detailed_metrics.csv``, each metric with its unit; the guide says how each is measured.
 
     Latency is end to end: from the texts to their logits on the host. ``flops_per_sample`` and ``achieved_tflops``
     count what was executed, padding included.
@@ -71,50 +74,50 @@ class BatchSizeRecord:
     status: str
     num_runs: int = field(metadata={"unit": "runs"})
     num_samples: int = field(metadata={"unit": "rows"})
-    latency_per_sample_ms: Summary = _figure("ms", Summary())
-    latency_per_batch_ms: Summary = _figure("ms", Summary())
-    latency_total_s: Summary = _figure("s", Summary())
-    throughput_samples_per_sec: Summary = _figure("samples/s", Summary())
-    throughput_batches_per_sec: Summary = _figure("batches/s", Summary())
-    throughput_tokens_per_sec: Summary = _figure("tokens/s", Summary())
-    latency_per_batch_ms_p90: float | None = _figure("ms")
-    latency_per_batch_ms_p95: float | None = _figure("ms")
-    latency_per_batch_ms_p99: float | None = _figure("ms")
-    latency_per_batch_ms_mad: float | None = _figure("ms")
-    latency_per_sample_ms_median_ci95_low: float | None = _figure("ms")
-    latency_per_sample_ms_median_ci95_high: float | None = _figure("ms")
-    latency_per_token_ms_mean: float | None = _figure("ms")
-    throughput_samples_per_sec_ci95_low: float | None = _figure("samples/s")
-    throughput_samples_per_sec_ci95_high: float | None = _figure("samples/s")
-    tokenize_ms_mean: float | None = _figure("ms per batch")
-    host_to_device_ms_mean: float | None = _figure("ms per batch")
-    forward_ms_mean: float | None = _figure("ms per batch")
-    device_to_host_ms_mean: float | None = _figure("ms per batch")
-    forward_launch_ms_mean: float | None = _figure("ms per batch")
-    forward_device_ms_mean: float | None = _figure("ms per batch")
-    gpu_mem_used: float | None = _figure("MB")
-    gpu_mem_reserved: float | None = _figure("MB")
-    peak_gpu_mem: float | None = _figure("MB")
-    activations_mem: float | None = _figure("MB")
-    gpu_mem_device: float | None = _figure("MB")
-    gpu_mem_other: float | None = _figure("MB")
-    cpu_mem_used: float | None = _figure("MB")
-    cpu_mem_peak: float | None = _figure("MB")
-    gpu_util_pct_mean: float | None = _figure("%")
-    gpu_power_w_mean: float | None = _figure("W")
-    energy_per_sample_j: float | None = _figure("J")
+    latency_per_sample_ms: Summary = _metric("ms", Summary())
+    latency_per_batch_ms: Summary = _metric("ms", Summary())
+    latency_total_s: Summary = _metric("s", Summary())
+    throughput_samples_per_sec: Summary = _metric("samples/s", Summary())
+    throughput_batches_per_sec: Summary = _metric("batches/s", Summary())
+    throughput_tokens_per_sec: Summary = _metric("tokens/s", Summary())
+    latency_per_batch_ms_p90: float | None = _metric("ms")
+    latency_per_batch_ms_p95: float | None = _metric("ms")
+    latency_per_batch_ms_p99: float | None = _metric("ms")
+    latency_per_batch_ms_mad: float | None = _metric("ms")
+    latency_per_sample_ms_median_ci95_low: float | None = _metric("ms")
+    latency_per_sample_ms_median_ci95_high: float | None = _metric("ms")
+    latency_per_token_ms_mean: float | None = _metric("ms")
+    throughput_samples_per_sec_ci95_low: float | None = _metric("samples/s")
+    throughput_samples_per_sec_ci95_high: float | None = _metric("samples/s")
+    tokenize_ms_mean: float | None = _metric("ms per batch")
+    host_to_device_ms_mean: float | None = _metric("ms per batch")
+    forward_ms_mean: float | None = _metric("ms per batch")
+    device_to_host_ms_mean: float | None = _metric("ms per batch")
+    forward_launch_ms_mean: float | None = _metric("ms per batch")
+    forward_device_ms_mean: float | None = _metric("ms per batch")
+    gpu_mem_used: float | None = _metric("MB")
+    gpu_mem_reserved: float | None = _metric("MB")
+    peak_gpu_mem: float | None = _metric("MB")
+    activations_mem: float | None = _metric("MB")
+    gpu_mem_device: float | None = _metric("MB")
+    gpu_mem_other: float | None = _metric("MB")
+    cpu_mem_used: float | None = _metric("MB")
+    cpu_mem_peak: float | None = _metric("MB")
+    gpu_util_pct_mean: float | None = _metric("%")
+    gpu_power_w_mean: float | None = _metric("W")
+    energy_per_sample_j: float | None = _metric("J")
     energy_source: str | None = None
-    gpu_sm_clock_mhz_mean: float | None = _figure("MHz")
-    gpu_temperature_c_max: float | None = _figure("degrees C")
-    tokens_per_batch_mean: float | None = _figure("tokens")
-    padding_tokens_per_batch_mean: float | None = _figure("tokens")
-    num_truncated: int | None = _figure("rows")
-    padding_fraction: float | None = _figure("fraction of tokens")
-    flops_per_sample: float | None = _figure("FLOP")
-    achieved_tflops: float | None = _figure("TFLOP/s")
-    mfu: float | None = _figure("fraction")
-    cpu_wait_fraction: float | None = _figure("fraction of runnable time")
-    cv: float | None = _figure("fraction")
+    gpu_sm_clock_mhz_mean: float | None = _metric("MHz")
+    gpu_temperature_c_max: float | None = _metric("degrees C")
+    tokens_per_batch_mean: float | None = _metric("tokens")
+    padding_tokens_per_batch_mean: float | None = _metric("tokens")
+    num_truncated: int | None = _metric("rows")
+    padding_fraction: float | None = _metric("fraction of tokens")
+    flops_per_sample: float | None = _metric("FLOP")
+    achieved_tflops: float | None = _metric("TFLOP/s")
+    mfu: float | None = _metric("fraction")
+    cpu_wait_fraction: float | None = _metric("fraction of runnable time")
+    cv: float | None = _metric("fraction")
     stable: bool | None = None
     warnings: tuple[str, ...] = ()
 
@@ -128,136 +131,385 @@ class BatchSizeRecord:
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Summary):
-                row |= {f"{item.name}_{part.name}": getattr(value, part.name) for part in fields(Summary)}
+                for part in fields(Summary):
+                    row[f"{item.name}_{part.name}"] = getattr(value, part.name)
+            elif isinstance(value, tuple):
+                row[item.name] = list(value)
             else:
-                row[item.name] = list(value) if isinstance(value, tuple) else value
+                row[item.name] = value
         return row
 
 
 COLUMNS = tuple(BatchSizeRecord(batch_size=1, status="ok", num_runs=0, num_samples=0).to_dict())
 UNITS = {item.name: item.metadata["unit"] for item in fields(BatchSizeRecord) if item.metadata}
-"""Unit of every figure; a figure with a spread has the same unit in each of its columns."""
+"""Unit of every metric; a metric with a spread has the same unit in each of its columns."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunContext:
+    """What is known of the runs at one batch size beside the runs themselves.
+
+    Args:
+        sustained_run: runs back to back, long enough for the GPU's readings; None takes the
+            readings from the runs.
+        flops_per_sample: executed FLOPs, padding included.
+        num_truncated: texts that were truncated.
+        matmul_flops_per_s: the machine's measured ceiling, which MFU needs.
+        process_spread: standard deviation over mean between processes; None is unknown, and a
+            warning says so.
+        interference: reasons from outside the runs why the row is not stable.
+        warnings: more warnings for the row.
+    """
+
+    sustained_run: Run | None = None
+    flops_per_sample: float | None = None
+    num_truncated: int | None = None
+    matmul_flops_per_s: float | None = None
+    process_spread: float | None = 0.0
+    interference: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def summarise_runs(
-    batch_size: int, runs: Sequence[Run], *, window: Run | None = None, flops_per_sample: float | None = None,
-    num_truncated: int | None = None, matmul_flops_per_s: float | None = None, disturbed: Sequence[str] = (),
-    process_spread: float | None = 0.0, warnings: Sequence[str] = (),
+    batch_size: int, runs: Sequence[Run], context: RunContext | None = None
 ) -> BatchSizeRecord:
-    """The row that runs at one batch size, at least one and in the order in which they were run, add up to.
+    """The table row of at least one run at one batch size; runs in the order of measurement."""
+    context = context or RunContext()
+    all_runs = tuple(runs)
+    gpu_runs = tuple(runs)
+    if context.sustained_run is not None:
+        all_runs = (*runs, context.sustained_run)
+        gpu_runs = (context.sustained_run,)
+    seconds = [run.seconds for run in runs]
+    record = BatchSizeRecord(
+        batch_size=batch_size,
+        status="ok",
+        num_runs=len(runs),
+        num_samples=runs[0].num_samples,
+        num_truncated=context.num_truncated,
+        flops_per_sample=context.flops_per_sample,
+        cpu_wait_fraction=_mean(run.cpu_wait_fraction for run in runs),
+        cv=bench_stats.coefficient_of_variation(seconds),
+    )
+    record = _with_run_times(record, runs, context.process_spread)
+    record = _with_batch_latencies(record, runs)
+    record = _with_phases(record, runs)
+    record = _with_memory(record, runs, all_runs)
+    record = _with_gpu_readings(record, gpu_runs)
+    record = _with_tokens(record, runs)
+    record = _with_flop_rates(record, runs, context)
+    return _with_stability_and_warnings(record, runs, all_runs, gpu_runs, context)
 
-    Args:
-        window: runs back to back, long enough for the GPU's readings; None takes them from ``runs``.
-        flops_per_sample: executed FLOPs, padding included.
-        matmul_flops_per_s: this machine's measured ceiling; MFU needs it.
-        process_spread: by how much processes differ, standard deviation over mean; None is not known, and said.
-        disturbed: reasons from outside the runs why the row is not stable.
-    """
-    first, seconds = runs[0], [run.seconds for run in runs]
-    rates, per_sample = [r.num_samples / r.seconds for r in runs], [1e3 * r.seconds / r.num_samples for r in runs]
-    batches = [1e3 * sum(phases) for run in runs for phases in run.phase_seconds[: run.num_full_batches]]
-    rate, sample = summarise(rates), summarise(per_sample)
-    forward_s = sum(parts[PHASES.index("forward")] for run in runs for parts in run.phase_seconds)
-    achieved = _ratio(flops_per_sample and flops_per_sample * sum(run.num_samples for run in runs), forward_s)
-    waiting = _mean(run.cpu_wait_fraction for run in runs)
-    seen, averaged = (runs, runs) if window is None else ((*runs, window), (window,))
-    reasons = (*statistics.instability(seconds), *_disturbances(seen, waiting), *disturbed)
-    notes = {
-        **_notes(runs, averaged, rates, len(batches)),
-        "mfu: it needs the matrix-product ceiling, which step 03 measures: see bottlenecks.json": not matmul_flops_per_s,
-        "flops_per_sample, achieved_tflops: no operator with a formula was counted": flops_per_sample is None,
-        "num_truncated: this tokenizer does not tell which texts it cut": num_truncated is None,
-        "ci95: what processes differ by is not known for this device, the intervals are of this process alone; measure it "
-        "with benchmarks/repeatability.py and set profiling.process_spread": process_spread is None,
-    }
-    return BatchSizeRecord(
-        batch_size=batch_size, status="ok", num_runs=len(runs), num_samples=first.num_samples,
-        latency_per_sample_ms=sample, latency_total_s=summarise(seconds), throughput_samples_per_sec=rate,
-        latency_per_batch_ms=summarise(batches or [1e3 * run.seconds / run.num_batches for run in runs]),
+
+def _with_run_times(
+    record: BatchSizeRecord, runs: Sequence[Run], process_spread: float | None
+) -> BatchSizeRecord:
+    """Latency and throughput of whole runs, with their intervals."""
+    per_sample_ms = [1e3 * run.seconds / run.num_samples for run in runs]
+    rates = [run.num_samples / run.seconds for run in runs]
+    token_rates = [run.real_tokens / run.seconds for run in runs if run.real_tokens is not None]
+    latency = summarise(per_sample_ms)
+    throughput = summarise(rates)
+    median_interval = _widened_interval(
+        latency.median, bench_stats.bootstrap_median_ci(per_sample_ms), process_spread
+    )
+    rate_interval = _widened_interval(
+        throughput.mean, bench_stats.mean_interval(rates), process_spread
+    )
+    return replace(
+        record,
+        latency_per_sample_ms=latency,
+        latency_per_sample_ms_median_ci95_low=median_interval[0],
+        latency_per_sample_ms_median_ci95_high=median_interval[1],
+        latency_total_s=summarise([run.seconds for run in runs]),
+        latency_per_token_ms_mean=_mean(
+            _safe_divide(1e3 * run.seconds, run.real_tokens) for run in runs
+        ),
+        throughput_samples_per_sec=throughput,
+        throughput_samples_per_sec_ci95_low=rate_interval[0],
+        throughput_samples_per_sec_ci95_high=rate_interval[1],
         throughput_batches_per_sec=summarise([run.num_batches / run.seconds for run in runs]),
-        throughput_tokens_per_sec=summarise([r.real_tokens / r.seconds for r in runs if r.real_tokens is not None]),
-        **{f"latency_per_batch_ms_p{percent}": statistics.percentile(batches, percent) for percent in MIN_LATENCIES},
-        latency_per_batch_ms_mad=statistics.median_absolute_deviation(batches),
-        **_interval("latency_per_sample_ms_median", sample.median, statistics.median_interval(per_sample), process_spread),
-        latency_per_token_ms_mean=_mean(_ratio(1e3 * run.seconds, run.real_tokens) for run in runs),
-        **_interval("throughput_samples_per_sec", rate.mean, statistics.mean_interval(rates), process_spread),
-        **_phase_means(runs),
-        **{name: _ratio(_largest(getattr(run, item) for run in runs), 1e6) for name, item in MEMORY.items()},
-        gpu_mem_device=_ratio(_largest(run.gpu.device_memory_bytes for run in seen), 1e6),
-        gpu_mem_other=_ratio(_largest(  # what PyTorch's allocator does not hold: CUDA's context, libraries, other processes
-            run.gpu.device_memory_bytes - run.reserved_bytes for run in seen
-            if run.gpu.device_memory_bytes is not None and run.reserved_bytes is not None
-        ), 1e6),
-        gpu_util_pct_mean=_mean(run.gpu.util_pct_mean for run in averaged),
-        gpu_power_w_mean=_mean(run.gpu.power_w_mean for run in averaged),
-        energy_per_sample_j=_mean(_ratio(run.gpu.energy_j, run.num_samples) for run in averaged),
-        energy_source=next((run.gpu.energy_source for run in averaged if run.gpu.energy_source), None),
-        gpu_sm_clock_mhz_mean=_mean(run.gpu.sm_clock_mhz_mean for run in averaged),
-        gpu_temperature_c_max=_largest(run.gpu.temperature_c_max for run in averaged),
-        tokens_per_batch_mean=_ratio(first.real_tokens, first.num_batches),
-        padding_tokens_per_batch_mean=_ratio(first.padded_tokens, first.num_batches),
-        num_truncated=num_truncated, cpu_wait_fraction=waiting, cv=statistics.coefficient_of_variation(seconds),
-        padding_fraction=_ratio(first.padded_tokens, (first.real_tokens or 0) + (first.padded_tokens or 0)),
-        flops_per_sample=flops_per_sample, achieved_tflops=_ratio(achieved, 1e12), mfu=_ratio(achieved, matmul_flops_per_s),
-        stable=not reasons if len(runs) > 1 else None,
-        warnings=tuple(dict.fromkeys((*warnings, *(text for text, holds in notes.items() if holds), *reasons))),
+        throughput_tokens_per_sec=summarise(token_rates),
     )
 
 
-def _interval(name: str, centre: float | None, own: tuple[float, float] | None, spread: float | None) -> dict[str, Any]:
-    """Of another process's figure; of this process's own where nothing is known of others. No figure here is below 0."""
+def _widened_interval(
+    centre: float | None, own: tuple[float, float] | None, process_spread: float | None
+) -> tuple[float | None, float | None]:
+    """The interval for another process; this process's own interval if the spread is unknown."""
     if own is None or centre is None:
-        return {}
-    low, high = own if spread is None else statistics.next_process(centre, own, spread)
-    return {f"{name}_ci95_low": max(0.0, low), f"{name}_ci95_high": high}
+        return None, None
+    low, high = own
+    if process_spread is not None:
+        low, high = bench_stats.between_process_interval(centre, own, process_spread)
+    # No time and no rate is below 0.
+    return max(0.0, low), high
 
 
-def _notes(runs: Sequence[Run], averaged: Sequence[Run], rates: Sequence[float], latencies: int) -> dict[str, bool]:
-    """Why figures are null, and what else a reader should know of them; each with whether it holds."""
-    count, worth, first = len(runs), statistics.effective_size(rates), runs[0]
-    missing = 1 - sum(sum(map(sum, run.phase_seconds)) for run in runs) / sum(run.seconds for run in runs)
-    return {
-        **{f"latency_per_batch_ms_p{percent}: {latencies} latencies, it takes {needed} "
-           f"(profiling.num_measurement_runs={-(-needed // max(1, latencies // count))})": latencies < needed
-           for percent, needed in MIN_LATENCIES.items()},
-        f"throughput_samples_per_sec_ci95: runs follow each other; {count} are worth {worth:.1f}, so it is wider": worth < count,
-        f"phases: {missing:.1%} of the time lies between them (limit {PHASE_TOLERANCE:.0%})":
-            all(run.phase_seconds for run in runs) and abs(missing) > PHASE_TOLERANCE,
-        f"latency_per_sample_ms_median_ci95: {count} runs, it takes {MIN_RUNS}": count < MIN_RUNS,
-        "throughput_samples_per_sec_ci95, cv, std: a single run has no spread": count < 2,
-        "cpu_mem_peak: this kernel does not let a process reset its peak": first.resident_peak_bytes is None,
-        "cpu_wait_fraction: this kernel does not say how long threads waited for a CPU": first.cpu_wait_fraction is None,
-        **{text: True for run in averaged for text in run.gpu.warnings},
-    }
+def _full_batch_latencies_ms(runs: Sequence[Run]) -> list[float]:
+    """Latencies of all full batches, in milliseconds."""
+    latencies = []
+    for run in runs:
+        for phases in run.phase_seconds[: run.num_full_batches]:
+            latencies.append(1e3 * sum(phases))
+    return latencies
 
 
-def _disturbances(runs: Sequence[Run], waiting: float | None) -> Iterable[str]:
+def _with_batch_latencies(record: BatchSizeRecord, runs: Sequence[Run]) -> BatchSizeRecord:
+    latencies_ms = _full_batch_latencies_ms(runs)
+    mean_latencies_ms = [1e3 * run.seconds / run.num_batches for run in runs]
+    return replace(
+        record,
+        latency_per_batch_ms=summarise(latencies_ms or mean_latencies_ms),
+        latency_per_batch_ms_p90=bench_stats.percentile(latencies_ms, 90),
+        latency_per_batch_ms_p95=bench_stats.percentile(latencies_ms, 95),
+        latency_per_batch_ms_p99=bench_stats.percentile(latencies_ms, 99),
+        latency_per_batch_ms_mad=bench_stats.median_absolute_deviation(latencies_ms),
+    )
+
+
+def _with_phases(record: BatchSizeRecord, runs: Sequence[Run]) -> BatchSizeRecord:
+    """Mean milliseconds per full batch of each phase."""
+    phases: list[tuple[float, ...]] = []
+    launches: list[float] = []
+    on_device: list[float] = []
+    for run in runs:
+        phases += run.phase_seconds[: run.num_full_batches]
+        launches += run.launch_seconds[: run.num_full_batches]
+        on_device += run.device_seconds[: run.num_full_batches]
+    means_ms = [_mean_ms(column) for column in zip(*phases, strict=True)]
+    tokenize_ms, host_to_device_ms, forward_ms, device_to_host_ms = means_ms or [None] * len(PHASES)
+    return replace(
+        record,
+        tokenize_ms_mean=tokenize_ms,
+        host_to_device_ms_mean=host_to_device_ms,
+        forward_ms_mean=forward_ms,
+        device_to_host_ms_mean=device_to_host_ms,
+        forward_launch_ms_mean=_mean_ms(launches),
+        forward_device_ms_mean=_mean_ms(on_device),
+    )
+
+
+def _with_memory(
+    record: BatchSizeRecord, runs: Sequence[Run], all_runs: Sequence[Run]
+) -> BatchSizeRecord:
+    """The largest value of all runs, in MB."""
+    # What the allocator of PyTorch does not hold: CUDA's context, libraries, other processes.
+    other_bytes = []
+    for run in all_runs:
+        if run.gpu.device_memory_bytes is not None and run.reserved_bytes is not None:
+            other_bytes.append(run.gpu.device_memory_bytes - run.reserved_bytes)
+    return replace(
+        record,
+        gpu_mem_used=_largest_mb(run.allocated_bytes for run in runs),
+        gpu_mem_reserved=_largest_mb(run.reserved_bytes for run in runs),
+        peak_gpu_mem=_largest_mb(run.peak_bytes for run in runs),
+        activations_mem=_largest_mb(run.activation_bytes for run in runs),
+        cpu_mem_used=_largest_mb(run.resident_bytes for run in runs),
+        cpu_mem_peak=_largest_mb(run.resident_peak_bytes for run in runs),
+        gpu_mem_device=_largest_mb(run.gpu.device_memory_bytes for run in all_runs),
+        gpu_mem_other=_largest_mb(other_bytes),
+    )
+
+
+def _with_gpu_readings(record: BatchSizeRecord, gpu_runs: Sequence[Run]) -> BatchSizeRecord:
+    energies = [_safe_divide(run.gpu.energy_j, run.num_samples) for run in gpu_runs]
+    sources = [run.gpu.energy_source for run in gpu_runs if run.gpu.energy_source]
+    return replace(
+        record,
+        gpu_util_pct_mean=_mean(run.gpu.util_pct_mean for run in gpu_runs),
+        gpu_power_w_mean=_mean(run.gpu.power_w_mean for run in gpu_runs),
+        energy_per_sample_j=_mean(energies),
+        energy_source=next(iter(sources), None),
+        gpu_sm_clock_mhz_mean=_mean(run.gpu.sm_clock_mhz_mean for run in gpu_runs),
+        gpu_temperature_c_max=_largest(run.gpu.temperature_c_max for run in gpu_runs),
+    )
+
+
+def _with_tokens(record: BatchSizeRecord, runs: Sequence[Run]) -> BatchSizeRecord:
+    """Tokens of a batch; every run has the same ones."""
+    run = runs[0]
+    all_tokens = (run.real_tokens or 0) + (run.padded_tokens or 0)
+    return replace(
+        record,
+        tokens_per_batch_mean=_safe_divide(run.real_tokens, run.num_batches),
+        padding_tokens_per_batch_mean=_safe_divide(run.padded_tokens, run.num_batches),
+        padding_fraction=_safe_divide(run.padded_tokens, all_tokens),
+    )
+
+
+def _with_flop_rates(
+    record: BatchSizeRecord, runs: Sequence[Run], context: RunContext
+) -> BatchSizeRecord:
+    """FLOP/s over the forward phase of all batches, also smaller ones."""
+    if context.flops_per_sample is None:
+        return record
+    forward_s = 0.0
+    for run in runs:
+        forward_s += sum(phases[FORWARD] for phases in run.phase_seconds)
+    flops = context.flops_per_sample * sum(run.num_samples for run in runs)
+    achieved = _safe_divide(flops, forward_s)
+    return replace(
+        record,
+        achieved_tflops=_safe_divide(achieved, 1e12),
+        mfu=_safe_divide(achieved, context.matmul_flops_per_s),
+    )
+
+
+def _with_stability_and_warnings(
+    record: BatchSizeRecord,
+    runs: Sequence[Run],
+    all_runs: Sequence[Run],
+    gpu_runs: Sequence[Run],
+    context: RunContext,
+) -> BatchSizeRecord:
+    reasons = [
+        *bench_stats.instability_reasons([run.seconds for run in runs]),
+        *_interference_reasons(all_runs, record.cpu_wait_fraction),
+        *context.interference,
+    ]
+    warnings = [
+        *context.warnings,
+        *_percentile_reasons(runs),
+        *_interval_reasons(runs),
+        *_kernel_reasons(runs[0]),
+    ]
+    for run in gpu_runs:
+        warnings += run.gpu.warnings
+    warnings += _context_reasons(context)
+    warnings += reasons
+    return replace(
+        record,
+        # A single run shows nothing of stability.
+        stable=not reasons if len(runs) > 1 else None,
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _percentile_reasons(runs: Sequence[Run]) -> list[str]:
+    """Why percentiles are missing, with the number of runs that gives them."""
+    reasons = []
+    num_latencies = len(_full_batch_latencies_ms(runs))
+    latencies_per_run = max(1, num_latencies // len(runs))
+    for percent, needed in MIN_LATENCIES.items():
+        if num_latencies < needed:
+            runs_needed = -(-needed // latencies_per_run)
+            reasons.append(
+                f"latency_per_batch_ms_p{percent}: {num_latencies} latencies, {needed} are needed "
+                f"(profiling.num_measurement_runs={runs_needed})"
+            )
+    return reasons
+
+
+def _interval_reasons(runs: Sequence[Run]) -> list[str]:
+    """Why intervals are missing or wide, and whether the phases leave time unexplained."""
+    reasons = []
+    count = len(runs)
+    size = bench_stats.effective_sample_size([run.num_samples / run.seconds for run in runs])
+    if size < count:
+        reasons.append(
+            f"throughput_samples_per_sec_ci95: runs are autocorrelated; {count} runs count as "
+            f"{size:.1f} independent ones, so the interval is wider"
+        )
+    unexplained = _unexplained_fraction(runs)
+    if unexplained is not None and abs(unexplained) > PHASE_TOLERANCE:
+        reasons.append(
+            f"phases: {unexplained:.1%} of the time lies between them "
+            f"(limit {PHASE_TOLERANCE:.0%})"
+        )
+    if count < MIN_RUNS:
+        reasons.append(
+            f"latency_per_sample_ms_median_ci95: {count} runs, {MIN_RUNS} are needed"
+        )
+    if count < 2:
+        reasons.append("throughput_samples_per_sec_ci95, cv, std: a single run has no spread")
+    return reasons
+
+
+def _unexplained_fraction(runs: Sequence[Run]) -> float | None:
+    """Share of the runs' time that lies between the phases; None without phases."""
+    phases_s = 0.0
+    for run in runs:
+        if not run.phase_seconds:
+            return None
+        phases_s += sum(map(sum, run.phase_seconds))
+    return 1 - phases_s / sum(run.seconds for run in runs)
+
+
+def _kernel_reasons(run: Run) -> list[str]:
+    """What this operating system does not report."""
+    reasons = []
+    if run.resident_peak_bytes is None:
+        reasons.append("cpu_mem_peak: this kernel does not let a process reset its peak")
+    if run.cpu_wait_fraction is None:
+        reasons.append(
+            "cpu_wait_fraction: this kernel does not report how long threads waited for a CPU"
+        )
+    return reasons
+
+
+def _context_reasons(context: RunContext) -> list[str]:
+    """Why metrics are missing that need more than the runs."""
+    reasons = []
+    if not context.matmul_flops_per_s:
+        reasons.append(
+            "mfu: it needs the matrix-product ceiling, which step 03 measures: see bottlenecks.json"
+        )
+    if context.flops_per_sample is None:
+        reasons.append("flops_per_sample, achieved_tflops: no operator with a formula was counted")
+    if context.num_truncated is None:
+        reasons.append("num_truncated: this tokenizer does not report which texts it truncated")
+    if context.process_spread is None:
+        reasons.append(
+            "ci95: the spread between processes is unknown for this device, so the intervals are "
+            "of this process alone; measure it with benchmarks/repeatability.py and set "
+            "profiling.process_spread"
+        )
+    return reasons
+
+
+def _interference_reasons(runs: Sequence[Run], cpu_wait_fraction: float | None) -> list[str]:
     """What else used the machine, or slowed it down, while the runs were measured."""
-    if throttled := dict.fromkeys(name for run in runs for name in run.gpu.throttled):
-        yield f"throttled: {', '.join(throttled)}"
+    reasons = []
+    throttled: list[str] = []
+    for run in runs:
+        throttled += run.gpu.throttled
+    if throttled:
+        reasons.append(f"throttled: {', '.join(dict.fromkeys(throttled))}")
     if any(run.gpu.shared for run in runs):
-        yield SHARED
-    if waiting is not None and waiting > WAITING_LIMIT:
-        yield (f"CPU starved: threads waited for a CPU in {waiting:.0%} of their time (limit {WAITING_LIMIT:.0%}): other "
-               "processes, or more threads than cores (OMP_NUM_THREADS; the tokenizer's own: TOKENIZERS_PARALLELISM=false)")
-
-
-def _phase_means(runs: Sequence[Run]) -> dict[str, Any]:
-    """Mean milliseconds a batch of each phase, over the batches that the latency per batch is taken from."""
-    parts = {name: [p[i] for run in runs for p in run.phase_seconds[: run.num_full_batches]] for i, name in enumerate(PHASES)}
-    parts["forward_launch"] = [s for run in runs for s in run.launch_seconds[: run.num_full_batches]]
-    parts["forward_device"] = [s for run in runs for s in run.device_seconds[: run.num_full_batches]]
-    return {f"{name}_ms_mean": 1e3 * sum(seconds) / len(seconds) for name, seconds in parts.items() if seconds}
+        reasons.append(SHARED)
+    if cpu_wait_fraction is not None and cpu_wait_fraction > CPU_WAIT_LIMIT:
+        reasons.append(
+            f"CPU starved: threads waited for a CPU in {cpu_wait_fraction:.0%} of their time "
+            f"(limit {CPU_WAIT_LIMIT:.0%}): other processes, or more threads than cores "
+            "(OMP_NUM_THREADS; the tokenizer's own: TOKENIZERS_PARALLELISM=false)"
+        )
+    return reasons
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    if not known:
+        return None
+    return sum(known) / len(known)
+
+
+def _mean_ms(seconds: Sequence[float]) -> float | None:
+    if not seconds:
+        return None
+    return 1e3 * sum(seconds) / len(seconds)
 
 
 def _largest(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _ratio(above: float | None, below: float | None) -> float | None:
-    return above / below if above is not None and below else None
+def _largest_mb(values_bytes: Iterable[float | None]) -> float | None:
+    return _safe_divide(_largest(values_bytes), 1e6)
+
+
+def _safe_divide(numerator: float | None, denominator: float | None) -> float | None:
+    """The ratio; None if a part is missing or the denominator is 0."""
+    if numerator is None or not denominator:
+        return None
+    return numerator / denominator

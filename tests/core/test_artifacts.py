@@ -53,7 +53,7 @@ def test_not_a_number_never_reaches_a_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("content", "said"), [("{", "not valid JSON"), ("{}", "does not fit its schema"), (None, "is not there")])
+@pytest.mark.parametrize(("content", "said"), [("{", "not valid JSON"), ("{}", "does not match its schema"), (None, "is not there")])
 def test_reading_says_what_is_wrong_and_what_makes_the_file(tmp_path: Path, content: str | None, said: str) -> None:
     file, schema = tmp_path / "a.json", tmp_path / "schema.json"
     schema.write_text('{"type": "object", "required": ["run"]}')
@@ -86,5 +86,5 @@ def test_what_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
     free = shutil.disk_usage(tmp_path).free
     artifacts.check_disk_space(folder, 0, "the model a/b", fix="move it")
-    with pytest.raises(DataError, match=r"Too little disk: the model a/b needs(.|\n)*or move it"):
+    with pytest.raises(DataError, match=r"Too little disk space: the model a/b needs(.|\n)*or move it"):
         artifacts.check_disk_space(folder, free, "the model a/b", fix="move it", kind=DataError)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from utils.analysis.runner import Workload
 from utils.analysis.wins import COMPILE, ESTIMATE, TOKEN_BUDGET, Win
+from utils.bench_stats import MIN_RUNS, compare
 from utils.config_loader import Config, changed
 from utils.core import console
 from utils.core.artifacts import write_json
@@ -25,7 +26,6 @@ from utils.evaluation.comparison import take_turns
 from utils.evaluation.predictor import Predictor, tokenize
 from utils.model_utils import LoadedModel, load_model
 from utils.sample import draw_texts
-from utils.statistics import MIN_RUNS, compare
 
 logger = logging.getLogger(__name__)
 

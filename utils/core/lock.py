@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from filelock import SoftFileLock, Timeout, lock_descriptor
 
-from utils.core.artifacts import cannot_write
+from utils.core.artifacts import write_error
 from utils.core.errors import UserError
 
 _lock_fds: set[int] = set()
@@ -52,7 +52,7 @@ def _open_lock_file(file: Path) -> TextIO:
         # Appending, because a run that is refused must not erase the owner's record.
         return file.open("a+", encoding="utf-8")
     except OSError as error:
-        raise cannot_write(file, error) from error
+        raise write_error(file, error) from error
 
 
 def _acquire(file: Path, handle: TextIO) -> AbstractContextManager[None]:
@@ -92,7 +92,7 @@ def _marker_lock(file: Path, handle: TextIO) -> Iterator[None]:
         yield
         return
     except OSError as error:
-        raise cannot_write(marker, error) from error
+        raise write_error(marker, error) from error
     try:
         _write_owner_record(handle)
         yield
