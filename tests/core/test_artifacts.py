@@ -53,15 +53,18 @@ def test_not_a_number_never_reaches_a_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("content", "said"), [("{", "not valid JSON"), ("{}", "does not match its schema"), (None, "is not there")])
-def test_reading_says_what_is_wrong_and_what_makes_the_file(tmp_path: Path, content: str | None, said: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "not valid JSON"), ("{}", "does not match its schema"), (None, "is not there")],
+)
+def test_reading_says_what_is_wrong_and_what_makes_the_file(tmp_path: Path, content: str | None, message: str) -> None:
     file, schema = tmp_path / "a.json", tmp_path / "schema.json"
     schema.write_text('{"type": "object", "required": ["run"]}')
     if content is not None:
         file.write_text(content)
     with pytest.raises(UserError) as caught:
         artifacts.read_json(file, made_by="python scripts/02.py", schema=schema)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "python scripts/02.py" in str(caught.value)
 
 
