@@ -39,8 +39,7 @@ def run(config: Config) -> None:
     else:
         console.print_line("Batches: no padding, because it changes this model's results")
     console.print_line(
-        "One text at a time and a batch agree "
-        f"(largest difference of a logit: {difference:.2g})."
+        f"One text at a time and a batch agree (largest difference of a logit: {difference:.2g})."
     )
 
 

@@ -31,7 +31,9 @@ def run(config: Config) -> None:
     console.print_line(
         f"Wrote {preparation.stats.num_rows:,} rows with {num_labels} labels to {config.data_file}"
     )
-    console.print_line(f"Label ids ({preparation.decision.confidence}): {preparation.decision.note}")
+    console.print_line(
+        f"Label ids ({preparation.decision.confidence}): {preparation.decision.note}"
+    )
     steps.record_finished(step, config)
 
 

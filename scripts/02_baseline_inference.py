@@ -19,7 +19,7 @@ from utils.model_utils import check_max_length, load_model, model_labels, model_
 
 
 def run(config: Config) -> None:
-    """Refuse early what can be refused early; earlier results stay until the new ones are complete."""
+    """Check everything first; earlier results stay until the new ones are complete."""
     started = time.time()
     check_workers(config)
     prepared = check_prepared_data(config, model_labels(config))

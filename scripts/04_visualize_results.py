@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Step 04: draw the plots and write the reports, from the results files alone: no model is loaded."""
+"""Step 04: draw the plots and write the reports, from the result files alone."""
 
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# Read by matplotlib when it is imported. A notebook's backend, or a missing one, would end this step.
+# Read by matplotlib when it is imported. A notebook's backend, or a missing one, would end it.
 os.environ["MPLBACKEND"] = "Agg"
 
 from utils.config_loader import Config

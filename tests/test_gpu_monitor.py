@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from utils import gpu_monitor, gpu_timeline
+from utils import gpu_monitor, gpu_nvml, gpu_timeline
 from utils.gpu_monitor import GpuMonitor, GpuReadings, device_uuids
 
 UUID, MIG_UUID = "GPU-1234", "MIG-5678"
@@ -176,12 +176,12 @@ def test_a_field_that_the_device_refuses_is_no_power() -> None:
     assert window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)).samples[0].power_w == 290.0
 
 
-@pytest.mark.parametrize("value", list(gpu_monitor.CALLS))
+@pytest.mark.parametrize("value", list(gpu_nvml.CALLS))
 def test_a_value_that_the_driver_lacks_is_none_and_the_others_stay(value: str) -> None:
-    names = {call[0] for call in gpu_monitor.CALLS[value]}
+    names = {call[0] for call in gpu_nvml.CALLS[value]}
     readings = window(GpuMonitor(CUDA, 0.002, nvml=Driver(*names), uuid=UUID))
-    for name in gpu_monitor.SAMPLED:
-        lacking = any(call[0] in names for call in gpu_monitor.CALLS[name])
+    for name in gpu_nvml.SAMPLED:
+        lacking = any(call[0] in names for call in gpu_nvml.CALLS[name])
         assert (getattr(readings.samples[0], name) is None) == lacking
     reasons = [text for text in readings.warnings if "Not Supported" in text]
     assert len(reasons) == {"energy_j": 0, "num_processes": 0, "sm_clock_mhz": 2, "memory_clock_mhz": 2}.get(value, 1)
@@ -212,7 +212,7 @@ def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(sh
     values = (readings.util_pct_mean, readings.power_w_mean, readings.energy_j, readings.device_memory_bytes,
                readings.sm_clock_mhz_mean, readings.temperature_c_max)
     assert values == (None,) * 6
-    assert sum("GPU is lost" in text for text in readings.warnings) == len(gpu_monitor.SAMPLED)
+    assert sum("GPU is lost" in text for text in readings.warnings) == len(gpu_nvml.SAMPLED)
     assert any(text.startswith("energy:") for text in readings.warnings)
 
 

@@ -14,7 +14,8 @@ import pytest
 from utils.core import process
 from utils.core.errors import UserError
 from utils.metrics import MetricsCollector
-from utils.records import COLUMNS, CPU_WAIT_LIMIT
+from utils.records import COLUMNS
+from utils.run_summary import CPU_WAIT_LIMIT
 
 
 def busy(seconds: float) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from utils.gpu_timeline import GpuReadings
-from utils.records import COLUMNS, UNITS, BatchSizeRecord, Run, RunContext, summarise_runs
+from utils.records import COLUMNS, UNITS, BatchSizeRecord, Run
+from utils.run_summary import RunContext, summarise_runs
 
 
 def run(seconds: float, **changes: Any) -> Run:

@@ -1,4 +1,4 @@
-"""The content of baseline_metrics.json: measured, assembled, checked and written, with its table."""
+"""The content of baseline_metrics.json and its table: measured, assembled and written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ from utils.evaluation.runner import identity_of
 from utils.gpu_timeline import GpuReadings, write_timeline
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.profiler import InferenceProfiler
-from utils.records import COLUMNS, SHARED, UNITS
+from utils.records import COLUMNS, UNITS
+from utils.run_summary import SHARED
 from utils.sample import draw_texts
 from utils.sweep import SweepSettings, SweepState, new_state, optimal_batch_size, sample_dependence
 
@@ -256,8 +257,7 @@ def _sample_size_warnings(config: Config, states: Sequence[SweepState]) -> list[
     for size, state in zip(config.dataset.sample_sizes, states, strict=True):
         if state.sample_size < size:
             warnings.append(
-                f"dataset.sample_sizes asks for {size} texts; "
-                f"the data set has {state.sample_size}"
+                f"dataset.sample_sizes asks for {size} texts; the data set has {state.sample_size}"
             )
     return warnings
 

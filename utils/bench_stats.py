@@ -21,7 +21,7 @@ EXTREME_LIMIT = 0.50
 IQR_LIMITS = ((0.25, "very wide"), (0.10, "wide"))
 """IQR over median, worst first. Source: the warnings of torch.utils.benchmark."""
 WINDOW_LIMIT = 0.10
-"""Largest distance between the means of three windows. Source: perf_analyzer's last three windows."""
+"""Distance between the means of three windows. Source: perf_analyzer's last three windows."""
 DRIFT_LIMIT = 0.05
 """Change from the first third to the last that counts as drift. Half of WINDOW_LIMIT, because drift
 has one direction."""
@@ -33,15 +33,16 @@ SHORTEST_RUN_S = 1e-3
 """Runs below this are too short to time. Source: pyperf's check of raw values."""
 CONFIDENCE = 0.95
 EQUIVALENCE_MARGIN = 0.01
-"""A ratio whose whole interval lies this close to 1 is no difference: two processes differ by more."""
+"""A ratio whose complete interval is this close to 1 is no difference: processes differ by more."""
 RESAMPLES = 2000
 """Of the bootstrap: the ends of a 95% interval then move by about a hundredth of its width."""
 BETWEEN_PROCESS_CV = {"cpu": 0.12}
 """Standard deviation over mean of the same measurement in several processes, by kind of device.
 
-Processes differ though each is steady: memory layout, placement of threads and, above all, neighbours
-on the machine. Measured by ``benchmarks/repeatability.py``: 0.10, 0.15 and 0.08 with 5, 10 and 8
-processes on two virtual CPU cores of a shared host, 2026-11-24; pooled. No GPU was measured."""
+Processes differ though each is steady: memory layout, placement of threads and, above all,
+neighbours on the machine. Measured by ``benchmarks/repeatability.py``: 0.10, 0.15 and 0.08 with 5,
+10 and 8 processes on two virtual CPU cores of a shared host, 2026-11-24; pooled. No GPU was
+measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,8 +207,8 @@ def drift(values: Sequence[float]) -> float | None:
 class Comparison:
     """Ratio of durations B to durations A, with its interval, and what that says of B.
 
-    ``same``: the whole interval lies within ``EQUIVALENCE_MARGIN`` of 1. ``slower`` or ``faster``:
-    the whole interval lies above or below 1. ``ambiguous``: none of these, or there is no interval.
+    ``same``: the interval lies within ``EQUIVALENCE_MARGIN`` of 1. ``slower`` or ``faster``:
+    it lies above or below 1. ``ambiguous``: none of these, or there is no interval.
     """
 
     ratio: float | None
@@ -216,9 +217,7 @@ class Comparison:
     answer: Answer = "ambiguous"
 
 
-def compare(
-    a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
-) -> Comparison:
+def compare(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Comparison:
     """Compare durations B with durations A (counts may differ).
 
     The ratio is that of the geometric means, its interval is Welch's t interval of the difference

@@ -375,9 +375,7 @@ def _describe_clock_limits(limits: int | None) -> str | None:
     return "; ".join(names) or "none"
 
 
-def write_timeline(
-    path: Path, rows: Iterable[Mapping[str, Any]], *, append: bool = False
-) -> None:
+def write_timeline(path: Path, rows: Iterable[Mapping[str, Any]], *, append: bool = False) -> None:
     """Write CSV: the first rows of a run atomically, later ones with ``append`` at the end.
 
     Raises:

@@ -17,7 +17,8 @@ from utils.core.device import resolve_device
 from utils.core.errors import UserError
 from utils.core.hints import python_arguments
 from utils.gpu_monitor import GpuMonitor, GpuReadings
-from utils.records import BatchSizeRecord, Run, summarise_runs
+from utils.records import BatchSizeRecord, Run
+from utils.run_summary import summarise_runs
 
 
 @dataclass(kw_only=True, slots=True)

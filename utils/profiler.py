@@ -5,87 +5,32 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from utils.bench_stats import BETWEEN_PROCESS_CV
 from utils.core import console
-from utils.core.device import is_out_of_memory
-from utils.core.errors import UserError, reason_of
+from utils.core.device import catch_out_of_memory
+from utils.core.errors import UserError
 from utils.core.hints import python_arguments
+from utils.core.process import frozen_objects
 from utils.costs import count
 from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
-from utils.model.checks import LOGIT_TOLERANCE, check_max_length
+from utils.model.checks import check_max_length
 from utils.model.encoding import encode_batch, input_format, select_inputs
 from utils.records import BatchSizeRecord
+from utils.run_log import RunLog
+from utils.run_outputs import count_label_changes, describe_mismatch, logit_tolerance
 from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
 
 RERUN_TOLERANCE = 0.1
 """Share of LOGIT_TOLERANCE for one batch run twice: the same kernels sum in (nearly) the same
 order."""
-
-
-class BatchTimes(NamedTuple):
-    """Nanoseconds of ``time.perf_counter_ns`` in one batch."""
-
-    started: int
-    tokenized: int
-    on_device: int
-    launched: int
-    computed: int
-    on_host: int
-
-    def phase_seconds(self) -> tuple[float, float, float, float]:
-        """Seconds of each phase, in the order of ``PHASES``."""
-        return (
-            (self.tokenized - self.started) / 1e9,
-            (self.on_device - self.tokenized) / 1e9,
-            (self.computed - self.on_device) / 1e9,
-            (self.on_host - self.computed) / 1e9,
-        )
-
-
-@dataclass(kw_only=True, slots=True)
-class _RunLog:
-    """What a timed run writes down; evaluated after the clock has stopped.
-
-    Args:
-        stamps: one row per batch, the fields of ``BatchTimes``.
-        events: CUDA events before and after each call of the model.
-        logits: per batch, ``[batch, labels]`` in float32 on the host.
-        masks: per batch, ``[batch, tokens]``, 1 for real tokens.
-    """
-
-    num_full_batches: int
-    events: list[tuple[Any, Any]]
-    stamps: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
-    logits: list[torch.Tensor] = field(default_factory=list)
-    masks: list[torch.Tensor] = field(default_factory=list)
-
-    def run_fields(self) -> dict[str, Any]:
-        """The fields of ``Run`` that only the workload knows."""
-        times = [BatchTimes(*stamps) for stamps in self.stamps]
-        launch_seconds: tuple[float, ...] = ()
-        if self.events:
-            launch_seconds = tuple((batch.launched - batch.on_device) / 1e9 for batch in times)
-        real_tokens = sum(int(mask.sum()) for mask in self.masks)
-        all_tokens = sum(mask.numel() for mask in self.masks)
-        return {
-            "num_batches": len(times),
-            "num_full_batches": self.num_full_batches,
-            "phase_seconds": tuple(batch.phase_seconds() for batch in times),
-            "launch_seconds": launch_seconds,
-            "device_seconds": tuple(begin.elapsed_time(end) / 1e3 for begin, end in self.events),
-            "real_tokens": real_tokens,
-            "padded_tokens": all_tokens - real_tokens,
-        }
 
 
 class InferenceProfiler:
@@ -181,7 +126,7 @@ class InferenceProfiler:
             )
         check_max_length(settings.max_length, self.model)
         self._set_process_spread(state, settings)
-        with self.collector.monitor.sampling(), _frozen_objects():
+        with self.collector.monitor.sampling(), frozen_objects():
             expected: dict[int, torch.Tensor] = {}
             if state.unfinished(settings):
                 expected = self._warm_up(texts, state, settings, on_event)
@@ -224,7 +169,9 @@ class InferenceProfiler:
         unfinished = state.unfinished(settings)
         for trial in sorted(unfinished, key=lambda item: item.batch_size):
             if too_large is not None and not settings.try_all_batch_sizes:
-                trial.mark_failed("not_tried", f"not tried: batch size {too_large} ran out of memory")
+                trial.mark_failed(
+                    "not_tried", f"not tried: batch size {too_large} ran out of memory"
+                )
                 continue
             logits = self._warm_up_trial(trial, texts, settings)
             if logits is None:
@@ -248,19 +195,19 @@ class InferenceProfiler:
             trial.flops_per_sample = self._count_flops(sample, size, settings.max_length)
         if memory.reason is not None:
             trial.mark_failed("oom", f"out of memory: {memory.reason}")
-            # Only here: a batch size that fits stays warm, with its memory in the allocator's cache.
+            # Only here: a batch size that fits stays warm, its memory in the allocator's cache.
             self._release_memory()
             return None
         trial.num_truncated = self._count_truncated(sample, settings.max_length)
         return logits
 
     def _compare_with_first(self, trial: Trial, expected: dict[int, torch.Tensor]) -> None:
-        """Warn if padding changes results: logits of two batch sizes that differ beyond rounding."""
+        """Warn if padding changes results: logits of two batch sizes differ beyond rounding."""
         first_size = next(iter(expected))
         first = expected[first_size]
         logits = expected[trial.batch_size]
         rows = min(len(first), len(logits))
-        mismatch = _describe_mismatch(logits[:rows], first[:rows], self._tolerance(first))
+        mismatch = describe_mismatch(logits[:rows], first[:rows], self._logit_tolerance(first))
         if mismatch is not None:
             trial.warnings.append(
                 f"outputs: batch sizes {trial.batch_size} and {first_size}: {mismatch}"
@@ -291,14 +238,14 @@ class InferenceProfiler:
 
     def _check_logits(self, trial: Trial, logits: torch.Tensor, expected: torch.Tensor) -> None:
         """Withhold the metrics of a trial whose timed logits are not the untimed ones."""
-        tolerance = RERUN_TOLERANCE * self._tolerance(expected)
-        mismatch = _describe_mismatch(logits, expected, tolerance)
+        tolerance = RERUN_TOLERANCE * self._logit_tolerance(expected)
+        mismatch = describe_mismatch(logits, expected, tolerance)
         if mismatch is not None:
             trial.mark_failed(
                 "wrong_outputs", f"outputs: timed and untimed {mismatch}; no metrics are given"
             )
             return
-        changed = _count_label_changes(logits, expected)
+        changed = count_label_changes(logits, expected)
         if changed:
             trial.warnings.append(
                 f"outputs: {changed} labels of timed runs differ from untimed ones, "
@@ -343,7 +290,7 @@ class InferenceProfiler:
                 f"{memory.reason}"
             )
 
-    def _allocate_run_log(self, num_rows: int, batch_size: int) -> _RunLog:
+    def _allocate_run_log(self, num_rows: int, batch_size: int) -> RunLog:
         """What a timed run fills in, allocated before the clock starts."""
         events = []
         if self._on_cuda:
@@ -351,9 +298,9 @@ class InferenceProfiler:
                 begin = torch.cuda.Event(enable_timing=True)
                 end = torch.cuda.Event(enable_timing=True)
                 events.append((begin, end))
-        return _RunLog(num_full_batches=num_rows // batch_size, events=events)
+        return RunLog(num_full_batches=num_rows // batch_size, events=events)
 
-    def _timed_run(self, texts: list[str], size: int, max_length: int, log: _RunLog) -> None:
+    def _timed_run(self, texts: list[str], size: int, max_length: int, log: RunLog) -> None:
         """The workload: tokenize, copy, forward, copy back, for each batch. Nothing else."""
         clock = time.perf_counter_ns
         synchronize = self.collector.synchronize
@@ -420,52 +367,13 @@ class InferenceProfiler:
             total += self._flops_by_shape[shape]
         return total / len(texts) if total else None
 
-    def _tolerance(self, logits: torch.Tensor) -> float:
-        dtype = getattr(self.model, "dtype", torch.float32)
-        precision = str(dtype).removeprefix("torch.")
-        relative = LOGIT_TOLERANCE.get(precision, LOGIT_TOLERANCE["float32"])
-        return relative * max(1.0, float(logits.abs().max()))
+    def _logit_tolerance(self, logits: torch.Tensor) -> float:
+        return logit_tolerance(logits, getattr(self.model, "dtype", torch.float32))
 
     def _release_memory(self) -> None:
         gc.collect()
         if self._on_cuda:
             torch.cuda.empty_cache()
-
-
-@dataclass(kw_only=True, slots=True)
-class OutOfMemory:
-    """Why memory ran out; None if it did not."""
-
-    reason: str | None = None
-
-
-@contextmanager
-def catch_out_of_memory() -> Iterator[OutOfMemory]:
-    """Turn running out of memory into a result.
-
-    Memory can be released only after the block: inside, the error still refers to its tensors.
-    """
-    result = OutOfMemory()
-    try:
-        yield result
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        result.reason = reason_of(error)
-
-
-@contextmanager
-def _frozen_objects() -> Iterator[None]:
-    """Keep what exists now out of garbage collections.
-
-    With all libraries loaded, the collection before each run would take 0.2 s.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _announce(trials: Sequence[Trial], on_event: Callable[[str], None]) -> None:
@@ -480,21 +388,3 @@ def _announce(trials: Sequence[Trial], on_event: Callable[[str], None]) -> None:
 
 def _repeat_to_length(texts: Sequence[str], length: int) -> list[str]:
     return list(islice(cycle(texts), length))
-
-
-def _describe_mismatch(
-    logits: torch.Tensor, expected: torch.Tensor, tolerance: float
-) -> str | None:
-    """How logits differ from the expected ones; None if they agree within the tolerance."""
-    largest = float((logits - expected).abs().max())
-    if largest <= tolerance:
-        return None
-    changed = _count_label_changes(logits, expected)
-    return (
-        f"logits differ by up to {largest:.2g} (limit {tolerance:.2g}), "
-        f"{changed} of {len(logits)} labels differ"
-    )
-
-
-def _count_label_changes(logits: torch.Tensor, expected: torch.Tensor) -> int:
-    return int((logits.argmax(-1) != expected.argmax(-1)).sum())

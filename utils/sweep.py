@@ -1,4 +1,4 @@
-"""The batch-size sweep: which batch size is measured when and how often, and what the sweep shows."""
+"""The batch-size sweep: which batch size is measured when and how often, and its results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, Literal
 from utils.bench_stats import compare, mean_interval
 from utils.core import console
 from utils.core.errors import UserError
-from utils.records import BatchSizeRecord, Run, RunContext, summarise_runs
+from utils.records import BatchSizeRecord, Run
+from utils.run_summary import RunContext, summarise_runs
 
 SAMPLE_EFFECT_THRESHOLD = 0.05
 """Difference in time per token between samples that is reported: half of what perf_analyzer calls
@@ -57,7 +58,9 @@ class Trial:
     interference: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def mark_failed(self, status: Literal["oom", "not_tried", "wrong_outputs"], reason: str) -> None:
+    def mark_failed(
+        self, status: Literal["oom", "not_tried", "wrong_outputs"], reason: str
+    ) -> None:
         """End this trial; its row has the reason in place of metrics."""
         self.status = status
         self.warnings.insert(0, reason)

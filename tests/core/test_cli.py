@@ -55,11 +55,11 @@ def test_a_user_error_is_2_in_one_message(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_failure_inside_is_1_with_the_traceback_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, lambda config, args: 1 / 0) == 1  # type: ignore[arg-type, return-value]
-    said = capsys.readouterr().err
-    assert "ZeroDivisionError" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "ZeroDivisionError" in message
+    assert "Traceback" not in message
     (log,) = (tmp_path / "results" / "logs").glob("*.log")
-    assert str(log) in said
+    assert str(log) in message
     assert "Traceback" in log.read_text()
 
 

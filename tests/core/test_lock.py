@@ -66,7 +66,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def start_runner_with_step(folder: Path) -> subprocess.Popen[str]:
-    """A runner that waits for a step; the step runs under the runner's lock until its input ends."""
+    """A runner that waits for a step, which runs under the runner's lock until its input ends."""
     step = folder / "step.py"
     step.write_text(HOLDER)
     return start_python(RUNNER, folder / "lock", step)

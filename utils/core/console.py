@@ -143,9 +143,7 @@ def configure_logging(level: str, log_file: Path | None) -> None:
     terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     handlers: list[logging.Handler] = [terminal]
     if log_file is not None:
-        handlers.append(
-            logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
-        )
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace"))
     line_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.DEBUG, format=line_format, handlers=handlers, force=True)
     for name in QUIET_LOGGERS:
