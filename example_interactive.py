@@ -74,7 +74,7 @@ EXPLAIN: dict[str, Callable[[Config], list[str]]] = {
 }
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def run(config: Config, args: argparse.Namespace) -> None:
     # The user's own --set comes last, so that it wins over the small sizes chosen here.
     args.overrides = [*FEW, f"output.results_dir={config.files.results_dir / 'interactive'}", *args.overrides]
     small = load_config(args.config, args.overrides)
@@ -83,12 +83,12 @@ def body(config: Config, args: argparse.Namespace) -> None:
         console.section(f"STEP {item.number}: {item.title}")
         run_step(item, cli.common_arguments(args))
         console.block(f"WHAT STEP {item.number} FOUND", EXPLAIN[item.number](small))
-    console.say("\nNow run it whole: python run_week1.py")
+    console.print_line("\nNow run it whole: python run_week1.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.make_parser(__doc__ or "", "python example_interactive.py --config configs/demo.yaml")
-    return cli.run_script(parser, body, argv, alone=True)
+    return cli.run_script(parser, run, argv, exclusive=True)
 
 
 if __name__ == "__main__":

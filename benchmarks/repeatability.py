@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import common
 from benchmarks.common import Row
-from utils.statistics import PROCESS_SPREAD
+from utils.bench_stats import BETWEEN_PROCESS_CV
 
 BAR = 0.85
 MEAN, LOW, HIGH = "throughput_samples_per_sec_mean", "throughput_samples_per_sec_ci95_low", "throughput_samples_per_sec_ci95_high"
@@ -138,7 +138,7 @@ def body(args: argparse.Namespace) -> list[Row]:
     unit = "samples/s" if args.mean == MEAN else ""
     rows = list(judge(claims_of(sweeps, (args.mean, args.low, args.high)), unit))
     if (spread := process_spread(sweeps)) is not None:
-        known = PROCESS_SPREAD.get(common.resolve(args.device).type)
+        known = BETWEEN_PROCESS_CV.get(common.resolve(args.device).type)
         allowed = f"the intervals allow for {known or 'nothing: none is known for this kind of device'}"
         rows.append(common.reported("what processes differ by: profiling.process_spread for this machine", spread, note=allowed))
     return rows

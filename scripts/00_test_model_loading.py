@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Load the model, show what it is, and check that texts alone and in a batch get the same labels."""
+"""Load the model, describe it, and check that batches give the labels of single texts."""
 
 import sys
 from pathlib import Path
@@ -12,9 +12,15 @@ if __name__ == "__main__":
 
 from utils.config_loader import Config
 from utils.core import cli, console
-from utils.model_utils import check_batching, check_max_length, load_model, model_summary_lines
+from utils.model_utils import (
+    ModelInfo,
+    check_batching,
+    check_max_length,
+    load_model,
+    model_summary_lines,
+)
 
-# Of very different lengths, so that a batch of them holds padding.
+# Of very different lengths, so that a batch of them has padding.
 TEXTS = [
     "wireless headphones",
     "a book about the history of bread",
@@ -24,22 +30,35 @@ TEXTS = [
 ]
 
 
-def body(config: Config) -> None:
+def run(config: Config) -> None:
     console.title("MODEL LOADING CHECK")
     loaded = load_model(config)
     check_max_length(config.profiling.max_length, loaded.model)
-    info, times = loaded.info, loaded.info.load_times
-    console.block("MODEL SUMMARY", model_summary_lines(info))
-    console.say(f"Weights: {info.weights}, {info.dtype} on {info.device}, {info.num_labels} labels")
-    console.say(f"Revision: {info.revision or 'none, a local folder'}")
-    console.say(f"Load time: {times['total_s']:.2f} s (tokenizer {times['tokenizer_s']:.2f} s, "
-                f"weights {times['weights_s']:.2f} s, to the device {times['to_device_s']:.2f} s)")
+    print_model(loaded.info)
     labels, difference = check_batching(loaded, TEXTS, config.profiling.max_length)
-    console.block("CLASSIFICATION", [f"{label}: {text[:50]}" for label, text in zip(labels, TEXTS, strict=True)])
-    texts = "padding on the " + info.padding_side if info.padding_side else "no padding: it changes this model's results"
-    console.say(f"Batches: {texts}")
-    console.say(f"One by one and as a batch agree (largest difference of a logit: {difference:.2g}).")
+    lines = [f"{label}: {text[:50]}" for label, text in zip(labels, TEXTS, strict=True)]
+    console.block("CLASSIFICATION", lines)
+    if loaded.info.padding_side:
+        console.print_line(f"Batches: padding on the {loaded.info.padding_side}")
+    else:
+        console.print_line("Batches: no padding, because it changes this model's results")
+    console.print_line(
+        f"One text at a time and a batch agree (largest difference of a logit: {difference:.2g})."
+    )
+
+
+def print_model(info: ModelInfo) -> None:
+    times = info.load_times
+    console.block("MODEL SUMMARY", model_summary_lines(info))
+    console.print_line(
+        f"Weights: {info.weights}, {info.dtype} on {info.device}, {info.num_labels} labels"
+    )
+    console.print_line(f"Revision: {info.revision or 'none, a local folder'}")
+    console.print_line(
+        f"Load time: {times['total_s']:.2f} s (tokenizer {times['tokenizer_s']:.2f} s, "
+        f"weights {times['weights_s']:.2f} s, to the device {times['to_device_s']:.2f} s)"
+    )
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__))
+    raise SystemExit(cli.run_simple_script(run, __doc__))

@@ -18,13 +18,13 @@ from utils.data.writer import check_target, prepare, write_dataset
 from utils.model_utils import model_labels
 
 
-def body(config: Config) -> None:
+def run(config: Config) -> None:
     check_target(config)
     if EMBEDDED in (config.dataset.hf_name, config.model.name, config.model.tokenizer):
         ensure_demo_assets(config)
-    step = steps.step("01")
-    if config.dataset.hf_name == EMBEDDED and steps.reason_to_run(step, config) is None:
-        console.say("The embedded data set is there already and unchanged.")
+    step = steps.get_step("01")
+    if config.dataset.hf_name == EMBEDDED and steps.stale_reason(step, config) is None:
+        console.print_line("The embedded data set is there already and unchanged.")
         return
     labels = model_labels(config)
     preparation = prepare(config, read_source(config), labels)
@@ -32,12 +32,14 @@ def body(config: Config) -> None:
         console.warn(warning)
     write_dataset(config, preparation)
     num_labels = len(preparation.decision.mapping.names)
-    console.say(
+    console.print_line(
         f"Wrote {preparation.stats.num_rows:,} rows with {num_labels} labels to {config.data_file}"
     )
-    console.say(f"Label ids ({preparation.decision.confidence}): {preparation.decision.note}")
+    console.print_line(
+        f"Label ids ({preparation.decision.confidence}): {preparation.decision.note}"
+    )
     steps.record_finished(step, config)
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__, alone=True))
+    raise SystemExit(cli.run_simple_script(run, __doc__, exclusive=True))

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Step 02: measure every batch size, then predict the whole data set. A run that was cut goes on where it stopped."""
+"""Step 02: measure every batch size, then predict the whole data set.
+
+An interrupted run continues where it stopped.
+"""
 
 import sys
 import time
@@ -19,8 +22,8 @@ from utils.evaluation.runner import check_workers, evaluate_dataset
 from utils.model_utils import check_max_length, load_model, model_labels, model_summary_lines
 
 
-def body(config: Config) -> None:
-    """What can be refused early is; what earlier runs wrote stays until the new figures are complete."""
+def run(config: Config) -> None:
+    """Check everything first; earlier results stay until the new ones are complete."""
     started = time.time()
     check_workers(config)
     prepared = check_prepared_data(config, model_labels(config))
@@ -32,15 +35,15 @@ def body(config: Config) -> None:
     console.section("PROFILING MULTIPLE BATCH SIZES")
     sweep = baseline.measure_sweep(loaded, config, data_sha256)
     evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
-    payload = baseline.assemble(config, loaded, prepared, sweep, evaluation, started=started, data_sha256=data_sha256)
-    lines = baseline.evaluation_lines(evaluation, payload["model_info"], payload["dataset_info"])
+    metrics = baseline.build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
+    lines = baseline.evaluation_lines(evaluation, metrics["model_info"], metrics["dataset_info"])
     console.block("FULL DATASET EVALUATION", lines)
-    for warning in payload["run"]["warnings"]:
+    for warning in metrics["run"]["warnings"]:
         console.warn(warning)
-    baseline.write_results(config, payload)
-    baseline.forget_sweep(config)
-    steps.record_finished(steps.step("02"), config)
+    baseline.write_results(config, metrics)
+    baseline.delete_checkpoint(config)
+    steps.record_finished(steps.get_step("02"), config)
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__, alone=True))
+    raise SystemExit(cli.run_simple_script(run, __doc__, exclusive=True))

@@ -11,7 +11,7 @@ from utils.core.early_exit import exit_quietly_on_interrupt
 
 if __name__ == "__main__":
     exit_quietly_on_interrupt()  # the imports below take seconds
-# PyTorch reads it when it is imported; its profiler warns of memory that it did not see allocated.
+# Read by PyTorch when it is imported: its profiler warns of memory that it did not see allocated.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 from utils.analysis.diagnosis import diagnose
@@ -23,7 +23,7 @@ from utils.model_utils import check_max_length, load_model, model_labels
 from utils.reporting.tables import suggestion_lines, verified_lines
 
 
-def body(config: Config, args: argparse.Namespace) -> None:
+def run(config: Config, args: argparse.Namespace) -> None:
     check_prepared_data(config, model_labels(config))
     loaded = load_model(config)
     check_max_length(config.profiling.max_length, loaded.model)
@@ -37,11 +37,12 @@ def body(config: Config, args: argparse.Namespace) -> None:
     if args.verify:
         diagnosis = verify(loaded, config, diagnosis)
         console.block("SUGGESTIONS TRIED", verified_lines(diagnosis.to_dict()))
-    console.say(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
-    steps.record_finished(steps.step("03"), config)
+    console.print_line(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
+    steps.record_finished(steps.get_step("03"), config)
 
 
 if __name__ == "__main__":
-    parser = cli.make_parser(__doc__ or "", "python scripts/03_detailed_profiling.py --config configs/demo.yaml --verify")
+    example = "python scripts/03_detailed_profiling.py --config configs/demo.yaml --verify"
+    parser = cli.make_parser(__doc__ or "", example)
     parser.add_argument("--verify", action="store_true", help=cli.VERIFY_HELP)
-    raise SystemExit(cli.run_script(parser, body, alone=True))
+    raise SystemExit(cli.run_script(parser, run, exclusive=True))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Step 04: draw the plots and write the reports, from the results files alone: no model is loaded."""
+"""Step 04: draw the plots and write the reports, from the result files alone."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from utils.core.early_exit import exit_quietly_on_interrupt
 
 if __name__ == "__main__":
     exit_quietly_on_interrupt()  # the imports below take seconds
-# matplotlib reads it when it is imported. A notebook's backend, or one that does not exist, would end this step.
+# Read by matplotlib when it is imported. A notebook's backend, or a missing one, would end it.
 os.environ["MPLBACKEND"] = "Agg"
 
 from utils.config_loader import Config
@@ -19,13 +19,14 @@ from utils.reporting.html import write_report
 from utils.reporting.results import read_results
 
 
-def body(config: Config) -> None:
+def run(config: Config) -> None:
     results = read_results(config.files)
     for note in results.notes:
         console.warn(note)
-    console.block("REPORT", [str(path) for path in write_report(results)])
-    steps.record_finished(steps.step("04"), config)
+    paths = [str(path) for path in write_report(results)]
+    console.block("REPORT", paths)
+    steps.record_finished(steps.get_step("04"), config)
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__, alone=True))
+    raise SystemExit(cli.run_simple_script(run, __doc__, exclusive=True))

@@ -15,9 +15,9 @@ from utils.core import cli, console
 from utils.data.demo_assets import ensure_demo_assets
 
 
-def body(config: Config) -> None:
-    console.say(f"The embedded corpus and model are in {ensure_demo_assets(config)}")
+def run(config: Config) -> None:
+    console.print_line(f"The embedded corpus and model are in {ensure_demo_assets(config)}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__))
+    raise SystemExit(cli.run_simple_script(run, __doc__))

@@ -19,7 +19,7 @@ from utils.data.validation import count_tokens, validate_dataset
 from utils.model_utils import load_tokenizer_only, model_labels
 
 
-def body(config: Config) -> None:
+def run(config: Config) -> None:
     prepared = check_prepared_data(config, model_labels(config))
     tokenizer = load_tokenizer_only(config)
     count = partial(count_tokens, tokenizer)
@@ -34,4 +34,4 @@ def body(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run_file(body, __doc__))
+    raise SystemExit(cli.run_simple_script(run, __doc__))

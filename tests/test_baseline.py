@@ -1,4 +1,4 @@
-"""The metrics file's schema is strict, and its parts are put together right."""
+"""The schema of the metrics file is strict, and a real payload fits it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def payload(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[
     prepared = check_prepared_data(config, model_labels(config))
     sweep = baseline.measure_sweep(loaded, config, hash_data(config.data_file))
     evaluation = evaluate_dataset(loaded, config, data_sha256=hash_data(config.data_file))
-    return baseline.assemble(config, loaded, prepared, sweep, evaluation, started=0.0, data_sha256="0" * 64)
+    return baseline.build_metrics(config, loaded, prepared, sweep, evaluation, started=0.0)
 
 
 def test_a_real_payload_fits_the_schema(payload: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def test_not_measured_is_null_and_not_left_out(payload: dict[str, Any]) -> None:
         jsonschema.validate(changed, SCHEMA)
 
 
-def test_every_figure_of_the_table_has_a_unit(payload: dict[str, Any]) -> None:
+def test_every_metric_of_the_table_has_a_unit(payload: dict[str, Any]) -> None:
     words = {"status", "energy_source", "stable", "warnings"}
     assert set(COLUMNS) - words <= set(payload["units"])
 
@@ -114,7 +114,7 @@ def test_label_counts_must_agree() -> None:
         baseline.check_labels(loaded, LabelMapping(names=support.LABELS))
 
 
-@pytest.mark.parametrize(("labelled", "said"), [(None, "dummy weights"), (0, "no labels")])
-def test_the_block_says_why_there_is_no_accuracy(payload: dict[str, Any], labelled: int | None, said: str) -> None:
+@pytest.mark.parametrize(("labelled", "reason"), [(None, "dummy weights"), (0, "no labels")])
+def test_the_block_says_why_there_is_no_accuracy(payload: dict[str, Any], labelled: int | None, reason: str) -> None:
     metrics = {**payload["full_dataset_metrics"], "accuracy": None, "f1_macro": None, "num_labelled": labelled}
-    assert f"Accuracy: not measured ({said})" in baseline.evaluation_lines(metrics)
+    assert f"Accuracy: not measured ({reason})" in baseline.evaluation_lines(metrics)

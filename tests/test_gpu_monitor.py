@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from utils import gpu_monitor, gpu_timeline
+from utils import gpu_monitor, gpu_nvml, gpu_timeline
 from utils.gpu_monitor import GpuMonitor, GpuReadings, device_uuids
 
 UUID, MIG_UUID = "GPU-1234", "MIG-5678"
@@ -136,7 +136,7 @@ def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_timeline, "LIMITS_S", dict.fromkeys(gpu_timeline.LIMITS_S, (0.02, 0.02)))
 
 
-def test_every_figure_is_of_the_device_with_that_uuid() -> None:
+def test_every_value_is_of_the_device_with_that_uuid() -> None:
     driver = Driver()
     readings = window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID))
     assert driver.asked == [UUID]
@@ -176,15 +176,15 @@ def test_a_field_that_the_device_refuses_is_no_power() -> None:
     assert window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)).samples[0].power_w == 290.0
 
 
-@pytest.mark.parametrize("figure", list(gpu_monitor.CALLS))
-def test_a_figure_that_the_driver_lacks_is_none_and_the_others_stay(figure: str) -> None:
-    names = {call[0] for call in gpu_monitor.CALLS[figure]}
+@pytest.mark.parametrize("value", list(gpu_nvml.CALLS))
+def test_a_value_that_the_driver_lacks_is_none_and_the_others_stay(value: str) -> None:
+    names = {call[0] for call in gpu_nvml.CALLS[value]}
     readings = window(GpuMonitor(CUDA, 0.002, nvml=Driver(*names), uuid=UUID))
-    for name in gpu_monitor.SAMPLED:
-        lacking = any(call[0] in names for call in gpu_monitor.CALLS[name])
+    for name in gpu_nvml.SAMPLED:
+        lacking = any(call[0] in names for call in gpu_nvml.CALLS[name])
         assert (getattr(readings.samples[0], name) is None) == lacking
-    said = [text for text in readings.warnings if "Not Supported" in text]
-    assert len(said) == {"energy_j": 0, "num_processes": 0, "sm_clock_mhz": 2, "memory_clock_mhz": 2}.get(figure, 1)
+    reasons = [text for text in readings.warnings if "Not Supported" in text]
+    assert len(reasons) == {"energy_j": 0, "num_processes": 0, "sm_clock_mhz": 2, "memory_clock_mhz": 2}.get(value, 1)
 
 
 def test_a_function_that_an_older_pynvml_lacks_is_none_with_the_reason() -> None:
@@ -198,7 +198,7 @@ def test_a_function_that_an_older_pynvml_lacks_is_none_with_the_reason() -> None
     assert any(text.startswith("gpu_temperature: nvmlDeviceGetTemperature") for text in readings.warnings)
 
 
-def test_a_gpu_that_is_lost_in_mid_run_leaves_reasons_and_no_half_figures(short_limits: None) -> None:
+def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(short_limits: None) -> None:
     driver = Driver()
     monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
     monitor.start()
@@ -209,10 +209,10 @@ def test_a_gpu_that_is_lost_in_mid_run_leaves_reasons_and_no_half_figures(short_
     readings = monitor.stop()
     assert readings.samples[0].util_pct == 80.0
     assert readings.samples[-1].util_pct is None
-    figures = (readings.util_pct_mean, readings.power_w_mean, readings.energy_j, readings.device_memory_bytes,
+    values = (readings.util_pct_mean, readings.power_w_mean, readings.energy_j, readings.device_memory_bytes,
                readings.sm_clock_mhz_mean, readings.temperature_c_max)
-    assert figures == (None,) * 6
-    assert sum("GPU is lost" in text for text in readings.warnings) == len(gpu_monitor.SAMPLED)
+    assert values == (None,) * 6
+    assert sum("GPU is lost" in text for text in readings.warnings) == len(gpu_nvml.SAMPLED)
     assert any(text.startswith("energy:") for text in readings.warnings)
 
 
@@ -224,7 +224,7 @@ def test_under_mig_the_instance_has_memory_and_no_utilisation() -> None:
     assert sum("under MIG" in text for text in readings.warnings) == 2
 
 
-def test_a_board_in_mig_mode_tells_nothing_of_one_instance() -> None:
+def test_a_board_in_mig_mode_reports_nothing_of_one_instance() -> None:
     readings = window(GpuMonitor(CUDA, 0.002, nvml=Driver(mig=True), uuid=UUID))
     assert readings.samples[0].power_w is readings.device_memory_bytes is None
     assert readings.sm_clock_mhz_mean == 1_980, "the clock is the board's for every instance"
@@ -301,7 +301,7 @@ def test_one_thread_for_many_windows_and_no_nvml_from_the_caller_inside_one() ->
     assert len({thread for threads in driver.threads.values() for thread in threads - {ours}}) == 1
 
 
-def test_dear_readings_come_less_often_so_that_the_thread_stays_under_a_percent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expensive_readings_come_less_often_so_that_the_thread_stays_under_a_percent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     driver = Driver()
     driver.cpu_s = 0.001
@@ -316,7 +316,7 @@ def test_dear_readings_come_less_often_so_that_the_thread_stays_under_a_percent(
 
 
 @pytest.mark.parametrize("stays", [True, False])
-def test_a_window_that_can_bear_no_reading_gets_none(monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
+def test_a_window_too_short_for_the_cpu_limit_gets_no_reading(monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
     monkeypatch.undo()
     driver = Driver()
     driver.cpu_s = 0.02
@@ -341,7 +341,7 @@ def test_energy_comes_from_the_counter_in_a_window_long_enough(monkeypatch: pyte
     assert readings.power_w_mean is None
 
 
-def test_the_drivers_own_samples_are_taken_where_they_tell_more_moments_apart(short_limits: None) -> None:
+def test_the_drivers_own_samples_are_taken_if_they_show_more_distinct_moments(short_limits: None) -> None:
     readings = window(GpuMonitor(CUDA, 0.01, nvml=Driver(), uuid=UUID), 0.2)
     assert readings.util_pct_mean == pytest.approx(70.0), "polled utilisation never changed: 80, one moment"
     assert (readings.power_w_mean, readings.power_source) == (pytest.approx(310.0), "sample buffer")
@@ -360,7 +360,7 @@ def test_without_usable_buffers_polling_stays(short_limits: None, driver: Driver
 def test_buffers_are_fetched_before_they_run_over(short_limits: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_monitor, "BUFFER_PERIOD_S", 0.1)
     fetched: list[gpu_timeline.Window] = []
-    monkeypatch.setattr(gpu_timeline, "interpret", fetched.append)
+    monkeypatch.setattr(gpu_timeline, "summarize_window", fetched.append)
     monitor = GpuMonitor(CUDA, 0.01, nvml=Driver(), uuid=UUID)
     window(monitor, 1.0)
     times = [time_s for time_s, _ in fetched[0].buffered["power_w"]]

@@ -1,4 +1,4 @@
-"""What samples of known values say over known windows, and the file of all of them."""
+"""What samples of known values show over known windows, and the file of all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.gpu_timeline import (
     GpuReadings,
     Sample,
     Window,
-    interpret,
+    summarize_window,
     timeline_row,
     write_timeline,
 )
@@ -33,7 +33,7 @@ def samples(*powers: float | None, step_s: float = 0.5, **values: Any) -> list[S
 
 
 def read(taken: list[Sample], seconds: float, **values: Any) -> GpuReadings:
-    return interpret(Window(interval_s=0.5, start_s=START_S, end_s=START_S + seconds, samples=taken, **values))
+    return summarize_window(Window(interval_s=0.5, start_s=START_S, end_s=START_S + seconds, samples=taken, **values))
 
 
 def test_utilisation_counts_only_where_it_looks_back_into_the_window() -> None:
@@ -41,14 +41,14 @@ def test_utilisation_counts_only_where_it_looks_back_into_the_window() -> None:
     assert read(samples(*[100.0] * 5), 2.5, idle=True).util_pct_mean == pytest.approx(52), "the second before was idle too"
 
 
-@pytest.mark.parametrize("figure", ["gpu_util", "gpu_power"])
-def test_a_window_shorter_than_a_second_has_no_averages(figure: str) -> None:
+@pytest.mark.parametrize("metric", ["gpu_util", "gpu_power"])
+def test_a_window_shorter_than_a_second_has_no_averages(metric: str) -> None:
     short, long = read(samples(100.0, 100.0), 0.99), read(samples(100.0, 100.0, 100.0), 1.0)
     assert (short.util_pct_mean, short.power_w_mean, short.power_source) == (None, None, None)
-    (why,) = (text for text in short.warnings if text.startswith(figure))
-    assert why == f"{figure}: the window is too short, the driver's figure describes a longer time"
+    (why,) = (text for text in short.warnings if text.startswith(metric))
+    assert why == f"{metric}: the window is too short, the driver's value describes a longer time"
     assert (long.util_pct_mean, long.power_w_mean, long.power_source) == (52.0, 100.0, AVERAGE)
-    assert not any(text.startswith(figure) for text in long.warnings)
+    assert not any(text.startswith(metric) for text in long.warnings)
 
 
 def test_instant_power_needs_five_steps_and_looks_back_over_one() -> None:
@@ -77,7 +77,7 @@ def test_power_is_a_mean_over_time_not_over_readings() -> None:
     assert readings.energy_j == pytest.approx(180.0 * 2.0)
 
 
-def test_the_drivers_samples_count_where_they_are_finer() -> None:
+def test_the_drivers_samples_count_if_they_are_finer() -> None:
     finer = {"power_w": tuple((START_S + 1.0 + i * 0.1, 200.0 + i) for i in range(11)), "util_pct": ((START_S + 1.5, 10.0),)}
     readings = read(samples(*[100.0] * 5), 2.0, buffered=finer)
     assert (readings.power_w_mean, readings.power_source) == (pytest.approx(205.0), BUFFER)
@@ -86,7 +86,7 @@ def test_the_drivers_samples_count_where_they_are_finer() -> None:
     assert read(samples(*[100.0] * 5), 2.0, buffered=outside).power_source == AVERAGE, "they look back before the window"
 
 
-def test_a_figure_that_one_reading_in_five_lacks_is_none() -> None:
+def test_a_value_that_one_reading_in_five_lacks_is_none() -> None:
     taken = samples(100.0, None, 100.0, 100.0, 100.0)
     readings = read(taken, 2.0, errors={"power_w": "nvmlDeviceGetPowerUsage: Unknown Error"})
     assert (readings.power_w_mean, readings.energy_j) == (None, None)
@@ -112,8 +112,8 @@ def test_reasons_that_spoil_a_measurement(bits: int, named: tuple[str, ...]) -> 
     taken = [*samples(100.0), Sample(time_s=START_S + 1, power_w=100.0, clock_limit_reasons=bits), *samples(*[100.0] * 9)[5:]]
     readings = read(taken, 4.0, counter_j=1.0)
     assert readings.throttled == named, "one sample of six is enough"
-    said = [text for text in readings.warnings if text.startswith("throttled")]
-    assert said == ([f"throttled: {', '.join(named)}"] if named else [])
+    warnings = [text for text in readings.warnings if text.startswith("throttled")]
+    assert warnings == ([f"throttled: {', '.join(named)}"] if named else [])
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_shared_by_the_number_of_processes_or_by_work_that_is_not_ours(
     assert any(text.startswith("shared:") for text in readings.warnings) == bool(shared)
 
 
-def test_the_thread_and_its_interval_are_reported_and_stretching_is_said() -> None:
-    said = [read(samples(*[1.0] * 5, step_s=step_s), 10.0, cpu_s=0.05) for step_s in (1.0, 1.1)]
-    assert [readings.thread_cpu_share for readings in said] == [0.005, 0.005]
-    assert [readings.interval_s_actual for readings in said] == [pytest.approx(1.0), pytest.approx(1.1)]
-    assert [any("GPU sampling" in text for text in readings.warnings) for readings in said] == [False, True]
+def test_the_cost_of_the_thread_and_a_longer_interval_are_reported() -> None:
+    both = [read(samples(*[1.0] * 5, step_s=step_s), 10.0, cpu_s=0.05) for step_s in (1.0, 1.1)]
+    assert [readings.thread_cpu_share for readings in both] == [0.005, 0.005]
+    assert [readings.interval_s_actual for readings in both] == [pytest.approx(1.0), pytest.approx(1.1)]
+    assert [any("GPU sampling" in text for text in readings.warnings) for readings in both] == [False, True]
 
 
 def test_a_window_without_a_reading_has_reasons_only() -> None:
@@ -155,7 +155,7 @@ def test_a_row_has_clock_limits_in_words(bits: int | None, words: str | None) ->
     assert (row["time_s"], row["step"], row["memory_mb"]) == (1.2346, None, None)
 
 
-def test_a_run_starts_the_file_anew_and_appends_to_it(tmp_path: Path) -> None:
+def test_a_run_replaces_the_file_and_appends_to_it(tmp_path: Path) -> None:
     path = tmp_path / "results" / "gpu_timeline.csv"
     rows = [timeline_row(sample, START_S, {"step": "sweep", "run": n}) for n, sample in enumerate(samples(100.0, None))]
 

@@ -14,7 +14,8 @@ import pytest
 from utils.core import process
 from utils.core.errors import UserError
 from utils.metrics import MetricsCollector
-from utils.records import COLUMNS, WAITING_LIMIT
+from utils.records import COLUMNS
+from utils.run_summary import CPU_WAIT_LIMIT
 
 
 def busy(seconds: float) -> None:
@@ -42,13 +43,13 @@ def test_the_seeds_calls() -> None:
     assert metrics.stable is None
 
 
-def test_what_the_block_tells_is_worked_out_after_the_clock_has_stopped() -> None:
+def test_extra_fields_are_computed_after_the_clock_has_stopped() -> None:
     def slow() -> dict[str, Any]:
         busy(0.3)
         return {"num_batches": 3, "real_tokens": 7}
 
     with MetricsCollector(device="cpu").measure(batch_size=1, num_samples=4) as measurement:
-        measurement.details = slow
+        measurement.extra_fields = slow
     assert measurement.run is not None
     assert (measurement.run.num_batches, measurement.run.real_tokens) == (3, 7)
     assert measurement.run.seconds < 0.15
@@ -57,7 +58,7 @@ def test_what_the_block_tells_is_worked_out_after_the_clock_has_stopped() -> Non
 @pytest.mark.parametrize(("batch_size", "num_samples"), [(0, 1), (1, 0), (-1, 3)])
 def test_impossible_numbers_are_refused_and_collection_goes_on(batch_size: int, num_samples: int) -> None:
     collector = MetricsCollector(device="cpu")
-    with pytest.raises(UserError, match="cannot be"):
+    with pytest.raises(UserError, match="must be at least 1"):
         collector.end_measurement(collector.start_measurement(), batch_size, num_samples)
     assert gc.isenabled()
 
@@ -83,7 +84,7 @@ def test_the_peak_is_this_blocks_and_not_an_earlier_ones() -> None:
     assert large.record.cpu_mem_peak - small.record.cpu_mem_peak == pytest.approx(megabytes, rel=0.1)
 
 
-@pytest.mark.skipif(process.cpu_times_ns() is None, reason="this kernel does not tell how long threads wait")
+@pytest.mark.skipif(process.cpu_times_ns() is None, reason="this kernel does not report how long threads wait")
 def test_waiting_for_a_cpu_is_seen() -> None:
     burning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (process.usable_cores() or 1))]
     try:
@@ -95,5 +96,5 @@ def test_waiting_for_a_cpu_is_seen() -> None:
             other.kill()
             other.wait()
     assert measurement.record is not None
-    assert measurement.record.cpu_wait_fraction > WAITING_LIMIT
+    assert measurement.record.cpu_wait_fraction > CPU_WAIT_LIMIT
     assert any("CPU starved" in text for text in measurement.record.warnings)

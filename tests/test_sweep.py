@@ -1,4 +1,4 @@
-"""Which batch size is measured when and how often; what is kept; what may be told apart."""
+"""Which batch size is measured when and how often, and what is tied with what."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from utils.bench_stats import mean_interval
 from utils.core.errors import UserError
 from utils.records import Run
-from utils.statistics import mean_interval
 from utils.sweep import SweepSettings, SweepState, Trial, new_state, optimal_batch_size, run_rounds, sample_dependence
 
 QUICK = SweepSettings(num_runs=4)
@@ -60,23 +60,23 @@ def test_runs_go_on_no_longer_than_asked() -> None:
     assert 12 <= len(state.trials[0].runs) <= 13
 
 
-def test_a_cut_sweep_goes_on_with_what_is_missing() -> None:
+def test_an_interrupted_sweep_continues_with_the_missing_runs() -> None:
     state, kept = new_state(8, [1, 2]), []
     with pytest.raises(KeyboardInterrupt):
-        def cut(trial: Trial) -> None:
+        def interrupt(trial: Trial) -> None:
             if len(state.order) == 3 and state.order[-1]:
                 raise KeyboardInterrupt
             trial.runs.append(run(1.0))
 
-        run_rounds(state, QUICK, cut, after_round=lambda _: kept.append(sum(len(trial.runs) for trial in state.trials)))
-    assert kept == [2, 4, 5], "the run that the cut round had finished is kept"
+        run_rounds(state, QUICK, interrupt, after_round=lambda _: kept.append(sum(len(trial.runs) for trial in state.trials)))
+    assert kept == [2, 4, 5], "the run that the interrupted round had finished is saved"
     measured = [size for order in state.order for size in order]
     more = rounds(state, QUICK, lambda *_: 1.0)
     assert sorted(measured + more) == [1] * 4 + [2] * 4
     assert len(more) == 3
 
 
-def test_batch_sizes_that_runs_cannot_tell_apart_are_tied() -> None:
+def test_batch_sizes_whose_difference_is_not_significant_are_tied() -> None:
     state = new_state(8, [1, 2, 4])
     times = {1: 1.3, 2: 1.003, 4: 1.0}
     rounds(state, replace(QUICK, num_runs=8), lambda size, i: times[size] * (1 + 0.004 * (-1) ** i))
@@ -86,7 +86,7 @@ def test_batch_sizes_that_runs_cannot_tell_apart_are_tied() -> None:
 
 
 @pytest.mark.parametrize(("factor", "depends"), [(1.0, False), (1.3, True)])
-def test_whether_figures_depend_on_the_sample(factor: float, depends: bool) -> None:
+def test_whether_metrics_depend_on_the_sample(factor: float, depends: bool) -> None:
     small, large = new_state(8, [2]), new_state(16, [2])
     for i in range(8):
         noise = 1 + 0.002 * (-1) ** i
@@ -98,7 +98,7 @@ def test_whether_figures_depend_on_the_sample(factor: float, depends: bool) -> N
     assert row["depends_on_sample"] is depends
 
 
-def test_a_difference_that_cannot_be_known_is_null() -> None:
+def test_an_unknown_difference_is_null() -> None:
     small, large = new_state(8, [2]), new_state(16, [2])
     for state in (small, large):
         state.trials[0].runs.append(run(1.0))

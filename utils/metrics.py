@@ -1,4 +1,4 @@
-"""One measurement: clock, memory, energy and utilisation around a block of work."""
+"""One measurement: clock, memory, energy and utilization around a block of work."""
 
 from __future__ import annotations
 
@@ -17,70 +17,110 @@ from utils.core.device import resolve_device
 from utils.core.errors import UserError
 from utils.core.hints import python_arguments
 from utils.gpu_monitor import GpuMonitor, GpuReadings
-from utils.records import BatchSizeRecord, Run, summarise_runs
+from utils.records import BatchSizeRecord, Run
+from utils.run_summary import summarise_runs
 
 
 @dataclass(kw_only=True, slots=True)
 class Measurement:
-    """A measurement under way; ``run`` and ``record`` are there once it has ended."""
+    """A measurement in progress; ``run`` and ``record`` are set once it has ended."""
 
     started_ns: int = 0
-    allocated_before: int = 0
-    cpu_before: tuple[int, int] | None = None
+    allocated_before_bytes: int = 0
+    cpu_times_before: tuple[int, int] | None = None
     peak_was_reset: bool = False
-    details: Callable[[], dict[str, Any]] = dict
-    """The fields of ``Run`` that only the block knows (batches, phases, tokens): it sets this, the stopped clock calls it."""
+    extra_fields: Callable[[], dict[str, Any]] = dict
+    """Gives the fields of ``Run`` that only the measured block knows: batches, phases, tokens. The
+    block sets it; it is called after the clock has stopped."""
     run: Run | None = None
     record: BatchSizeRecord | None = None
 
 
 class MetricsCollector:
-    """Measures any block of inference on one device (``cuda``, ``cuda:N`` or ``cpu``), and reads NVML beside it."""
+    """Measures any block of inference on one device, and reads NVML beside it.
+
+    Args:
+        device: ``cuda``, ``cuda:N`` or ``cpu``.
+    """
 
     @python_arguments()
-    def __init__(self, device: str | torch.device = "cuda", gpu_sample_interval_ms: float = 20.0) -> None:
+    def __init__(
+        self, device: str | torch.device = "cuda", gpu_sample_interval_ms: float = 20.0
+    ) -> None:
         self.device = resolve_device(device)
-        self._cuda = self.device.type == "cuda"
+        self._on_cuda = self.device.type == "cuda"
         self.monitor = GpuMonitor(self.device, gpu_sample_interval_ms / 1e3)
         self._process = psutil.Process()
-        self._collecting = gc.isenabled()  # what to go back to, also after a measurement that was never ended
+        # Restored after each measurement, also after one that was never ended.
+        self._gc_was_enabled = gc.isenabled()
 
     def start_measurement(self) -> Measurement:
-        """Start the clock, last of all: what prepares the measurement is not in it."""
+        """Start the clock, last of all: what prepares the measurement is not timed."""
         gc.collect()
         measurement = Measurement(peak_was_reset=process.reset_peak_memory())
         gc.disable()
         self.synchronize()
-        if self._cuda:
+        if self._on_cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
-            measurement.allocated_before = torch.cuda.memory_allocated(self.device)
+            measurement.allocated_before_bytes = torch.cuda.memory_allocated(self.device)
         self.monitor.start()
-        measurement.cpu_before = process.cpu_times_ns()
+        measurement.cpu_times_before = process.cpu_times_ns()
         measurement.started_ns = time.perf_counter_ns()
         return measurement
 
-    def end_measurement(self, measurement: Measurement, batch_size: int, num_samples: int) -> BatchSizeRecord:
-        """Stop the clock, once the device has finished, and read the rest. UserError: a size or number below 1."""
+    def end_measurement(
+        self, measurement: Measurement, batch_size: int, num_samples: int
+    ) -> BatchSizeRecord:
+        """Stop the clock once the device has finished, then read the rest.
+
+        Raises:
+            UserError: ``batch_size`` or ``num_samples`` is below 1.
+        """
         self.synchronize()
         seconds = (time.perf_counter_ns() - measurement.started_ns) / 1e9
-        waiting = process.waiting_share(measurement.cpu_before, process.cpu_times_ns())
+        cpu_times = process.cpu_times_ns()
         gpu = self._stop()
         if batch_size < 1 or num_samples < 1:
-            what = f"A measurement of {num_samples} samples in batches of {batch_size} cannot be."
-            raise UserError(what, where="end_measurement", fix="both at least 1")
-        known: dict[str, Any] = {"num_batches": -(-num_samples // batch_size)}
-        if self._cuda:
-            peak, before = torch.cuda.max_memory_allocated(self.device), measurement.allocated_before
-            known |= {"allocated_bytes": torch.cuda.memory_allocated(self.device) - before, "peak_bytes": peak,
-                      "activation_bytes": peak - before, "reserved_bytes": torch.cuda.memory_reserved(self.device)}
-        measurement.run = Run(
-            num_samples=num_samples, seconds=seconds, cpu_wait_fraction=waiting, gpu=replace(gpu, samples=()),  # in the timeline
-            resident_bytes=self._process.memory_info().rss,
-            resident_peak_bytes=process.peak_memory_bytes() if measurement.peak_was_reset else None,
-            **{**known, **measurement.details()},
+            raise UserError(
+                "batch_size and num_samples must be at least 1, "
+                f"not {batch_size} and {num_samples}.",
+                where="end_measurement",
+                fix="give the batch size and the number of samples of the measured block",
+            )
+        run = Run(
+            num_samples=num_samples,
+            seconds=seconds,
+            num_batches=-(-num_samples // batch_size),
+            cpu_wait_fraction=process.cpu_wait_fraction(measurement.cpu_times_before, cpu_times),
+            # The samples are in the timeline.
+            gpu=replace(gpu, samples=()),
         )
-        measurement.record = summarise_runs(batch_size, (measurement.run,))
+        run = self._with_memory(run, measurement)
+        run = replace(run, **measurement.extra_fields())
+        measurement.run = run
+        measurement.record = summarise_runs(batch_size, (run,))
         return measurement.record
+
+    def _with_memory(self, run: Run, measurement: Measurement) -> Run:
+        resident_peak_bytes = None
+        if measurement.peak_was_reset:
+            resident_peak_bytes = process.peak_memory_bytes()
+        run = replace(
+            run,
+            resident_bytes=self._process.memory_info().rss,
+            resident_peak_bytes=resident_peak_bytes,
+        )
+        if not self._on_cuda:
+            return run
+        before_bytes = measurement.allocated_before_bytes
+        peak_bytes = torch.cuda.max_memory_allocated(self.device)
+        return replace(
+            run,
+            allocated_bytes=torch.cuda.memory_allocated(self.device) - before_bytes,
+            peak_bytes=peak_bytes,
+            activation_bytes=peak_bytes - before_bytes,
+            reserved_bytes=torch.cuda.memory_reserved(self.device),
+        )
 
     @contextmanager
     def measure(self, batch_size: int, num_samples: int) -> Iterator[Measurement]:
@@ -94,11 +134,11 @@ class MetricsCollector:
         self.end_measurement(measurement, batch_size, num_samples)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was given."""
-        if self._cuda:
+        """Wait until the device has finished all its work."""
+        if self._on_cuda:
             torch.cuda.synchronize(self.device)
 
     def _stop(self) -> GpuReadings:
-        if self._collecting:
+        if self._gc_was_enabled:
             gc.enable()
         return self.monitor.stop()

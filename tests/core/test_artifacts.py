@@ -53,15 +53,18 @@ def test_not_a_number_never_reaches_a_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("content", "said"), [("{", "not valid JSON"), ("{}", "does not fit its schema"), (None, "is not there")])
-def test_reading_says_what_is_wrong_and_what_makes_the_file(tmp_path: Path, content: str | None, said: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "not valid JSON"), ("{}", "does not match its schema"), (None, "is not there")],
+)
+def test_reading_says_what_is_wrong_and_what_makes_the_file(tmp_path: Path, content: str | None, message: str) -> None:
     file, schema = tmp_path / "a.json", tmp_path / "schema.json"
     schema.write_text('{"type": "object", "required": ["run"]}')
     if content is not None:
         file.write_text(content)
     with pytest.raises(UserError) as caught:
         artifacts.read_json(file, made_by="python scripts/02.py", schema=schema)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "python scripts/02.py" in str(caught.value)
 
 
@@ -86,5 +89,5 @@ def test_what_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
     free = shutil.disk_usage(tmp_path).free
     artifacts.check_disk_space(folder, 0, "the model a/b", fix="move it")
-    with pytest.raises(DataError, match=r"Too little disk: the model a/b needs(.|\n)*or move it"):
+    with pytest.raises(DataError, match=r"Too little disk space: the model a/b needs(.|\n)*or move it"):
         artifacts.check_disk_space(folder, free, "the model a/b", fix="move it", kind=DataError)

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,9 +33,9 @@ def _handlers_restored() -> object:
     logging.getLogger().handlers[:] = root
 
 
-def run(folder: Path, body: Callable[[Config, argparse.Namespace], None], *words: str) -> int:
+def run(folder: Path, main: cli.Main, *words: str) -> int:
     parser = cli.make_parser("A test.", "python test.py")
-    return cli.run_script(parser, body, ["--set", f"output.results_dir={folder / 'results'}", *words])
+    return cli.run_script(parser, main, ["--set", f"output.results_dir={folder / 'results'}", *words])
 
 
 def test_done_is_0_and_leaves_a_log(tmp_path: Path) -> None:
@@ -47,20 +46,20 @@ def test_done_is_0_and_leaves_a_log(tmp_path: Path) -> None:
 
 
 def test_a_user_error_is_2_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def body(config: Config, args: argparse.Namespace) -> None:
+    def main(config: Config, args: argparse.Namespace) -> None:
         raise UserError("No such thing.", where="here", fix="bring one")
 
-    assert run(tmp_path, body) == 2
+    assert run(tmp_path, main) == 2
     assert capsys.readouterr().err == "Error: No such thing.\n  where: here\n  fix:   bring one\n"
 
 
 def test_a_failure_inside_is_1_with_the_traceback_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, lambda config, args: 1 / 0) == 1  # type: ignore[arg-type, return-value]
-    said = capsys.readouterr().err
-    assert "ZeroDivisionError" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "ZeroDivisionError" in message
+    assert "Traceback" not in message
     (log,) = (tmp_path / "results" / "logs").glob("*.log")
-    assert str(log) in said
+    assert str(log) in message
     assert "Traceback" in log.read_text()
 
 
@@ -68,14 +67,14 @@ def test_a_failure_inside_is_1_with_the_traceback_in_the_log(tmp_path: Path, cap
 def test_signals_run_cleanups_and_give_their_codes(tmp_path: Path, number: int, code: int) -> None:
     cleaned = []
 
-    def body(config: Config, args: argparse.Namespace) -> None:
+    def main(config: Config, args: argparse.Namespace) -> None:
         try:
             os.kill(os.getpid(), number)
             time.sleep(5)
         finally:
             cleaned.append(True)
 
-    assert run(tmp_path, body) == code
+    assert run(tmp_path, main) == code
     assert cleaned == [True]
 
 

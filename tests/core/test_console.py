@@ -20,10 +20,10 @@ import sys
 sys.path.insert(0, {str(PROJECT_ROOT)!r})
 from utils.core import console
 console.start_terminal()
-console.start_logging("INFO", None)
-console.say("label 图书 🎮 \\udce9")
+console.configure_logging("INFO", None)
+console.print_line("label 图书 🎮 \\udce9")
 console.warn("warning 图书")
-console.say("the end")
+console.print_line("the end")
 open(sys.argv[1], "w").write("reached")
 """
 

@@ -44,7 +44,7 @@ def test_how_the_gpu_is_set() -> None:
     assert driver_record("GPU-2", Driver()) == dict.fromkeys(DRIVER_SETTINGS)
 
 
-def test_the_record_is_json_and_names_what_figures_depend_on() -> None:
+def test_the_record_is_json_and_has_what_results_depend_on() -> None:
     record = json.loads(json.dumps(environment_record("cpu")))
     assert record["gpu"] is None
     assert record["torch"]["num_threads"] >= 1

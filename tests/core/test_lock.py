@@ -1,9 +1,9 @@
-"""One run at a time in a results folder; a dead run's lock is not in the way."""
+"""One run at a time in a results folder; the lock of a killed run is not in the way."""
 
 from __future__ import annotations
 
 import errno
-import json
+import fcntl
 import os
 import platform
 import signal
@@ -14,75 +14,123 @@ from pathlib import Path
 import pytest
 
 from tests import support
-from utils.core import lock
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import UserError
-from utils.core.lock import held, hold
+from utils.core.lock import inherited_lock_fds, run_lock
 
+NO_FLOCK = """
+import errno, fcntl
+def flock(*arguments):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+"""
 HOLDER = """
-import pathlib, subprocess, sys
-from utils.core.lock import held, hold
-with hold(pathlib.Path(sys.argv[1])):
-    if sys.argv[2:]:  # a step that outlives its runner
-        subprocess.Popen([sys.executable, "-c", "input()"], stdin=sys.stdin, pass_fds=held())
-    print("held", flush=True)
+import pathlib, sys
+from utils.core.lock import run_lock
+with run_lock(pathlib.Path(sys.argv[1])):
+    print("locked", flush=True)
     sys.stdin.readline()
+"""
+RUNNER = """
+import pathlib, sys
+from utils.core import runner, steps
+from utils.core.lock import run_lock
+
+class Step(steps.Step):
+    path = pathlib.Path(sys.argv[2])
+
+example = vars(steps.STEPS[0])
+with run_lock(pathlib.Path(sys.argv[1])):
+    runner.run_step(Step(**example), [sys.argv[1]])
 """
 
 
-def start_holder(file: Path, *more: str) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", HOLDER, str(file), *more]
-    process = subprocess.Popen(words, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout and process.stdout.readline() == "held\n"
+def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a process of this project and wait until it says that it holds the lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "locked\n"
     return process
 
 
-def test_a_second_run_is_refused_by_pid_and_host_and_a_dead_one_is_not_in_the_way(tmp_path: Path) -> None:
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def start_runner_with_step(folder: Path) -> subprocess.Popen[str]:
+    """A runner that waits for a step, which runs under the runner's lock until its input ends."""
+    step = folder / "step.py"
+    step.write_text(HOLDER)
+    return start_python(RUNNER, folder / "lock", step)
+
+
+def wait_for_end_of_step(runner: subprocess.Popen[str]) -> None:
+    assert runner.stdin
+    assert runner.stdout
+    runner.stdin.close()
+    runner.stdout.read()
+
+
+def test_a_second_run_is_refused_with_pid_and_host_of_the_first(tmp_path: Path) -> None:
     file = tmp_path / ".state" / "lock"
-    first = start_holder(file)
-    with pytest.raises(UserError, match=f"pid {first.pid} on {platform.node()}") as refused, hold(file):
+    first = start_python(HOLDER, file)
+    expected = f"pid {first.pid} on {platform.node()}"
+    with pytest.raises(UserError, match=expected) as refused, run_lock(file):
         pass
     assert refused.value.where == str(tmp_path)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    with hold(file):
-        assert str(os.getpid()) in file.read_text()
-    with hold(file):
+    kill(first)
+
+
+def test_the_lock_of_a_killed_run_is_not_in_the_way(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    kill(start_python(HOLDER, file))
+    with run_lock(file):
+        assert f'"pid": {os.getpid()}' in file.read_text()
+
+
+def test_the_lock_is_released_when_the_block_ends(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    with run_lock(file):
+        assert len(inherited_lock_fds()) == 1
+    assert inherited_lock_fds() == ()
+    process = start_python(HOLDER, file)
+    kill(process)
+
+
+def test_a_step_runs_under_the_lock_of_its_runner(tmp_path: Path) -> None:
+    runner = start_runner_with_step(tmp_path)
+    with pytest.raises(UserError, match=f"pid {runner.pid} "), run_lock(tmp_path / "lock"):
         pass
+    wait_for_end_of_step(runner)
+    assert runner.wait() == 0
 
 
 def test_a_step_keeps_the_lock_of_its_killed_runner(tmp_path: Path) -> None:
-    file = tmp_path / "lock"
-    runner = start_holder(file, "with a step")
-    runner.send_signal(signal.SIGKILL)
-    runner.wait()
-    with pytest.raises(UserError, match=f"pid {runner.pid}"), hold(file):
+    runner = start_runner_with_step(tmp_path)
+    kill(runner)
+    with pytest.raises(UserError, match=f"pid {runner.pid} "), run_lock(tmp_path / "lock"):
         pass
-    assert runner.stdin and runner.stdout
-    runner.stdin.close()
-    runner.stdout.read()  # ends with the step
-    with hold(file):
-        assert held()
-    assert not held()
-
-
-def test_a_child_works_under_its_parents_lock(tmp_path: Path) -> None:
-    file = tmp_path / "lock"
-    code = "import pathlib, sys\nfrom utils.core.lock import hold\nwith hold(pathlib.Path(sys.argv[1])): print('in')"
-    with hold(file):
-        words = [sys.executable, "-c", code, str(file)]
-        done = subprocess.run(words, cwd=PROJECT_ROOT, capture_output=True, text=True, pass_fds=held())
-    assert done.stdout == "in\n", done.stderr
+    wait_for_end_of_step(runner)
+    with run_lock(tmp_path / "lock"):
+        pass
 
 
 def test_a_script_in_a_busy_folder_ends_with_code_2(tmp_path: Path, tiny_model: Path) -> None:
-    with hold(tmp_path / "results" / ".state" / "lock"):
-        words = support.set_flags(support.small_overrides(tmp_path, tiny_model))
-        # A shell in between: the script is not our child.
-        line = '"$@"; exit $?'
+    script = [sys.executable, "scripts/04_visualize_results.py"]
+    flags = support.set_flags(support.small_overrides(tmp_path, tiny_model))
+    # A shell in between: the script is not a child of this process.
+    shell = ["sh", "-c", '"$@"; exit $?', "sh"]
+    with run_lock(tmp_path / "results" / ".state" / "lock"):
         done = subprocess.run(
-            ["sh", "-c", line, "sh", sys.executable, "scripts/04_visualize_results.py", *words], cwd=PROJECT_ROOT,
-            capture_output=True, text=True,
+            [*shell, *script, *flags], cwd=PROJECT_ROOT, capture_output=True, text=True
         )
     assert done.returncode == 2, done.stderr
     assert f"pid {os.getpid()} on {platform.node()}" in done.stderr
@@ -90,35 +138,39 @@ def test_a_script_in_a_busy_folder_ends_with_code_2(tmp_path: Path, tiny_model: 
 
 
 @pytest.fixture
-def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without kernel locks, as some network file systems are."""
+
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
 
 
-@pytest.mark.usefixtures("without_flock")
-def test_without_the_kernels_lock_a_file_made_once_stands_for_it(tmp_path: Path) -> None:
-    file, owner = tmp_path / "lock", tmp_path / "lock.owner"
-    with hold(file):
-        assert f'"pid": {os.getpid()}' in owner.read_text()
-        with pytest.raises(UserError, match=f"pid {os.getpid()} on {platform.node()}") as refused, hold(file):
-            pass
-        assert "remove lock.owner if it is gone" in str(refused.value)
-    assert not owner.exists()
+@pytest.mark.usefixtures("no_flock")
+def test_without_kernel_locks_a_marker_file_refuses_a_second_run(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    first = start_python(NO_FLOCK + HOLDER, file)
+    expected = f"pid {first.pid} on {platform.node()}"
+    with pytest.raises(UserError, match=expected) as refused, run_lock(file):
+        pass
+    assert refused.value.fix
+    assert f"remove {file}.marker if that process no longer exists" in refused.value.fix
+    kill(first)
 
 
-@pytest.mark.usefixtures("without_flock")
-@pytest.mark.parametrize(("host", "pid", "way_in"), [
-    (platform.node(), 2**30, True), ("elsewhere", 2**30, False), (platform.node(), 1, False),
-    (platform.node(), os.getppid(), True),
-])
-def test_only_a_dead_owners_file_of_this_machine_is_taken_over(tmp_path: Path, host: str, pid: int, way_in: bool) -> None:
-    (tmp_path / "lock.owner").write_text(json.dumps({"pid": pid, "host": host}))
-    if way_in:
-        with hold(tmp_path / "lock"):
-            pass
-        assert (tmp_path / "lock.owner").exists() == (pid == os.getppid()), "the parent's is left to it"
-    else:
-        with pytest.raises(UserError, match=f"pid {pid} on {host}"), hold(tmp_path / "lock"):
-            pass
+@pytest.mark.usefixtures("no_flock")
+def test_without_kernel_locks_the_marker_of_a_killed_run_is_not_in_the_way(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    kill(start_python(NO_FLOCK + HOLDER, file))
+    with run_lock(file):
+        assert (tmp_path / "lock.marker").exists()
+    assert not (tmp_path / "lock.marker").exists()
+
+
+def test_without_kernel_locks_a_step_runs_under_the_marker_of_its_runner(tmp_path: Path) -> None:
+    step = tmp_path / "step.py"
+    step.write_text(NO_FLOCK + HOLDER)
+    runner = start_python(NO_FLOCK + RUNNER, tmp_path / "lock", step)
+    wait_for_end_of_step(runner)
+    assert runner.wait() == 0

@@ -10,7 +10,7 @@ from tests.support import small_config
 from utils.config_loader import Config
 from utils.core import steps
 
-REPORT = steps.step("04")
+REPORT = steps.get_step("04")
 
 
 @pytest.fixture
@@ -24,36 +24,36 @@ def finished(tmp_path: Path, tiny_model: Path) -> Config:
 
 
 def test_unchanged_is_skipped(finished: Config) -> None:
-    assert steps.reason_to_run(REPORT, finished) is None
+    assert steps.stale_reason(REPORT, finished) is None
 
 
 def test_never_finished_runs(tmp_path: Path, tiny_model: Path) -> None:
-    assert "not finished" in str(steps.reason_to_run(REPORT, small_config(tmp_path, tiny_model)))
+    assert "not finished" in str(steps.stale_reason(REPORT, small_config(tmp_path, tiny_model)))
 
 
 def test_files_that_are_merely_present_do_not_count(finished: Config) -> None:
     (finished.files.state_dir / "step_04.json").unlink()
-    assert steps.reason_to_run(REPORT, finished)
+    assert steps.stale_reason(REPORT, finished)
 
 
 @pytest.mark.parametrize("place", ["metrics", "bottlenecks", "html_report", "comparison_plot"])
 def test_a_changed_input_or_output_runs_it_again(finished: Config, place: str) -> None:
     file: Path = getattr(finished.files, place)
     file.write_text("changed")
-    assert file.name in str(steps.reason_to_run(REPORT, finished))
+    assert file.name in str(steps.stale_reason(REPORT, finished))
     file.unlink()
-    assert file.name in str(steps.reason_to_run(REPORT, finished))
+    assert file.name in str(steps.stale_reason(REPORT, finished))
 
 
 def test_a_changed_setting_runs_it_again_and_another_does_not(tmp_path: Path, tiny_model: Path, finished: Config) -> None:
-    assert steps.reason_to_run(REPORT, small_config(tmp_path, tiny_model, "profiling.max_length=32")) is None
+    assert steps.stale_reason(REPORT, small_config(tmp_path, tiny_model, "profiling.max_length=32")) is None
     changed = small_config(tmp_path, tiny_model, "output.detailed_metrics_file=other.csv")
-    assert "setting output" in str(steps.reason_to_run(REPORT, changed))
+    assert "setting output" in str(steps.stale_reason(REPORT, changed))
 
 
 def test_a_damaged_record_runs_it_again(finished: Config) -> None:
     (finished.files.state_dir / "step_04.json").write_text("{")
-    assert steps.reason_to_run(REPORT, finished)
+    assert steps.stale_reason(REPORT, finished)
 
 
 def test_every_step_is_a_script() -> None:

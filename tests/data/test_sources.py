@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
-from utils.core.steps import step
+from utils.core.steps import get_step
 from utils.data import writer
 from utils.data.labels import ModelLabels
 from utils.data.reader import iter_rows
@@ -187,7 +187,7 @@ def test_many_files_by_a_pattern_are_one_data_set_in_the_order_of_their_names(tm
     config = config_for(tmp_path, tmp_path / f"part-*{suffix}")
     expected = [(f"text {part}-{i}\nsecond line", i % 2) for part in range(3) for i in range(3)]
     assert write(config, read_source(config)) == expected
-    assert len(step("01").inputs(config)) == 3, "a changed part makes step 01 run again"
+    assert len(get_step("01").inputs(config)) == 3, "a changed part makes step 01 run again"
     with pytest.raises(DataError, match="no such data file"):
         scan(read_source(config_for(tmp_path, tmp_path / f"other-*{suffix}")), "here")
 

@@ -51,7 +51,7 @@ def test_metrics_off_the_schema_and_a_diagnosis_without_wins_are_refused(tmp_pat
     with pytest.raises(UserError, match="no wins"):
         read_results(files)
     files.metrics.write_text(json.dumps({**json.loads(files.metrics.read_text()), "schema_version": 1}))
-    with pytest.raises(UserError, match="does not fit its schema"):
+    with pytest.raises(UserError, match="does not match its schema"):
         read_results(files)
 
 

@@ -19,7 +19,7 @@ import pytest
 from tests import support
 from utils.core.artifacts import METRICS_SCHEMA, PROJECT_ROOT, read_json, sha256_tree
 from utils.core.errors import Interrupted
-from utils.core.steps import reason_to_run, step
+from utils.core.steps import get_step, stale_reason
 from utils.evaluation import runner
 from utils.profiler import InferenceProfiler
 
@@ -93,10 +93,10 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
         "compile_comparison",
     }
     assert not [file for file in results.rglob("*") if file.name.endswith(NOTHING_LEFT)]
-    assert reason_to_run(step("02"), support.load_config(overrides=support.small_overrides(folder, tiny_model))) is None
+    assert stale_reason(get_step("02"), support.load_config(overrides=support.small_overrides(folder, tiny_model))) is None
 
 
-def test_a_run_cut_in_the_evaluation_does_not_measure_the_sweep_again(
+def test_a_run_interrupted_in_the_evaluation_does_not_measure_the_sweep_again(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweeps: list[int] = []
@@ -115,17 +115,17 @@ def test_a_run_cut_in_the_evaluation_does_not_measure_the_sweep_again(
         assert main() == 143
     assert not (tmp_path / "results" / "baseline_metrics.json").exists()
     assert main() == 0
-    assert (len(sweeps), "taken over" in capsys.readouterr().out) == (1, True)
+    assert (len(sweeps), "are reused" in capsys.readouterr().out) == (1, True)
     assert main() == 0
     assert len(sweeps) == 2, "after a success the next run measures again"
     with monkeypatch.context() as patch:
         patch.setattr(runner, "evaluate_dataset", cut)
         assert main("profiling.batch_sizes=[2]") == 143
     assert main() == 0
-    assert len(sweeps) == 4, "a sweep of other settings is not taken over"
+    assert len(sweeps) == 4, "a sweep of other settings is not reused"
 
 
-def test_a_sweep_that_was_cut_measures_only_what_is_missing(
+def test_an_interrupted_sweep_measures_only_the_missing_runs(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured: list[int] = []
@@ -143,7 +143,7 @@ def test_a_sweep_that_was_cut_measures_only_what_is_missing(
     with monkeypatch.context() as patch:
         patch.setattr(InferenceProfiler, "_timed_run", lambda *args: (measured.append(args[2]), real(*args)))
         assert main() == 0
-    assert "taken over" in capsys.readouterr().out
+    assert "are reused" in capsys.readouterr().out
     assert sorted(measured) == [1, 1, 1, 4, 4, 4]
     payload = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
     assert [row["num_runs"] for row in payload["batch_size_profiling"]] == [3, 3]

@@ -14,7 +14,7 @@ from tests import support
 from tests.hub_server import HubServer, closed_port, hub_env
 from utils.config_loader import load_config
 from utils.core.artifacts import sha256_tree
-from utils.core.steps import reason_to_run, step
+from utils.core.steps import get_step, stale_reason
 from utils.data import demo_assets
 
 DOWNLOAD = "scripts/01_download_data.py"
@@ -44,7 +44,7 @@ def test_step_01_writes_the_models_own_ids_and_records_that_it_finished(tmp_path
     assert dict(zip(table["labels"], table["label_id"], strict=True)) == {name: i for i, name in enumerate(NAMES)}
     mapping = json.loads((tmp_path / "data" / "label_mappings.json").read_text())
     assert mapping["id2label"] == {"0": "music", "1": "books", "2": "games"}
-    assert reason_to_run(step("01"), load_config("configs/config.yaml", local)) is None
+    assert stale_reason(get_step("01"), load_config("configs/config.yaml", local)) is None
 
 
 def test_labels_that_differ_change_nothing_and_exit_2(tmp_path: Path, local: list[str]) -> None:
@@ -204,6 +204,6 @@ def test_label_names_that_change_in_the_model_make_step_01_run_again(tmp_path: P
     overrides = [*local, f"model.name={own}"]
     run_ok(DOWNLOAD, overrides)
     config = load_config("configs/config.yaml", overrides)
-    assert reason_to_run(step("01"), config) is None
+    assert stale_reason(get_step("01"), config) is None
     (own / "config.json").write_text((own / "config.json").read_text().replace("music", "musik"))
-    assert "config.json" in str(reason_to_run(step("01"), config))
+    assert "config.json" in str(stale_reason(get_step("01"), config))

@@ -1,4 +1,4 @@
-"""The runner, run for real on a tiny model: the whole road, resuming, failing, being interrupted."""
+"""The runner on a tiny model: complete runs, resumed, failing and interrupted ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tupl
     return folder, support.run_script("run_week1.py", *flags(folder, tiny_model))
 
 
-def test_the_whole_road_ends_with_the_six_answers(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_complete_run_ends_with_the_six_answers(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, done = finished
     assert done.returncode == 0, done.stdout + done.stderr
     for words in (
@@ -90,8 +90,8 @@ def test_resume_runs_nothing_until_something_changes(
     assert dry.stdout.count("skip (unchanged") == 3
     assert "run (changed: output" in dry.stdout
     assert not (folder / "results" / "report.html").exists()
-    mended = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume")
-    assert mended.returncode == 0
+    again = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume")
+    assert again.returncode == 0
     assert (folder / "results" / "report.html").exists()
 
 
@@ -150,10 +150,10 @@ def test_interrupted_keeps_what_is_finished_and_says_how_to_go_on(
         time.sleep(0.1)
     time.sleep(3)
     process.send_signal(number)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == code, said
-    assert "--resume" in said
-    assert "Traceback" not in said
+    _, messages = process.communicate(timeout=200)
+    assert process.returncode == code, messages
+    assert "--resume" in messages
+    assert "Traceback" not in messages
     assert (tmp_path / "data" / "val_df.csv").exists()
     assert not (tmp_path / "results" / "baseline_metrics.json").exists()
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from utils.analysis.diagnosis import Diagnosis
 from utils.analysis.suggestions import COMPILE, ESTIMATE, TOKEN_BUDGET, Suggestion, Verification
 from utils.analysis.workload import Workload
+from utils.bench_stats import MIN_RUNS, compare
 from utils.config_loader import Config, changed
 from utils.core import console
 from utils.core.artifacts import write_json
@@ -28,7 +29,6 @@ from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, load_model
 from utils.sample import draw_texts
-from utils.statistics import MIN_RUNS, compare
 
 logger = logging.getLogger(__name__)
 

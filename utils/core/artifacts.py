@@ -1,4 +1,4 @@
-"""The names of all files, and how they are written so that none is ever half there."""
+"""The names of all result files, and atomic writing: no file is ever incomplete."""
 
 from __future__ import annotations
 
@@ -20,54 +20,61 @@ from utils.core.errors import UserError, reason_of
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 METRICS_SCHEMA = PROJECT_ROOT / "configs" / "baseline_metrics.schema.json"
 SCHEMA_VERSION = 2
-SPARE_BYTES = 100 * 10**6  # disk to leave free: the results and the system need some too
+SPARE_BYTES = 100 * 10**6
+"""Disk space to leave free for results and the system."""
 
 
-def _below(path: str) -> Any:
-    """A path below ``results_dir``."""
+def _under_results(path: str) -> Any:
+    """A property: the path under ``results_dir``."""
     return property(lambda files: files.results_dir / path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultFiles:
-    """Where every result of one run lies."""
+    """The path of every result of one run."""
 
     results_dir: Path
     metrics: Path
     detailed_metrics: Path
 
-    summary_report = _below("baseline_summary_report.txt")
-    html_report = _below("report.html")
-    predictions_dir = _below("predictions")
-    plots_dir = _below("plots")
-    comparison_plot = _below("plots/batch_size_comparison.png")
-    heatmap_plot = _below("plots/metrics_heatmap.png")
-    traces_dir = _below("profiler_traces")
-    stacks = _below("profiler_traces/stacks.txt")
-    operators = _below("profiler_traces/operators.csv")
-    layers = _below("profiler_traces/layers.csv")
-    kernels = _below("profiler_traces/kernels.csv")
-    memory = _below("profiler_traces/memory.csv")
-    flame_graph = _below("profiler_traces/flamegraph.svg")
-    bottlenecks = _below("bottlenecks.json")
-    ceilings = _below("ceilings.json")
-    gpu_timeline = _below("gpu_timeline.csv")
-    logs_dir = _below("logs")
-    state_dir = _below(".state")  # what the steps remember between runs: finished steps, the sweep's rows
-    lock = _below(".state/lock")
+    summary_report = _under_results("baseline_summary_report.txt")
+    html_report = _under_results("report.html")
+    predictions_dir = _under_results("predictions")
+    plots_dir = _under_results("plots")
+    comparison_plot = _under_results("plots/batch_size_comparison.png")
+    heatmap_plot = _under_results("plots/metrics_heatmap.png")
+    traces_dir = _under_results("profiler_traces")
+    stacks = _under_results("profiler_traces/stacks.txt")
+    operators = _under_results("profiler_traces/operators.csv")
+    layers = _under_results("profiler_traces/layers.csv")
+    kernels = _under_results("profiler_traces/kernels.csv")
+    memory = _under_results("profiler_traces/memory.csv")
+    flame_graph = _under_results("profiler_traces/flamegraph.svg")
+    bottlenecks = _under_results("bottlenecks.json")
+    ceilings = _under_results("ceilings.json")
+    gpu_timeline = _under_results("gpu_timeline.csv")
+    logs_dir = _under_results("logs")
+    # What steps remember between runs: finished steps, the sweep's checkpoint.
+    state_dir = _under_results(".state")
+    lock = _under_results(".state/lock")
 
     @property
     def trace(self) -> Path:
-        """``trace.json``, or ``trace.json.gz`` where a large one was written compressed."""
-        packed = self.traces_dir / "trace.json.gz"
-        return packed if packed.exists() else self.traces_dir / "trace.json"
+        """``trace.json``, or ``trace.json.gz`` if a large one was written compressed."""
+        compressed = self.traces_dir / "trace.json.gz"
+        if compressed.exists():
+            return compressed
+        return self.traces_dir / "trace.json"
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; move it into place (rename(2) is atomic) when the block ends without an error.
+    """Give a temporary path beside ``path`` and move it into place when the block succeeds.
 
-    UserError: the folder cannot be written or the disk is full.
+    The move is atomic, by rename(2).
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -78,54 +85,85 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise write_error(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
+def write_error(path: Path, error: OSError) -> UserError:
     """The error for a file or folder that cannot be written."""
-    fix = "free disk space, make the folder writable, or choose another with --set output.results_dir=PATH"
-    return UserError(f"Cannot write {path.name}: {error.strerror or error}.", where=path, fix=fix)
+    return UserError(
+        f"Cannot write {path.name}: {error.strerror or error}.",
+        where=path,
+        fix=(
+            "free disk space, make the folder writable, or choose another with "
+            "--set output.results_dir=PATH"
+        ),
+    )
 
 
-def check_disk_space(folder: Path, needed_bytes: int, what: str, *, fix: str, kind: type[UserError] = UserError) -> None:
-    """Refuse with ``kind`` what would fill the disk of ``folder``, which may not be there yet."""
+def check_disk_space(
+    folder: Path, needed_bytes: int, what: str, *, fix: str, kind: type[UserError] = UserError
+) -> None:
+    """Raise ``kind`` if ``needed_bytes`` would fill the disk of ``folder``, which may not exist."""
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed_bytes and needed_bytes + SPARE_BYTES > free:
-        needs = f"needs {needed_bytes / 1e6:,.1f} MB and {SPARE_BYTES / 1e6:,.0f} MB to spare, {free / 1e6:,.1f} MB are free"
-        raise kind(f"Too little disk: {what} {needs}.", where=folder, fix=f"free some space, or {fix}")
+    free_bytes = shutil.disk_usage(folder).free
+    if not needed_bytes or needed_bytes + SPARE_BYTES <= free_bytes:
+        return
+    raise kind(
+        f"Too little disk space: {what} needs {needed_bytes / 1e6:,.1f} MB and "
+        f"{SPARE_BYTES / 1e6:,.0f} MB to spare, {free_bytes / 1e6:,.1f} MB are free.",
+        where=folder,
+        fix=f"free some space, or {fix}",
+    )
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically. Half characters, as of a file name in another encoding, become escapes."""
+    """Write UTF-8 text atomically.
+
+    Lone surrogates, as from a file name in another encoding, become escapes.
+    """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, payload: dict[str, Any], *, schema: Path | None = None) -> None:
-    """Write JSON atomically, after checking it against ``schema``. NaN and infinity are refused."""
+    """Write JSON atomically, after checking it against ``schema``; refuse NaN and infinity."""
     _validate(payload, schema)
     write_text(path, json.dumps(payload, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> dict[str, Any]:
-    """Read JSON and check it against ``schema``. UserError names ``made_by``, the command that makes the file."""
+    """Read JSON and check it against ``schema``.
+
+    Args:
+        made_by: the command that makes the file, for the error message.
+
+    Raises:
+        UserError: the file is missing, is not valid JSON or does not match the schema.
+    """
     try:
         payload: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _validate(payload, schema)
     except FileNotFoundError as error:
-        raise UserError(f"{path.name} is not there.", where=path, fix=f"make it with: {made_by}") from error
-    except (ValueError, jsonschema.ValidationError) as error:
-        wrong = f"is not valid JSON: {error}"
-        if isinstance(error, jsonschema.ValidationError):
-            # Only the message: the text of the whole error repeats the schema and the file.
-            wrong = f"does not fit its schema at {error.json_path}: {reason_of(ValueError(error.message))}"
-        raise UserError(f"{path.name} {wrong}.", where=path, fix=f"make it anew: {made_by}") from error
+        raise UserError(
+            f"{path.name} is not there.", where=path, fix=f"make it with: {made_by}"
+        ) from error
+    except jsonschema.ValidationError as error:
+        # Only the message: the text of the error repeats the schema and the file.
+        reason = reason_of(ValueError(error.message))
+        raise _read_error(
+            path, f"does not match its schema at {error.json_path}: {reason}", made_by
+        ) from error
+    except ValueError as error:
+        raise _read_error(path, f"is not valid JSON: {error}", made_by) from error
     return payload
+
+
+def _read_error(path: Path, problem: str, made_by: str) -> UserError:
+    return UserError(f"{path.name} {problem}.", where=path, fix=f"make it again: {made_by}")
 
 
 def _validate(payload: Any, schema: Path | None) -> None:
@@ -143,12 +181,19 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_tree(path: Path) -> str | None:
-    """Hex SHA-256 of a file, or of a folder's names and contents; None where there is nothing."""
+    """Hex SHA-256 of a file, or of a folder's names and contents; None if there is nothing."""
+    if path.is_file():
+        return sha256_file(path)
     if not path.is_dir():
-        return sha256_file(path) if path.is_file() else None
-    return fingerprint({p.relative_to(path).as_posix(): sha256_file(p) for p in path.rglob("*") if p.is_file()})
+        return None
+    hashes = {}
+    for file in path.rglob("*"):
+        if file.is_file():
+            hashes[file.relative_to(path).as_posix()] = sha256_file(file)
+    return fingerprint(hashes)
 
 
 def fingerprint(payload: Any) -> str:
     """Hex SHA-256 of a JSON value, independent of key order."""
-    return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()
+    text = json.dumps(payload, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -14,39 +14,75 @@ from pathlib import Path
 
 from utils.config_loader import Config, default_config, load_config
 from utils.core import console, hints
-from utils.core.artifacts import cannot_write
+from utils.core.artifacts import write_error
 from utils.core.errors import Interrupted, UserError
-from utils.core.lock import hold
+from utils.core.lock import run_lock
 
 logger = logging.getLogger(__name__)
 
-Body = Callable[[Config, argparse.Namespace], object]
-VERIFY_HELP = "try the three largest suggestions that are settings, and show predicted beside measured speed-up"
+Main = Callable[[Config, argparse.Namespace], object]
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+VERIFY_HELP = (
+    "try the three largest suggestions that are settings, and show predicted beside measured "
+    "speed-up"
+)
 
 
 def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     """A parser with the flags that every script takes."""
     parser = argparse.ArgumentParser(
-        description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    how = "change one setting, for example --set model.device=cpu; may be given often"
-    parser.add_argument("--config", default=default_config(), metavar="PATH", help="settings file (default: %(default)s)")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=how)
-    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
-    parser.add_argument("--log-level", default="WARNING", choices=levels, type=str.upper, help="what the terminal shows")
+    parser.add_argument(
+        "--config",
+        default=default_config(),
+        metavar="PATH",
+        help="settings file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, for example --set model.device=cpu; may be given often",
+    )
+    parser.add_argument(
+        "--log-level",
+        default="WARNING",
+        choices=LOG_LEVELS,
+        type=str.upper,
+        help="what the terminal shows",
+    )
     return parser
 
 
 def common_arguments(args: argparse.Namespace) -> list[str]:
-    """The shared flags of ``args`` as words, to hand them on to another script."""
-    return ["--config", args.config, "--log-level", args.log_level, *(f"--set={override}" for override in args.overrides)]
+    """The shared flags of ``args`` as words, to pass them on to another script."""
+    words = ["--config", args.config, "--log-level", args.log_level]
+    for override in args.overrides:
+        words.append(f"--set={override}")
+    return words
 
 
-def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] | None = None, *, alone: bool = False) -> int:
-    """Parse, load the config, run ``body``, and turn how it ended into an exit code.
+def run_script(
+    parser: argparse.ArgumentParser,
+    run: Main,
+    argv: Sequence[str] | None = None,
+    *,
+    exclusive: bool = False,
+) -> int:
+    """Parse the flags, load the settings, call ``run``, and turn how it ended into an exit code.
 
-    ``alone``: ``body`` writes results, and so must be the only one in its results folder.
-    Returns 0: done; 1: failed inside; 2: the user must change something; 130 or 143: interrupted.
+    Args:
+        run: the script's work.
+        argv: the command line without the script; None takes that of the process.
+        exclusive: ``run`` writes results, so it holds the lock of its results folder.
+
+    Returns:
+        0: done; 1: failed inside; 2: the user must change something; 130 or 143: interrupted.
     """
     console.start_terminal()
     words = sys.argv[1:] if argv is None else argv
@@ -54,54 +90,71 @@ def run_script(parser: argparse.ArgumentParser, body: Body, argv: Sequence[str] 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     with hints.command_line(args.config, args.overrides, [sys.argv[0], *words]):
-        return _run(Path(parser.prog).stem, body, args, alone=alone)
+        return _run(Path(parser.prog).stem, run, args, exclusive=exclusive)
 
 
 def _interrupt(number: int, frame: object) -> None:
-    raise Interrupted(number)  # so that ``with`` and ``finally`` blocks clean up
+    # An exception, so that ``with`` and ``finally`` blocks clean up.
+    raise Interrupted(number)
 
 
-def _run(name: str, body: Body, args: argparse.Namespace, *, alone: bool) -> int:
+def _run(name: str, run: Main, args: argparse.Namespace, *, exclusive: bool) -> int:
     started = time.perf_counter()
     log_file = None
     try:
-        console.start_logging(args.log_level, None)
+        console.configure_logging(args.log_level, None)
         config = load_config(args.config, args.overrides)
-        log_file = _log_file(config, name)
-        console.start_logging(args.log_level, log_file)
+        log_file = _create_log_file(config, name)
+        console.configure_logging(args.log_level, log_file)
         logger.info("%s started: %s", name, " ".join(sys.argv))
-        locked = alone and not getattr(args, "dry_run", False)
-        with hold(config.files.lock) if locked else nullcontext():
-            body(config, args)
+        is_dry_run = getattr(args, "dry_run", False)
+        with run_lock(config.files.lock) if exclusive and not is_dry_run else nullcontext():
+            run(config, args)
     except UserError as error:
         console.error(error)
         return error.exit_code
     except (Interrupted, KeyboardInterrupt) as error:
-        code = error.exit_code if isinstance(error, Interrupted) else 130
-        resume = hints.resume_command()
-        console.complain(f"Interrupted; everything finished so far is kept. Continue with: {resume}")
-        return code
-    except Exception as error:  # noqa: BLE001 - the outermost boundary: everything unforeseen becomes exit code 1
-        logger.debug("failed", exc_info=True)
-        where = f"the traceback is in {log_file}" if log_file else "use --log-level DEBUG to see the traceback"
-        console.complain(f"{name} failed: {type(error).__name__}: {error}\n  {where}")
+        return _report_interruption(error)
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: the rest is exit code 1
+        _report_failure(name, error, log_file)
         return 1
     finally:
         logger.info("%s took %.2f s", name, time.perf_counter() - started)
     return 0
 
 
-def run_file(body: Callable[[Config], object], description: str | None, *, alone: bool = False) -> int:
-    """``run_script`` for a file of ``scripts/`` that takes no flags but the shared ones."""
-    parser = make_parser(description or "", f"python scripts/{Path(sys.argv[0]).name} --config configs/demo.yaml")
-    return run_script(parser, lambda config, _: body(config), alone=alone)
+def _report_interruption(error: BaseException) -> int:
+    """Print the command that continues; the exit code."""
+    resume = hints.resume_command()
+    console.print_error(f"Interrupted; everything finished so far is kept. Continue with: {resume}")
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    return 130
 
 
-def _log_file(config: Config, name: str) -> Path:
-    file = config.files.logs_dir / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{os.getpid()}.log"
+def _report_failure(name: str, error: Exception, log_file: Path | None) -> None:
+    logger.debug("failed", exc_info=True)
+    where = "use --log-level DEBUG to see the traceback"
+    if log_file is not None:
+        where = f"the traceback is in {log_file}"
+    console.print_error(f"{name} failed: {type(error).__name__}: {error}\n  {where}")
+
+
+def run_simple_script(
+    run: Callable[[Config], object], description: str | None, *, exclusive: bool = False
+) -> int:
+    """``run_script`` for a file of ``scripts/`` without flags of its own."""
+    example = f"python scripts/{Path(sys.argv[0]).name} --config configs/demo.yaml"
+    parser = make_parser(description or "", example)
+    return run_script(parser, lambda config, _: run(config), exclusive=exclusive)
+
+
+def _create_log_file(config: Config, name: str) -> Path:
+    started = time.strftime("%Y%m%d-%H%M%S")
+    file = config.files.logs_dir / f"{started}-{name}-{os.getpid()}.log"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     except OSError as error:
-        raise cannot_write(file, error) from error
+        raise write_error(file, error) from error
     return file

@@ -5,25 +5,33 @@ from __future__ import annotations
 from functools import partial
 
 LONGEST_REASON = 1000
-"""Characters of an error's message that are shown: some libraries put whole files into theirs."""
+"""Characters of a message that are shown: some libraries put complete files into theirs."""
 
 
 class UserError(Exception):
     """Something that the user must change: config, data, model, flags. Exit code 2.
 
-    ``what`` is wrong, one sentence, with the value that was found; ``where``: the file, setting or address that it is about;
-    ``fix``: what to do about it, if possible as a command or a setting to paste.
+    Args:
+        what: what is wrong, in one sentence, with the value.
+        where: the file, setting or address that it is about.
+        fix: what to do about it, if possible as a command or a setting to paste.
     """
 
     exit_code = 2
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
-        self.what, self.where, self.fix = what, None if where is None else str(where), fix
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.fix = fix
         super().__init__(what, self.where, fix)
 
     def __str__(self) -> str:
-        said = (self.what, self.where and f"  where: {self.where}", self.fix and f"  fix:   {self.fix}")
-        return "\n".join(filter(None, said))
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  fix:   {self.fix}")
+        return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling of exceptions.
@@ -43,7 +51,10 @@ class ModelError(UserError):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived; carries the exit code (130 or 143). No handler of ordinary errors swallows it."""
+    """SIGINT or SIGTERM arrived; has the exit code (130 or 143).
+
+    Not an ``Exception``, so that no handler of ordinary errors catches it.
+    """
 
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number
@@ -51,12 +62,15 @@ class Interrupted(BaseException):
 
 
 def reason_of(error: BaseException, limit: int = LONGEST_REASON) -> str:
-    """The whole message of an error on one line, for use within another message.
+    """The complete message of an error on one line, for use within another message.
 
-    Many libraries write what happened on the first line and why on the second, so no line is left out. A message of
-    more than ``limit`` characters ends in an ellipsis; an error without a message is named by its class.
+    Many libraries write what happened on the first line and why on the second, so no line is left
+    out. A message of more than ``limit`` characters ends in an ellipsis; an error without a message
+    is named by its class.
     """
     text = " ".join(str(error).split())
     if not text:
         return type(error).__name__
-    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 1].rstrip()}…"

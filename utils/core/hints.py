@@ -1,8 +1,8 @@
-"""Hints that can be pasted: commands and settings in messages, completed with what the user has typed.
+"""Hints to paste: commands and settings in messages, completed with what the user typed.
 
-Messages name a command of this project without flags (``python scripts/01_download_data.py``) and a setting as
-``--set KEY=VALUE``. Here both are completed, in one place, before they are shown on the terminal. For an error that
-reaches a Python caller, settings become arguments instead.
+Messages name a command of this project without flags (``python scripts/01_download_data.py``) and a
+setting as ``--set KEY=VALUE``. Here both are completed, in one place, before they are shown on the
+terminal. For an error that reaches a Python caller, settings become arguments instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import UserError
 
 VARIABLE = "WEEK1_USER_COMMAND"
-"""In the environment of a step that a runner has started: the words of the user's own command, as JSON."""
+"""In the environment of a step that a runner started: the words of the user's command, as JSON."""
 
 SCRIPT = r"python\s+(?P<script>scripts/\w+\.py|run_week1\.py|example_interactive\.py)"
 # A full stop that ends the line would become part of the command's last word.
@@ -45,8 +45,9 @@ ARGUMENTS = {"model.name": "model_name"}
 class CommandLine:
     """What the user has typed.
 
-    ``flags`` are the ``--config`` and ``--set`` flags of this process; ``words`` the script and all arguments of the
-    user's own command, which for a step is the runner's where a runner has started it.
+    ``flags`` are the ``--config`` and ``--set`` flags of this process; ``words`` the script and all
+    arguments of the user's own command, which for a step is the runner's where a runner has started
+    it.
     """
 
     flags: tuple[str, ...]
@@ -58,7 +59,10 @@ _command_line: CommandLine | None = None
 
 @contextmanager
 def command_line(config: str, overrides: Sequence[str], words: Sequence[str]) -> Iterator[None]:
-    """While the block runs, hints carry these flags; ``words`` are the script and its arguments as typed."""
+    """While the block runs, hints have these flags.
+
+    ``words`` are the script and its arguments as typed.
+    """
     global _command_line
     flags = [] if config == default_config() else ["--config", config]
     for override in overrides:
@@ -72,7 +76,7 @@ def command_line(config: str, overrides: Sequence[str], words: Sequence[str]) ->
 
 
 def environment_of_step() -> dict[str, str]:
-    """The environment for a step that this process starts, so that the step's hints name the user's own command."""
+    """The environment for a step of this process: the step's hints name the user's own command."""
     words = _command_line.words if _command_line else ()
     return {**os.environ, VARIABLE: json.dumps(words)}
 
@@ -85,7 +89,7 @@ def _words_of_runner() -> tuple[str, ...]:
 
 
 def resume_command() -> str:
-    """The command that continues where this one stopped: a step by itself, the runner with ``--resume``."""
+    """The command that continues where this one stopped; of the runner, with ``--resume``."""
     words = _command_line.words if _command_line else tuple(sys.argv)
     is_runner = Path(words[0]).name == "run_week1.py"
     more = ["--resume"] if is_runner and "--resume" not in words else []
@@ -95,8 +99,9 @@ def resume_command() -> str:
 def with_flags(text: str) -> str:
     """The text with the user's ``--config`` and ``--set`` flags in every command of this project.
 
-    The user's ``--config`` replaces one that the command names as an example. Settings of the command itself come
-    after the user's, and so win. Outside the project's root the script's path is absolute.
+    The user's ``--config`` replaces one that the command names as an example. Settings of the
+    command itself come after the user's, and so win. Outside the project's root the script's path
+    is absolute.
     """
     if _command_line is None:
         return text
@@ -116,19 +121,20 @@ def with_flags(text: str) -> str:
 
 
 def complete_text(text: str) -> str:
-    """A warning or note with complete commands; below it, a command to paste for each setting that it suggests."""
+    """A warning with complete commands, and a command to paste for each suggested setting."""
     return "\n".join([with_flags(text), *_lines_to_paste(text)])
 
 
 def complete_error(error: UserError) -> str:
-    """An error's message with complete commands; below it, a command to paste for each setting of its fix."""
+    """An error's message with complete commands, and one to paste for each setting of its fix."""
     return "\n".join([with_flags(str(error)), *_lines_to_paste(error.fix or "")])
 
 
 def _lines_to_paste(text: str) -> list[str]:
     if _command_line is None:
         return []
-    alone = COMMAND_WITH_FLAGS.sub("", text)  # settings of a whole command need no second one
+    # Settings inside a complete command need no second one.
+    alone = COMMAND_WITH_FLAGS.sub("", text)
     lines = []
     for match in SETTINGS.finditer(alone):
         settings = [_unquoted(setting["word"]) for setting in SETTING.finditer(match[0])]
@@ -138,7 +144,7 @@ def _lines_to_paste(text: str) -> list[str]:
 
 
 def _is_setting(text: str) -> bool:
-    """Whether this is a setting with a value, rather than a placeholder such as ``model.name=NAME``."""
+    """Whether this is a setting with a value, not a placeholder such as ``model.name=NAME``."""
     key, equals, value = text.partition("=")
     section, _, field = key.partition(".")
     known = field in SECTIONS.get(section, {})
@@ -148,7 +154,7 @@ def _is_setting(text: str) -> bool:
 def _replaced(words: Sequence[str], settings: Sequence[str]) -> list[str]:
     """A command's words with the settings added, in place of those of the same keys."""
     keys = {setting.partition("=")[0] for setting in settings}
-    kept: list[str] = []
+    result: list[str] = []
     rest = iter(words)
     for word in rest:
         override = None
@@ -157,16 +163,16 @@ def _replaced(words: Sequence[str], settings: Sequence[str]) -> list[str]:
         elif word.startswith("--set="):
             override = word.removeprefix("--set=")
         if override is None:
-            kept.append(word)
+            result.append(word)
         elif override.partition("=")[0].strip() not in keys:
-            kept += ["--set", override]
+            result += ["--set", override]
     for setting in settings:
-        kept += ["--set", setting]
-    return kept
+        result += ["--set", setting]
+    return result
 
 
 def _command(words: Sequence[str]) -> str:
-    """A command line of a script and its arguments; the script relative where the user works in the project's root."""
+    """A command line; the script is relative if the user works in the project's root."""
     script = Path(words[0])
     if works_in_project_root() and script.is_absolute() and script.is_relative_to(PROJECT_ROOT):
         script = script.relative_to(PROJECT_ROOT)
@@ -178,7 +184,7 @@ def _shown_script(script: str) -> str:
 
 
 def _unquoted(word: str) -> str:
-    """A word as the shell would pass it on; a sentence's full stop or colon after it is no part of it."""
+    """A word as the shell would pass it on, without the full stop or colon of a sentence."""
     pieces = re.findall(r"""'[^']*'|"(?:[^"\\]|\\.)*"|[^'"]+""", word.rstrip(".:"))
     if re.search(r"=[\[{]", word) and word[0] not in "'\"":
         return word  # YAML without quotes of the shell: the quotes in it are YAML's
@@ -195,10 +201,10 @@ def python_arguments() -> Iterator[None]:
 
 
 def for_python(error: UserError) -> UserError:
-    """The same error for a Python caller: ``--set model.dtype=bfloat16`` becomes ``dtype="bfloat16"``.
+    """The same error for a Python caller: ``--set model.dtype=float16`` becomes ``dtype="float16"``.
 
-    ``--config configs/demo.yaml`` becomes the name of the embedded model, and a setting without a value the
-    argument's name.
+    ``--config configs/demo.yaml`` becomes the name of the embedded model, and a setting without a
+    value the argument's name.
     """
     where = None if error.where is None else _in_python(error.where)
     fix = None if error.fix is None else _in_python(error.fix)
@@ -206,7 +212,7 @@ def for_python(error: UserError) -> UserError:
 
 
 def _in_python(text: str) -> str:
-    """The text with arguments in place of settings, but for those of whole commands."""
+    """The text with arguments in place of settings, but for those of complete commands."""
     shown = []
     end = 0
     for command in COMMAND_WITH_FLAGS.finditer(text):
@@ -216,7 +222,9 @@ def _in_python(text: str) -> str:
 
 
 def _with_arguments(text: str) -> str:
-    text = SETTINGS.sub(lambda match: ", ".join(map(_as_argument, SETTING.finditer(match[0]))), text)
+    text = SETTINGS.sub(
+        lambda match: ", ".join(map(_as_argument, SETTING.finditer(match[0]))), text
+    )
     text = text.replace("--config configs/demo.yaml", f'model_name="{EMBEDDED}"')
     names = "|".join(re.escape(key) for key in _settings_of_functions())
     return re.sub(rf"(?<![\w./-])({names})(?![\w.]*\w)", lambda match: _argument(match[1]), text)

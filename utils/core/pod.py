@@ -1,4 +1,4 @@
-"""A rented pod's persistent volume: downloads kept there outlive the pod."""
+"""The persistent volume of a rented pod: downloads on it outlive the pod."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-WORKSPACE = Path("/workspace")  # where GPU clouds mount the volume that outlives a pod
+WORKSPACE = Path("/workspace")
+"""Where GPU clouds mount the volume that outlives a pod."""
 OWN_CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
 
 
-def use_persistent_hub_cache(workspace: Path = WORKSPACE, variables: MutableMapping[str, str] = os.environ) -> Path | None:
-    """Put the hub's downloads under ``workspace``, unless it is not writable or the user has chosen a cache.
+def use_persistent_hub_cache(
+    workspace: Path = WORKSPACE, variables: MutableMapping[str, str] = os.environ
+) -> Path | None:
+    """Put the hub's downloads under ``workspace`` if it is writable and the user chose no cache.
 
-    Has to come before huggingface_hub or datasets is imported: both read these variables once. The login's token stays
-    where it is, off the volume, so ``HF_HOME`` itself is left alone. Returns the caches' folder; None where nothing changed.
+    Has to come before huggingface_hub or datasets is imported: both read these variables once. The
+    login's token stays where it is, off the volume, so ``HF_HOME`` itself does not change.
+
+    Returns:
+        The folder of the caches; None if nothing changed.
     """
-    chosen = any(variables.get(name) for name in OWN_CACHE_VARIABLES)
-    if chosen or not workspace.is_dir() or not os.access(workspace, os.W_OK):
+    has_own_cache = any(variables.get(name) for name in OWN_CACHE_VARIABLES)
+    if has_own_cache or not workspace.is_dir() or not os.access(workspace, os.W_OK):
         return None
     folder = workspace / ".cache" / "huggingface"
     variables["HF_HUB_CACHE"] = str(folder / "hub")

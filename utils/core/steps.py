@@ -1,4 +1,4 @@
-"""The steps, and whether one is still good: what it read, how it was set, what it wrote."""
+"""The steps, and whether the results of one are still valid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from utils.config_loader import EMBEDDED, Config, project_path, source_files
-from utils.core.artifacts import PROJECT_ROOT, fingerprint, read_json, sha256_file, sha256_tree, write_json
+from utils.core.artifacts import (
+    PROJECT_ROOT,
+    fingerprint,
+    read_json,
+    sha256_file,
+    sha256_tree,
+    write_json,
+)
 from utils.core.errors import UserError
 
 RECORD_VERSION = 2
@@ -17,8 +24,14 @@ RECORD_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One numbered script, and what makes it run again when it changes: ``settings`` (dotted keys or sections), files and
-    folders that it reads and writes, and code (``sources`` are patterns)."""
+    """One numbered script, and what makes it run again when it changes.
+
+    Args:
+        settings: dotted keys or sections.
+        inputs: files and folders that it reads.
+        outputs: files and folders that it writes.
+        sources: patterns of the code that it runs.
+    """
 
     number: str
     script: str
@@ -33,23 +46,39 @@ class Step:
     def path(self) -> Path:
         return PROJECT_ROOT / "scripts" / self.script
 
+    @property
+    def command(self) -> str:
+        """The command that runs this step alone."""
+        return f"python scripts/{self.script}"
+
 
 def _data(config: Config) -> tuple[Path, ...]:
-    return (config.data_file, config.label_mappings_file, config.data_file.with_name("dataset_info.json"))
+    info_file = config.data_file.with_name("dataset_info.json")
+    return (config.data_file, config.label_mappings_file, info_file)
 
 
 def _source_and_label_names(config: Config) -> tuple[Path, ...]:
-    """The local files that step 01 reads: the data set's, and of the model those that decide its label names."""
-    places = [project_path(name) for name in (config.model.name, config.model.adapter_base) if name]
-    candidates = [place / name for place in places for name in ("config.json", "adapter_config.json")]
-    return (*source_files(config.dataset.hf_name), *(path for path in [*places, *candidates] if path.is_file()))
+    """The local files that step 01 reads: those of the data set, and the model's label names."""
+    candidates = []
+    for name in (config.model.name, config.model.adapter_base):
+        if name:
+            folder = project_path(name)
+            candidates += [folder, folder / "config.json", folder / "adapter_config.json"]
+    model_files = [path for path in candidates if path.is_file()]
+    return (*source_files(config.dataset.hf_name), *model_files)
 
 
 def _data_and_model(config: Config) -> tuple[Path, ...]:
     if config.model.name == EMBEDDED:
         return (*_data(config), project_path(config.embedded.dir) / "model")
     local = project_path(config.model.name)
-    return (*_data(config), *([local] if local.exists() else []))
+    if local.exists():
+        return (*_data(config), local)
+    return _data(config)
+
+
+def _results_read_by_step_03(config: Config) -> tuple[Path, ...]:
+    return (*_data_and_model(config), config.files.metrics)
 
 
 def _files(*names: str) -> Callable[[Config], tuple[Path, ...]]:
@@ -59,85 +88,159 @@ def _files(*names: str) -> Callable[[Config], tuple[Path, ...]]:
 
 STEPS = (
     Step(
-        number="01", script="01_download_data.py", skip_flag="skip_download", title="Download and check the data set",
+        number="01",
+        script="01_download_data.py",
+        skip_flag="skip_download",
+        title="Download and check the data set",
         settings=(
-            "dataset.hf_name", "dataset.revision", "dataset.split", "dataset.config", "dataset.local_path",
-            "dataset.text_column", "dataset.label_column", "dataset.label_map",
-            "model.name", "model.revision", "model.adapter_base", "model.tokenizer", "model.trust_remote_code",
-            "embedded", "evaluation.unknown_labels",
+            "dataset.hf_name",
+            "dataset.revision",
+            "dataset.split",
+            "dataset.config",
+            "dataset.local_path",
+            "dataset.text_column",
+            "dataset.label_column",
+            "dataset.label_map",
+            "model.name",
+            "model.revision",
+            "model.adapter_base",
+            "model.tokenizer",
+            "model.trust_remote_code",
+            "embedded",
+            "evaluation.unknown_labels",
         ),
         inputs=_source_and_label_names,
         outputs=_data,
         sources=("utils/data/*.py", "utils/hub.py", "utils/model/*.py", "utils/model_utils.py"),
     ),
     Step(
-        number="02", script="02_baseline_inference.py", skip_flag="skip_baseline",
+        number="02",
+        script="02_baseline_inference.py",
+        skip_flag="skip_baseline",
         title="Baseline: batch-size sweep and accuracy on the whole data set",
         settings=("model", "dataset", "profiling", "evaluation", "output"),
         inputs=_data_and_model,
         outputs=_files("metrics", "detailed_metrics", "predictions_dir"),
-        sources=("utils/profiler.py", "utils/sweep.py", "utils/metrics.py", "utils/records.py", "utils/gpu_*.py",
-                 "utils/statistics.py", "utils/costs.py", "utils/model_utils.py", "utils/model/*.py", "utils/sample.py",
-                 "utils/evaluation/*.py", "utils/baseline.py"),
+        sources=(
+            "utils/profiler.py",
+            "utils/sweep.py",
+            "utils/metrics.py",
+            "utils/records.py",
+            "utils/run_*.py",
+            "utils/gpu_*.py",
+            "utils/bench_stats.py",
+            "utils/costs.py",
+            "utils/model_utils.py",
+            "utils/model/*.py",
+            "utils/sample.py",
+            "utils/evaluation/*.py",
+            "utils/baseline.py",
+        ),
     ),
     Step(
-        number="03", script="03_detailed_profiling.py", skip_flag="skip_profiling",
+        number="03",
+        script="03_detailed_profiling.py",
+        skip_flag="skip_profiling",
         title="Profile operators and layers, find the bottleneck",
-        settings=("model", "dataset", "profiling", "output", "evaluation.compile", "evaluation.max_tokens_per_batch"),
-        inputs=lambda config: (*_data_and_model(config), config.files.metrics),
+        settings=(
+            "model",
+            "dataset",
+            "profiling",
+            "output",
+            "evaluation.compile",
+            "evaluation.max_tokens_per_batch",
+        ),
+        inputs=_results_read_by_step_03,
         outputs=_files("trace", "stacks", "operators", "layers", "bottlenecks", "ceilings"),
-        sources=("utils/analysis/*.py", "utils/costs.py", "utils/model_utils.py", "utils/model/*.py", "utils/hub.py",
-                 "utils/sample.py",
-                 "utils/evaluation/*.py"),
+        sources=(
+            "utils/analysis/*.py",
+            "utils/costs.py",
+            "utils/model_utils.py",
+            "utils/model/*.py",
+            "utils/hub.py",
+            "utils/sample.py",
+            "utils/evaluation/*.py",
+        ),
     ),
     Step(
-        number="04", script="04_visualize_results.py", skip_flag="skip_viz", title="Draw the plots and write the report",
+        number="04",
+        script="04_visualize_results.py",
+        skip_flag="skip_viz",
+        title="Draw the plots and write the report",
         settings=("output",),
-        inputs=_files("metrics", "detailed_metrics", "bottlenecks", "operators", "layers", "kernels", "memory", "stacks"),
+        inputs=_files(
+            "metrics",
+            "detailed_metrics",
+            "bottlenecks",
+            "operators",
+            "layers",
+            "kernels",
+            "memory",
+            "stacks",
+        ),
         outputs=_files("summary_report", "html_report", "comparison_plot", "heatmap_plot"),
-        sources=("utils/reporting/*.py", "utils/reporting/templates/*",),
+        sources=(
+            "utils/reporting/*.py",
+            "utils/reporting/templates/*",
+        ),
     ),
 )
 
 
-def step(number: str) -> Step:
+def get_step(number: str) -> Step:
     """The step with that number."""
-    return next(item for item in STEPS if item.number == number)
+    return next(step for step in STEPS if step.number == number)
 
 
-def record_finished(item: Step, config: Config) -> None:
-    """Write down what the step read, how it was set and what it wrote, once it has finished."""
-    head = {"record_version": RECORD_VERSION, "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    write_json(_record_file(item, config), {**head, **_state(item, config)})
+def record_finished(step: Step, config: Config) -> None:
+    """Save the fingerprints of a step that has finished."""
+    record = {
+        "record_version": RECORD_VERSION,
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **_fingerprints(step, config),
+    }
+    write_json(_record_file(step, config), record)
 
 
-def reason_to_run(item: Step, config: Config) -> str | None:
-    """Why the step has to run again, or None where what it wrote is still good."""
+def stale_reason(step: Step, config: Config) -> str | None:
+    """Why the step has to run again, or None if its results are still valid."""
     try:
-        record = read_json(_record_file(item, config), made_by=f"python scripts/{item.script}")
+        record = read_json(_record_file(step, config), made_by=step.command)
     except UserError:
         return "it has not finished here before"
     if record.get("record_version") != RECORD_VERSION:
         return "its record is of another version"
-    changed = [
-        f"{kind} {key.removeprefix(f'{PROJECT_ROOT}/')}" for kind, now in _state(item, config).items()
-        for key in {**record[kind], **now} if record[kind].get(key) != now.get(key)
-    ]
-    return f"changed: {', '.join(changed)}" if changed else None
+    changes = []
+    for kind, now in _fingerprints(step, config).items():
+        before = record[kind]
+        for key in {**before, **now}:
+            if before.get(key) != now.get(key):
+                changes.append(f"{kind} {key.removeprefix(f'{PROJECT_ROOT}/')}")
+    if not changes:
+        return None
+    return f"changed: {', '.join(changes)}"
 
 
-def _record_file(item: Step, config: Config) -> Path:
-    return config.files.state_dir / f"step_{item.number}.json"
+def _record_file(step: Step, config: Config) -> Path:
+    return config.files.state_dir / f"step_{step.number}.json"
 
 
-def _state(item: Step, config: Config) -> dict[str, dict[str, Any]]:
-    """All that decides whether the step is still good: settings as they are, code and files by their hashes."""
+def _fingerprints(step: Step, config: Config) -> dict[str, dict[str, Any]]:
+    """All that decides whether a step's results are valid.
+
+    Settings as they are; code, inputs and outputs by their hashes.
+    """
     return {
-        "setting": {key: config.get(key) for key in item.settings},
-        "code": {
-            pattern: fingerprint({file.name: sha256_file(file) for file in PROJECT_ROOT.glob(pattern)})
-            for pattern in (f"scripts/{item.script}", *item.sources)
-        },
-        "input": {str(path): sha256_tree(path) for path in item.inputs(config)},
-        "output": {str(path): sha256_tree(path) for path in item.outputs(config)},
+        "setting": {key: config.get(key) for key in step.settings},
+        "code": _hash_code(step),
+        "input": {str(path): sha256_tree(path) for path in step.inputs(config)},
+        "output": {str(path): sha256_tree(path) for path in step.outputs(config)},
     }
+
+
+def _hash_code(step: Step) -> dict[str, str]:
+    hashes = {}
+    for pattern in (f"scripts/{step.script}", *step.sources):
+        files = PROJECT_ROOT.glob(pattern)
+        hashes[pattern] = fingerprint({file.name: sha256_file(file) for file in files})
+    return hashes

@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.config_loader import Config
 from utils.core import console
-from utils.core.artifacts import cannot_write, fingerprint, read_json, sha256_file, write_json
+from utils.core.artifacts import fingerprint, read_json, sha256_file, write_error, write_json
 from utils.core.errors import UserError
 
 BUILT_BY = "python scripts/build_demo_assets.py --config configs/demo.yaml"
@@ -42,7 +42,7 @@ def ensure_demo_assets(config: Config) -> Path:
         for name in PARTS:
             (aside / name).replace(folder / name)
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise write_error(folder, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     write_json(folder / "stamp.json", {"built_from": wanted, **figures})
@@ -59,7 +59,7 @@ def _build(config: Config, folder: Path) -> dict[str, Any]:
     from utils.data.training import train_classifier
 
     started = time.perf_counter()
-    console.say("Building the embedded corpus from installed libraries (once)...")
+    console.print_line("Building the embedded corpus from installed libraries (once)...")
     corpus = collect_corpus()
     training, held_out = split_corpus(corpus, config.embedded.training_rows, config.embedded.seed)
     if not len(held_out) or set(held_out["labels"]) - set(training["labels"]):
@@ -70,9 +70,9 @@ def _build(config: Config, folder: Path) -> dict[str, Any]:
     training.to_parquet(folder / "corpus_train.parquet", index=False)
     held_out.to_parquet(folder / "corpus_eval.parquet", index=False)
     corpus_s = time.perf_counter() - started
-    console.say(f"  {len(training):,} texts to train on, {len(held_out):,} to evaluate, in {corpus_s:.1f} s")
-    console.say("Training the embedded model (once)...")
+    console.print_line(f"  {len(training):,} texts to train on, {len(held_out):,} to evaluate, in {corpus_s:.1f} s")
+    console.print_line("Training the embedded model (once)...")
     train_classifier(training, folder / "model", config.embedded.epochs, config.embedded.seed)
     training_s = time.perf_counter() - started - corpus_s
-    console.say(f"  trained in {training_s:.1f} s; its accuracy is what the evaluation will measure")
+    console.print_line(f"  trained in {training_s:.1f} s; its accuracy is what the evaluation will measure")
     return {"corpus_s": corpus_s, "training_s": training_s}

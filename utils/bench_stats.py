@@ -1,0 +1,331 @@
+"""Statistics of repeated measurements: numbers in, numbers out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+Answer = Literal["same", "faster", "slower", "ambiguous"]
+
+MIN_LATENCIES = {90: 64, 95: 130, 99: 662}
+"""Latencies needed before a percentile is given. Source: MLPerf Inference rules, early stopping."""
+SPREAD_LIMIT = 0.10
+"""Standard deviation over mean from which a result is unstable. Source: pyperf's check."""
+EXTREME_LIMIT = 0.50
+"""Distance of the fastest or slowest run from the mean, over the mean. Source: pyperf's check."""
+IQR_LIMITS = ((0.25, "very wide"), (0.10, "wide"))
+"""IQR over median, worst first. Source: the warnings of torch.utils.benchmark."""
+WINDOW_LIMIT = 0.10
+"""Distance between the means of three windows. Source: perf_analyzer's last three windows."""
+DRIFT_LIMIT = 0.05
+"""Change from the first third to the last that counts as drift. Half of WINDOW_LIMIT, because drift
+has one direction."""
+OUTLIER_SHARE = 0.10
+"""Share of runs outside Tukey's fences from which outliers are no accident."""
+MIN_RUNS = 5
+"""Below this number of runs the spread says little about the next run."""
+SHORTEST_RUN_S = 1e-3
+"""Runs below this are too short to time. Source: pyperf's check of raw values."""
+CONFIDENCE = 0.95
+EQUIVALENCE_MARGIN = 0.01
+"""A ratio whose complete interval is this close to 1 is no difference: processes differ by more."""
+RESAMPLES = 2000
+"""Of the bootstrap: the ends of a 95% interval then move by about a hundredth of its width."""
+BETWEEN_PROCESS_CV = {"cpu": 0.12}
+"""Standard deviation over mean of the same measurement in several processes, by kind of device.
+
+Processes differ though each is steady: memory layout, placement of threads and, above all,
+neighbours on the machine. Measured by ``benchmarks/repeatability.py``: 0.10, 0.15 and 0.08 with 5,
+10 and 8 processes on two virtual CPU cores of a shared host, 2026-11-24; pooled. No GPU was
+measured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """A metric over several runs; all None if not measured, ``std`` None for a single run."""
+
+    mean: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
+    median: float | None = None
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Mean, sample standard deviation (n - 1), extremes and median."""
+    if not values:
+        return Summary()
+    std = None
+    if len(values) > 1:
+        std = float(np.std(values, ddof=1))
+    return Summary(
+        mean=float(np.mean(values)),
+        std=std,
+        min=float(min(values)),
+        max=float(max(values)),
+        median=float(np.median(values)),
+    )
+
+
+def percentile(values: Sequence[float], percent: int) -> float | None:
+    """Percentile by linear interpolation (Hyndman and Fan's type 7); None below MIN_LATENCIES."""
+    if len(values) < MIN_LATENCIES.get(percent, 1):
+        return None
+    return float(np.percentile(values, percent, method="linear"))
+
+
+def autocorrelation(values: Sequence[float]) -> float | None:
+    """Correlation of each value with the one before it (lag 1).
+
+    None for fewer than three values or values without spread.
+    """
+    if len(values) < 3:
+        return None
+    deviations = np.subtract(values, np.mean(values))
+    variation = float(np.dot(deviations, deviations))
+    if not variation:
+        return None
+    return float(np.dot(deviations[1:], deviations[:-1])) / variation
+
+
+def effective_sample_size(values: Sequence[float]) -> float:
+    """Number of independent values with the same information: n (1 - r) / (1 + r), at least 2.
+
+    An autocorrelation r counts only above 1.96 / sqrt(n), which chance exceeds one time in forty.
+    Source: Bayley and Hammersley, "The effective number of independent observations", 1946.
+    """
+    n = len(values)
+    r = autocorrelation(values)
+    if r is None or r <= 1.96 / math.sqrt(n):
+        return float(n)
+    return max(2.0, n * (1 - r) / (1 + r))
+
+
+def mean_interval(
+    values: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """Student's t interval of the mean, wider if values are autocorrelated.
+
+    None for fewer than two values.
+    """
+    if len(values) < 2:
+        return None
+    size = effective_sample_size(values)
+    mean = float(np.mean(values))
+    standard_error = float(np.std(values, ddof=1)) / math.sqrt(size)
+    half = float(stats.t.ppf((1 + confidence) / 2, size - 1)) * standard_error
+    return mean - half, mean + half
+
+
+def between_process_interval(
+    centre: float, interval: tuple[float, float], cv: float
+) -> tuple[float, float]:
+    """Interval for the same metric in another process, from this process's own ``interval``.
+
+    Runs of one process cannot show by how much processes differ, so ``cv`` (standard deviation
+    over ``centre``) comes from elsewhere. The two errors are independent, so half widths add as
+    squares. The other process has the same error, hence the factor sqrt(2).
+    """
+    between = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * cv * centre
+    low, high = interval
+    below = math.sqrt(2) * math.hypot(centre - low, between)
+    above = math.sqrt(2) * math.hypot(high - centre, between)
+    return centre - below, centre + above
+
+
+def bootstrap_median_ci(
+    values: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0
+) -> tuple[float, float] | None:
+    """Seeded percentile bootstrap interval of the median; None below MIN_RUNS values."""
+    if len(values) < MIN_RUNS:
+        return None
+    resampled = np.random.default_rng(seed).choice(values, size=(RESAMPLES, len(values)))
+    medians = np.median(resampled, axis=1)
+    low, high = np.percentile(medians, (50 * (1 - confidence), 50 * (1 + confidence)))
+    return float(low), float(high)
+
+
+def coefficient_of_variation(values: Sequence[float]) -> float | None:
+    """Sample standard deviation over mean; None for fewer than two values or a mean of 0."""
+    summary = summarise(values)
+    if summary.std is None or not summary.mean:
+        return None
+    return summary.std / summary.mean
+
+
+def median_absolute_deviation(values: Sequence[float]) -> float | None:
+    """Median of the distances to the median, unscaled; None without values."""
+    if not len(values):
+        return None
+    return float(stats.median_abs_deviation(values))
+
+
+def iqr_over_median(values: Sequence[float]) -> float | None:
+    """Interquartile range over median; None for fewer than four values or a median of 0."""
+    if len(values) < 4:
+        return None
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    if not middle:
+        return None
+    return float((high - low) / middle)
+
+
+def outliers(values: Sequence[float]) -> tuple[float, ...]:
+    """Values more than 1.5 IQR outside the quartiles (Tukey's fences). Flagged, never dropped."""
+    if len(values) < 4:
+        return ()
+    low, high = np.percentile(values, (25, 75))
+    reach = 1.5 * (high - low)
+    return tuple(value for value in values if value < low - reach or value > high + reach)
+
+
+def window_means(values: Sequence[float]) -> tuple[float, float, float] | None:
+    """Means of the first, middle and last third; None for fewer than six values.
+
+    A third of one value is no window.
+    """
+    if len(values) < 6:
+        return None
+    first, middle, last = np.array_split(values, 3)
+    return float(first.mean()), float(middle.mean()), float(last.mean())
+
+
+def drift(values: Sequence[float]) -> float | None:
+    """Mean of the last third over mean of the first third, less 1; None below six values."""
+    means = window_means(values)
+    if means is None or not means[0]:
+        return None
+    return means[2] / means[0] - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Ratio of durations B to durations A, with its interval, and what that says of B.
+
+    ``same``: the interval lies within ``EQUIVALENCE_MARGIN`` of 1. ``slower`` or ``faster``:
+    it lies above or below 1. ``ambiguous``: none of these, or there is no interval.
+    """
+
+    ratio: float | None
+    low: float | None = None
+    high: float | None = None
+    answer: Answer = "ambiguous"
+
+
+def compare(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Comparison:
+    """Compare durations B with durations A (counts may differ).
+
+    The ratio is that of the geometric means, its interval is Welch's t interval of the difference
+    of the logarithms. Sources: Welch, 1947; the four answers are NVBench's.
+    """
+    if not len(a) or not len(b) or min(*a, *b) <= 0:
+        return Comparison(ratio=None)
+    log_a = np.log(a)
+    log_b = np.log(b)
+    ratio = float(np.exp(log_b.mean() - log_a.mean()))
+    if min(len(a), len(b)) < 2:
+        return Comparison(ratio=ratio)
+    low = high = ratio
+    if log_a.std() or log_b.std():
+        test = stats.ttest_ind(log_b, log_a, equal_var=False)
+        interval = test.confidence_interval(confidence)
+        low = float(np.exp(interval.low))
+        high = float(np.exp(interval.high))
+    return Comparison(ratio=ratio, low=low, high=high, answer=_classify_ratio(low, high))
+
+
+def _classify_ratio(low: float, high: float) -> Answer:
+    if low >= 1 - EQUIVALENCE_MARGIN and high <= 1 + EQUIVALENCE_MARGIN:
+        return "same"
+    if low > 1:
+        return "slower"
+    if high < 1:
+        return "faster"
+    return "ambiguous"
+
+
+def instability_reasons(durations: Sequence[float]) -> tuple[str, ...]:
+    """Why runs are not stable; empty if they are.
+
+    Args:
+        durations: seconds of each run, above 0, at least one, in the order of measurement.
+    """
+    return (
+        *_sample_reasons(durations),
+        *_spread_reasons(durations),
+        *_drift_reasons(durations),
+        *_outlier_reasons(durations),
+    )
+
+
+def _sample_reasons(durations: Sequence[float]) -> list[str]:
+    """Too few runs, or runs too short for the clock."""
+    reasons = []
+    count = len(durations)
+    median = float(np.median(durations))
+    if count < MIN_RUNS:
+        reasons.append(f"too few runs: {count}, at least {MIN_RUNS} are needed for a stable result")
+    if median < SHORTEST_RUN_S:
+        reasons.append(
+            f"too short to time: a run takes {1e6 * median:.0f} us "
+            f"(at least {1e6 * SHORTEST_RUN_S:.0f})"
+        )
+    return reasons
+
+
+def _spread_reasons(durations: Sequence[float]) -> list[str]:
+    reasons = []
+    cv = coefficient_of_variation(durations) or 0.0
+    iqr = iqr_over_median(durations) or 0.0
+    if cv >= SPREAD_LIMIT:
+        reasons.append(
+            f"spread: standard deviation is {cv:.0%} of the mean (limit {SPREAD_LIMIT:.0%})"
+        )
+    for limit, word in IQR_LIMITS:
+        if iqr >= limit:
+            reasons.append(f"spread: IQR is {iqr:.0%} of the median, {word} (limit {limit:.0%})")
+            break
+    return reasons
+
+
+def _drift_reasons(durations: Sequence[float]) -> list[str]:
+    means = window_means(durations)
+    if means is None:
+        return []
+    reasons = []
+    change = drift(durations) or 0.0
+    third = len(durations) // 3
+    difference = compare(durations[:third], durations[-third:])
+    if abs(change) >= DRIFT_LIMIT and difference.answer in ("slower", "faster"):
+        reasons.append(
+            f"drift: the last third of the runs took {change:+.0%} of the first third's time"
+        )
+    distance = max(means) / min(means) - 1
+    if distance > WINDOW_LIMIT:
+        reasons.append(
+            f"windows: the means of three windows lie {distance:.0%} apart "
+            f"(limit {WINDOW_LIMIT:.0%})"
+        )
+    return reasons
+
+
+def _outlier_reasons(durations: Sequence[float]) -> list[str]:
+    reasons = []
+    count = len(durations)
+    mean = float(np.mean(durations))
+    num_outliers = len(outliers(durations))
+    # One outlier among few runs is an accident.
+    if num_outliers > max(1, OUTLIER_SHARE * count):
+        reasons.append(f"outliers: {num_outliers} of {count} runs, not removed")
+    furthest = max(max(durations) - mean, mean - min(durations)) / mean
+    if furthest >= EXTREME_LIMIT:
+        reasons.append(
+            f"outliers: one run is {furthest:.0%} away from the mean "
+            f"(limit {EXTREME_LIMIT:.0%}), not removed"
+        )
+    return reasons
