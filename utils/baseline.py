@@ -30,6 +30,7 @@ from utils.data.labels import LabelMapping
 from utils.data.prepared import PreparedData
 from utils.data.reader import count_rows
 from utils.evaluation.facts import comparison_facts, quality_facts
+from utils.evaluation.identity import prediction_identity
 from utils.gpu_timeline import GpuReadings, write_timeline
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.profiler import InferenceProfiler

@@ -96,5 +96,5 @@ def open_store(loaded: LoadedModel, config: Config, data_sha256: str | None = No
             "The predictions in place are of other settings; they stay until this run is complete. "
             "Changed:"
         )
-        console.say("\n  ".join([message, *changes]))
+        console.print_line("\n  ".join([message, *changes]))
     return store
