@@ -77,7 +77,6 @@ def _discard_output(stream: Any, name: str) -> None:
 
 
 # For callers that have not been renamed yet.
-say = print_line
 
 
 def title(text: str) -> None:
