@@ -42,7 +42,7 @@ def test_on_a_folder(tmp_path: Path, tiny_model: Path) -> None:
     assert done.returncode == 0, done.stderr
     rule = "=" * 70
     assert f"MODEL SUMMARY\n{rule}\nModel Type: qwen2\nTotal Parameters: " in done.stdout
-    assert "One by one and as a batch agree" in done.stdout
+    assert "One text at a time and a batch agree" in done.stdout
     assert done.stderr == ""
 
 

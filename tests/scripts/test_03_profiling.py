@@ -76,7 +76,7 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
     assert allocated.max() == pytest.approx(peak["activations_mb"] + peak["workspace_mb"])
     whole = layers.loc[layers["module"] == "(model)", "time_ms"].item()
     assert layers["self_time_ms"].sum() == pytest.approx(whole, rel=0.05)
-    assert steps.reason_to_run(steps.step("03"), config) is None
+    assert steps.stale_reason(steps.get_step("03"), config) is None
 
 
 def test_no_data_set(tmp_path: Path, tiny_model: Path) -> None:
