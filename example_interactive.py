@@ -57,7 +57,8 @@ def explain_profiling(config: Config) -> list[str]:
     layers = sorted(measured, key=lambda row: -float(row["self_time_ms"]))
     lines = [str(found["main_bottleneck"]), "The modules that take the most time by themselves:"]
     lines += [f"  {row['module']}: {float(row['self_time_ms']):.3f} ms" for row in layers[:3]]
-    lines += [f"What would win most: {win['title']} ({win['win_ms']:.2f} ms a batch)" for win in found["wins"][:1]]
+    for suggestion in found["wins"][:1]:
+        lines.append(f"What would save most: {suggestion['title']} ({suggestion['win_ms']:.2f} ms a batch)")
     return lines
 
 

@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -200,31 +200,53 @@ def pipeline_rows(results: Path, dtype: str, code: int, *, gpu: bool) -> list[Ro
 
 
 def diagnosis_rows(file: Path, name: str) -> list[Row]:
-    """The verdicts, the kernels' busy share, and what the suggestions were said to bring beside what they brought."""
+    """The verdicts, the kernels' busy share, and each suggestion's predicted and measured speed-up."""
     if not file.exists():
         return [common.not_here(f"{name}: diagnosis", "no bottlenecks.json; see log.txt")]
-    found = json.loads(file.read_text(encoding="utf-8"))
-    verdicts = ", ".join(f"{row['batch_size']} {row['verdict']}" for row in found["batch_sizes"])
-    rows = [common.judged(f"{name}: verdicts", bool(verdicts), expected="one a batch size", measured=verdicts)]
-    if kernels := found["kernels"]:
-        busy, at = kernels["busy_ms"] / kernels["span_ms"], f"in the traced steps, at {found['detail_batch_size']}"
-        rows.append(common.reported(f"{name}: device busy {at}", 100 * busy, "%"))
-        for what, parts in (("kernels by category", kernels["by_category_ms"]), ("idle by cause", kernels["idle_by_cause_ms"])):
-            shares = {kind: value / (sum(parts.values()) or 1.0) for kind, value in parts.items()}
-            said = ", ".join(f"{kind} {share:.0%}" for kind, share in sorted(shares.items(), key=lambda item: -item[1]))
-            rows.append(Row(check=f"{name}: {what} {at}", expected="", measured=said, status=common.REPORTED))
-    for win in (*found["wins"], *found["further_wins"]):
-        tried, predicted, said = win["verified"], win["predicted_speedup"], f"{name}: {win['title']}, {win['setting']}"
-        if win["setting"] is None or tried is None:
-            continue
-        if tried["reason"]:
-            rows.append(common.judged(said, False, expected="tried", measured=tried["reason"]))
-        elif win["prediction"] == "estimate":
-            rows.append(common.within(said, tried["measured_speedup"], predicted, "times", relative=PREDICTED_WITHIN))
-        else:
-            bound = f"predicted: at most {predicted or math.inf:.2f}"
-            rows.append(common.reported(said, tried["measured_speedup"], "times", bound))
+    diagnosis = json.loads(file.read_text(encoding="utf-8"))
+    verdicts = ", ".join(
+        f"{row['batch_size']} {row['verdict']}" for row in diagnosis["batch_sizes"]
+    )
+    rows = [
+        common.judged(
+            f"{name}: verdicts", bool(verdicts), expected="one a batch size", measured=verdicts
+        )
+    ]
+    if diagnosis["kernels"]:
+        rows += _kernel_rows(diagnosis, name)
+    for suggestion in (*diagnosis["wins"], *diagnosis["further_wins"]):
+        if suggestion["setting"] is not None and suggestion["verified"] is not None:
+            rows.append(_suggestion_row(suggestion, name))
     return rows
+
+
+def _kernel_rows(diagnosis: Mapping[str, Any], name: str) -> list[Row]:
+    kernels = diagnosis["kernels"]
+    place = f"in the traced steps, at {diagnosis['detail_batch_size']}"
+    busy_pct = 100 * kernels["busy_ms"] / kernels["span_ms"]
+    rows = [common.reported(f"{name}: device busy {place}", busy_pct, "%")]
+    for what, parts in (
+        ("kernels by category", kernels["by_category_ms"]),
+        ("idle by cause", kernels["idle_by_cause_ms"]),
+    ):
+        total_ms = sum(parts.values()) or 1.0
+        longest_first = sorted(parts.items(), key=lambda item: -item[1])
+        shares = ", ".join(f"{kind} {ms / total_ms:.0%}" for kind, ms in longest_first)
+        check = f"{name}: {what} {place}"
+        rows.append(Row(check=check, expected="", measured=shares, status=common.REPORTED))
+    return rows
+
+
+def _suggestion_row(suggestion: Mapping[str, Any], name: str) -> Row:
+    check = f"{name}: {suggestion['title']}, {suggestion['setting']}"
+    verified, predicted = suggestion["verified"], suggestion["predicted_speedup"]
+    if verified["reason"]:
+        return common.judged(check, False, expected="tried", measured=verified["reason"])
+    measured = verified["measured_speedup"]
+    if suggestion["prediction"] == "estimate":
+        return common.within(check, measured, predicted, "times", relative=PREDICTED_WITHIN)
+    bound = f"predicted: at most {predicted or math.inf:.2f}"
+    return common.reported(check, measured, "times", bound)
 
 
 def run_part(part: Part, seconds: float, log: Path, environment: dict[str, str]) -> tuple[int, bool]:

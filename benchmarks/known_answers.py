@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Bottlenecks that are known by construction, found by step 03's analysis, and what removing them really brings.
+"""Bottlenecks that are known by construction, diagnosed by step 03, and what removing them saves.
 
-Operators alone: a large matrix product, an element-wise chain, thousands of tiny operators. A real Qwen2 classifier: a tokeniser
-that sleeps, batches of 90% padding, a layer made slow on purpose, batches that are too small.
-Bars: every verdict right, the planted layer on top, and the predicted saving within 15% of what removing the cause brings.
-A machine that others use may spoil a try, so each answer has three; the row says which one it was.
+Operators alone: a large matrix product, an element-wise chain, thousands of tiny operators. A real
+Qwen2 classifier: a tokeniser that sleeps, batches of 90% padding, a layer made slow on purpose,
+batches that are too small.
+Bars: every verdict right, the planted layer on top, and the predicted saving within 15% of what
+removing the cause saves. A machine that others use may spoil a try, so each check has three; the
+row says which one it was.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from benchmarks.common import MISS, Row, judged, within
 from utils.analysis import roofline
 from utils.analysis.bottleneck import classify_bottleneck
 from utils.analysis.diagnosis import diagnose
+from utils.analysis.findings import Findings, Suggestion
 from utils.analysis.measurement import measure_batch_size
-from utils.analysis.suggestions import Findings, Suggestion, rank_suggestions
+from utils.analysis.suggestions import rank_suggestions
 from utils.analysis.verify import measure_suggestion
 from utils.analysis.workload import Workload
 from utils.evaluation.comparison import time_interleaved
@@ -63,7 +66,7 @@ def operator_row(name: str, device: torch.device) -> Row:
 
 
 def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
-    """A tokeniser that sleeps: the verdict, and the saving compared with the same without the sleep."""
+    """A tokeniser that sleeps: the verdict, and what the same without the sleep saves."""
     loaded, config = workloads.ready(folder, workloads.small_qwen2(device), [16] * 16)
     ceilings = roofline.load_or_measure_ceilings(
         loaded.device, torch.float32, config.files.ceilings
@@ -95,7 +98,7 @@ def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
 
 
 def padding_rows(folder: Path, device: torch.device) -> list[Row]:
-    """Batches of 90% padding: the first suggestion, and what grouping the same texts by length brings."""
+    """Batches of 90% padding: the first suggestion, and what grouping by length saves."""
     size, model = _decided_by_the_device(device)
     settings = f"profiling.batch_sizes=[1, {size}]", "profiling.trace_steps=1"
     lengths = workloads.padded_lengths(size) * 4
@@ -118,9 +121,7 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
         return [*rows, row]
     really_ms = evidence.total_ms * (1 - 1 / tried.measured_speedup)
     rows.append(
-        within(
-            "90% padding: saving", really_ms, first.saving_ms, "ms a batch", relative=TOLERANCE
-        )
+        within("90% padding: saving", really_ms, first.saving_ms, "ms a batch", relative=TOLERANCE)
     )
     rows.append(
         judged(
@@ -134,7 +135,7 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
 
 
 def layer_rows(folder: Path, device: torch.device) -> list[Row]:
-    """A layer's MLP made 20 ms slower: found by name and index, and the saving without the slowness."""
+    """A layer's MLP made 20 ms slower: its name and index, and what removing the delay saves."""
     size, model = _decided_by_the_device(device, layers=4)
     settings = f"profiling.batch_sizes=[{size}]", "profiling.trace_steps=1"
     loaded, config = workloads.ready(folder, model, [32] * 2 * size, *settings)
@@ -212,7 +213,9 @@ def _decided_by_the_device(device: torch.device, layers: int = 2) -> tuple[int, 
     return 16, workloads.small_qwen2(device, layers=layers)
 
 
-def tried(check: Callable[[Path, torch.device], Row | Sequence[Row]], device: torch.device) -> list[Row]:
+def tried(
+    check: Callable[[Path, torch.device], Row | Sequence[Row]], device: torch.device
+) -> list[Row]:
     """The rows of the first try without a miss, else of the last."""
     rows: list[Row] = []
     for number in range(1, TRIES + 1):
@@ -220,14 +223,21 @@ def tried(check: Callable[[Path, torch.device], Row | Sequence[Row]], device: to
             found = check(Path(folder), device)
         rows = [found] if isinstance(found, Row) else list(found)
         if all(row.status != MISS for row in rows):
-            return rows if number == 1 else [replace(row, note=f"{row.note} (try {number})".strip()) for row in rows]
+            return (
+                rows
+                if number == 1
+                else [replace(row, note=f"{row.note} (try {number})".strip()) for row in rows]
+            )
     return rows
 
 
 def body(args: argparse.Namespace) -> list[Row]:
     device = common.resolve(args.device)
     checks: list[Callable[[Path, torch.device], Row | Sequence[Row]]] = [
-        *(lambda _, device, name=name: operator_row(name, device) for name in OPERATORS), tokeniser_rows, padding_rows, layer_rows,
+        *(lambda _, device, name=name: operator_row(name, device) for name in OPERATORS),
+        tokeniser_rows,
+        padding_rows,
+        layer_rows,
     ]
     if not args.quick:
         checks.append(batch_size_row)

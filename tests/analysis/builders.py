@@ -18,10 +18,10 @@ from utils.analysis import kernels
 from utils.analysis.bottleneck import classify_bottleneck
 from utils.analysis.diagnosis import Diagnosis, SizeDiagnosis
 from utils.analysis.evidence import Evidence
+from utils.analysis.findings import Suggestion
 from utils.analysis.profiling import DetailedProfile
 from utils.analysis.roofline import Ceilings
 from utils.analysis.saturation import find_saturation
-from utils.analysis.suggestions import Suggestion
 from utils.config_loader import Config
 
 GEMM, SOFTMAX = (

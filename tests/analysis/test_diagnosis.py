@@ -1,4 +1,4 @@
-"""The diagnosis as a whole, on tiny models."""
+"""The diagnosis from measurement to file, on tiny models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workloads whose bottleneck is known by construction: the benchmark's checks, small and on the CPU."""
+"""Workloads whose bottleneck is known by construction: the benchmark's checks on the CPU."""
 
 from __future__ import annotations
 

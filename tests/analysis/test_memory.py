@@ -37,8 +37,8 @@ def span(cat: str, name: str, ts: float, dur: float) -> dict[str, Any]:
     return {"ph": "X", "cat": cat, "name": name, "ts": ts, "dur": dur, "tid": 1, "args": {}}
 
 
-# On CUDA 12 MB are there before: 10 of weights, 2 of a library's. A layer's attention keeps 3 MB and
-# borrows 4.
+# On CUDA 12 MB are there before: 10 of weights, 2 of a library's. A layer's attention keeps 3 MB
+# and borrows 4.
 EVENTS = [
     span("user_annotation", "ProfilerStep#2", 0, 100),
     span("user_annotation", "model.layers.0", 10, 60),

@@ -34,7 +34,8 @@ def test_where_larger_batches_stop_helping() -> None:
     )
     assert (
         saturation.sentence
-        == "From batch size 8 on larger batches stop helping, because batch size 64 is compute-bound."
+        == "From batch size 8 on larger batches stop helping, because batch size 64 is"
+        " compute-bound."
     )
     padded = saturation_of((1, 40, 0.0), (8, 39, 0.4), (64, 30, 0.7))
     assert (padded.batch_size, padded.because) == (1, "padding"), (

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests.analysis.builders import make_evidence
+from utils.analysis.findings import Findings, OperatorGroup, Suggestion
 from utils.analysis.forecast import Forecast, TimeModel
-from utils.analysis.suggestions import Findings, OperatorGroup, Suggestion, rank_suggestions
+from utils.analysis.suggestions import rank_suggestions
 from utils.config_loader import Config, EvaluationConfig, ModelConfig, ProfilingConfig
 
 CONFIG = Config(profiling=ProfilingConfig(batch_sizes=(1, 4)))

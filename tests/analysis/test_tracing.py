@@ -114,7 +114,7 @@ def test_stacks_clean_and_merge() -> None:
 
 
 def test_named_ranges_have_no_device_time_of_their_own() -> None:
-    """On CUDA the device's timeline mirrors them: 90 us over kernels of 50 and 20 us would count twice."""
+    """The device's timeline mirrors them: 90 us over kernels of 50 and 20 would count twice."""
 
     def event(name: str, own_us: float, parent: Any = None, *, named: bool = False) -> Any:
         return SimpleNamespace(
@@ -222,7 +222,7 @@ def test_always_garbled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def chrome(steps: int = 2) -> dict[str, Any]:
-    """A made-up trace: in each step of 100 us an operator with its call stack and a Python function."""
+    """A made-up trace: each step of 100 us has an operator with a call stack and a function."""
     return {
         "schemaVersion": 1,
         "traceEvents": [
@@ -294,12 +294,12 @@ def test_a_trace_that_is_too_large_is_capped(
 
 def test_complete_events_of_a_truncated_trace() -> None:
     text = json.dumps(chrome(), indent=2)
-    whole = chrome()["traceEvents"]
+    complete = chrome()["traceEvents"]
     for length in range(0, len(text), 7):
         found = tracing.parse_truncated_trace(text[:length])
-        assert found == whole[: len(found)]
+        assert found == complete[: len(found)]
     assert (
-        len(tracing.parse_truncated_trace(text[:-3])) == len(whole)
+        len(tracing.parse_truncated_trace(text[:-3])) == len(complete)
         and tracing.parse_truncated_trace("{") == []
     )
 
@@ -318,7 +318,7 @@ def test_a_trace_that_is_always_truncated(tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert "incomplete" in traced.warnings[-1] and "traced again" in traced.warnings[0]
     assert "kernels" not in traced.warnings[-1], "they come from a trace of their own"
-    assert traced.stacks and len(traced.operators), "what does not come from the file is whole"
+    assert traced.stacks and len(traced.operators), "what does not come from the file is complete"
     assert traced.events == (), "half a trace would give wrong figures"
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"], (
         "what there is can be opened"

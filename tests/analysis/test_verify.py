@@ -13,7 +13,7 @@ import torch
 from tests import support
 from tests.analysis.builders import make_diagnosis
 from utils.analysis import verify as module
-from utils.analysis.suggestions import Suggestion
+from utils.analysis.findings import Suggestion
 from utils.analysis.verify import measure_suggestion, verify
 from utils.config_loader import Config, changed
 from utils.core.errors import ConfigError

@@ -1,4 +1,4 @@
-"""What step 02's batch-size sweep gives to the diagnosis: which batch sizes to profile, and their throughput."""
+"""What step 02's sweep gives to the diagnosis: batch sizes to profile, and their throughput."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ class BaselineSweep:
     warnings: tuple[str, ...] = ()
 
     @property
+    def batch_sizes(self) -> list[int]:
+        """All that the sweep has a row for."""
+        return [row["batch_size"] for row in self.rows]
+
+    @property
     def out_of_memory(self) -> set[int]:
         """Batch sizes that did not fit into memory."""
         return {row["batch_size"] for row in self.rows if row["status"] == "oom"}
@@ -58,7 +63,9 @@ class BaselineSweep:
 
 
 def read_sweep(config: Config) -> BaselineSweep:
-    """1, the optimal and the largest batch size of the sweep; without a sweep the settings' first and last.
+    """1, the optimal and the largest batch size of the sweep.
+
+    Without a sweep, the first and the last of the settings.
 
     Raises:
         UserError: ``baseline_metrics.json`` cannot be read.
@@ -89,7 +96,7 @@ def read_sweep(config: Config) -> BaselineSweep:
 def choose_throughputs(
     sweep: BaselineSweep, sizes: Sequence[int], forecast: Forecast | None
 ) -> tuple[list[Throughput], str]:
-    """Throughput by batch size on the same texts: the sweep's, else forecast; and where it comes from."""
+    """Throughput by batch size on the same texts, the sweep's or forecast; and its source."""
     if sweep.throughputs:
         return sweep.throughputs, "the sweep"
     source = "the forward passes of the sample, forecast from those that were timed"

@@ -1,4 +1,4 @@
-"""What limits a batch size: evidence in, verdict out; pure functions without torch, files or printing."""
+"""What limits a batch size: pure functions from evidence to verdict."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from utils.analysis.evidence import Evidence
 INPUT_SHARE = 0.5
 """From half on, even a model that took no time would not make the batch more than twice as fast."""
 CEILING_SHARE = 0.6
-"""Real operators reach 60 to 90% of a ceiling; with 60% of the time explained by one, little can be saved."""
+"""Real operators reach 60 to 90% of a ceiling: above it, little of the time can be saved."""
 DEVICE_IDLE_SHARE = 0.5  # from half on, the device waits longer for the host than it works
 OVERHEAD_SHARE = 0.5  # from half on, starting operators takes longer than all they do
 DOUBLING_GROWTH = 0.10
-"""A batch twice as large that takes at most this much longer: the time does not depend on the work."""
+"""Where a doubled batch takes at most this much longer, the time does not depend on the work."""
 PADDING_SHARE = 0.10  # padding that takes a tenth of the forward is named whatever else limits it
 NONE_NEAR = "none-near"
 CONFIDENCE_RULE = (
@@ -54,7 +54,7 @@ class Bottleneck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rule:
-    """A rule holds where ``value`` reaches ``threshold``; ``spread`` is by how much it could differ."""
+    """It holds where ``value``, which may be off by ``spread``, reaches ``threshold``."""
 
     verdict: str
     text: str

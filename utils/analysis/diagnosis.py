@@ -1,4 +1,4 @@
-"""The diagnosis of a loaded model: measure and trace the batch sizes that matter, name what limits them, write the files."""
+"""The diagnosis of a loaded model: measure and trace batch sizes, name what limits them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,12 @@ from utils.analysis import profiling, roofline
 from utils.analysis.baseline_sweep import BaselineSweep, choose_throughputs, read_sweep
 from utils.analysis.bottleneck import CONFIDENCE_RULE, Bottleneck, classify_bottleneck
 from utils.analysis.evidence import Evidence
+from utils.analysis.findings import ESTIMATE, UPPER_BOUND, Findings, Suggestion
 from utils.analysis.forecast import MAX_FIT_ERROR, Forecast, fit_time_model
 from utils.analysis.measurement import MeasuredSize, measure_batch_size
 from utils.analysis.roofline import Ceilings
 from utils.analysis.saturation import Saturation, find_saturation
-from utils.analysis.suggestions import (
-    ESTIMATE,
-    SHOWN_FIRST,
-    UPPER_BOUND,
-    Findings,
-    Suggestion,
-    rank_suggestions,
-)
+from utils.analysis.suggestions import SHOWN_FIRST, rank_suggestions
 from utils.config_loader import Config
 from utils.core import console
 from utils.core.artifacts import SCHEMA_VERSION, write_json
@@ -138,7 +132,7 @@ def make_forecast(
     evidence_by_size: Mapping[int, Evidence],
     config: Config,
 ) -> tuple[Forecast | None, tuple[str, ...]]:
-    """What other batches of the same texts would take; None, with a warning, where that is not known."""
+    """What other batches of the same texts would take; None, with a warning, where not known."""
     timed = [forward for evidence in evidence_by_size.values() for forward in evidence.timed]
     model = fit_time_model(timed, loaded.device.type)
     reason = None
@@ -201,7 +195,7 @@ def _build_diagnosis(
     ceilings: Ceilings,
     config: Config,
 ) -> Diagnosis:
-    """Operators, modules, stacks and suggestions of one batch size, and what limits each of them."""
+    """What limits each batch size, and the profile and suggestions of one of them."""
     evidence_by_size = {size: one.evidence for size, one in measured.items()}
     detail = sweep.optimal if sweep.optimal in measured else max(measured)
     forecast, warnings = make_forecast(loaded, texts, detail, evidence_by_size, config)
@@ -209,15 +203,15 @@ def _build_diagnosis(
     bottlenecks = {size: classify_bottleneck(one) for size, one in evidence_by_size.items()}
     throughputs, source = choose_throughputs(sweep, sorted(bottlenecks), forecast)
     saturation = find_saturation(throughputs, source, bottlenecks)
-    too_large = sweep.out_of_memory | (set(sweep.sizes) - measured.keys())
     products = profiling.largest_products(profile.op_costs)
+    too_large = sweep.out_of_memory | (set(sweep.sizes) - measured.keys())
     findings = Findings(
         evidence=evidence_by_size[detail],
         groups=profile.groups,
         module_ms=profile.module_ms,
         product_speedups=roofline.product_speedups(products, loaded.device, ceilings),
         forecast=forecast,
-        largest_batch=max([*bottlenecks, *(row["batch_size"] for row in sweep.rows)]),
+        largest_batch=max([*bottlenecks, *sweep.batch_sizes]),
         too_large=min(too_large, default=None),
     )
     suggestions = rank_suggestions(findings, config)
@@ -228,15 +222,21 @@ def _build_diagnosis(
         ceilings=ceilings,
         detail_batch_size=detail,
         profile=profile,
-        batch_sizes=tuple(
-            SizeDiagnosis(evidence=evidence, bottleneck=bottlenecks[size])
-            for size, evidence in evidence_by_size.items()
-        ),
+        batch_sizes=_diagnose_sizes(evidence_by_size, bottlenecks),
         saturation=saturation,
         suggestions=suggestions,
         headline=_headline(bottlenecks[detail], saturation, suggestions),
         warnings=(*warnings, *profile.warnings, *_unknown_operators(evidence_by_size)),
     )
+
+
+def _diagnose_sizes(
+    evidence_by_size: Mapping[int, Evidence], bottlenecks: Mapping[int, Bottleneck]
+) -> tuple[SizeDiagnosis, ...]:
+    diagnoses = []
+    for size, evidence in evidence_by_size.items():
+        diagnoses.append(SizeDiagnosis(evidence=evidence, bottleneck=bottlenecks[size]))
+    return tuple(diagnoses)
 
 
 def _unknown_operators(evidence_by_size: Mapping[int, Evidence]) -> tuple[str, ...]:

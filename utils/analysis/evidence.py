@@ -1,4 +1,4 @@
-"""What was measured and counted at one batch size, and the parts of the time that each cause explains."""
+"""What was measured and counted at one batch size, and the time that each cause explains."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Evidence:
 
     @property
     def roofline_ms(self) -> float:
-        """Time of the forward at the ceilings; never above what was measured (caches can beat one)."""
+        """Time of the forward at the ceilings; at most what was measured (caches can beat one)."""
         return min(self.forward_ms, self.matmul_limited_ms + self.copy_limited_ms)
 
     @property
@@ -87,7 +87,7 @@ class Evidence:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Parts of the forward (``input``: of the batch) that each cause explains; at most 1 each."""
+        """Parts of the forward (``input``: of the batch) that causes explain; at most 1 each."""
         return {
             "input": self.input_ms / self.total_ms,
             "compute": min(1.0, self.matmul_limited_ms / self.forward_ms),

@@ -1,4 +1,4 @@
-"""The time of forward passes that were not run, from a model that is fitted to those that were timed."""
+"""The time of forward passes that were not run, fitted to those that were timed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class TimedForward(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeModel:
-    """Milliseconds of a forward: a fixed part, a part a padded token, a part a pair of tokens in a row.
+    """Milliseconds of a forward: a fixed part, a part a token, a part a pair of tokens in a row.
+
+    Tokens are padded ones.
 
     Args:
         overlapped: the fixed part (the host's) and the others (the device's) run side by side and
@@ -176,7 +178,7 @@ class Forecast:
         return changed_ms / self._sum_ms(present, self.lengths)
 
     def best_budget_fraction(self) -> float:
-        """Share of the forward time that remains with texts grouped by length, at the best budget."""
+        """Share of the forward time that remains with texts grouped by length."""
         # A larger budget than any forward that was timed is not predicted.
         budgets = [budget for budget in self.budgets if budget <= self.model.longest_tokens]
         fractions = []

@@ -1,6 +1,7 @@
-"""What the device did and why it waited: pure functions over a Chrome trace's events, all in microseconds.
+"""What the device did and why it waited: pure functions over a Chrome trace's events.
 
-The definitions of busy, idle and host wait are HolisticTraceAnalysis's.
+Times are in microseconds unless a name says otherwise. The definitions of busy, idle and host
+wait are HolisticTraceAnalysis's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ON_DEVICE = frozenset(("kernel", "gpu_memcpy", "gpu_memset"))
 CALLS = frozenset(("cuda_runtime", "cuda_driver"))
 STEP = "ProfilerStep"  # how the profiler calls the range of one step
 LAUNCH = re.compile(r"^cu(da)?(Launch|GraphLaunch)")
-"""``cudaLaunchKernel`` and its family; Triton's kernels start by the driver's ``cuLaunchKernelEx``."""
+"""``cudaLaunchKernel`` and its family, and Triton's ``cuLaunchKernelEx`` of the driver."""
 SYNCHRONIZE = re.compile(r"^cu(da)?\w+Synchronize")
 """Calls that return only when the device has done what went before."""
 MEMORY_COPY = re.compile(r"^cu(da)?Memcpy")
@@ -46,8 +47,8 @@ CATEGORIES = (
     ("reduction", r"reduce|softmax|argm(ax|in)|cub::|scan|sort|topk"),
     ("normalisation and element-wise", r"elementwise|fused"),
 )
-"""The first pattern in a kernel's name, whatever its case, decides. Names contain each other's words
-(a fused attention is built of cutlass products, a copy is an element-wise kernel): the order matters."""
+"""The first pattern in a kernel's name, whatever its case, decides. The order matters, for names
+contain each other's words (fused attention is made of cutlass products, a copy is element-wise)."""
 HOST_WAIT = "host_late"
 CAUSES = (HOST_WAIT, "synchronisation", "between_steps", "other")
 
@@ -153,7 +154,7 @@ def find_waits(events: Sequence[Event]) -> list[Interval]:
 def find_gaps(
     kernels: pd.DataFrame, waits: Sequence[Interval], step_begins: Sequence[float]
 ) -> list[tuple[str, float]]:
-    """Cause and microseconds of each gap in which the device idled between its first kernel and its last.
+    """Cause and length of each gap in which the device idled between its first and last kernel.
 
     ``between_steps``: a step began meanwhile. ``synchronisation``: as the gap began the host was
     inside a call that waits for the device, so it could launch nothing. ``host_late``: else, the
@@ -210,7 +211,7 @@ def summarize_kernels(events: Sequence[Event]) -> KernelSummary | None:
 
 
 def build_kernel_table(events: Sequence[Event]) -> pd.DataFrame:
-    """``kernels.csv``: by name, the longest first; calls and times are totals of all traced steps."""
+    """``kernels.csv``: by name, the longest first; totals of all traced steps."""
     frame = find_kernels(events)
     frame = frame.assign(time_ms=(frame["end_us"] - frame["begin_us"]) / 1e3)
     times = frame.groupby(["kernel", "category"], sort=False)["time_ms"]

@@ -161,11 +161,7 @@ def measure_layers(
         forward_ms: the untraced forward of the average batch.
     """
     modules = {name or ROOT: module for name, module in model.named_modules()}
-    calls = find_calls(events, modules, on_cuda=on_cuda)
-    frame = pd.DataFrame(
-        [(call.forward, call.module, call.total_us, call.self_us) for call in calls],
-        columns=["forward", "module", "total_us", "self_us"],
-    )
+    frame = _to_frame(find_calls(events, modules, on_cuda=on_cuda))
     frame = frame[frame["forward"].isin(_fastest_forwards(frame, num_batches))]
     sums = frame.groupby("module", sort=False).agg(
         calls=("module", "size"), total_us=("total_us", _sum), self_us=("self_us", _sum)
@@ -260,6 +256,11 @@ def _add_kernel_times(calls: Sequence[ModuleCall], events: Sequence[Event]) -> N
             position = calls[position].caller
         if position is not None:
             calls[position].self_us += end_us - begin_us
+
+
+def _to_frame(calls: Sequence[ModuleCall]) -> pd.DataFrame:
+    rows = [(call.forward, call.module, call.total_us, call.self_us) for call in calls]
+    return pd.DataFrame(rows, columns=["forward", "module", "total_us", "self_us"])
 
 
 def _fastest_forwards(frame: pd.DataFrame, num_batches: int) -> pd.Series[int]:

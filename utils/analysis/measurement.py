@@ -23,11 +23,11 @@ from utils.model_utils import LoadedModel
 
 REPEATS = 3
 SECONDS_PER_SIZE = 4.0
-"""With large models fewer batches are taken, one at least, so that timing a size stays about this short."""
+"""Timing a size takes about so long at most: with large models fewer batches are taken."""
 PROBED_PART = 4
-"""A quarter of the rows and of the tokens are timed too: far enough from a full batch to distinguish their costs."""
+"""A quarter of the rows and of the tokens are timed too, which distinguishes their costs."""
 DOUBLED_UP_TO_S = 0.25
-"""A forward that takes longer is not decided by the host's work to start its operators, so that doubling it says nothing new."""
+"""A longer forward is not decided by the host's work to start operators: doubling shows nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,8 @@ def measure_batch_size(
     warnings: tuple[str, ...] = ()
     if len(texts) < size:
         warnings = (
-            f"Batch size {size} is profiled on {len(texts)} texts: dataset.sample_sizes has no more.",
+            f"Batch size {size} is profiled on {len(texts)} texts: dataset.sample_sizes has no"
+            " more.",
         )
     workload = Workload(loaded, make_batches(texts, size), max_length)
     batch_s = min(timed(lambda: workload.run(0, nullcontext), loaded.device) for _ in range(2))

@@ -35,12 +35,13 @@ KEY = ["operator", "input_shapes"]
 def build_operator_table(
     times: pd.DataFrame, costs: Iterable[OperatorCost], batches: int, ceilings: Ceilings
 ) -> pd.DataFrame:
-    """``operators.csv``: all operators, the longest self time first; calls, times, FLOPs, bytes and memory are per batch.
+    """``operators.csv``: all operators, the longest self time first; every amount is per batch.
 
-    FLOPs and bytes stand at the operator that was asked for; those that it is made of or called by have none, so that
-    the column adds up. Achieved rates are over the total device time, shares over the sum of self device times
-    (host times where the device's were not measured). Times are of the traced run, which tracing lengthens.
-    ``ceiling_share`` is attainable over total device time: 1 is at the ``ceiling`` that decides. Unknown FLOPs stay empty.
+    FLOPs and bytes stand at the operator that was asked for; those that it is made of or called
+    by have none, so that the column adds up. Achieved rates are over the total device time, shares
+    over the sum of self device times (host times where the device's were not measured). Times are
+    of the traced run, which tracing lengthens. ``ceiling_share`` is attainable over total device
+    time: 1 is at the ``ceiling`` that decides. Unknown FLOPs stay empty.
 
     Args:
         times: per batch, from the trace.

@@ -1,4 +1,4 @@
-"""Traces of the batch sizes, and what one of them shows in detail: operators, modules, kernels, memory."""
+"""Traces of the batch sizes; of one of them operators, modules, kernels and memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.profiler import record_function
 from utils import costs
 from utils.analysis import kernels, layers, memory, operators, tracing
 from utils.analysis.evidence import Evidence
+from utils.analysis.findings import OperatorGroup
 from utils.analysis.kernels import Event, KernelSummary
 from utils.analysis.measurement import (
     REPEATS,
@@ -24,13 +25,12 @@ from utils.analysis.measurement import (
 )
 from utils.analysis.memory import PeakMemory
 from utils.analysis.roofline import Ceilings, MatrixProduct
-from utils.analysis.suggestions import OperatorGroup
 from utils.analysis.workload import Inputs, Workload
 from utils.config_loader import Config
 from utils.core.artifacts import ResultFiles, write_text
 
 MAX_PRODUCTS = 4
-"""Matrix products that are tried in another precision: in a transformer a few shapes have nearly all the FLOPs."""
+"""Matrix products that are tried in another precision; a few shapes have nearly all the FLOPs."""
 MAX_LENGTHENING = 1.5
 """A trace of the modules that makes the forward more times as long changes the modules' shares."""
 
@@ -131,7 +131,7 @@ class _ModuleTimes:
 
 
 def time_modules(workload: Workload, evidence: Evidence) -> _ModuleTimes:
-    """Time by module, from a trace of its own: without shapes, memory and stacks, which cost time."""
+    """Time by module, from a trace of its own: recording shapes, memory and stacks costs time."""
     loaded = workload.loaded
     number = len(workload.batches)
     batches = [workload.inputs(index) for index in range(number)]
@@ -172,7 +172,7 @@ def module_times_ms(table: pd.DataFrame, evidence: Evidence) -> dict[str, float]
 
 
 def trace_size(workload: Workload, steps: int, ceilings: Ceilings, folder: Path) -> TracedSize:
-    """Trace one batch size and count the same forwards; write trace, stacks and operators to ``folder``."""
+    """Trace one batch size and count the same forwards; write the files of ``folder``."""
     loaded = workload.loaded
     with layers.annotate_modules(loaded.model):
         trace = tracing.trace(
@@ -256,8 +256,8 @@ def group_operators(
     """
     if not table["self_device_ms"].notna().any():
         return ()  # nothing to compare with the ceilings
-    # Operators that are made of others have a time of their own, but no work and no calls to count
-    # beside theirs.
+    # Operators that are made of others have a time of their own; work and calls are counted for
+    # their parts.
     counted_calls = table["calls"].where(table["bytes_moved"].notna())
     table = table.assign(kind=table["operator"].map(costs.category), calls=counted_calls)
     sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
@@ -298,6 +298,6 @@ class _TracedStep:
         return self.workload.run(index, record_function, self._encode_in_new_thread)
 
     def _encode_in_new_thread(self, index: int) -> Inputs:
-        """Where the tracer does not look: inside, tokenizers make thousands of Python calls a text."""
+        """The tracer does not follow: tokenizers make thousands of Python calls a text."""
         with ThreadPoolExecutor(max_workers=1) as executor:
             return executor.submit(self.workload.encode, index).result()

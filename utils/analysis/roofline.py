@@ -1,4 +1,4 @@
-"""This device's ceilings, measured: the best matrix product, the best copy, the price of starting an operator.
+"""This device's measured ceilings: the best matrix product, the best copy, the cost of an operator.
 
 Source of the model: Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009.
 """
@@ -21,7 +21,7 @@ from utils.core.environment import environment_record
 from utils.core.errors import UserError
 
 MATMUL_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
-"""Square products; large enough that the fastest is limited by arithmetic, small enough for seconds in all."""
+"""Square products: the fastest is limited by arithmetic, and all take seconds together."""
 COPY_BYTES = {
     "cpu": (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26),
     "cuda": (1 << 22, 1 << 25, 1 << 28, 1 << 30),
@@ -29,9 +29,10 @@ COPY_BYTES = {
 """Sizes of the buffer that is copied: from one that stays in a cache to one that no cache holds."""
 REPEATS = 5
 REPEAT_AT_LEAST_S = {"cpu": 0.002, "cuda": 0.05}
-"""A timed block repeats its work until about this long: the clock's grain and one interrupt matter little, and a GPU has come
-to the clock that its power limit allows."""
-SLOWEST_PRODUCT_S = 0.25  # no larger product is tried once one takes this long: some precisions have no fast path on a CPU
+"""A timed block repeats its work until about this long: the clock's grain and one interrupt matter
+little, and a GPU has come to the clock that its power limit allows."""
+SLOWEST_PRODUCT_S = 0.25
+"""No larger product is tried once one takes this long: some precisions are slow on a CPU."""
 DISPATCHED_ADDITIONS = 10_000
 
 
@@ -42,10 +43,10 @@ class Ceilings:
     Args:
         matmul_flops_per_s: in the model's precision.
         copy_bytes_per_s: read plus written, of the largest buffer.
-        copy_points: (bytes read plus written, bytes/s) by size, smallest first: small ones stay in a cache.
+        copy_points: (bytes read plus written, bytes/s) by size, rising: small ones stay in a cache.
         dispatch_s: host seconds to run one operator on one element.
-        matmul_spread_pct, copy_spread_pct: the middle repeat less the fastest, in percent of the fastest.
-        bfloat16_matmul_flops_per_s, tf32_matmul_flops_per_s: None where that is no precision to change to.
+        matmul_spread_pct, copy_spread_pct: the middle repeat less the fastest, of the fastest.
+        bfloat16_matmul_flops_per_s, tf32_matmul_flops_per_s: None where there is no such change.
     """
 
     dtype: str
@@ -59,7 +60,10 @@ class Ceilings:
     bfloat16_matmul_flops_per_s: float | None
     tf32_matmul_flops_per_s: float | None = None
     measured_at: str | None = None
-    method: str = "best of 5 warm repeats of square matrix products and of copies of several sizes; median of 3 for dispatch"
+    method: str = (
+        "best of 5 warm repeats of square matrix products and of copies of several sizes; median of"
+        " 3 for dispatch"
+    )
 
     def attainable_s(self, flops: int | None, moved: float) -> tuple[float, str]:
         """Seconds at the ceilings, and which of them decides: ``matmul`` or ``copy``."""
@@ -81,7 +85,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def timed(run: Callable[[], object], device: torch.device, calls: int = 1) -> float:
-    """Wall-clock seconds of one call and those that follow it, from an idle device to an idle device."""
+    """Wall-clock seconds of all calls, from an idle device to an idle device."""
     synchronize(device)
     begin = time.perf_counter()
     for _ in range(calls):
@@ -91,7 +95,10 @@ def timed(run: Callable[[], object], device: torch.device, calls: int = 1) -> fl
 
 
 def load_or_measure_ceilings(device: torch.device, dtype: torch.dtype, file: Path) -> Ceilings:
-    """Those that ``file`` has of this very machine, device, precision and thread count; else measured, and saved there."""
+    """Those that ``file`` has of this machine, device, precision and thread count, else measured.
+
+    What is measured is saved there.
+    """
     machine = _machine_record(device, dtype)
     saved = _load_ceilings(file, machine)
     if saved is not None:
@@ -177,7 +184,7 @@ class MatrixProduct:
 def product_speedups(
     products: Sequence[MatrixProduct], device: torch.device, ceilings: Ceilings
 ) -> dict[str, float]:
-    """How many times faster these matrix products are under each setting that changes their precision.
+    """How many times faster these products are under each setting that changes their precision.
 
     On a CPU rows are left out of products that take too long.
     """
@@ -264,7 +271,7 @@ def _best_matmul(device: torch.device, dtype: torch.dtype) -> _BestProduct:
 
 
 def _time_copies(device: torch.device) -> tuple[tuple[tuple[int, float], ...], float]:
-    """Bytes and bytes/s of each size, read plus written, and the spread of the largest in percent."""
+    """Bytes read plus written and bytes/s of each size; spread of the largest in percent."""
     points: list[tuple[int, float]] = []
     spread_pct = 0.0
     for size in COPY_BYTES[device.type]:

@@ -10,7 +10,7 @@ from typing import Any
 from utils.analysis.bottleneck import Bottleneck
 
 MIN_GAIN = 0.05
-"""A larger batch size that is not this much faster does not help: half of what perf_analyzer calls unstable."""
+"""A larger batch that gains less does not help: half of what perf_analyzer calls unstable."""
 LIMITS = frozenset(("input-bound", "memory-bound", "compute-bound"))
 """Verdicts under which larger batches cannot help; under the others they would."""
 

@@ -35,12 +35,13 @@ UNREADABLE = (UnicodeDecodeError, json.JSONDecodeError)
 NONE_READABLE = f"{ATTEMPTS} traces in a row could not be read"
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
 COMPRESS_ABOVE_BYTES = 64_000_000
-"""A larger trace is written as ``trace.json.gz``, some 20 times smaller; Perfetto opens that as it is."""
+"""A larger trace is written as ``trace.json.gz``, some 20 times smaller, which Perfetto opens."""
 MAX_BYTES = 256_000_000
-"""A larger trace, uncompressed, is written without parts of it: browsers read it into one string, of at most 512 MB."""
+"""A larger trace is written without parts of it: browsers read it into one string, up to 512 MB."""
 NO_KERNELS = (
-    "The profiler saw no CUDA kernels (CUPTI is missing or not permitted here): device times of operators and the "
-    "device's busy time are not measured; latencies come from the host's clock and CUDA events."
+    "The profiler saw no CUDA kernels (CUPTI is missing or not permitted here): device times of"
+    " operators and the device's busy time are not measured; latencies come from the host's clock"
+    " and CUDA events."
 )
 
 
@@ -66,7 +67,7 @@ class Trace:
 def trace(
     step: Callable[[int], object], *, steps: int, device: torch.device, trace_file: Path
 ) -> Trace:
-    """Trace ``steps`` calls of ``step(index)`` after one to wait and one to warm up; write ``trace_file``.
+    """Trace ``steps`` calls of ``step(index)`` after two that warm up; write ``trace_file``.
 
     Raises:
         RuntimeError: three traces in a row could not be read.
@@ -212,19 +213,21 @@ def _export(
 
 
 def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
-    """``frame;frame;… microseconds``, outermost first, longest first: self time by the chain of callers.
+    """``frame;frame;… microseconds``, outermost first: self time by the chain of callers.
 
-    Phases, modules, Python functions and operators are all frames. Device time is the operators':
-    that of a named range is its mirror on the device's timeline, which spans theirs (kernels are
-    tied to operators alone). Stacks start at the profiler's step, so that threads which wait
-    meanwhile are left out; without steps all stacks count. Source of the format: Brendan Gregg's
-    FlameGraph.
+    The longest come first. Phases, modules, Python functions and operators are all frames. Device
+    time is the operators': that of a named range is its mirror on the device's timeline, which
+    spans its operators' (kernels are tied to operators alone). Stacks start at the profiler's step,
+    so that threads which wait meanwhile are left out; without steps all stacks count. Source of the
+    format: Brendan Gregg's FlameGraph.
     """
     totals: Counter[tuple[str, ...]] = Counter()
     for event in events:
-        own_us = event.self_device_time_total if on_device else event.self_cpu_time_total
         mirrored = on_device and getattr(event, "is_user_annotation", False)
-        if event.device_type == DeviceType.CPU and own_us > 0 and not mirrored:
+        if event.device_type != DeviceType.CPU or mirrored:
+            continue
+        own_us = event.self_device_time_total if on_device else event.self_cpu_time_total
+        if own_us > 0:
             totals[_stack(event)] += own_us
     in_steps = {stack: us for stack, us in totals.items() if stack[0].startswith(STEP)}
     lines = []
@@ -237,7 +240,7 @@ def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
 def _stack(event: Any) -> tuple[str, ...]:
     frames: list[str] = []
     while event is not None and not (frames and frames[-1].startswith(STEP)):
-        # Equal stacks differ in addresses alone; semicolons and spaces have a meaning in the format.
+        # Addresses would make equal stacks differ; semicolons and spaces have a meaning.
         name = re.sub(r" at 0x[0-9a-f]+", "", event.name)
         frames.append(re.sub(r"[;\s]+", "_", name) or "unnamed")
         event = event.cpu_parent
@@ -296,7 +299,7 @@ def parse_truncated_trace(text: str) -> list[Event]:
 
 
 def write_trace(trace_file: Path, chrome: dict[str, Any]) -> str | None:
-    """Write the trace, compressed where it is large and without its bulkiest parts where it is too large.
+    """Write the trace, compressed where it is large, without its largest parts where too large.
 
     Returns:
         A warning that says so; None for a trace that is written as it is.
@@ -322,13 +325,13 @@ def write_trace(trace_file: Path, chrome: dict[str, Any]) -> str | None:
         temporary.write_bytes(gzip.compress(text.encode(), 6))
     without = _size_clause(left_out, len(text)) if left_out else ""
     return (
-        f"The trace has {full_mb:.0f} MB: it is written as {packed.name}{without}. Perfetto opens it"
-        " as it is."
+        f"The trace has {full_mb:.0f} MB: it is written as {packed.name}{without}. Perfetto opens"
+        " it as it is."
     )
 
 
 def _size_clause(left_out: Sequence[str], num_bytes: int) -> str:
-    """What was left out, and whether that was enough."""
+    """What was left out, and whether the trace is small enough then."""
     limit = f"{MAX_BYTES / 1e6:.0f} MB"
     if num_bytes <= MAX_BYTES:
         result = f" to stay below {limit}"
@@ -365,4 +368,4 @@ SIZE_REDUCTIONS: dict[str, Callable[[Sequence[Event]], list[Event]]] = {
     "Python functions": _without_python_functions,
     "steps after the first": _first_step,
 }
-"""What a trace that is too large is written without, in this order; ``stacks.txt`` and ``operators.csv`` have it all."""
+"""What a trace that is too large is written without, in this order; other files have all of it."""

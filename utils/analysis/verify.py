@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from utils.analysis.diagnosis import Diagnosis
-from utils.analysis.suggestions import COMPILE, ESTIMATE, TOKEN_BUDGET, Suggestion, Verification
+from utils.analysis.findings import ESTIMATE, Suggestion, Verification
+from utils.analysis.suggestions import COMPILE, TOKEN_BUDGET
 from utils.analysis.workload import Workload
 from utils.bench_stats import MIN_RUNS, compare
 from utils.config_loader import Config, changed
@@ -54,7 +55,7 @@ class _Comparison:
 
 
 def verify(loaded: LoadedModel, config: Config, diagnosis: Diagnosis) -> Diagnosis:
-    """Try the first three suggestions whose settings differ, each alone; write ``bottlenecks.json`` again.
+    """Try the first three suggestions whose settings differ, each alone; write the file again.
 
     A suggestion that fails has the reason in its place.
 
@@ -94,7 +95,8 @@ def measure_suggestion(
     try:
         with torch.inference_mode():
             return _measure(loaded, config, size, suggestion)
-    except Exception as error:  # noqa: BLE001 - a suggestion's error is its result, not the step's end
+    except Exception as error:  # noqa: BLE001
+        # Whatever a suggestion raises is its result, not the end of the step.
         logger.info("%s could not be tried", suggestion.setting, exc_info=True)
         return Verification(
             setting=suggestion.setting,
@@ -128,7 +130,7 @@ def _measure(
 ) -> Verification:
     comparison = _make_ways(loaded, config, size, suggestion)
     ways = {"baseline": comparison.baseline, "changed": comparison.changed}
-    warm_up, _ = time_interleaved(ways, 1)  # which tells, too, how long a round takes
+    warm_up, _ = time_interleaved(ways, 1)  # also shows how long a round takes
     round_s = sum(sum(seconds) for seconds in warm_up.values())
     rounds = round(min(MAX_ROUNDS, max(MIN_RUNS, SECONDS / round_s)))
     seconds, labels = time_interleaved(ways, rounds)
@@ -210,7 +212,7 @@ def _workload_way(loaded: LoadedModel, config: Config, size: int, texts: Sequenc
 def _predictor_ways(
     loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]
 ) -> _Comparison:
-    """Batches of ``size`` in file order; and the same compiled, or grouped by length under a token budget."""
+    """Batches of ``size`` in file order; and the same compiled, or grouped by length."""
     in_order = Batching(kind="dataset_order", limit=size)
     baseline = Predictor(loaded.model, loaded.inputs, loaded.device, in_order)
     other = Predictor(loaded.model, loaded.inputs, loaded.device, in_order)
@@ -221,7 +223,7 @@ def _predictor_ways(
     if setting == COMPILE:
         if baseline.needs_mask:
             raise UserError(
-                "only batches without padding run compiled, and this model's are padded in file order"
+                "only batches without padding run compiled; in file order this model's are padded"
             )
         other.compile()
         other.warm_up(tokens())

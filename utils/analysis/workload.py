@@ -47,7 +47,7 @@ class Workload:
             return logits.float().cpu()
 
     def encode(self, index: int) -> Inputs:
-        """A batch's token ids and mask on the host, each of rows x length; after the last comes the first again."""
+        """A batch's token ids and mask on the host, each rows x length; they come in turn."""
         texts = self.batches[index % len(self.batches)]
         return encode_batch(self.loaded.tokenizer, texts, self.max_length)
 
@@ -66,7 +66,7 @@ class Workload:
 
 
 def make_batches(texts: Sequence[str], size: int) -> tuple[list[str], ...]:
-    """Full batches in order, at most eight; one smaller batch where there are not texts enough."""
+    """Full batches in order, at most eight; one smaller batch where there are too few texts."""
     starts = range(0, len(texts) - size + 1, size)
     full = [list(texts[start : start + size]) for start in starts]
     if not full:
