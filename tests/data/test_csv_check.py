@@ -195,22 +195,33 @@ def test_tabs_are_read_as_pandas_reads_them_and_checked_alike(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "header", "separator"),
+    ("name", "header", "separator", "fix"),
     [
-        ("in.csv", "text;label", "';'"),
-        ("in.csv", "text\tlabel", "tabs"),
-        ("in.tsv", "text,label", "','"),
+        ("in.csv", "text;label", "';'", "save it again with commas, or as .tsv with tabs"),
+        ("in.csv", "text\tlabel", "tabs", "name the file .tsv"),
+        ("in.tsv", "text,label", "','", "name the file .csv"),
     ],
 )
-def test_another_separator_is_named(tmp_path: Path, name: str, header: str, separator: str) -> None:
-    with pytest.raises(DataError, match=f"separated by {separator}"):
+def test_another_separator_is_named(
+    tmp_path: Path, name: str, header: str, separator: str, fix: str
+) -> None:
+    with pytest.raises(DataError, match=f"separated by {separator}") as caught:
         open_csv(tmp_path, f"{header}\n", name)
+    assert caught.value.fix == fix
 
 
 def test_utf_16_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text,label\na,good\n", encoding="utf-16")
     with pytest.raises(DataError, match="UTF-16"):
         read_source(config_for(tmp_path / "in.csv"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_byte_order_mark_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "in.csv").write_text("text,label\na,good\n", encoding=encoding)
+    with pytest.raises(DataError, match="UTF-16 without a byte order mark") as caught:
+        read_source(config_for(tmp_path / "in.csv"))
+    assert caught.value.fix == "save it as UTF-8"
 
 
 @settings(
