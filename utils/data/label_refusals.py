@@ -111,7 +111,7 @@ def names_or_ids(
         f"  as label ids, 0 to {len(names) - 1}: all of them fit; {example!r} would be the label "
         f"{names[numbers[example]]!r}\n"
         f"  as label names: {len(labels.rows) - len(unknown)} of {len(labels.rows)} agree; the "
-        f"model has no label {list_with_rows(unknown)}"
+        f"model has no label {list_labels(unknown)}"
     )
     as_ids = {**labels.label_map, **label_map_by_ids(numbers, names)}
     as_names = dict(labels.label_map)
@@ -153,14 +153,13 @@ def ids_out_of_range(labels: OpenLabels, model: ModelLabels) -> DataError:
     prefix = "" if all(whole_number(label) is not None for label in labels.rows) else "LABEL_"
     shown = _shorten([f"{prefix}{number}" for number in numbers])
     ids = f"{prefix}0 to {prefix}{size - 1}"
-    kind = "labels" if prefix else "numbers"
     if targets is None:
         names = list(label_targets(model))
         template = dict(labels.label_map)
         for label in by_label:
             template[label_map_key(label)] = PLACEHOLDER
         what = (
-            f"The data set's labels are {kind} that the model does not have as label ids: "
+            "The data set's labels are not all label ids of the model: they are "
             f"{shown}; its ids are {ids}."
         )
         fix = (
@@ -173,7 +172,7 @@ def ids_out_of_range(labels: OpenLabels, model: ModelLabels) -> DataError:
         if number in targets:
             pairs[label_map_key(label)] = targets[number]
     what = (
-        f"The data set's labels are the {kind} {shown}; the model's label ids are {ids}, so "
+        f"The data set's labels are {shown}; the model's label ids are {ids}, so "
         "they are not its ids, and taking them as such would give a wrong accuracy."
     )
     fix = f"if they are the model's labels in the order of its ids: {label_map_flag(pairs)}"
