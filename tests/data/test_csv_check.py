@@ -3,6 +3,7 @@ alone."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,6 +104,82 @@ def test_a_few_lines_like_rows_in_one_of_many_long_texts_are_warned_about(tmp_pa
     assert "line 30" in warning  # seven rows of four lines and the header before it
 
 
+UNLABELLED = [("text,id", ()), ("text,label", ("dataset.label_column=null",)), ("text,label", ())]
+
+
+@pytest.mark.parametrize(("header", "flags"), UNLABELLED)
+def test_swallowed_rows_are_refused_without_labels_too(
+    tmp_path: Path, header: str, flags: tuple[str, ...]
+) -> None:
+    """Without a label column, without its use, and with nothing in it."""
+    has_values = header == "text,id" or bool(flags)
+    lines = [f"some text {i},{i if has_values else ''}" for i in range(48)]
+    lines[10] = f'"{lines[10]}'
+    lines[14] = lines[14].replace(",", '",')
+    file = tmp_path / "in.csv"
+    file.write_text("\n".join([header, *lines]) + "\n")
+    assert len(pd.read_csv(file)) == 44
+    with pytest.raises(DataError, match="line 12 has a quoted field"):
+        read_source(config_for(file, *flags))
+
+
+@pytest.mark.parametrize(("header", "flags"), UNLABELLED)
+def test_two_lines_like_rows_without_labels_are_warned_about(
+    tmp_path: Path, header: str, flags: tuple[str, ...]
+) -> None:
+    value = "" if header == "text,label" and not flags else "7"
+    file = tmp_path / "in.csv"
+    file.write_text(f'{header}\nplain,{value}\n"one,{value}\ntwo",{value}\n')
+    source = read_source(config_for(file, *flags))
+    assert len(list(source.rows())) == len(pd.read_csv(file)) == 2
+    [warning] = source.warnings
+    assert "line 3" in warning
+
+
+def test_texts_over_several_lines_without_labels_are_read_without_a_warning(
+    tmp_path: Path,
+) -> None:
+    texts = [f"Dear all\n\na line {i}\nanother line\n" for i in range(40)]
+    pd.DataFrame({"text": texts, "id": range(40)}).to_csv(tmp_path / "in.csv", index=False)
+    source = read_source(config_for(tmp_path / "in.csv"))
+    assert [text for text, _ in source.rows()] == texts
+    assert source.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("multi_line", "words"),
+    [
+        ([], None),
+        ([3], "1 text spans several lines, at line 5"),
+        ([3, 9], "2 texts span several lines, the first at line 5"),
+    ],
+)
+def test_texts_over_several_lines_in_a_single_column_are_counted(
+    tmp_path: Path, multi_line: list[int], words: str | None
+) -> None:
+    texts = [f"text {i}" for i in range(12)]
+    for row in multi_line:
+        texts[row] += "\nits second line"
+    pd.DataFrame({"text": texts}).to_csv(tmp_path / "in.csv", index=False)
+    source = read_source(config_for(tmp_path / "in.csv"))
+    assert [text for text, _ in source.rows()] == texts
+    assert [warning.split(":")[0] for warning in source.warnings] == ([words] if words else [])
+
+
+@pytest.mark.parametrize(("name", "separator"), [("in.csv", ","), ("in.tsv", "\t")])
+def test_the_conversions_that_a_refusal_shows_give_the_rows(
+    tmp_path: Path, name: str, separator: str
+) -> None:
+    lines = [f"text {i}{separator}good" for i in range(20)]
+    lines[5] = f'"{lines[5]}'
+    lines[9] = lines[9].replace(separator, f'"{separator}')
+    with pytest.raises(DataError) as caught:
+        open_csv(tmp_path, "\n".join([f"text{separator}label", *lines]) + "\n", name)
+    commands = re.findall(r"pandas\.read_csv\(.*?\)(?=\.to_parquet)", str(caught.value.fix))
+    tables = [eval(text, {"pandas": pd, "PATH": tmp_path / name}) for text in commands]
+    assert [len(table) for table in tables] == [20, 16]
+
+
 def test_tabs_are_read_as_pandas_reads_them_and_checked_alike(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {
@@ -118,22 +195,33 @@ def test_tabs_are_read_as_pandas_reads_them_and_checked_alike(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "header", "separator"),
+    ("name", "header", "separator", "fix"),
     [
-        ("in.csv", "text;label", "';'"),
-        ("in.csv", "text\tlabel", "tabs"),
-        ("in.tsv", "text,label", "','"),
+        ("in.csv", "text;label", "';'", "save it again with commas, or as .tsv with tabs"),
+        ("in.csv", "text\tlabel", "tabs", "name the file .tsv"),
+        ("in.tsv", "text,label", "','", "name the file .csv"),
     ],
 )
-def test_another_separator_is_named(tmp_path: Path, name: str, header: str, separator: str) -> None:
-    with pytest.raises(DataError, match=f"separated by {separator}"):
+def test_another_separator_is_named(
+    tmp_path: Path, name: str, header: str, separator: str, fix: str
+) -> None:
+    with pytest.raises(DataError, match=f"separated by {separator}") as caught:
         open_csv(tmp_path, f"{header}\n", name)
+    assert caught.value.fix == fix
 
 
 def test_utf_16_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text,label\na,good\n", encoding="utf-16")
     with pytest.raises(DataError, match="UTF-16"):
         read_source(config_for(tmp_path / "in.csv"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_byte_order_mark_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "in.csv").write_text("text,label\na,good\n", encoding=encoding)
+    with pytest.raises(DataError, match="UTF-16 without a byte order mark") as caught:
+        read_source(config_for(tmp_path / "in.csv"))
+    assert caught.value.fix == "save it as UTF-8"
 
 
 @settings(

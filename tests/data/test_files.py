@@ -91,7 +91,8 @@ def test_files_of_other_kinds_are_refused_and_the_kinds_listed(tmp_path: Path, n
         ("in.csv.gz", gzip.compress(b"text,label\na,b\n")[:-6], "cannot be read"),
         ("in.json", b'[{"text": "a"}, 3]', "Item 2"),
         ("in.jsonl", b'{"text": "a"}\n[1]\n', "Line 2"),
-        ("in.json", b'{\n"text": ["a"]\n}', "line 1 is not JSON"),
+        ("in.json", b'{\n"text": ["a"]\n', "line 1 is not JSON"),
+        ("in.json", b'{\n"text": "a"\n}', "line 1 is not JSON"),
         ("in.jsonl", b'{"text": "a"}\n{"text": \n', "line 2"),
         ("in.jsonl", b'{"text": "\xff"}\n', "not UTF-8"),
         ("in.json", b"", "no column 'text'"),
@@ -191,8 +192,9 @@ def test_parts_with_other_columns_or_class_names_are_refused_by_the_files_name(
         Dataset.from_dict({"text": ["a"], "label": [0]}, features=features).to_parquet(
             tmp_path / f"part-{i}.parquet"
         )
-    with pytest.raises(DataError, match="different class names"):
+    with pytest.raises(DataError, match="different class names") as caught:
         rows_of(tmp_path / "part-*.parquet")
+    assert caught.value.fix == "save the labels as names (text) in all files"
 
 
 def folder_of(place: Path, *names: str) -> Path:

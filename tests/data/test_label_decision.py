@@ -16,9 +16,11 @@ from utils.core.errors import DataError
 from utils.data.hints import label_map_flag, setting_flag
 from utils.data.label_decision import LabelDecision, decide_labels
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, ModelLabels
+from utils.evaluation.facts import label_mapping_text
 
 NAMES = ("positive", "neutral", "negative")  # the order of the ids is not the alphabetical one
 NAMED = ModelLabels(names=NAMES, num_labels=3, source="id2label")
+STARS = ModelLabels(names=("1", "2", "3"), num_labels=3, source="id2label")
 NUMBERS = tuple(str(i) for i in range(12))
 
 
@@ -64,8 +66,110 @@ def test_names_that_are_numbers_win_over_ids() -> None:
     stars = ModelLabels(names=("3", "2", "1"), num_labels=3, source="id2label")
     assert decide(["1", "2"], stars).ids == {"1": 2, "2": 1}
     assert decide(["1.0", "2.0"], stars).ids == {"1.0": 2, "2.0": 1}
-    with pytest.raises(DataError, match="'0'"):
-        decide(["0", "1", "2"], stars)
+
+
+@pytest.mark.parametrize("written", ["{}", "{}.0"])
+@pytest.mark.parametrize("skip_unknown", [False, True])
+def test_ids_that_are_only_partly_names_are_refused_with_the_setting_of_the_ids(
+    written: str, skip_unknown: bool
+) -> None:
+    labels = [written.format(number) for number in range(3)]
+    with pytest.raises(DataError, match="read in two ways") as caught:
+        decide(labels, STARS, skip_unknown=skip_unknown)
+    assert "unknown_labels" not in str(caught.value.fix)
+    setting = setting_in(caught.value)
+    assert setting == {"0": "1", "1": "2", "2": "3"}
+    assert decide(labels, STARS, label_map=setting).ids == dict(zip(labels, range(3), strict=True))
+
+
+def test_numbers_that_are_no_ids_and_only_partly_names_may_be_skipped() -> None:
+    decision = decide(["1", "2", "9"], STARS, skip_unknown=True)
+    assert decision.ids == {"1": 0, "2": 1, "9": UNKNOWN_ID}
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "ids", "other"),
+    [
+        (("1", "2", "3"), ["1", "2"], [0, 1], {"1": "2", "2": "3"}),
+        (("2", "1", "0"), ["0", "1", "2"], [2, 1, 0], {"0": "2", "1": "1", "2": "0"}),
+    ],
+)
+def test_numbers_that_are_both_names_and_ids_are_assumed_to_be_names(
+    names: tuple[str, ...], labels: list[str], ids: list[int], other: dict[str, str]
+) -> None:
+    model = ModelLabels(names=names, num_labels=len(names), source="id2label")
+    decision = decide(labels, model)
+    assert [decision.ids[label] for label in labels] == ids
+    assert (decision.source, decision.confidence) == ("model", "assumed")
+    assert label_map_flag(other) in decision.warnings[-1]
+    assert decide(labels, model, label_map=other).confidence == "certain"
+    are_names = decide(labels, model, class_names=("one", *labels))
+    assert are_names.confidence == "certain"
+
+
+def test_numbers_that_mean_the_same_as_names_and_as_ids_are_certain() -> None:
+    model = ModelLabels(names=("0", "1", "2"), num_labels=3, source="id2label")
+    decision = decide(["0", "1.0", "2"], model)
+    assert decision.ids == {"0": 0, "1.0": 1, "2": 2}
+    assert (decision.confidence, decision.warnings) == ("certain", ())
+
+
+@pytest.mark.parametrize("size", [3, 11])
+@pytest.mark.parametrize("has_names", [True, False])
+def test_label_i_from_one_are_refused_with_the_complete_setting(size: int, has_names: bool) -> None:
+    labels = [f"LABEL_{number}" for number in range(1, size + 1)]
+    names = tuple(f"name {number}" for number in range(size))
+    model = ModelLabels(names=names, num_labels=size) if has_names else unnamed(size)
+    with pytest.raises(DataError, match=f"the model's label ids are LABEL_0 to LABEL_{size - 1}"):
+        decide(labels, model, skip_unknown=True)
+    with pytest.raises(DataError) as caught:
+        decide(labels, model)
+    decision = decide(labels, model, label_map=setting_in(caught.value))
+    assert [decision.ids[label] for label in labels] == list(range(size))
+
+
+@pytest.mark.parametrize(
+    ("labels", "label_map"),
+    [
+        (["films"], {}),
+        (["zebra", "yak"], {}),
+        (["positive", "films"], {}),
+        (["good", "films"], {"good": "positive"}),
+    ],
+)
+def test_skipping_unknown_labels_is_offered_only_where_it_works(
+    labels: list[str], label_map: dict[str, str]
+) -> None:
+    with pytest.raises(DataError) as caught:
+        decide(labels, label_map=label_map)
+    fix = str(caught.value.fix)
+    assert fix.count("; or ") <= 2
+    assert fix.index("dataset.label_map") == fix.index("--set") + len("--set '")
+    if "unknown_labels=skip" in fix:
+        assert decide(labels, label_map=label_map, skip_unknown=True).ids["films"] == UNKNOWN_ID
+    else:
+        with pytest.raises(DataError):
+            decide(labels, label_map=label_map, skip_unknown=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        (["positive", "neutral"], "All 2 labels in the data set occur in the model."),
+        (["positive", "films"], "1 of the 2 labels in the data set occur in the model."),
+    ],
+)
+def test_the_note_adds_to_what_the_report_says_about_the_source(
+    labels: list[str], note: str
+) -> None:
+    decision = decide(labels, skip_unknown=True)
+    info = {
+        "label_mapping_source": decision.source,
+        "label_mapping_confidence": decision.confidence,
+        "label_mapping_note": decision.note,
+    }
+    expected = f"from the model's own label names (certain): {note}"
+    assert label_mapping_text(info) == expected
 
 
 def test_ids_of_a_model_without_names_may_have_gaps_and_decimal_points() -> None:
@@ -217,7 +321,9 @@ def test_names_of_another_number_than_the_models_are_refused(labels: list[str]) 
 def test_a_model_with_one_output_has_no_labels_to_choose_from() -> None:
     with pytest.raises(DataError, match="single output") as caught:
         decide(["0", "1"], unnamed(1))
-    assert "dataset.label_column=null" in str(caught.value.fix)
+    assert caught.value.fix == (
+        "use a classifier with one output for each label: --set model.name=NAME"
+    )
 
 
 def test_label_map_renames_labels_merges_them_and_takes_them_out() -> None:

@@ -110,11 +110,14 @@ def _choose_label_column(
     label = _present(names, configured)
     if label is not None:
         return label
-    likely = [name for name in names if _looks_like_labels(name) and name != settings.text_column]
+    spaced = _with_spaces(names, configured)
+    likely = [name for name in names if looks_like_labels(name) and name != settings.text_column]
+    if spaced is not None:
+        likely = [spaced]
     if likely:
         raise DataError(
-            f"The data set has no column {configured!r}, but {likely[0]!r} looks like its labels; "
-            f"it has {_list(names)}.",
+            f"The data set has no column {configured!r}, but {likely[0]!r} looks like its "
+            f"labels{_remark_on_spaces(likely[0])}; it has {_list(names)}.",
             where=where,
             fix=f"{setting_flag('dataset.label_column', likely[0])}; {WITHOUT_LABELS}",
         )
@@ -127,6 +130,23 @@ def _choose_label_column(
     return None
 
 
+def is_configured(name: str, configured: str) -> bool:
+    """Whether a column is the configured one, or one that stands in for it."""
+    return name in (configured, SYNONYMS.get(configured))
+
+
+def _with_spaces(names: Sequence[str], configured: str) -> str | None:
+    """The column that is the configured one but for spaces around its name, or None."""
+    for name in names:
+        if name != name.strip() and is_configured(name.strip(), configured):
+            return name
+    return None
+
+
+def _remark_on_spaces(name: str) -> str:
+    return " (the name has spaces around it)" if name != name.strip() else ""
+
+
 def _present(names: Sequence[str], configured: str) -> str | None:
     for name in (configured, SYNONYMS.get(configured)):
         if name in names:
@@ -136,9 +156,14 @@ def _present(names: Sequence[str], configured: str) -> str | None:
 
 def _no_text_column(names: Sequence[str], configured: str, where: object) -> DataError:
     what = f"The data set has no column {configured!r}; it has {_list(names)}."
+    spaced = _with_spaces(names, configured)
     likely = [
         name for name in names if name.strip().lower() in USUAL_TEXT_NAMES | {"text", "query"}
     ]
+    if spaced is not None:
+        likely = [spaced]
+    if likely and _remark_on_spaces(likely[0]):
+        what = f"{what[:-1]}; the name {likely[0]!r} has spaces around it."
     if likely:
         fix = f"{setting_flag('dataset.text_column', likely[0])}, or another one of those"
     else:
@@ -146,7 +171,7 @@ def _no_text_column(names: Sequence[str], configured: str, where: object) -> Dat
     return DataError(what, where=where, fix=fix)
 
 
-def _looks_like_labels(name: str) -> bool:
+def looks_like_labels(name: str) -> bool:
     plain = name.strip().lower()
     return "label" in plain or plain in USUAL_LABEL_NAMES
 

@@ -23,13 +23,6 @@ MIN_SWALLOWED_LINES = 3
 """From this many lines on that look like rows, a quoted field is taken as unclosed even among many
 texts over several lines."""
 MAX_SHOWN = 5
-FIX_QUOTES = (
-    "close the quotation mark, or, where it belongs to the text, double it and put the text in "
-    "quotation marks. Where no field of "
-    "the file is quoted, convert it: pandas.read_csv(PATH, quoting=3).to_parquet('NEW.parquet')"
-)
-FIX_SWALLOWED = f"{FIX_QUOTES}; where the lines do belong to the text, without quoting=3"
-
 csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 128 KiB
 
 
@@ -39,7 +32,8 @@ class Suspicion:
 
     Args:
         line: where the row begins, counted from 1.
-        labels: labels of those of its lines that have the right number of fields.
+        labels: labels of those of its lines that have the right number of fields; empty texts where
+            the file has no label column.
         num_lines: all of its lines.
     """
 
@@ -55,7 +49,8 @@ def check_csv(
 
     Args:
         lines: with their line ends, split at ``\\n``, ``\\r\\n`` and ``\\r`` only.
-        label_column: by whose values swallowed rows are recognised; None where there is none.
+        label_column: by whose values swallowed rows are recognised; None where there is none, so
+            that the number of fields alone decides.
 
     Raises:
         DataError: a row of another width than the header's, a quoted field that never ends or that
@@ -131,24 +126,24 @@ def _check(
     header = next(reader, [])
     if feed.is_at_end():
         if header != [END]:
-            raise _unclosed(header, feed, where)
+            raise _unclosed(header, feed, delimiter, where)
         return ()
     label_index = None if label_column is None else header.index(label_column)
     labels: Counter[str] = Counter()
     suspicions: list[Suspicion] = []
-    multi_line_rows = 0
+    multi_line_rows: list[int] = []
     first_line = feed.count + 1
     feed.row_lines.clear()
     for fields in reader:
         if feed.is_at_end():
             if fields != [END]:
-                raise _unclosed(fields, feed, where)
+                raise _unclosed(fields, feed, delimiter, where)
             break
         if len(fields) == len(header):
             if label_index is not None:
                 labels[fields[label_index]] += 1
             if len(feed.row_lines) > 1:
-                multi_line_rows += 1
+                multi_line_rows.append(first_line)
                 suspicion = _suspicion(
                     feed.row_lines, first_line, len(header), label_index, delimiter
                 )
@@ -157,7 +152,23 @@ def _check(
             raise _wrong_width(fields, header, first_line, where)
         first_line = feed.count + 1
         feed.row_lines.clear()
-    return _judge(suspicions, multi_line_rows, labels, where)
+    if len(header) == 1:
+        return _warn_about_multi_line_texts(multi_line_rows)
+    possible, certain = _judge(suspicions, len(multi_line_rows), labels)
+    if certain:
+        raise _swallowed_rows(min(certain), delimiter, where)
+    return _warn_about_further_rows(possible)
+
+
+def _warn_about_multi_line_texts(lines: Sequence[int]) -> tuple[str, ...]:
+    """In a file of one column, any line may be a row, so swallowed rows cannot be recognised."""
+    if not lines:
+        return ()
+    count = f"{len(lines):,} texts span" if len(lines) > 1 else "1 text spans"
+    where = f"the first at line {lines[0]}" if len(lines) > 1 else f"at line {lines[0]}"
+    return (
+        f"{count} several lines, {where}: check the quotation marks there if each line is a text",
+    )
 
 
 def _suspicion(
@@ -165,15 +176,16 @@ def _suspicion(
 ) -> Suspicion | None:
     """The row, if at least two of its lines look like rows: one of a legitimate row's lines may,
     with its own label."""
-    if label_index is None or width == 1:
+    if width == 1:
         return None
-    labels = []
+    labels: list[str] = []
     for line in lines:
         fields = line.rstrip("\r\n").split(delimiter)
         if len(fields) != width:
             fields = next(csv.reader([line], delimiter=delimiter), [])
         if len(fields) == width:
-            labels.append(fields[label_index].strip().strip('"'))
+            label = "" if label_index is None else fields[label_index]
+            labels.append(label.strip().strip('"'))
     if len(labels) < 2:
         return None
     return Suspicion(
@@ -182,45 +194,69 @@ def _suspicion(
 
 
 def _judge(
-    suspicions: Sequence[Suspicion], multi_line_rows: int, labels: Counter[str], where: object
-) -> tuple[str, ...]:
-    """Refuse rows that certainly swallowed others, and return a warning about those that may
-    have."""
+    suspicions: Sequence[Suspicion], multi_line_rows: int, labels: Counter[str]
+) -> tuple[list[int], list[int]]:
+    """The lines of the rows that may have swallowed others, and of those that certainly did."""
     possible: list[int] = []
     certain: list[int] = []
     entirely_rows: list[int] = []
+    has_labels = any(label.strip() for label in labels)
     for suspicion in suspicions:
-        like_rows = sum(bool(label) and label in labels for label in suspicion.labels)
+        like_rows = len(suspicion.labels)
+        if has_labels:
+            like_rows = sum(bool(label) and label in labels for label in suspicion.labels)
         if like_rows < 2:
             continue
         possible.append(suspicion.line)
         if like_rows >= MIN_SWALLOWED_LINES and 2 * like_rows >= suspicion.num_lines:
             certain.append(suspicion.line)
-        elif like_rows >= suspicion.num_lines:
+        elif like_rows >= suspicion.num_lines and has_labels:
             entirely_rows.append(suspicion.line)
     # Two lines that both look like rows are weak evidence where many texts have line breaks, strong
     # evidence where few do.
     if 2 * len(entirely_rows) >= multi_line_rows:
         certain += entirely_rows
-    if certain:
-        raise DataError(
-            f"The row at line {min(certain)} has a quoted field that takes in the lines after it, "
-            "which look like rows of "
-            "their own: a quotation mark is not closed.",
-            where=where,
-            fix=FIX_SWALLOWED,
-        )
-    if not possible:
+    return possible, certain
+
+
+def _warn_about_further_rows(lines: Sequence[int]) -> tuple[str, ...]:
+    if not lines:
         return ()
-    shown = ", ".join(map(str, possible[:MAX_SHOWN]))
+    shown = ", ".join(map(str, lines[:MAX_SHOWN]))
     return (
-        f"{len(possible)} texts over several lines hold what looks like further rows: check the "
-        "quotation marks of the rows at "
-        f"line {shown}",
+        f"{len(lines)} texts over several lines hold what looks like further rows: check the "
+        f"quotation marks of the rows at line {shown}",
     )
 
 
-def _unclosed(fields: Sequence[str], feed: _Feed, where: object) -> DataError:
+def _swallowed_rows(line: int, delimiter: str, where: object) -> DataError:
+    return DataError(
+        f"The row at line {line} has a quoted field that takes in the lines after it, which look "
+        "like rows of their own: a quotation mark is not closed.",
+        where=where,
+        fix=f"{_fix_quotes(delimiter)}. Where the lines do belong to the text, convert the file "
+        f"with: {_conversion(delimiter)}",
+    )
+
+
+def _fix_quotes(delimiter: str) -> str:
+    return (
+        "close the quotation mark. Where it belongs to the text, double it and put the text in "
+        "quotation marks. Where no field of the file is quoted, convert the file with: "
+        f"{_conversion(delimiter, 'quoting=3')}"
+    )
+
+
+def _conversion(delimiter: str, *options: str) -> str:
+    arguments = ["PATH", *options]
+    if delimiter == "\t":
+        arguments.append(r"sep='\t'")
+    return f"pandas.read_csv({', '.join(arguments)}).to_parquet('NEW.parquet')"
+
+
+def _unclosed(
+    fields: Sequence[str], feed: _Feed, delimiter: str, where: object
+) -> DataError:
     """The last field holds everything from its quotation mark to ``END``; its line ends tell where
     it begins."""
     line_ends = len(re.findall(r"\r\n|\r|\n", fields[-1]))
@@ -230,7 +266,7 @@ def _unclosed(fields: Sequence[str], feed: _Feed, where: object) -> DataError:
     return DataError(
         f"A quoted field begins at line {line} and never ends: the file ends inside it.",
         where=where,
-        fix=FIX_QUOTES,
+        fix=_fix_quotes(delimiter),
     )
 
 

@@ -20,6 +20,7 @@ from utils.core.errors import DataError
 from utils.data.cells import nested_label, nested_text
 from utils.data.columns import Columns
 from utils.data.csv_check import check_csv, looks_like_other_delimiter
+from utils.data.json_shape import refuse_single_object
 
 Kind = Literal["csv", "tsv", "parquet", "json", "jsonl"]
 ENDINGS: dict[str, Kind] = {
@@ -38,6 +39,7 @@ FIX_KIND = f"these are read: {KINDS_READ}, all texts in UTF-8"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 BLOCK_ROWS = 8192
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+FIRST_BYTES = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +89,8 @@ def open_source_file(path: Path) -> SourceFile:
         elif kind in DELIMITERS:
             names = _read_header(path, DELIMITERS[kind])
         else:
+            with _open_text(path) as lines:
+                refuse_single_object(lines, path)
             keys: dict[str, None] = {}
             for record in _records(path, kind):
                 keys.update(dict.fromkeys(record))
@@ -151,10 +155,17 @@ def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     packed = path.name.lower().endswith(".gz")
     with path.open("rb") as file:
         content: Any = gzip.GzipFile(fileobj=file) if packed else file
-        begin = content.read(2)
-        if begin in UTF_16_MARKS:
+        begin = content.read(FIRST_BYTES)
+        if begin[:2] in UTF_16_MARKS:
             raise DataError(
                 "The data file is UTF-16, not UTF-8.", where=path, fix="save it as UTF-8"
+            )
+        if b"\0" in begin.split(b"\n")[0]:
+            raise DataError(
+                "The first line of the data file holds NUL bytes: it seems to be UTF-16 without a "
+                "byte order mark.",
+                where=path,
+                fix="save it as UTF-8",
             )
         content.seek(0)
         with io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as text:
@@ -166,13 +177,18 @@ def _read_header(path: Path, delimiter: str) -> list[str]:
         header = next(csv.reader(lines, delimiter=delimiter), [])
     other = looks_like_other_delimiter(header, delimiter)
     if other is not None:
-        shown = {"\t": "tabs"}.get(other, f"{other!r}")
+        shown = "tabs" if other == "\t" else repr(other)
+        fix = "save it again with commas, or as .tsv with tabs"
+        if other == "\t":
+            fix = "name the file .tsv"
+        elif other == ",":
+            fix = "name the file .csv"
         raise DataError(
             f"The columns of this file seem to be separated by {shown}; {path.name} is read with "
             f"{'tabs' if delimiter == chr(9) else repr(delimiter)}: its only column would be "
             f"{header[0]!r}.",
             where=path,
-            fix="name a file with tabs .tsv; save any other one with commas as .csv",
+            fix=fix,
         )
     return header
 

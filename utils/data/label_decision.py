@@ -7,27 +7,34 @@ likely to be wrong is refused with the setting that settles it.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from utils.core.errors import DataError
 from utils.data.hints import label_map_flag
+from utils.data.label_readings import (
+    are_positions,
+    ids_in_range,
+    is_decimal,
+    label_map_by_ids,
+    name_among,
+    numbers_of,
+    whole_number,
+)
 from utils.data.label_refusals import (
     OpenLabels,
     fix_for_other_count,
     ids_out_of_range,
     incomplete_label_map,
-    is_decimal,
     label_targets,
     list_labels,
     list_with_rows,
+    names_or_ids,
     one_output,
     scores,
     unknown_labels,
-    whole_number,
 )
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping, ModelLabels
 
@@ -93,7 +100,7 @@ def decide_labels(
     elif model.num_labels == 1:
         raise one_output(labels)
     elif model.names is not None:
-        decision = _with_model_names(labels, model.names, skip_unknown)
+        decision = _with_model_names(labels, model.names, class_names, skip_unknown)
     else:
         decision = _without_model_names(labels, model.num_labels, class_names, skip_unknown)
     ids = {**labels.renamed, **decision.ids}
@@ -117,7 +124,7 @@ def _apply_label_map(
     renamed: dict[str, int] = {}
     used: set[str] = set()
     for label in rows:
-        key = _name_among(label, label_map)
+        key = name_among(label, label_map)
         if key is not None:
             used.add(key)
             target = label_map[key]
@@ -145,7 +152,7 @@ def _take_minus_one_as_missing(
     ids = {number for number in numbers if number is not None}
     size = model.num_labels
     if size > 1 and (ids == set(range(-1, size - 1)) or (size == 2 and ids == {-1, 1})):
-        raise ids_out_of_range(labels, model, sorted(ids))
+        raise ids_out_of_range(labels, model)
     count = sum(labels.rows[label] for label in minus_one)
     rest = Counter({label: rows for label, rows in labels.rows.items() if label not in minus_one})
     renamed = {**labels.renamed, **dict.fromkeys(minus_one, MISSING_ID)}
@@ -161,27 +168,36 @@ def _without_labels(model: ModelLabels) -> LabelDecision:
         ids={},
         source="none",
         confidence="none",
-        note="The data set has no labels, so accuracy is not measured.",
+        note="Accuracy and F1 are not measured.",
         warnings=(warning,),
     )
 
 
 def _with_model_names(
-    labels: OpenLabels, names: tuple[str, ...], skip_unknown: bool
+    labels: OpenLabels,
+    names: tuple[str, ...],
+    class_names: tuple[str, ...] | None,
+    skip_unknown: bool,
 ) -> LabelDecision:
     mapping = LabelMapping(names=names)
     ids: dict[str, int] = {}
     for label in labels.rows:
-        name = _name_among(label, mapping.label2id)
+        name = name_among(label, mapping.label2id)
         if name is not None:
             ids[label] = mapping.label2id[name]
     unknown = Counter({label: count for label, count in labels.rows.items() if label not in ids})
+    numbers = ids_in_range(labels.rows, len(names))
     if not unknown:
-        return _names_agree(labels, mapping, ids)
-    if not ids:
-        numbers = _ids_in_range(labels.rows, len(names))
-        if numbers is not None:
-            return _numbers_are_ids(mapping, numbers)
+        decision = _names_agree(labels, mapping, ids)
+        are_names = class_names is not None and not are_positions(class_names)
+        if numbers is None or numbers == ids or are_names:
+            return decision
+        return _warn_about_ids(decision, labels, numbers)
+    if numbers is not None:
+        if ids:
+            # Skipping the labels without a name would measure a wrong accuracy where they are ids.
+            raise names_or_ids(labels, unknown, numbers, mapping)
+        return _numbers_are_ids(mapping, numbers)
     if skip_unknown and (ids or labels.are_scored):
         total = sum(unknown.values())
         warning = (
@@ -193,24 +209,49 @@ def _with_model_names(
     raise unknown_labels(labels, unknown, mapping)
 
 
-def _names_agree(labels: OpenLabels, mapping: LabelMapping, ids: dict[str, int]) -> LabelDecision:
-    unused = len(mapping.names) - len(
-        {*ids.values(), *labels.renamed.values()} - {MISSING_ID, UNKNOWN_ID}
+def _warn_about_ids(
+    decision: LabelDecision, labels: OpenLabels, numbers: dict[str, int]
+) -> LabelDecision:
+    """The labels are valid ids as well, and as ids they would stand for other labels."""
+    names = decision.mapping.names
+    setting = label_map_flag({**labels.label_map, **label_map_by_ids(numbers, names)})
+    warning = (
+        "the data set's labels are numbers that are both label names and label ids of the model: "
+        "they are taken as its names, and accuracy is wrong if they are its ids. If they are its "
+        f"ids: {setting}"
     )
+    return replace(decision, confidence="assumed", warnings=(*decision.warnings, warning))
+
+
+def _names_agree(labels: OpenLabels, mapping: LabelMapping, ids: dict[str, int]) -> LabelDecision:
+    occurring = {*ids.values(), *labels.renamed.values()} - {MISSING_ID, UNKNOWN_ID}
+    unused = len(mapping.names) - len(occurring)
     warnings: tuple[str, ...] = ()
     if unused:
         warnings = (
             f"{unused} of the model's {len(mapping.names)} labels do not occur in the data set",
         )
-    source, note = "model", "The data set's labels are the model's own label names."
-    if labels.are_scored:
-        source, note = (
-            "label_map",
-            "dataset.label_map gives the data set's labels the model's names.",
-        )
     return LabelDecision(
-        mapping=mapping, ids=ids, source=source, confidence="certain", note=note, warnings=warnings
+        mapping=mapping,
+        ids=ids,
+        source="label_map" if labels.are_scored else "model",
+        confidence="certain",
+        note=_note_on_names(labels, ids),
+        warnings=warnings,
     )
+
+
+def _note_on_names(labels: OpenLabels, ids: dict[str, int]) -> str:
+    """The report names the source just before the note, so the note does not repeat it."""
+    total = len(labels.rows) + len(labels.renamed)
+    if labels.are_scored:
+        return f"dataset.label_map names {len(labels.renamed)} of the {total} labels."
+    known = sum(number != UNKNOWN_ID for number in ids.values())
+    if known == total == 1:
+        return "The only label in the data set occurs in the model."
+    if known == total:
+        return f"All {total} labels in the data set occur in the model."
+    return f"{known} of the {total} labels in the data set occur in the model."
 
 
 def _numbers_are_ids(mapping: LabelMapping, numbers: dict[str, int]) -> LabelDecision:
@@ -225,7 +266,7 @@ def _numbers_are_ids(mapping: LabelMapping, numbers: dict[str, int]) -> LabelDec
         ids=numbers,
         source="ids",
         confidence="assumed",
-        note="The data set's labels are numbers and are taken as the model's label ids.",
+        note=f"The labels in the data set lie within 0 to {len(mapping.names) - 1}.",
         warnings=tuple(warnings),
     )
 
@@ -237,9 +278,9 @@ def _without_model_names(
     names = LabelMapping(names=generic)
     if all(label in generic for label in labels.rows):
         return _names_agree(labels, names, {label: names.label2id[label] for label in labels.rows})
-    if class_names is not None and not _are_positions(class_names):
+    if class_names is not None and not are_positions(class_names):
         return _order_of_class_names(labels, class_names, num_labels)
-    numbers = _ids_in_range(labels.rows, num_labels)
+    numbers = ids_in_range(labels.rows, num_labels)
     if numbers is not None:
         return _numbers_are_ids(LabelMapping(names=tuple(map(str, range(num_labels)))), numbers)
     if labels.are_scored and skip_unknown:
@@ -275,8 +316,7 @@ def _order_of_class_names(
         ids={label: positions[label] for label in labels.rows},
         source="class_label",
         confidence="assumed",
-        note="The order of the data set's class names is taken as the order of the model's label "
-        "ids.",
+        note=f"The model has no label names and {num_labels} labels, the data set as many.",
         warnings=(warning,),
     )
 
@@ -286,10 +326,8 @@ def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision
     pandas number them."""
     if labels.are_scored:
         raise incomplete_label_map(labels)
-    numbers = {whole_number(label) for label in labels.rows}
-    ids = sorted(number for number in numbers if number is not None)
-    if None not in numbers:
-        raise ids_out_of_range(labels, model, ids)
+    if numbers_of(labels.rows) is not None:
+        raise ids_out_of_range(labels, model)
     if all(is_decimal(label) for label in labels.rows):
         raise scores(labels)
     if len(labels.rows) != model.num_labels:
@@ -313,42 +351,6 @@ def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision
         ids={name: number for number, name in enumerate(names)},
         source="sorted",
         confidence="guessed",
-        note="The model has no label names; its ids are guessed to follow the data set's labels "
-        "in alphabetical order.",
+        note=f"The model has no label names and {len(names)} labels, the data set as many.",
         warnings=(warning,),
     )
-
-
-def _name_among(label: str, names: Mapping[str, object]) -> str | None:
-    """The label itself, or as a number without its decimal point (3 for ``3.0``), whichever is one
-    of the names."""
-    if label in names:
-        return label
-    number = whole_number(label)
-    if number is not None and str(number) in names:
-        return str(number)
-    return None
-
-
-def _ids_in_range(labels: Iterable[str], num_labels: int) -> dict[str, int] | None:
-    """Ids by label where every label is a whole number, or every label a LABEL_i, of 0 to
-    num_labels - 1."""
-    plain: dict[str, int] = {}
-    generic: dict[str, int] = {}
-    for label in labels:
-        number = whole_number(label)
-        if number is not None:
-            plain[label] = number
-        match = re.fullmatch(r"LABEL_([0-9]+)", label)
-        if match:
-            generic[label] = int(match[1])
-    for ids in (plain, generic):
-        complete = len(ids) == len(set(labels))
-        if complete and all(0 <= number < num_labels for number in ids.values()):
-            return ids
-    return None
-
-
-def _are_positions(class_names: tuple[str, ...]) -> bool:
-    """Whether the class names are only their own ids: 0, 1, 2 and so on."""
-    return all(name == str(number) for number, name in enumerate(class_names))

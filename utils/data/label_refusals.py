@@ -10,6 +10,13 @@ from dataclasses import dataclass
 
 from utils.core.errors import DataError
 from utils.data.hints import label_map_flag
+from utils.data.label_readings import (
+    is_decimal,
+    label_map_by_ids,
+    label_map_key,
+    numbers_of,
+    whole_number,
+)
 from utils.data.labels import LabelMapping, ModelLabels
 
 MAX_SHOWN = 8
@@ -18,6 +25,7 @@ UNDECIDED_ID = "LABEL_?"
 """Stands in templates for what the user must decide; a template that is pasted as it is, is
 refused."""
 WITHOUT_LABELS = "measure without accuracy: --set dataset.label_column=null"
+OTHER_MODEL = "use the model that was fine-tuned on this data set"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,17 +49,6 @@ class OpenLabels:
         return any(number >= 0 for number in self.renamed.values())
 
 
-def whole_number(label: str) -> int | None:
-    """The number that a label is, also as pandas writes ids in a column with gaps (``3.0``); None
-    for any other label."""
-    match = re.fullmatch(r"\s*([+-]?[0-9]{1,18})(?:\.0*)?\s*", label)
-    return int(match[1]) if match else None
-
-
-def is_decimal(label: str) -> bool:
-    return bool(re.fullmatch(r"\s*[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?\s*", label.lower()))
-
-
 def label_targets(model: ModelLabels) -> dict[str, int]:
     """What ``dataset.label_map`` may name, with its id."""
     names = model.names or tuple(f"LABEL_{number}" for number in range(model.num_labels))
@@ -61,11 +58,9 @@ def label_targets(model: ModelLabels) -> dict[str, int]:
 def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapping) -> DataError:
     """The refusal of labels that a model with names does not have."""
     names = mapping.names
-    numbers = {whole_number(label) for label in unknown}
     nothing_agrees = len(unknown) == len(labels.rows) and not labels.are_scored
-    if nothing_agrees and None not in numbers:
-        ids = sorted(number for number in numbers if number is not None)
-        return ids_out_of_range(labels, ModelLabels(names=names, num_labels=len(names)), ids)
+    if nothing_agrees and numbers_of(unknown) is not None:
+        return ids_out_of_range(labels, ModelLabels(names=names, num_labels=len(names)))
     if nothing_agrees and all(is_decimal(label) for label in unknown):
         return scores(labels)
     spelled = _same_but_for_spelling(unknown, names)
@@ -82,12 +77,50 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
         what += "\n  They differ only in upper and lower case, spaces, underscores or hyphens."
         fix = f"rename them: {label_map_flag({**labels.label_map, **spelled})}"
         return DataError(what, where="dataset.label_column", fix=fix)
-    template = {**labels.label_map, **{label: spelled.get(label, PLACEHOLDER) for label in unknown}}
+    template = dict(labels.label_map)
+    for label in unknown:
+        template[label] = spelled.get(label, PLACEHOLDER)
+    last = WITHOUT_LABELS
+    if not nothing_agrees:
+        # Skipping is offered only where it works: some label has to agree.
+        last = (
+            "leave the rows whose label the model does not have out of accuracy: "
+            "--set evaluation.unknown_labels=skip"
+        )
     fix = (
-        "use the model that was fine-tuned on this data set; or leave these rows out of accuracy "
-        "with "
-        "--set evaluation.unknown_labels=skip; or name the model's label for each one: "
-        f"{label_map_flag(template)}; or {WITHOUT_LABELS}"
+        f"give each label the name that it has in the model: {label_map_flag(template)}; or "
+        f"{OTHER_MODEL}; or {last}"
+    )
+    return DataError(what, where="dataset.label_column", fix=fix)
+
+
+def names_or_ids(
+    labels: OpenLabels, unknown: Counter[str], numbers: Mapping[str, int], mapping: LabelMapping
+) -> DataError:
+    """The refusal of numbers that are all ids of the model, and only some of them its names.
+
+    Args:
+        unknown: number of rows by label, of the labels that are no names of the model.
+        numbers: ids by label where the labels are taken as ids.
+    """
+    names = mapping.names
+    example = next(iter(unknown))
+    what = (
+        f"The model's label names are numbers ({list_labels(names)}), and the data set's labels "
+        "can be read in two ways:\n"
+        f"  as label ids, 0 to {len(names) - 1}: all of them fit; {example!r} would be the label "
+        f"{names[numbers[example]]!r}\n"
+        f"  as label names: {len(labels.rows) - len(unknown)} of {len(labels.rows)} agree; the "
+        f"model has no label {list_labels(unknown)}"
+    )
+    as_ids = {**labels.label_map, **label_map_by_ids(numbers, names)}
+    as_names = dict(labels.label_map)
+    for label in numbers:
+        key = label_map_key(label)
+        as_names[key] = PLACEHOLDER if label in unknown else key
+    fix = (
+        f"if they are ids: {label_map_flag(as_ids)}; or, if they are names, also give a name to "
+        f"those that have none: {label_map_flag(as_names)}; or {OTHER_MODEL}"
     )
     return DataError(what, where="dataset.label_column", fix=fix)
 
@@ -110,55 +143,65 @@ def _spelling(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-def ids_out_of_range(labels: OpenLabels, model: ModelLabels, numbers: list[int]) -> DataError:
-    """The refusal of numbers that are not the model's ids; the setting is complete where the offset
-    is evident."""
+def ids_out_of_range(labels: OpenLabels, model: ModelLabels) -> DataError:
+    """The refusal of numbers, or of ``LABEL_i``, that are not the model's ids; the setting is
+    complete where the offset is evident."""
+    by_label = numbers_of(labels.rows) or {}
+    numbers = sorted(set(by_label.values()))
+    targets = _targets_of_numbers(numbers, model)
+    size = model.num_labels
+    prefix = "" if all(whole_number(label) is not None for label in labels.rows) else "LABEL_"
+    shown = _shorten([f"{prefix}{number}" for number in numbers])
+    ids = f"{prefix}0 to {prefix}{size - 1}"
+    if targets is None:
+        names = list(label_targets(model))
+        template = dict(labels.label_map)
+        for label in by_label:
+            template[label_map_key(label)] = PLACEHOLDER
+        what = (
+            "The data set's labels are not all label ids of the model: they are "
+            f"{shown}; its ids are {ids}."
+        )
+        fix = (
+            f"give each one its label in the model ({list_labels(names)}): "
+            f"{label_map_flag(template)}; or {OTHER_MODEL}; or {WITHOUT_LABELS}"
+        )
+        return DataError(what, where="dataset.label_column", fix=fix)
+    pairs = dict(labels.label_map)
+    for label, number in by_label.items():
+        if number in targets:
+            pairs[label_map_key(label)] = targets[number]
+    what = (
+        f"The data set's labels are {shown}; the model's label ids are {ids}, so "
+        "they are not its ids, and taking them as such would give a wrong accuracy."
+    )
+    fix = f"if they are the model's labels in the order of its ids: {label_map_flag(pairs)}"
+    return DataError(what, where="dataset.label_column", fix=fix)
+
+
+def _targets_of_numbers(numbers: list[int], model: ModelLabels) -> dict[int, str] | None:
+    """The model's label of each number where the order makes it evident; None elsewhere."""
     size = model.num_labels
     names = list(label_targets(model))
-    where = "dataset.label_column"
-    begins_at_one = numbers[0] >= 1 and numbers[-1] == size
-    begins_at_minus_one = numbers[0] == -1 and numbers[-1] == size - 2
-    if begins_at_one or begins_at_minus_one or (size == 2 and numbers == [-1, 1]):
-        start = 1 if begins_at_one else -1
-        pairs = {str(number): names[number - start] for number in numbers if number - start < size}
-        if size == 2 and numbers == [-1, 1]:
-            pairs = {"-1": names[0], "1": names[1]}
-        what = (
-            f"The data set's labels are the numbers {_list_numbers(numbers)}; the model's label "
-            f"ids are 0 to {size - 1}, so "
-            "they are not its ids, and taking them as such would give a wrong accuracy."
-        )
-        fix = (
-            "if they are the model's labels in the order of its ids: "
-            f"{label_map_flag({**labels.label_map, **pairs})}"
-        )
-        return DataError(what, where=where, fix=fix)
-    what = (
-        "The data set's labels are numbers that the model does not have as label ids: "
-        f"{_list_numbers(numbers)}; "
-        f"its ids are 0 to {size - 1}."
-    )
+    if size == 2 and numbers == [-1, 1]:
+        return {-1: names[0], 1: names[1]}
+    start = None
+    if numbers[0] >= 1 and numbers[-1] == size:
+        start = 1
+    elif numbers[0] == -1 and numbers[-1] == size - 2:
+        start = -1
+    if start is not None:
+        return {number: names[number - start] for number in numbers}
     if len(numbers) == size:
-        pairs = {str(number): name for number, name in zip(numbers, names, strict=True)}
-        fix = (
-            "if they are the model's labels in the order of its ids: "
-            f"{label_map_flag({**labels.label_map, **pairs})}"
-        )
-    else:
-        template = {**labels.label_map, **dict.fromkeys(map(str, numbers), PLACEHOLDER)}
-        fix = (
-            f"name the model's label for each one ({list_labels(names)}): "
-            f"{label_map_flag(template)}; "
-            f"or use the model that was fine-tuned on this data set; or {WITHOUT_LABELS}"
-        )
-    return DataError(what, where=where, fix=fix)
+        return dict(zip(numbers, names, strict=True))
+    return None
 
 
 def fix_for_other_count(labels: OpenLabels) -> str:
     template = {**labels.label_map, **dict.fromkeys(sorted(labels.rows), UNDECIDED_ID)}
     return (
-        "use the model that was fine-tuned on this data set; or give each label its own id: "
-        f"{label_map_flag(template)}, with the right LABEL_i for each; or {WITHOUT_LABELS}"
+        f"give each label its own id: {label_map_flag(template)}, with the right LABEL_i for "
+        f"each; or {OTHER_MODEL}; or {WITHOUT_LABELS}"
     )
 
 
@@ -178,7 +221,7 @@ def one_output(labels: OpenLabels) -> DataError:
         "there is no accuracy "
         f"to measure on the data set's {len(labels.rows) + len(labels.renamed)} labels.",
         where="model.name",
-        fix=f"use a classifier with one output for each label, or {WITHOUT_LABELS}",
+        fix="use a classifier with one output for each label: --set model.name=NAME",
     )
 
 
@@ -200,10 +243,6 @@ def list_with_rows(rows: Counter[str]) -> str:
 
 def list_labels(names: Iterable[str]) -> str:
     return _shorten([repr(name) for name in names])
-
-
-def _list_numbers(numbers: list[int]) -> str:
-    return _shorten([str(number) for number in numbers])
 
 
 def _shorten(items: list[str]) -> str:

@@ -14,6 +14,7 @@ from utils.data.cells import encodable, label_of, text_of
 from utils.data.columns import Columns, choose_columns
 from utils.data.files import find_files, origin_of
 from utils.data.formats import SourceFile, check_source_file, iter_cells, open_source_file
+from utils.data.partitions import refuse_labels_in_folder_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +107,7 @@ def scan(source: Source, where: str) -> DatasetStats:
 def _source_of_files(paths: list[Path], config: Config) -> Source:
     files = [open_source_file(path) for path in paths]
     first = files[0]
+    refuse_labels_in_folder_names(first.path, first.column_names, config.dataset)
     columns = choose_columns(first.column_names, config.dataset, first.path)
     _refuse_different_columns(files)
     class_names = _common_class_names(files, columns.label)
@@ -170,6 +172,6 @@ def _common_class_names(
                 f"The files have different class names in the column {label_column!r}: "
                 f"{files[0].path.name} and {file.path.name}.",
                 where=file.path,
-                fix="name files of one data set only, with --set dataset.hf_name=PATH or a pattern",
+                fix="save the labels as names (text) in all files",
             )
     return first
