@@ -24,6 +24,7 @@ test: setup-dev ## the whole test suite
 
 lint: setup-dev ## linters and types
 	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
 
 BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/workloads.py benchmarks/optimum_peer.py benchmarks/gpu_check.py, \

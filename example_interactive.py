@@ -31,14 +31,20 @@ def explain_data(config: Config) -> list[str]:
 
 
 def explain_baseline(config: Config) -> list[str]:
-    metrics = read_json(config.files.metrics, made_by="python scripts/02_baseline_inference.py", schema=METRICS_SCHEMA)
+    metrics = read_json(
+        config.files.metrics,
+        made_by="python scripts/02_baseline_inference.py",
+        schema=METRICS_SCHEMA,
+    )
     rows = [row for row in metrics["batch_size_profiling"] if row["status"] == "ok"]
     lines = [
         f"Batch size {row['batch_size']:>3}: {row['latency_per_sample_ms_mean']:8.2f} ms a sample, "
         f"{row['throughput_samples_per_sec_mean']:8.1f} samples/s"
         for row in rows
     ]
-    lines.append("Every batch size ran over the same texts, so these rows can be compared with each other.")
+    lines.append(
+        "Every batch size ran over the same texts, so these rows can be compared with each other."
+    )
     best = metrics["optimal_batch_size"]
     if best:
         lines.append(f"The best throughput is at batch size {best['batch_size']}.")
@@ -46,7 +52,9 @@ def explain_baseline(config: Config) -> list[str]:
     lines.append(f"On {evaluation['num_samples']:,} rows:")
     facts = quality_facts(evaluation, metrics["model_info"], metrics["dataset_info"])
     lines += [f"  {name}: {text}" for name, text in facts]
-    lines.append(f"{evaluation['padding_fraction']:.1%} of the evaluation's tokens were padding, work that no text asked for.")
+    lines.append(
+        f"{evaluation['padding_fraction']:.1%} of the evaluation's tokens were padding, work that no text asked for."
+    )
     return lines
 
 
@@ -58,7 +66,9 @@ def explain_profiling(config: Config) -> list[str]:
     lines = [str(found["main_bottleneck"]), "The modules that take the most time by themselves:"]
     lines += [f"  {row['module']}: {float(row['self_time_ms']):.3f} ms" for row in layers[:3]]
     for suggestion in found["wins"][:1]:
-        lines.append(f"What would save most: {suggestion['title']} ({suggestion['win_ms']:.2f} ms a batch)")
+        lines.append(
+            f"What would save most: {suggestion['title']} ({suggestion['win_ms']:.2f} ms a batch)"
+        )
     return lines
 
 
@@ -77,7 +87,11 @@ EXPLAIN: dict[str, Callable[[Config], list[str]]] = {
 
 def run(config: Config, args: argparse.Namespace) -> None:
     # The user's own --set comes last, so that it wins over the small sizes chosen here.
-    args.overrides = [*FEW, f"output.results_dir={config.files.results_dir / 'interactive'}", *args.overrides]
+    args.overrides = [
+        *FEW,
+        f"output.results_dir={config.files.results_dir / 'interactive'}",
+        *args.overrides,
+    ]
     small = load_config(args.config, args.overrides)
     console.title("WEEK 1 ON FEW SAMPLES: too few to quote, enough to see how it works")
     for item in STEPS:
@@ -88,7 +102,9 @@ def run(config: Config, args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.make_parser(__doc__ or "", "python example_interactive.py --config configs/demo.yaml")
+    parser = cli.make_parser(
+        __doc__ or "", "python example_interactive.py --config configs/demo.yaml"
+    )
     return cli.run_script(parser, run, argv, exclusive=True)
 
 

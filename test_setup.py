@@ -44,7 +44,9 @@ def check_python() -> Iterator[Check]:
     if PYTHON_RANGE[0] <= sys.version_info[:2] < PYTHON_RANGE[1]:
         yield Check("Python", OK, found)
     else:
-        yield Check("Python", FAILED, f"{found}; 3.10 to 3.13 is needed", "PYTHON=python3.12 " + INSTALL)
+        yield Check(
+            "Python", FAILED, f"{found}; 3.10 to 3.13 is needed", "PYTHON=python3.12 " + INSTALL
+        )
 
 
 def check_packages(file: Path = ROOT / "setup" / "requirements.txt") -> Iterator[Check]:
@@ -54,7 +56,11 @@ def check_packages(file: Path = ROOT / "setup" / "requirements.txt") -> Iterator
     problems = [problem for line in wanted if (problem := _package_problem(line))]
     yield from problems
     if not problems:
-        yield Check("Packages", OK, f"{len(wanted)} of setup/requirements.txt installed, in range, importable")
+        yield Check(
+            "Packages",
+            OK,
+            f"{len(wanted)} of setup/requirements.txt installed, in range, importable",
+        )
 
 
 def _package_problem(requirement: str) -> Check | None:
@@ -69,7 +75,9 @@ def _package_problem(requirement: str) -> Check | None:
         importlib.import_module(IMPORT_NAMES.get(name, name))
     except IMPORT_ERRORS as error:
         found = f"{version} is installed but cannot be imported: {type(error).__name__}: {error}"
-        return Check(name, FAILED, found, f"pip install --force-reinstall --no-deps {name}=={version}")
+        return Check(
+            name, FAILED, found, f"pip install --force-reinstall --no-deps {name}=={version}"
+        )
     return None
 
 
@@ -77,7 +85,9 @@ def in_range(version: str, limits: str) -> bool:
     """Whether a version fulfils limits like ``>=1.2,<3``; only ``>=`` and ``<`` are known here."""
 
     def key(text: str) -> tuple[int, ...]:
-        numbers = [int(number) for number in re.findall(r"\d+", re.split(r"[+a-z]", text, maxsplit=1)[0])]
+        numbers = [
+            int(number) for number in re.findall(r"\d+", re.split(r"[+a-z]", text, maxsplit=1)[0])
+        ]
         while numbers and numbers[-1] == 0:
             numbers.pop()  # 2.0 and 2 are the same
         return tuple(numbers)
@@ -93,7 +103,12 @@ def check_project() -> Iterator[Check]:
             importlib.import_module(name)
         except IMPORT_ERRORS as error:
             fix = f"mend what is named above, or {INSTALL}"
-            yield Check("Project", FAILED, f"{name} cannot be imported: {type(error).__name__}: {error}", fix)
+            yield Check(
+                "Project",
+                FAILED,
+                f"{name} cannot be imported: {type(error).__name__}: {error}",
+                fix,
+            )
             return
     yield Check("Project", OK, ", ".join(PROJECT_MODULES))
 
@@ -106,12 +121,19 @@ def check_cuda(device: str) -> Iterator[Check]:
         return  # said by check_packages
     needed = device.startswith("cuda")
     state = FAILED if needed else WARNING
-    fix = "on this machine use --set model.device=cpu or configs/demo.yaml; on a GPU machine: " + INSTALL
+    fix = (
+        "on this machine use --set model.device=cpu or configs/demo.yaml; on a GPU machine: "
+        + INSTALL
+    )
     if torch.version.cuda is None:
         yield Check("CUDA", state, f"torch {torch.__version__} is built without CUDA", fix)
     elif not torch.cuda.is_available():
-        found = f"torch {torch.__version__} is built for CUDA {torch.version.cuda} but sees no device"
-        yield Check("CUDA", state, found, "look at nvidia-smi (driver, CUDA_VISIBLE_DEVICES); or " + fix)
+        found = (
+            f"torch {torch.__version__} is built for CUDA {torch.version.cuda} but sees no device"
+        )
+        yield Check(
+            "CUDA", state, found, "look at nvidia-smi (driver, CUDA_VISIBLE_DEVICES); or " + fix
+        )
     else:
         yield _try_cuda(torch, device if needed else "cuda", fix)
 
@@ -125,8 +147,15 @@ def _try_cuda(torch: Any, device: str, fix: str) -> Check:
         # A build without kernels for this device's architecture, or a full one, shows only when it computes.
         torch.ones(8, device=device).sum().item()
     except RuntimeError as error:
-        return Check("CUDA", FAILED, f"{', '.join(names)}, but computing fails: {str(error).splitlines()[0]}", fix)
-    return Check("CUDA", OK, f"{', '.join(names)}; torch {torch.__version__}, CUDA {torch.version.cuda}")
+        return Check(
+            "CUDA",
+            FAILED,
+            f"{', '.join(names)}, but computing fails: {str(error).splitlines()[0]}",
+            fix,
+        )
+    return Check(
+        "CUDA", OK, f"{', '.join(names)}; torch {torch.__version__}, CUDA {torch.version.cuda}"
+    )
 
 
 def check_nvml() -> Iterator[Check]:
@@ -142,7 +171,9 @@ def check_nvml() -> Iterator[Check]:
         pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         found = f"not readable ({error}): utilisation, power and energy stay empty"
-        yield Check("NVML", WARNING, found, "nothing without an NVIDIA GPU; with one, look at nvidia-smi")
+        yield Check(
+            "NVML", WARNING, found, "nothing without an NVIDIA GPU; with one, look at nvidia-smi"
+        )
     else:
         yield Check("NVML", OK, f"{count} devices, driver {driver}")
 
@@ -153,7 +184,9 @@ def check_config(args: argparse.Namespace) -> tuple[Check, Any]:
         from utils.config_loader import load_config
         from utils.core.errors import UserError
     except IMPORT_ERRORS:
-        return Check("Config", FAILED, f"{args.config} cannot be checked without the packages above", INSTALL), None
+        return Check(
+            "Config", FAILED, f"{args.config} cannot be checked without the packages above", INSTALL
+        ), None
     try:
         config = load_config(args.config, args.overrides)
     except UserError as error:
@@ -164,7 +197,10 @@ def check_config(args: argparse.Namespace) -> tuple[Check, Any]:
 
 def check_folders(config: Any) -> Iterator[Check]:
     """Whether the folders of data and results are there or can be made, and can be written."""
-    folders = {"output.results_dir": config.files.results_dir, "dataset.local_path": config.data_file.parent}
+    folders = {
+        "output.results_dir": config.files.results_dir,
+        "dataset.local_path": config.data_file.parent,
+    }
     for setting, folder in folders.items():
         base = existing(folder)
         made = "" if base == folder else ", will be made when needed"
@@ -180,8 +216,14 @@ def check_folders(config: Any) -> Iterator[Check]:
 
 def check_disk(config: Any) -> Iterator[Check]:
     """Whether there is room for downloads and results."""
-    local = all(name == "embedded" or Path(name).exists() for name in (config.model.name, config.dataset.hf_name))
-    places = {config.files.results_dir: DISK_NEEDED_LOCAL_BYTES, config.data_file.parent: DISK_NEEDED_LOCAL_BYTES}
+    local = all(
+        name == "embedded" or Path(name).exists()
+        for name in (config.model.name, config.dataset.hf_name)
+    )
+    places = {
+        config.files.results_dir: DISK_NEEDED_LOCAL_BYTES,
+        config.data_file.parent: DISK_NEEDED_LOCAL_BYTES,
+    }
     if not local:
         from huggingface_hub import constants
 
@@ -227,10 +269,28 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config", default="configs/config.yaml", metavar="PATH", help="settings file (default: %(default)s)")
-    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
+    add(
+        "--config",
+        default="configs/config.yaml",
+        metavar="PATH",
+        help="settings file (default: %(default)s)",
+    )
+    add(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting",
+    )
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
-    add("--log-level", default="WARNING", choices=levels, type=str.upper, help="with ERROR, only what failed is shown")
+    add(
+        "--log-level",
+        default="WARNING",
+        choices=levels,
+        type=str.upper,
+        help="with ERROR, only what failed is shown",
+    )
     return parser
 
 

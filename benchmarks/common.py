@@ -44,7 +44,13 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """The columns as text."""
         result = f"{self.status}: {self.note}" if self.note else self.status
-        return self.check, _figure(self.expected, self.unit), _figure(self.measured, self.unit), self.error, result
+        return (
+            self.check,
+            _figure(self.expected, self.unit),
+            _figure(self.measured, self.unit),
+            self.error,
+            result,
+        )
 
 
 def judged(check: str, passed: bool, **figures: Any) -> Row:
@@ -53,24 +59,50 @@ def judged(check: str, passed: bool, **figures: Any) -> Row:
 
 
 def within(
-    check: str, expected: float, measured: float | None, unit: str, *, relative: float = 0.0, absolute: float = 0.0,
+    check: str,
+    expected: float,
+    measured: float | None,
+    unit: str,
+    *,
+    relative: float = 0.0,
+    absolute: float = 0.0,
     note: str = "",
 ) -> Row:
     """Passes where ``measured`` lies within the larger of a share of ``expected`` and ``absolute`` (in ``unit``)."""
     if measured is None:
-        return judged(check, False, expected=expected, measured="null", unit=unit, note=note or "nothing was measured")
+        return judged(
+            check,
+            False,
+            expected=expected,
+            measured="null",
+            unit=unit,
+            note=note or "nothing was measured",
+        )
     difference = measured - expected
     # Rounding of a double, so that a bar of 0 means exact and not bit for bit.
     allowed = max(relative * abs(expected), absolute, 1e-12 * abs(expected))
     error = f"{difference / expected:+.2%}" if expected else f"{difference:+.4g} {unit}".rstrip()
-    return judged(check, abs(difference) <= allowed, expected=expected, measured=measured, unit=unit, error=error, note=note)
+    return judged(
+        check,
+        abs(difference) <= allowed,
+        expected=expected,
+        measured=measured,
+        unit=unit,
+        error=error,
+        note=note,
+    )
 
 
 def at_most(check: str, bar: float, measured: float, unit: str, note: str = "") -> Row:
     """Passes where ``measured`` does not exceed ``bar``; the error says how much of the bar is used."""
     return judged(
-        check, measured <= bar, expected=f"<= {_figure(bar, unit)}", measured=measured, unit=unit,
-        error=f"{measured / bar:.0%} of the bar", note=note,
+        check,
+        measured <= bar,
+        expected=f"<= {_figure(bar, unit)}",
+        measured=measured,
+        unit=unit,
+        error=f"{measured / bar:.0%} of the bar",
+        note=note,
     )
 
 
@@ -87,7 +119,9 @@ def verdict(rounds: Sequence[float], low: float, high: float) -> str:
     return MISS if middle - half > high or middle + half < low else UNDECIDED
 
 
-def reported(check: str, measured: float | str, unit: str = "", note: str = "", **figures: Any) -> Row:
+def reported(
+    check: str, measured: float | str, unit: str = "", note: str = "", **figures: Any
+) -> Row:
     """A figure without a bar."""
     return Row(check=check, measured=measured, unit=unit, status=REPORTED, note=note, **figures)
 
@@ -101,7 +135,10 @@ def table(rows: Sequence[Row]) -> str:
     """All rows in columns as wide as their longest cell; the last column is free."""
     cells = [COLUMNS, *(row.cells() for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS) - 1)]
-    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in cells]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in cells
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -122,11 +159,27 @@ def exit_code(rows: Sequence[Row]) -> int:
 def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     """A parser with the flags that every benchmark takes."""
     parser = argparse.ArgumentParser(
-        description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a CUDA device if there is one")
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: shows that it runs, not the figures to keep")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows and the machine's record there too")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="default: a CUDA device if there is one",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer sizes and rounds: shows that it runs, not the figures to keep",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="PATH",
+        help="write the rows and the machine's record there too",
+    )
     return parser
 
 
@@ -135,7 +188,11 @@ def add_rounds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each takes its turn")
 
 
-def run(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], list[Row]], argv: Sequence[str] | None = None) -> int:
+def run(
+    parser: argparse.ArgumentParser,
+    body: Callable[[argparse.Namespace], list[Row]],
+    argv: Sequence[str] | None = None,
+) -> int:
     """Run a benchmark: its rows become a table, a file where one was asked for, and an exit code."""
     args = parser.parse_args(argv)
     started = time.perf_counter()
@@ -153,7 +210,9 @@ def write_rows(path: Path, rows: Sequence[Row], name: str) -> None:
     from utils.core.environment import environment_record
 
     payload = {
-        "benchmark": Path(name).name, "command": " ".join(sys.argv), "rows": [asdict(row) for row in rows],
+        "benchmark": Path(name).name,
+        "command": " ".join(sys.argv),
+        "rows": [asdict(row) for row in rows],
         "environment": environment_record(str(resolve("auto"))),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

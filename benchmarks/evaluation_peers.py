@@ -43,7 +43,13 @@ from utils.model_utils import LoadedModel, load_model  # noqa: E402
 
 Classify = Callable[[list[str]], np.ndarray[Any, Any]]
 BATCH = 32
-OURS, PLAIN, PIPELINE, TRAINER, CROSS = "this evaluator", "plain loop", "pipeline", "Trainer.predict", "CrossEncoder"
+OURS, PLAIN, PIPELINE, TRAINER, CROSS = (
+    "this evaluator",
+    "plain loop",
+    "pipeline",
+    "Trainer.predict",
+    "CrossEncoder",
+)
 COMPILED = "this evaluator, compiled"
 PEERS = (PLAIN, PIPELINE, TRAINER, CROSS)
 WHOLE_DATA_SET = 369_475
@@ -70,11 +76,17 @@ class Ours:
     def __call__(self, texts: list[str]) -> np.ndarray[Any, Any]:
         size = self.config.evaluation.chunk_rows
         with tempfile.TemporaryDirectory() as folder:
-            store = ChunkStore(Path(folder) / "predictions", Path(folder) / "state", {"benchmark": 1})
+            store = ChunkStore(
+                Path(folder) / "predictions", Path(folder) / "state", {"benchmark": 1}
+            )
             worker = self.worker = self.worker or ChunkWorker(self.loaded, self.config, store)
             worker.store = store
             chunks = [
-                Rows(start=i, texts=texts[i : i + size], label_ids=np.zeros(len(texts[i : i + size]), dtype=np.int64))
+                Rows(
+                    start=i,
+                    texts=texts[i : i + size],
+                    label_ids=np.zeros(len(texts[i : i + size]), dtype=np.int64),
+                )
                 for i in range(0, len(texts), size)
             ]
             for _ in worker.run(iter(chunks)):
@@ -92,9 +104,15 @@ def plain_loop(loaded: LoadedModel, max_length: int) -> Classify:
         found = []
         for start in range(0, len(texts), BATCH):
             batch = loaded.tokenizer(
-                texts[start : start + BATCH], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+                texts[start : start + BATCH],
+                padding=True,
+                truncation=True,
+                max_length=max_length,
+                return_tensors="pt",
             ).to(loaded.device)
-            logits = loaded.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            logits = loaded.model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            ).logits
             found.append(logits.argmax(-1).cpu())
         return torch.cat(found).numpy()
 
@@ -102,7 +120,9 @@ def plain_loop(loaded: LoadedModel, max_length: int) -> Classify:
 
 
 def pipeline_peer(loaded: LoadedModel, max_length: int) -> Classify:
-    run = pipeline("text-classification", model=loaded.model, tokenizer=loaded.tokenizer, device=loaded.device)
+    run = pipeline(
+        "text-classification", model=loaded.model, tokenizer=loaded.tokenizer, device=loaded.device
+    )
     numbers = {name: number for number, name in loaded.model.config.id2label.items()}
 
     def classify(texts: list[str]) -> np.ndarray[Any, Any]:
@@ -114,10 +134,15 @@ def pipeline_peer(loaded: LoadedModel, max_length: int) -> Classify:
 
 def trainer_peer(loaded: LoadedModel, max_length: int, folder: Path) -> Classify:
     arguments = TrainingArguments(
-        output_dir=str(folder), per_device_eval_batch_size=BATCH, report_to=[], disable_tqdm=True,
+        output_dir=str(folder),
+        per_device_eval_batch_size=BATCH,
+        report_to=[],
+        disable_tqdm=True,
         use_cpu=loaded.device.type == "cpu",
     )
-    trainer = Trainer(model=loaded.model, args=arguments, data_collator=DataCollatorWithPadding(loaded.tokenizer))
+    trainer = Trainer(
+        model=loaded.model, args=arguments, data_collator=DataCollatorWithPadding(loaded.tokenizer)
+    )
 
     def classify(texts: list[str]) -> np.ndarray[Any, Any]:
         encoded = loaded.tokenizer(texts, truncation=True, max_length=max_length)
@@ -134,11 +159,17 @@ def cross_encoder_peer(loaded: LoadedModel, max_length: int, folder: Path) -> Cl
 
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
-    encoder = CrossEncoder(str(folder), device=str(loaded.device), max_length=max_length,
-                           model_kwargs={"dtype": loaded.model.dtype})
+    encoder = CrossEncoder(
+        str(folder),
+        device=str(loaded.device),
+        max_length=max_length,
+        model_kwargs={"dtype": loaded.model.dtype},
+    )
 
     def classify(texts: list[str]) -> np.ndarray[Any, Any]:
-        answers = encoder.predict([(text, "") for text in texts], batch_size=BATCH, show_progress_bar=False)
+        answers = encoder.predict(
+            [(text, "") for text in texts], batch_size=BATCH, show_progress_bar=False
+        )
         return np.asarray(answers).argmax(-1)
 
     return classify
@@ -150,7 +181,9 @@ def contestants(
     """Everyone who runs here, warmed up, and why the others do not."""
     loaded, length = ours.loaded, ours.config.profiling.max_length
     makers: dict[str, Callable[[], Classify]] = {
-        OURS: lambda: ours, PLAIN: lambda: plain_loop(loaded, length), PIPELINE: lambda: pipeline_peer(loaded, length),
+        OURS: lambda: ours,
+        PLAIN: lambda: plain_loop(loaded, length),
+        PIPELINE: lambda: pipeline_peer(loaded, length),
         TRAINER: lambda: trainer_peer(loaded, length, folder / "trainer"),
         CROSS: lambda: cross_encoder_peer(loaded, length, folder / "cross"),
         COMPILED: lambda: Ours(loaded, with_compile(ours.config)),
@@ -171,10 +204,14 @@ def contestants(
 
 
 def with_compile(config: Config) -> Config:
-    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"compile": True})})
+    return config.model_copy(
+        update={"evaluation": config.evaluation.model_copy(update={"compile": True})}
+    )
 
 
-def rounds(there: dict[str, Classify], texts: list[str], count: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+def rounds(
+    there: dict[str, Classify], texts: list[str], count: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds of everyone in every round, the order turned round each time, and everyone's labels."""
     seconds: dict[str, list[float]] = defaultdict(list)
     labels: dict[str, Any] = {}
@@ -183,7 +220,10 @@ def rounds(there: dict[str, Classify], texts: list[str], count: int) -> tuple[di
             began = time.perf_counter()
             labels[name] = there[name](texts)
             seconds[name].append(time.perf_counter() - began)
-            print(f"  round {number + 1}: {name:16} {len(texts) / seconds[name][-1]:10,.1f} samples/s", flush=True)
+            print(
+                f"  round {number + 1}: {name:16} {len(texts) / seconds[name][-1]:10,.1f} samples/s",
+                flush=True,
+            )
     return seconds, labels
 
 
@@ -194,8 +234,12 @@ def real_flops(model: Any, lengths: np.ndarray[Any, Any], *, full_square: bool =
     """
     linear = products(model)
     settings = model.config.get_text_config()
-    head = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
-    pairs = (lengths * (lengths + 1) / 2 if is_causal(model) and not full_square else lengths**2).sum()
+    head = (
+        getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
+    )
+    pairs = (
+        lengths * (lengths + 1) / 2 if is_causal(model) and not full_square else lengths**2
+    ).sum()
     pair = 4 * settings.num_attention_heads * head
     flops = 2 * linear * lengths.sum() + pair * settings.num_hidden_layers * pairs
     return float(flops)
@@ -203,7 +247,9 @@ def real_flops(model: Any, lengths: np.ndarray[Any, Any], *, full_square: bool =
 
 def products(module: torch.nn.Module) -> int:
     """Multiplications that one token costs in the linear layers."""
-    return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, torch.nn.Linear))
+    return sum(
+        m.in_features * m.out_features for m in module.modules() if isinstance(m, torch.nn.Linear)
+    )
 
 
 @contextmanager
@@ -220,6 +266,7 @@ def clocked(names: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
             finally:
                 with lock:
                     spent[name] += time.perf_counter() - began
+
         return run
 
     for name, place in names.items():
@@ -236,8 +283,12 @@ def phases(ours: Ours, texts: list[str]) -> dict[str, float]:
     import utils.evaluation.worker as worker
 
     places = {
-        "tokenise": (worker, "tokenize"), "plan batches": (Batching, "plan"), "pad and copy": (Predictor, "_make_batch"),
-        "batches": (Predictor, "_predict_batch"), "copy back": (PendingPredictions, "result"), "write": (ChunkStore, "save"),
+        "tokenise": (worker, "tokenize"),
+        "plan batches": (Batching, "plan"),
+        "pad and copy": (Predictor, "_make_batch"),
+        "batches": (Predictor, "_predict_batch"),
+        "copy back": (PendingPredictions, "result"),
+        "write": (ChunkStore, "save"),
     }
     with clocked(places) as spent:
         began = time.perf_counter()
@@ -255,8 +306,9 @@ def operators(ours: Ours, texts: list[str]) -> tuple[dict[str, float], float | N
     loaded = ours.loaded
     cuda = loaded.device.type == "cuda"
     chunk = tokenize(loaded.tokenizer, texts, ours.config.profiling.max_length, loaded.inputs)
-    predictor = Predictor(loaded.model, loaded.inputs, loaded.device,
-                          Batching(kind="token_budget", limit=ours.limit))
+    predictor = Predictor(
+        loaded.model, loaded.inputs, loaded.device, Batching(kind="token_budget", limit=ours.limit)
+    )
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
     with profile(activities=activities) as trace:
         if cuda:
@@ -270,16 +322,22 @@ def operators(ours: Ours, texts: list[str]) -> tuple[dict[str, float], float | N
     kinds: dict[str, float] = defaultdict(float)
     for event in trace.key_averages():
         if event.key.startswith("aten::"):
-            kinds[category(base_op_name(event.key))] += event.self_device_time_total if cuda else event.self_cpu_time_total
+            kinds[category(base_op_name(event.key))] += (
+                event.self_device_time_total if cuda else event.self_cpu_time_total
+            )
     total = sum(kinds.values())
-    shares = {kind: 100 * value / total for kind, value in sorted(kinds.items(), key=lambda item: -item[1])}
+    shares = {
+        kind: 100 * value / total
+        for kind, value in sorted(kinds.items(), key=lambda item: -item[1])
+    }
     return shares, _busy(trace) if cuda else None
 
 
 def _busy(trace: Any) -> float:
     """Share of the time from the first kernel's start to the last one's end in which a kernel or copy ran."""
     spans = sorted(
-        (event.time_range.start, event.time_range.end) for event in trace.events()
+        (event.time_range.start, event.time_range.end)
+        for event in trace.events()
         if event.device_type == torch.autograd.DeviceType.CUDA
     )
     covered, reached = 0.0, spans[0][0]
@@ -299,8 +357,14 @@ def ratio(peer: Sequence[float], ours: Sequence[float]) -> tuple[float, tuple[fl
 
 
 def checks(
-    seconds: dict[str, list[float]], labels: dict[str, Any], absent: dict[str, str], share: float, *, dtype: str,
-    cuda: bool, asked: Sequence[str] = PEERS,
+    seconds: dict[str, list[float]],
+    labels: dict[str, Any],
+    absent: dict[str, str],
+    share: float,
+    *,
+    dtype: str,
+    cuda: bool,
+    asked: Sequence[str] = PEERS,
 ) -> list[Check]:
     """Everything measured, compared with its bar.
 
@@ -314,26 +378,61 @@ def checks(
         expected = f">= {bar:g} times" if bar else "reported"
         if name in absent:
             passed = False if name == COMPILED else None  # that is ours
-            found.append(Check(name=f"speed over {name}", expected=expected, measured=f"not run: {absent[name]}", passed=passed))
+            found.append(
+                Check(
+                    name=f"speed over {name}",
+                    expected=expected,
+                    measured=f"not run: {absent[name]}",
+                    passed=passed,
+                )
+            )
             continue
         faster, interval = ratio(seconds[name], seconds[OURS])
         level = 1 - 2.0 ** (1 - len(seconds[name]))
-        said = f"{faster:.2f} times" + (f" ({level:.0%}: {interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
-        found.append(Check(name=f"speed over {name}", expected=expected, measured=said, passed=faster >= bar if bar else None))
+        said = f"{faster:.2f} times" + (
+            f" ({level:.0%}: {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+        )
+        found.append(
+            Check(
+                name=f"speed over {name}",
+                expected=expected,
+                measured=said,
+                passed=faster >= bar if bar else None,
+            )
+        )
         agreed = float((labels[name] == labels[OURS]).mean())
         exact = dtype == "float32"
-        found.append(Check(name=f"labels as {name}", expected="100%" if exact else "reported", measured=f"{agreed:.3%}",
-                           passed=agreed == 1.0 if exact else None))
+        found.append(
+            Check(
+                name=f"labels as {name}",
+                expected="100%" if exact else "reported",
+                measured=f"{agreed:.3%}",
+                passed=agreed == 1.0 if exact else None,
+            )
+        )
     bar = 0.7 if dtype == "float32" else 0.6
-    verdict = dict(expected=f">= {bar:.0%}", passed=share >= bar) if cuda else dict(expected="reported", passed=None)
+    verdict = (
+        dict(expected=f">= {bar:.0%}", passed=share >= bar)
+        if cuda
+        else dict(expected="reported", passed=None)
+    )
     found.append(Check(name="share of the limit", measured=f"{share:.1%}", **verdict))
     if COMPILED in seconds:
         compiled_share = share / ratio(seconds[COMPILED], seconds[OURS])[0]
-        found.append(Check(name="share of the limit, compiled", expected="reported", measured=f"{compiled_share:.1%}", passed=None))
+        found.append(
+            Check(
+                name="share of the limit, compiled",
+                expected="reported",
+                measured=f"{compiled_share:.1%}",
+                passed=None,
+            )
+        )
     return found
 
 
-def in_tf32(ours: Ours, texts: list[str], exact: np.ndarray[Any, Any], flops: float, count: int) -> list[Check]:
+def in_tf32(
+    ours: Ours, texts: list[str], exact: np.ndarray[Any, Any], flops: float, count: int
+) -> list[Check]:
     """The same float32 weights with their products in TF32: speed, share of TF32's ceiling, labels as in float32."""
     torch.set_float32_matmul_precision("high")
     try:
@@ -344,10 +443,14 @@ def in_tf32(ours: Ours, texts: list[str], exact: np.ndarray[Any, Any], flops: fl
         torch.set_float32_matmul_precision("highest")
     rate = len(texts) * count / sum(seconds[OURS])
     measured = {
-        "TF32: rows/s": f"{rate:,.0f}", "TF32: share of its ceiling": f"{rate * flops / len(texts) / ceiling:.1%}",
+        "TF32: rows/s": f"{rate:,.0f}",
+        "TF32: share of its ceiling": f"{rate * flops / len(texts) / ceiling:.1%}",
         "TF32: labels as float32": f"{float((labels[OURS] == exact).mean()):.3%}",
     }
-    return [Check(name=name, expected="reported", measured=said, passed=None) for name, said in measured.items()]
+    return [
+        Check(name=name, expected="reported", measured=said, passed=None)
+        for name, said in measured.items()
+    ]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -356,13 +459,30 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, auto")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
-    parser.add_argument("--architecture", metavar="PATH", help="random weights of this shape instead of the embedded model")
-    parser.add_argument("--rows", type=int, default=2048, help="texts of the embedded corpus, drawn with a seed")
+    parser.add_argument(
+        "--architecture",
+        metavar="PATH",
+        help="random weights of this shape instead of the embedded model",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=2048, help="texts of the embedded corpus, drawn with a seed"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", nargs="*", choices=(*PEERS, COMPILED), default=PEERS,
-                        help="who else runs (default: other tools)")
-    parser.add_argument("--tf32", action="store_true", help="on CUDA in float32: then the same with TF32")
-    parser.add_argument("--quick", action="store_true", help="512 texts, 2 rounds: shows that it runs, proves nothing")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=(*PEERS, COMPILED),
+        default=PEERS,
+        help="who else runs (default: other tools)",
+    )
+    parser.add_argument(
+        "--tf32", action="store_true", help="on CUDA in float32: then the same with TF32"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="512 texts, 2 rounds: shows that it runs, proves nothing",
+    )
     parser.add_argument("--json", metavar="PATH", help="write the lines of the verdict there")
     return parser
 
@@ -370,7 +490,11 @@ def make_parser() -> argparse.ArgumentParser:
 def read_config(args: argparse.Namespace) -> Config:
     words = [f"model.device={args.device}", f"model.dtype={args.dtype}"]
     if args.architecture:
-        words += [f"model.name={args.architecture}", "model.load_format=dummy", "model.tokenizer=embedded"]
+        words += [
+            f"model.name={args.architecture}",
+            "model.load_format=dummy",
+            "model.tokenizer=embedded",
+        ]
     return load_config(args.config, [*words, *args.overrides])
 
 
@@ -396,32 +520,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     loaded = load_model(config)
     cuda = loaded.device.type == "cuda"
     ours = Ours(loaded, config)
-    print(f"{len(texts):,} texts, {loaded.info.total_params / 1e6:.1f}M parameters, {args.dtype}, {loaded.device}")
+    print(
+        f"{len(texts):,} texts, {loaded.info.total_params / 1e6:.1f}M parameters, {args.dtype}, {loaded.device}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         there, absent = contestants(ours, Path(folder), texts, args.peers)
         before = roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s
         seconds, labels = rounds(there, texts, 2 if args.quick else args.rounds)
-        ceiling = max(before, roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s)
+        ceiling = max(
+            before, roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s
+        )
     chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs)
     flops = real_flops(loaded.model, chunk.lengths)
     limit_s, our_s = flops / ceiling, median(seconds[OURS])
-    found = checks(seconds, labels, absent, limit_s / our_s, dtype=args.dtype, cuda=cuda, asked=args.peers)
-    said = f"{WHOLE_DATA_SET * our_s / len(texts) / 60:,.1f} min at {len(texts) / our_s:,.0f} rows/s"
-    found.append(Check(name=f"{WHOLE_DATA_SET:,} such rows", expected="reported", measured=said, passed=None))
+    found = checks(
+        seconds, labels, absent, limit_s / our_s, dtype=args.dtype, cuda=cuda, asked=args.peers
+    )
+    said = (
+        f"{WHOLE_DATA_SET * our_s / len(texts) / 60:,.1f} min at {len(texts) / our_s:,.0f} rows/s"
+    )
+    found.append(
+        Check(name=f"{WHOLE_DATA_SET:,} such rows", expected="reported", measured=said, passed=None)
+    )
     save(args.json, found)
     if args.tf32 and cuda and args.dtype == "float32":
         found += in_tf32(ours, texts, labels[OURS], flops, len(seconds[OURS]))
         save(args.json, found)
     if args.dtype != "float32":
-        exact = Ours(load_model(read_config(argparse.Namespace(**{**vars(args), "dtype": "float32"}))), config)(texts)
+        exact = Ours(
+            load_model(read_config(argparse.Namespace(**{**vars(args), "dtype": "float32"}))),
+            config,
+        )(texts)
         said = f"{float((exact == labels[OURS]).mean()):.3%}"
-        found.append(Check(name=f"labels of {args.dtype} as float32", expected="reported", measured=said, passed=None))
+        found.append(
+            Check(
+                name=f"labels of {args.dtype} as float32",
+                expected="reported",
+                measured=said,
+                passed=None,
+            )
+        )
         save(args.json, found)
     kinds, busy = operators(ours, texts)
     if busy is not None:
-        found.append(Check(name="device busy", expected=">= 95%", measured=f"{busy:.1%}", passed=busy >= 0.95))
+        found.append(
+            Check(
+                name="device busy", expected=">= 95%", measured=f"{busy:.1%}", passed=busy >= 0.95
+            )
+        )
         save(args.json, found)
-    print(f"\nMatrix ceiling {ceiling / 1e9:,.1f} GFLOP/s in {args.dtype}: at most {len(texts) / limit_s:,.0f} samples/s")
+    print(
+        f"\nMatrix ceiling {ceiling / 1e9:,.1f} GFLOP/s in {args.dtype}: at most {len(texts) / limit_s:,.0f} samples/s"
+    )
     for check in found:
         verdict = {True: "pass", False: "MISSED", None: ""}[check.passed]
         print(f"{check.name:32} {check.expected:>12}  {check.measured:44} {verdict}")

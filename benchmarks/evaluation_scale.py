@@ -44,7 +44,9 @@ class Encoded(dict[str, Any]):
 def answer(input_ids: Any, attention_mask: Any = None) -> Any:
     import torch
 
-    return SimpleNamespace(logits=torch.nn.functional.one_hot(input_ids[:, TOKENS - 1] - 3, 2).float())
+    return SimpleNamespace(
+        logits=torch.nn.functional.one_hot(input_ids[:, TOKENS - 1] - 3, 2).float()
+    )
 
 
 def write_dataset(folder: Path, rows: int) -> Path:
@@ -55,10 +57,17 @@ def write_dataset(folder: Path, rows: int) -> Path:
     schema = pa.schema([("text", pa.string()), ("labels", pa.string()), ("label_id", pa.int64())])
     with pq.ParquetWriter(file, schema) as out:
         for start in range(0, rows, 50_000):
-            lengths = [1 + number % CHARACTERS for number in range(start, min(start + 50_000, rows))]
+            lengths = [
+                1 + number % CHARACTERS for number in range(start, min(start + 50_000, rows))
+            ]
             labels = [length % 2 for length in lengths]
             names = ["ab"[label] for label in labels]
-            out.write_table(pa.table([pa.array(["x" * n for n in lengths]), pa.array(names), pa.array(labels)], schema=schema))
+            out.write_table(
+                pa.table(
+                    [pa.array(["x" * n for n in lengths]), pa.array(names), pa.array(labels)],
+                    schema=schema,
+                )
+            )
     mapping = {"label2id": {"a": 0, "b": 1}, "id2label": {"0": "a", "1": "b"}, "num_labels": 2}
     (folder / "label_mappings.json").write_text(json.dumps(mapping))
     return file
@@ -74,34 +83,58 @@ def evaluate(file: Path) -> dict[str, float]:
     from utils.model_utils import LoadedModel
 
     info: Any = SimpleNamespace(
-        revision=None, adapter=None, weights="pretrained", problem_type="single_label", dtype="float32"
+        revision=None,
+        adapter=None,
+        weights="pretrained",
+        problem_type="single_label",
+        dtype="float32",
     )
     tokenizer = Tokenizer()
     loaded = LoadedModel(
-        model=answer, tokenizer=tokenizer, info=info, device=torch.device("cpu"),
+        model=answer,
+        tokenizer=tokenizer,
+        info=info,
+        device=torch.device("cpu"),
         inputs=input_format(answer, tokenizer),
     )
     settings = [
-        f"dataset.local_path={file}", f"output.results_dir={file.parent / 'results'}", "model.device=cpu",
-        "evaluation.max_tokens_per_batch=4096", "evaluation.compare_batching=false",
+        f"dataset.local_path={file}",
+        f"output.results_dir={file.parent / 'results'}",
+        "model.device=cpu",
+        "evaluation.max_tokens_per_batch=4096",
+        "evaluation.compare_batching=false",
     ]
     started = time.perf_counter()
     metrics = runner.evaluate_dataset(loaded, load_config(overrides=settings))
     seconds = time.perf_counter() - started
     assert metrics["accuracy"] == 1.0, "every answer is known"
-    return {"rows": metrics["num_samples"], "seconds": seconds, "peak_bytes": peak_bytes(), "chunks_s": metrics["inference_time_s"]}
+    return {
+        "rows": metrics["num_samples"],
+        "seconds": seconds,
+        "peak_bytes": peak_bytes(),
+        "chunks_s": metrics["inference_time_s"],
+    }
 
 
 def peak_bytes() -> int:
     """Most resident memory of this process since it began. Source: proc(5), VmHWM."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    [line] = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     return 1024 * int(line.split()[1])
 
 
 def measure(rows: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         file = write_dataset(Path(folder), rows)
-        done = subprocess.run([sys.executable, __file__, "--point", str(file)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, __file__, "--point", str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise SystemExit(done.stderr)
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -109,7 +142,9 @@ def measure(rows: int) -> dict[str, float]:
 
 
 def table(points: list[dict[str, float]]) -> str:
-    lines = [f"{'rows':>10} {'seconds':>9} {'rows/s':>9} {'peak MB':>8} {'against 10,000 rows':>20}"]
+    lines = [
+        f"{'rows':>10} {'seconds':>9} {'rows/s':>9} {'peak MB':>8} {'against 10,000 rows':>20}"
+    ]
     base = next((point["peak_bytes"] for point in points if point["rows"] == 10_000), None)
     for point in points:
         against = f"{100 * (point['peak_bytes'] / base - 1):+.1f}%" if base else "-"
@@ -143,7 +178,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="up to 100,000 rows")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the points there")
     plot = Path("results/evaluation_scale.png")
-    parser.add_argument("--plot", metavar="FILE", type=Path, default=plot, help="default: %(default)s")
+    parser.add_argument(
+        "--plot", metavar="FILE", type=Path, default=plot, help="default: %(default)s"
+    )
     parser.add_argument("--point", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.point:

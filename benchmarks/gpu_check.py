@@ -70,25 +70,87 @@ def parts(work: Path, dry_run: bool) -> list[Part]:
     def benchmark(name: str, seconds: float, *options: str, part: str | None = None) -> Part:
         part = part or name
         file, out = ROOT / "benchmarks" / f"{name}.py", work / f"{_file_name(part)}.json"
-        command = [python, str(file), "--device", device, "--json", str(out), *options, *(["--quick"] if dry_run else [])]
-        return Part(name=part, command=command, seconds=seconds, needs=file, rows=lambda code: benchmark_rows(part, out, code))
+        command = [
+            python,
+            str(file),
+            "--device",
+            device,
+            "--json",
+            str(out),
+            *options,
+            *(["--quick"] if dry_run else []),
+        ]
+        return Part(
+            name=part,
+            command=command,
+            seconds=seconds,
+            needs=file,
+            rows=lambda code: benchmark_rows(part, out, code),
+        )
 
-    peers = ["--architecture", str(ARCHITECTURE), *(word for setting in embedded_settings(work) for word in ("--set", setting))]
-    bfloat16 = [*peers, "--dtype", "bfloat16", "--rows", "4096", "--rounds", "3", "--peers", *GPU_PEERS]
-    float32 = [*peers, "--dtype", "float32", "--tf32", "--rows", "1024", "--rounds", "1", "--peers", "plain loop"]
+    peers = [
+        "--architecture",
+        str(ARCHITECTURE),
+        *(word for setting in embedded_settings(work) for word in ("--set", setting)),
+    ]
+    bfloat16 = [
+        *peers,
+        "--dtype",
+        "bfloat16",
+        "--rows",
+        "4096",
+        "--rounds",
+        "3",
+        "--peers",
+        *GPU_PEERS,
+    ]
+    float32 = [
+        *peers,
+        "--dtype",
+        "float32",
+        "--tf32",
+        "--rows",
+        "1024",
+        "--rounds",
+        "1",
+        "--peers",
+        "plain loop",
+    ]
     tests = ROOT / "tests" / "gpu"
     report = work / "tests.xml"
-    pytest = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}", str(tests)]
+    pytest = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        str(tests),
+    ]
     return [
         benchmark("known_times", 30),
         benchmark("known_answers", 40, "--quick"),
         benchmark("gpu_devices", 25),
         benchmark("overhead", 30, "--quick", "--rounds", "5"),
         benchmark("measurement_peers", 30, "--quick", "--rounds", "5"),
-        Part(name="tests/gpu", command=pytest, seconds=40, needs=tests, rows=lambda code: test_rows(report, code)),
+        Part(
+            name="tests/gpu",
+            command=pytest,
+            seconds=40,
+            needs=tests,
+            rows=lambda code: test_rows(report, code),
+        ),
         *(pipeline(work, dtype, dry_run) for dtype in ("float32", "bfloat16")),
         benchmark("evaluation_peers", 95, *([] if dry_run else bfloat16)),
-        benchmark("evaluation_peers", 45, *(["--peers", "plain loop"] if dry_run else float32), part="evaluation_peers, float32"),
+        benchmark(
+            "evaluation_peers",
+            45,
+            *(["--peers", "plain loop"] if dry_run else float32),
+            part="evaluation_peers, float32",
+        ),
         benchmark("repeatability", 30, "--processes", "3", "--runs", "10"),
     ]
 
@@ -96,11 +158,18 @@ def parts(work: Path, dry_run: bool) -> list[Part]:
 def pipeline(work: Path, dtype: str, dry_run: bool) -> Part:
     """All four steps on the 0.5B architecture with random weights and the embedded corpus."""
     results, settings = work / dtype, pipeline_settings(work, dtype, dry_run)
-    command = [sys.executable, str(ROOT / "run_week1.py"), "--config", "configs/demo.yaml",
-               *(["--verify"] if dtype == "float32" else [])]
+    command = [
+        sys.executable,
+        str(ROOT / "run_week1.py"),
+        "--config",
+        "configs/demo.yaml",
+        *(["--verify"] if dtype == "float32" else []),
+    ]
     command += [word for setting in settings for word in ("--set", setting)]
     return Part(
-        name=f"pipeline, {dtype}", command=command, seconds=110 if dtype == "float32" else 45,
+        name=f"pipeline, {dtype}",
+        command=command,
+        seconds=110 if dtype == "float32" else 45,
         rows=lambda code: pipeline_rows(results, dtype, code, gpu=not dry_run),
     )
 
@@ -116,43 +185,86 @@ def pipeline_settings(work: Path, dtype: str, dry_run: bool) -> list[str]:
     if dry_run:
         architecture, sizes, rows, runs, evaluated = small_architecture(work), [1, 4], 8, 3, 40
     return [
-        f"model.name={architecture}", "model.load_format=dummy", "model.tokenizer=embedded",
-        f"model.device={'cpu' if dry_run else 'cuda'}", f"model.dtype={dtype}", "model.matmul_precision=highest",
+        f"model.name={architecture}",
+        "model.load_format=dummy",
+        "model.tokenizer=embedded",
+        f"model.device={'cpu' if dry_run else 'cuda'}",
+        f"model.dtype={dtype}",
+        "model.matmul_precision=highest",
         *embedded_settings(work),
-        f"dataset.local_path={work / 'data' / 'val_df.csv'}", f"dataset.sample_sizes=[{rows}]",
-        f"profiling.batch_sizes={sizes}", f"profiling.num_measurement_runs={runs}", "profiling.max_length=512",
-        f"evaluation.max_samples={evaluated}", f"output.results_dir={work / dtype}",
+        f"dataset.local_path={work / 'data' / 'val_df.csv'}",
+        f"dataset.sample_sizes=[{rows}]",
+        f"profiling.batch_sizes={sizes}",
+        f"profiling.num_measurement_runs={runs}",
+        "profiling.max_length=512",
+        f"evaluation.max_samples={evaluated}",
+        f"output.results_dir={work / dtype}",
     ]
 
 
 def small_architecture(work: Path) -> Path:
     """The same kind of model, small enough for a CPU."""
-    changes = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 9000,
-               "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    changes = {
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "vocab_size": 9000,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+    }
     path = work / "small.json"
-    path.write_text(json.dumps({**json.loads(ARCHITECTURE.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+    path.write_text(
+        json.dumps({**json.loads(ARCHITECTURE.read_text(encoding="utf-8")), **changes}),
+        encoding="utf-8",
+    )
     return path
 
 
 def benchmark_rows(name: str, file: Path, code: int) -> list[Row]:
     """What a benchmark wrote, in either form; one miss where it wrote nothing."""
     written = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    rows = [_verdict(item) for item in written] if isinstance(written, list) else common.read_rows(file)
+    rows = (
+        [_verdict(item) for item in written]
+        if isinstance(written, list)
+        else common.read_rows(file)
+    )
     if not rows:
-        return [common.judged(name, False, expected="its rows", measured=f"exit code {code}", note="see log.txt")]
+        return [
+            common.judged(
+                name, False, expected="its rows", measured=f"exit code {code}", note="see log.txt"
+            )
+        ]
     return [Row(**{**asdict(row), "check": f"{name}: {row.check}"}) for row in rows]
 
 
 def _verdict(item: dict[str, Any]) -> Row:
     """A line with ``name``, ``expected``, ``measured`` and ``passed``; None has not passed."""
-    status = common.REPORTED if item["passed"] is None else common.PASS if item["passed"] else common.MISS
-    return Row(check=item["name"], expected=item["expected"], measured=item["measured"], status=status)
+    status = (
+        common.REPORTED
+        if item["passed"] is None
+        else common.PASS
+        if item["passed"]
+        else common.MISS
+    )
+    return Row(
+        check=item["name"], expected=item["expected"], measured=item["measured"], status=status
+    )
 
 
 def test_rows(report: Path, code: int) -> list[Row]:
     """Passed, failed and skipped; skipped tests have not passed."""
     if not report.exists():
-        return [common.judged("tests/gpu", False, expected="all pass", measured=f"exit code {code}", note="see log.txt")]
+        return [
+            common.judged(
+                "tests/gpu",
+                False,
+                expected="all pass",
+                measured=f"exit code {code}",
+                note="see log.txt",
+            )
+        ]
     suites = list(ElementTree.parse(report).iter("testsuite"))
     total, failed, skipped = (
         sum(int(suite.get(name, 0)) for suite in suites for name in names)
@@ -163,39 +275,88 @@ def test_rows(report: Path, code: int) -> list[Row]:
         said = f"{passed} passed, {failed} failed, {skipped} skipped"
         return [common.judged("tests/gpu", False, expected="all pass", measured=said)]
     if not passed:
-        return [common.not_here("tests/gpu", f"{skipped} tests, all skipped" if skipped else "no tests")]
-    return [common.judged("tests/gpu", True, expected="all pass", measured=f"{passed} passed, {skipped} skipped")]
+        return [
+            common.not_here("tests/gpu", f"{skipped} tests, all skipped" if skipped else "no tests")
+        ]
+    return [
+        common.judged(
+            "tests/gpu", True, expected="all pass", measured=f"{passed} passed, {skipped} skipped"
+        )
+    ]
 
 
 def pipeline_rows(results: Path, dtype: str, code: int, *, gpu: bool) -> list[Row]:
     """What the metrics file shows: finished, every batch size measured, phases that add up, GPU figures that are there."""
     file, name = results / "baseline_metrics.json", f"pipeline, {dtype}"
-    rows = [common.judged(f"{name}: all four steps", code == 0, expected="exit code 0", measured=f"exit code {code}")]
+    rows = [
+        common.judged(
+            f"{name}: all four steps",
+            code == 0,
+            expected="exit code 0",
+            measured=f"exit code {code}",
+        )
+    ]
     if not file.exists():
         return [*rows, common.not_here(f"{name}: figures", "no baseline_metrics.json; see log.txt")]
     payload = json.loads(file.read_text(encoding="utf-8"))
     sweep, evaluation = payload["batch_size_profiling"], payload["full_dataset_metrics"]
     statuses = ", ".join(f"{row['batch_size']} {row['status']}" for row in sweep)
     measured = [row for row in sweep if row["status"] == "ok"]
-    rows.append(common.judged(f"{name}: batch sizes", bool(measured), expected="ok, or oom", measured=statuses))
+    rows.append(
+        common.judged(
+            f"{name}: batch sizes", bool(measured), expected="ok, or oom", measured=statuses
+        )
+    )
     if not measured:
         return rows
     gaps = [text for row in measured for text in row["warnings"] if text.startswith("phases")]
-    rows.append(common.judged(f"{name}: phases add up", not gaps, expected="within 3%", measured="; ".join(gaps) or "within 3%"))
+    rows.append(
+        common.judged(
+            f"{name}: phases add up",
+            not gaps,
+            expected="within 3%",
+            measured="; ".join(gaps) or "within 3%",
+        )
+    )
     missing = [str(row["batch_size"]) for row in measured if row["gpu_util_pct_mean"] is None]
     if gpu:
-        rows.append(common.judged(f"{name}: GPU utilisation", not missing, expected="at every batch size",
-                                  measured=f"null at {', '.join(missing)}" if missing else "at every batch size"))
+        rows.append(
+            common.judged(
+                f"{name}: GPU utilisation",
+                not missing,
+                expected="at every batch size",
+                measured=f"null at {', '.join(missing)}" if missing else "at every batch size",
+            )
+        )
     else:
         rows.append(common.not_here(f"{name}: GPU utilisation", "dry run on the CPU"))
     dummy = evaluation["accuracy"] is None
-    rows.append(common.judged(f"{name}: accuracy of random weights", dummy, expected="null", measured=str(evaluation["accuracy"])))
+    rows.append(
+        common.judged(
+            f"{name}: accuracy of random weights",
+            dummy,
+            expected="null",
+            measured=str(evaluation["accuracy"]),
+        )
+    )
     best = max(measured, key=lambda row: row["throughput_samples_per_sec_mean"])
     rate = best["throughput_samples_per_sec_mean"]
-    rows.append(common.reported(f"{name}: best of the sweep, at {best['batch_size']}", rate, "samples/s"))
-    rows.append(common.reported(f"{name}: whole data set", evaluation["throughput_samples_per_sec"], "samples/s"))
+    rows.append(
+        common.reported(f"{name}: best of the sweep, at {best['batch_size']}", rate, "samples/s")
+    )
+    rows.append(
+        common.reported(
+            f"{name}: whole data set", evaluation["throughput_samples_per_sec"], "samples/s"
+        )
+    )
     if best["achieved_tflops"] is not None:
-        rows.append(common.reported(f"{name}: executed FLOPs at {best['batch_size']}", best["achieved_tflops"], "TFLOP/s"))
+        rows.append(
+            common.reported(
+                f"{name}: executed FLOPs at {best['batch_size']}",
+                best["achieved_tflops"],
+                "TFLOP/s",
+            )
+        )
     return [*rows, *diagnosis_rows(results / "bottlenecks.json", name)]
 
 
@@ -249,14 +410,18 @@ def _suggestion_row(suggestion: Mapping[str, Any], name: str) -> Row:
     return common.reported(check, measured, "times", bound)
 
 
-def run_part(part: Part, seconds: float, log: Path, environment: dict[str, str]) -> tuple[int, bool]:
+def run_part(
+    part: Part, seconds: float, log: Path, environment: dict[str, str]
+) -> tuple[int, bool]:
     """Run one process and wait, asleep, until it ends or its time is over.
 
     Returns:
         Its exit code, and whether it was ended because its time was over.
     """
     with log.open("wb") as out:
-        process = subprocess.Popen(part.command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            part.command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment
+        )
         try:
             return process.wait(timeout=seconds), False
         except subprocess.TimeoutExpired:
@@ -277,7 +442,9 @@ def _end(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
-def check(items: Sequence[Part], work: Path, budget_s: float, slack: float = 1) -> Iterator[tuple[Part, list[Row], float]]:
+def check(
+    items: Sequence[Part], work: Path, budget_s: float, slack: float = 1
+) -> Iterator[tuple[Part, list[Row], float]]:
     """Each part's rows and seconds; a part that is not there, or for which no time is left, says so.
 
     Args:
@@ -292,11 +459,21 @@ def check(items: Sequence[Part], work: Path, budget_s: float, slack: float = 1) 
         if part.needs is not None and not part.needs.exists():
             yield part, [common.not_here(part.name, f"no {part.needs.relative_to(ROOT)}")], 0.0
         elif left < LEAST_S:
-            yield part, [common.not_here(part.name, f"no time left of {slack * budget_s:.0f} s")], 0.0
+            yield (
+                part,
+                [common.not_here(part.name, f"no time left of {slack * budget_s:.0f} s")],
+                0.0,
+            )
         else:
             began, seconds = time.monotonic(), min(max(slack * part.seconds, left - later), left)
             code, late = run_part(part, seconds, work / f"{_file_name(part.name)}.log", environment)
-            ended = common.judged(part.name, False, expected=f"<= {seconds:.0f} s", measured="ended", note="its time was over")
+            ended = common.judged(
+                part.name,
+                False,
+                expected=f"<= {seconds:.0f} s",
+                measured="ended",
+                note="its time was over",
+            )
             yield part, [*([ended] if late else []), *part.rows(code)], time.monotonic() - began
 
 
@@ -307,10 +484,23 @@ def _file_name(name: str) -> str:
 def collect(out: Path, work: Path, rows: Sequence[Row], times: dict[str, float]) -> None:
     """Leave the table, the rows, one log and an archive of each pipeline: at most five files."""
     out.mkdir(parents=True, exist_ok=True)
-    lines = [common.table(rows), "", common.tally(rows), "", *(f"{seconds:6.1f} s  {name}" for name, seconds in times.items())]
+    lines = [
+        common.table(rows),
+        "",
+        common.tally(rows),
+        "",
+        *(f"{seconds:6.1f} s  {name}" for name, seconds in times.items()),
+    ]
     (out / "table.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     written = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob("*.json"))]
-    machine = next((payload["environment"] for payload in written if isinstance(payload, dict) and "environment" in payload), None)
+    machine = next(
+        (
+            payload["environment"]
+            for payload in written
+            if isinstance(payload, dict) and "environment" in payload
+        ),
+        None,
+    )
     payload = {"rows": [asdict(row) for row in rows], "seconds": times, "environment": machine}
     (out / "results.json").write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")
     with (out / "log.txt").open("wb") as log:
@@ -323,7 +513,11 @@ def collect(out: Path, work: Path, rows: Sequence[Row], times: dict[str, float])
 
 def archive(folder: Path, target: Path) -> None:
     """The small results; the trace only where the archive stays small with it."""
-    for left_out in (NOT_ARCHIVED, (*NOT_ARCHIVED, "trace.json", "trace.json.gz"), (*NOT_ARCHIVED, "profiler_traces")):
+    for left_out in (
+        NOT_ARCHIVED,
+        (*NOT_ARCHIVED, "trace.json", "trace.json.gz"),
+        (*NOT_ARCHIVED, "profiler_traces"),
+    ):
         with tarfile.open(target, "w:gz") as tar:
             tar.add(folder, arcname=folder.name, filter=partial(_unless, left_out))
         if target.stat().st_size <= ARCHIVE_BYTES:
@@ -348,12 +542,25 @@ def missing_wheels(folder: Path) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Every check on a GPU, in under nine minutes, without a network.",
-        epilog="example:\n  benchmarks/gpu_check.sh /tmp/gpu_check", formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  benchmarks/gpu_check.sh /tmp/gpu_check",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", nargs="?", type=Path, default=Path(os.environ.get("OUT") or ROOT / "results" / "gpu_check"),
-                        help="folder of the results (default: $OUT, else results/gpu_check)")
-    parser.add_argument("--dry-run", action="store_true", help="walk every check with small stand-ins on the CPU")
-    parser.add_argument("--missing-wheels", type=Path, metavar="FOLDER", help="only list the wheels there that are not installed")
+    parser.add_argument(
+        "out",
+        nargs="?",
+        type=Path,
+        default=Path(os.environ.get("OUT") or ROOT / "results" / "gpu_check"),
+        help="folder of the results (default: $OUT, else results/gpu_check)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="walk every check with small stand-ins on the CPU"
+    )
+    parser.add_argument(
+        "--missing-wheels",
+        type=Path,
+        metavar="FOLDER",
+        help="only list the wheels there that are not installed",
+    )
     args = parser.parse_args(argv)
     if args.missing_wheels:
         print("\n".join(missing_wheels(args.missing_wheels)))

@@ -45,11 +45,15 @@ while True:
 @contextmanager
 def loaded_by_another_process(device: torch.device) -> Iterator[None]:
     """A second process works on the device inside the block."""
-    process = subprocess.Popen([sys.executable, "-c", LOAD, device.type], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOAD, device.type], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":
-            raise RuntimeError(f"the loading process ended with exit code {process.wait(START_TIMEOUT_S)}")
+            raise RuntimeError(
+                f"the loading process ended with exit code {process.wait(START_TIMEOUT_S)}"
+            )
         yield
     finally:
         process.kill()
@@ -60,9 +64,17 @@ def sweep(device: torch.device, seconds: float) -> dict[str, Any]:
     """One batch size of planted 5 ms, in runs long enough for GPU readings."""
     rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
     batches = max(4, round(seconds / 0.005))
-    profiler = InferenceProfiler(workloads.Planted(0.005, device, rate=rate), workloads.ReadyTokens(), device=device)
+    profiler = InferenceProfiler(
+        workloads.Planted(0.005, device, rate=rate), workloads.ReadyTokens(), device=device
+    )
     (record,) = profiler.profile_multiple_batch_sizes(
-        ["a"] * 4 * batches, [4], num_runs=3, max_length=64, num_warmup_runs=1, seed=0, on_event=lambda line: None
+        ["a"] * 4 * batches,
+        [4],
+        num_runs=3,
+        max_length=64,
+        num_warmup_runs=1,
+        seed=0,
+        on_event=lambda line: None,
     )
     return record.to_dict()
 
@@ -78,20 +90,32 @@ def sharing_rows(device: torch.device, seconds: float) -> Iterator[Row]:
         beside = shared_warnings(sweep(device, seconds))
     alone = shared_warnings(sweep(device, seconds))
     for check, found, wanted in (
-        ("a second process loads the card: warned", beside, True), ("the second process has gone: not warned", alone, False)
+        ("a second process loads the card: warned", beside, True),
+        ("the second process has gone: not warned", alone, False),
     ):
         if device.type != "cuda":
             yield common.not_here(check, "no CUDA device; the same steps ran on the CPU")
         else:
             expected = "a warning" if wanted else "none"
-            yield common.judged(check, bool(found) is wanted, expected=expected, measured="; ".join(found) or "none")
+            yield common.judged(
+                check, bool(found) is wanted, expected=expected, measured="; ".join(found) or "none"
+            )
 
 
 def in_a_child(visible: str | None, device: torch.device, seconds: float) -> dict[str, Any]:
     """What a new process with this CUDA_VISIBLE_DEVICES says of its first device."""
     variables = {**os.environ, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
-    command = [sys.executable, str(Path(__file__).resolve()), "--device", device.type, "--child", str(seconds)]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=True)
+    command = [
+        sys.executable,
+        str(Path(__file__).resolve()),
+        "--device",
+        device.type,
+        "--child",
+        str(seconds),
+    ]
+    done = subprocess.run(
+        command, env=variables, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=True
+    )
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -100,31 +124,50 @@ def child(device: torch.device, seconds: float) -> None:
     """Measure, and say on which device and with which readings."""
     row = sweep(device, seconds)
     gpu = environment_record(str(device))["gpu"] or {}
-    print(json.dumps({"uuid": gpu.get("uuid"), "util_pct": row["gpu_util_pct_mean"], "warnings": row["warnings"]}))
+    print(
+        json.dumps(
+            {
+                "uuid": gpu.get("uuid"),
+                "util_pct": row["gpu_util_pct_mean"],
+                "warnings": row["warnings"],
+            }
+        )
+    )
 
 
 def uuid_rows(device: torch.device, seconds: float) -> Iterator[Row]:
     """By UUID, and in reverse order where there are two cards."""
-    by_uuid, reversed_order = "CUDA_VISIBLE_DEVICES by UUID: the device", "CUDA_VISIBLE_DEVICES reversed: the device"
+    by_uuid, reversed_order = (
+        "CUDA_VISIBLE_DEVICES by UUID: the device",
+        "CUDA_VISIBLE_DEVICES reversed: the device",
+    )
     if device.type != "cuda":
         in_a_child(None, device, 0.1)
         for check in (by_uuid, reversed_order):
             yield common.not_here(check, "no CUDA device; a child process measured on the CPU")
         return
-    uuids = [f"GPU-{torch.cuda.get_device_properties(i).uuid}" for i in range(torch.cuda.device_count())]
+    uuids = [
+        f"GPU-{torch.cuda.get_device_properties(i).uuid}" for i in range(torch.cuda.device_count())
+    ]
     said = in_a_child(uuids[-1], device, seconds)
-    yield common.judged(by_uuid, said["uuid"] == uuids[-1], expected=uuids[-1], measured=said["uuid"])
+    yield common.judged(
+        by_uuid, said["uuid"] == uuids[-1], expected=uuids[-1], measured=said["uuid"]
+    )
     read = said["util_pct"]
     yield common.judged(
-        "CUDA_VISIBLE_DEVICES by UUID: utilisation of a card that spins all the time", read is not None and read >= 90,
-        expected=">= 90 %", measured=f"{read} %" if read is not None else "; ".join(said["warnings"]),
+        "CUDA_VISIBLE_DEVICES by UUID: utilisation of a card that spins all the time",
+        read is not None and read >= 90,
+        expected=">= 90 %",
+        measured=f"{read} %" if read is not None else "; ".join(said["warnings"]),
     )
     if len(uuids) < 2:
         yield common.not_here(reversed_order, "one card only")
         return
     order = ",".join(str(i) for i in reversed(range(len(uuids))))
     said = in_a_child(order, device, seconds)
-    yield common.judged(reversed_order, said["uuid"] == uuids[-1], expected=uuids[-1], measured=said["uuid"])
+    yield common.judged(
+        reversed_order, said["uuid"] == uuids[-1], expected=uuids[-1], measured=said["uuid"]
+    )
 
 
 def body(args: argparse.Namespace) -> list[Row]:

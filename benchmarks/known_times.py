@@ -41,55 +41,99 @@ CLOCK_TOLERANCE, ENERGY_TOLERANCE = 0.05, 0.10
 
 
 def sweep(
-    model: Any, tokenizer: Any, texts: Sequence[str], size: int, runs: int, device: torch.device, max_length: int = 512
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    size: int,
+    runs: int,
+    device: torch.device,
+    max_length: int = 512,
 ) -> Any:
     """The record of one batch size."""
     profiler = InferenceProfiler(model, tokenizer, device=device)
     (record,) = profiler.profile_multiple_batch_sizes(
-        texts, [size], num_runs=runs, max_length=max_length, num_warmup_runs=1, seed=0, on_event=lambda line: None
+        texts,
+        [size],
+        num_runs=runs,
+        max_length=max_length,
+        num_warmup_runs=1,
+        seed=0,
+        on_event=lambda line: None,
     )
     return record
 
 
 def time_row(check: str, expected_ms: float, measured_ms: float | None, note: str = "") -> Row:
     """Within 1% or 50 microseconds."""
-    return within(check, expected_ms, measured_ms, "ms", relative=TOLERANCE, absolute=TOLERANCE_MS, note=note)
+    return within(
+        check, expected_ms, measured_ms, "ms", relative=TOLERANCE, absolute=TOLERANCE_MS, note=note
+    )
 
 
-def latency_rows(device: torch.device, rate: float, times_ms: Sequence[float], seconds: float) -> Iterator[Row]:
+def latency_rows(
+    device: torch.device, rate: float, times_ms: Sequence[float], seconds: float
+) -> Iterator[Row]:
     """A forward of known time: the median batch and the mean forward phase, against the workload's own clock."""
     for planted_ms in times_ms:
         for size in (1, 4):
             model = workloads.Planted(planted_ms / 1e3, device, rate=rate)
             batches = max(8, round(seconds * 1e3 / planted_ms / RUNS))
-            record = sweep(model, workloads.ReadyTokens(), ["a"] * size * batches, size, RUNS, device)
+            record = sweep(
+                model, workloads.ReadyTokens(), ["a"] * size * batches, size, RUNS, device
+            )
             taken = model.taken_ms(RUNS * batches)
             own = statistics.median(taken)
             name = f"forward of {planted_ms:g} ms, batches of {size}"
             yield common.reported(
-                f"{name}: by its own clock", own, "ms", expected=planted_ms, error=f"{own / planted_ms - 1:+.2%}"
+                f"{name}: by its own clock",
+                own,
+                "ms",
+                expected=planted_ms,
+                error=f"{own / planted_ms - 1:+.2%}",
             )
-            yield time_row(f"{name}: latency a batch, median", own, record.latency_per_batch_ms.median)
-            yield time_row(f"{name}: forward, mean", statistics.fmean(taken), record.forward_ms_mean)
+            yield time_row(
+                f"{name}: latency a batch, median", own, record.latency_per_batch_ms.median
+            )
+            yield time_row(
+                f"{name}: forward, mean", statistics.fmean(taken), record.forward_ms_mean
+            )
 
 
 def phase_rows(device: torch.device, rate: float) -> Iterator[Row]:
     """A slow tokeniser before a faster model: 30 ms and 10 ms in series are 40."""
     model, tokenizer = workloads.Planted(0.01, device, rate=rate), workloads.ReadyTokens(0.03)
     record = sweep(model, tokenizer, ["a"] * 80, 8, RUNS, device)
-    yield time_row("tokeniser 30 ms, forward 10 ms: latency a batch, median", 40, record.latency_per_batch_ms.median)
+    yield time_row(
+        "tokeniser 30 ms, forward 10 ms: latency a batch, median",
+        40,
+        record.latency_per_batch_ms.median,
+    )
     yield time_row("tokeniser 30 ms, forward 10 ms: tokenise, mean", 30, record.tokenize_ms_mean)
     yield time_row("tokeniser 30 ms, forward 10 ms: forward, mean", 10, record.forward_ms_mean)
     rate_row = record.throughput_samples_per_sec.median
-    yield within("tokeniser 30 ms, forward 10 ms: 8 rows in 40 ms", 200, rate_row, "samples/s", relative=TOLERANCE)
+    yield within(
+        "tokeniser 30 ms, forward 10 ms: 8 rows in 40 ms",
+        200,
+        rate_row,
+        "samples/s",
+        relative=TOLERANCE,
+    )
 
 
 def first_rows(device: torch.device, rate: float) -> Iterator[Row]:
     """A cold first inference is told apart from the steady state."""
     model = workloads.Planted(0.02, device, rate=rate, first_seconds=0.06)
     profiler = InferenceProfiler(model, workloads.ReadyTokens(), device=device)
-    yield time_row("first call 60 ms, later ones 20 ms: first inference", 60, profiler.first_inference_ms(["a"], 512))
-    yield time_row("first call 60 ms, later ones 20 ms: the second", 20, profiler.first_inference_ms(["a"], 512))
+    yield time_row(
+        "first call 60 ms, later ones 20 ms: first inference",
+        60,
+        profiler.first_inference_ms(["a"], 512),
+    )
+    yield time_row(
+        "first call 60 ms, later ones 20 ms: the second",
+        20,
+        profiler.first_inference_ms(["a"], 512),
+    )
 
 
 def block_rows(device: torch.device, rate: float) -> Iterator[Row]:
@@ -103,8 +147,12 @@ def block_rows(device: torch.device, rate: float) -> Iterator[Row]:
         assert measurement.record is not None
         medians.append(measurement.record)
     middle = sorted(medians, key=lambda record: record.latency_total_s.median or 0.0)[2]
-    yield time_row("a block of 50 ms, 8 rows: total", 50, 1e3 * (middle.latency_total_s.median or 0.0))
-    yield time_row("a block of 50 ms, 8 rows: latency a row", 6.25, middle.latency_per_sample_ms.median)
+    yield time_row(
+        "a block of 50 ms, 8 rows: total", 50, 1e3 * (middle.latency_total_s.median or 0.0)
+    )
+    yield time_row(
+        "a block of 50 ms, 8 rows: latency a row", 6.25, middle.latency_per_sample_ms.median
+    )
 
 
 def token_rows(device: torch.device) -> Iterator[Row]:
@@ -122,9 +170,21 @@ def token_rows(device: torch.device) -> Iterator[Row]:
         yield within(f"{name}: real tokens a row", 72, _tokens_a_row(record), "tokens")
     texts = [workloads.text_of(n) for n in (10, 100, 300, 500)]
     record = sweep(model, tokenizer, texts, 4, 3, device, max_length=100)
-    yield within("10, 100, 300, 500 tokens cut at 100: real tokens a row", 77.5, _tokens_a_row(record), "tokens")
-    yield within("10, 100, 300, 500 tokens cut at 100: padding", 90 / 400, record.padding_fraction, "of tokens")
-    yield within("10, 100, 300, 500 tokens cut at 100: rows truncated", 2, record.num_truncated, "rows")
+    yield within(
+        "10, 100, 300, 500 tokens cut at 100: real tokens a row",
+        77.5,
+        _tokens_a_row(record),
+        "tokens",
+    )
+    yield within(
+        "10, 100, 300, 500 tokens cut at 100: padding",
+        90 / 400,
+        record.padding_fraction,
+        "of tokens",
+    )
+    yield within(
+        "10, 100, 300, 500 tokens cut at 100: rows truncated", 2, record.num_truncated, "rows"
+    )
 
 
 def _tokens_a_row(record: Any) -> float | None:
@@ -147,15 +207,29 @@ def memory_rows(device: torch.device) -> Iterator[Row]:
     assert measurement.record is not None and measurement.record.cpu_mem_used is not None
     grown_mb = measurement.record.cpu_mem_used - before / 1e6
     block.close()
-    yield within("256 MiB of host memory touched: resident memory up by", size / 1e6, grown_mb, "MB", absolute=RESIDENT_ROUNDING_MB)
+    yield within(
+        "256 MiB of host memory touched: resident memory up by",
+        size / 1e6,
+        grown_mb,
+        "MB",
+        absolute=RESIDENT_ROUNDING_MB,
+    )
     if device.type != "cuda":
-        for check in ("1 GiB allocated on the device: memory up by", "1 GiB held during a forward: peak up by"):
+        for check in (
+            "1 GiB allocated on the device: memory up by",
+            "1 GiB held during a forward: peak up by",
+        ):
             yield common.not_here(check, "no CUDA device")
         return
     with collector.measure(batch_size=1, num_samples=1) as measurement:
         held = torch.empty(GIB, dtype=torch.uint8, device=device)
     assert measurement.record is not None
-    yield within("1 GiB allocated on the device: memory up by", GIB, _bytes(measurement.record.gpu_mem_used), "bytes")
+    yield within(
+        "1 GiB allocated on the device: memory up by",
+        GIB,
+        _bytes(measurement.record.gpu_mem_used),
+        "bytes",
+    )
     del held
     peaks = []
     for hold in (0, GIB):
@@ -172,14 +246,19 @@ def _bytes(megabytes: float | None) -> int | None:
 
 def device_rows(device: torch.device, rate: float, seconds: float) -> Iterator[Row]:
     """The card's clock and energy: NVML's readings against counted cycles, power and time."""
-    checks = ("cycles a second of a spinning kernel: SM clock", "matrix products: energy against power x time")
+    checks = (
+        "cycles a second of a spinning kernel: SM clock",
+        "matrix products: energy against power x time",
+    )
     if device.type != "cuda":
         yield from (common.not_here(check, "no CUDA device") for check in checks)
         return
     import pynvml
 
     pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    handle = pynvml.nvmlDeviceGetHandleByUUID(
+        f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    )
     torch.cuda._sleep(round(0.5 * rate))
     time.sleep(0.2)  # the kernel is still running
     clock_mhz = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
@@ -195,7 +274,9 @@ def device_rows(device: torch.device, rate: float, seconds: float) -> Iterator[R
     record = measurement.record
     assert record is not None
     if record.gpu_power_w_mean is None or record.energy_per_sample_j is None:
-        yield common.not_here(checks[1], "; ".join(record.warnings) or "this card gives no power or no energy")
+        yield common.not_here(
+            checks[1], "; ".join(record.warnings) or "this card gives no power or no energy"
+        )
         return
     expected_j = record.gpu_power_w_mean * (record.latency_total_s.mean or 0.0)
     yield within(checks[1], expected_j, record.energy_per_sample_j, "J", relative=ENERGY_TOLERANCE)
@@ -206,8 +287,13 @@ def body(args: argparse.Namespace) -> list[Row]:
     rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
     times, seconds = (TIMES_MS[:3], 0.2) if args.quick else (TIMES_MS, SECONDS_A_SIZE)
     return [
-        *latency_rows(device, rate, times, seconds), *phase_rows(device, rate), *first_rows(device, rate),
-        *block_rows(device, rate), *token_rows(device), *memory_rows(device), *device_rows(device, rate, 3.0),
+        *latency_rows(device, rate, times, seconds),
+        *phase_rows(device, rate),
+        *first_rows(device, rate),
+        *block_rows(device, rate),
+        *token_rows(device),
+        *memory_rows(device),
+        *device_rows(device, rate, 3.0),
     ]
 
 

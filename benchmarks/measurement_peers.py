@@ -43,10 +43,18 @@ TOKENS = 64
 MIN_QUERIES = 64
 """Fewest queries from which LoadGen gives a 90th percentile: with fewer it calls its run invalid."""
 LOADGEN_FIX = "pip install mlcommons-loadgen (wheels for Linux on x86-64)"
-SUMMARY = {"SingleStream": r"50\.00 percentile latency \(ns\)\s*:\s*(\d+)", "Offline": r"Samples per second:\s*([\d.]+)"}
+SUMMARY = {
+    "SingleStream": r"50\.00 percentile latency \(ns\)\s*:\s*(\d+)",
+    "Offline": r"Samples per second:\s*([\d.]+)",
+}
 OPTIMUM_TRANSFORMERS = "transformers==4.57.*"
 OPTIMUM_PEER = Path(__file__).with_name("optimum_peer.py")
-OURS, TIMER, SINGLE, OFFLINE = "ours", "torch.utils.benchmark", "LoadGen SingleStream", "LoadGen Offline"
+OURS, TIMER, SINGLE, OFFLINE = (
+    "ours",
+    "torch.utils.benchmark",
+    "LoadGen SingleStream",
+    "LoadGen Offline",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,13 +71,27 @@ class Workload:
     def end_to_end(self) -> torch.Tensor:
         """From the texts to their logits on the host."""
         with torch.inference_mode():
-            encoded = self.tokenizer(list(self.texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-            batch = {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
+            encoded = self.tokenizer(
+                list(self.texts),
+                padding=True,
+                truncation=True,
+                max_length=MAX_LENGTH,
+                return_tensors="pt",
+            )
+            batch = {
+                name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")
+            }
             return self.model(**batch).logits.float().cpu()  # type: ignore[no-any-return]
 
     def forward(self) -> Callable[[], None]:
         """The model's call alone, on inputs that lie on the device, to the end of its last kernel."""
-        encoded = self.tokenizer(list(self.texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+        encoded = self.tokenizer(
+            list(self.texts),
+            padding=True,
+            truncation=True,
+            max_length=MAX_LENGTH,
+            return_tensors="pt",
+        )
         batch = {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
 
         def call() -> None:
@@ -87,7 +109,12 @@ def ours(work: Workload, batch_s: float) -> dict[str, float]:
     batches = max(8, round(work.seconds / batch_s / runs))
     profiler = InferenceProfiler(work.model, work.tokenizer, device=work.device)
     (record,) = profiler.profile_multiple_batch_sizes(
-        list(work.texts) * batches, [size], num_runs=runs, max_length=MAX_LENGTH, num_warmup_runs=0, seed=0,
+        list(work.texts) * batches,
+        [size],
+        num_runs=runs,
+        max_length=MAX_LENGTH,
+        num_warmup_runs=0,
+        seed=0,
         on_event=lambda line: None,
     )
     latency, rate = record.latency_per_batch_ms.median, record.throughput_batches_per_sec.median
@@ -108,7 +135,9 @@ def loadgen(work: Workload, scenario: str, batch_s: float) -> float:
     threads = torch.get_num_threads()
 
     def issue(queries: list[Any]) -> None:
-        if torch.get_num_threads() != threads:  # LoadGen may call from a thread of its own, which starts with all cores
+        if (
+            torch.get_num_threads() != threads
+        ):  # LoadGen may call from a thread of its own, which starts with all cores
             torch.set_num_threads(threads)
         for query in queries:
             work.end_to_end()
@@ -124,15 +153,23 @@ def loadgen(work: Workload, scenario: str, batch_s: float) -> float:
     settings.offline_expected_qps = count / work.seconds
     with tempfile.TemporaryDirectory() as folder:
         log = lg.LogSettings()
-        log.log_output.outdir, log.log_output.copy_summary_to_stdout, log.enable_trace = folder, False, False
+        log.log_output.outdir, log.log_output.copy_summary_to_stdout, log.enable_trace = (
+            folder,
+            False,
+            False,
+        )
         sut = lg.ConstructSUT(issue, lambda: None)
         qsl = lg.ConstructQSL(MIN_QUERIES, MIN_QUERIES, lambda indices: None, lambda indices: None)
         try:
-            lg.StartTestWithLogSettings(sut, qsl, settings, log, os.path.join(folder, "audit.config"))
+            lg.StartTestWithLogSettings(
+                sut, qsl, settings, log, os.path.join(folder, "audit.config")
+            )
         finally:
             lg.DestroyQSL(qsl)
             lg.DestroySUT(sut)
-        return read_summary((Path(folder) / "mlperf_log_summary.txt").read_text(encoding="utf-8"), scenario)
+        return read_summary(
+            (Path(folder) / "mlperf_log_summary.txt").read_text(encoding="utf-8"), scenario
+        )
 
 
 def read_summary(text: str, scenario: str) -> float:
@@ -162,7 +199,9 @@ def rounds_of(work: Workload, rounds: int, with_loadgen: bool) -> dict[str, list
     turns: list[Callable[[], None]] = [
         measure_ours,
         lambda: keep(f"{TIMER} latency", timer_ms(work.end_to_end, work.seconds)),
-        lambda: keep(f"{TIMER} forward", timer_ms(forward, work.seconds, "mean")),  # ours is a mean, too
+        lambda: keep(
+            f"{TIMER} forward", timer_ms(forward, work.seconds, "mean")
+        ),  # ours is a mean, too
     ]
     if with_loadgen:
         turns += [
@@ -178,8 +217,10 @@ def rounds_of(work: Workload, rounds: int, with_loadgen: bool) -> dict[str, list
 def peer_rows(size: int, figures: dict[str, list[float]]) -> Iterator[Row]:
     """Ours against each reference; the spread of the rounds' own ratios says what one round is worth."""
     for reference, what, unit, word in (
-        (TIMER, "latency", "ms", "latency a batch"), (SINGLE, "latency", "ms", "latency a batch"),
-        (OFFLINE, "rate", "batches/s", "throughput"), (TIMER, "forward", "ms", "forward alone, mean"),
+        (TIMER, "latency", "ms", "latency a batch"),
+        (SINGLE, "latency", "ms", "latency a batch"),
+        (OFFLINE, "rate", "batches/s", "throughput"),
+        (TIMER, "forward", "ms", "forward alone, mean"),
     ):
         theirs = figures.get(f"{reference} {what}")
         check = f"batches of {size}, {word}: ours against {reference}"
@@ -192,7 +233,12 @@ def peer_rows(size: int, figures: dict[str, list[float]]) -> Iterator[Row]:
         note = f"half of the rounds {first:+.1%} to {third:+.1%}"
         expected, apart = statistics.median(theirs), statistics.median(ratios)
         yield Row(
-            check=check, expected=expected, measured=expected * (1 + apart), unit=unit, error=f"{apart:+.2%}", note=note,
+            check=check,
+            expected=expected,
+            measured=expected * (1 + apart),
+            unit=unit,
+            error=f"{apart:+.2%}",
+            note=note,
             status=common.verdict(ratios, -TOLERANCE, TOLERANCE),
         )
 
@@ -204,7 +250,13 @@ def load(device: torch.device) -> tuple[Any, Any, list[str], str, Path | None]:
     if not (folder / "stamp.json").exists():
         text = workloads.text_of(TOKENS)
         model = workloads.small_qwen2(device)
-        return model, workloads.word_tokenizer(), [text] * max(BATCH_SIZES), "Qwen2 of 2 layers, random weights", None
+        return (
+            model,
+            workloads.word_tokenizer(),
+            [text] * max(BATCH_SIZES),
+            "Qwen2 of 2 layers, random weights",
+            None,
+        )
     import pyarrow.parquet as pq
 
     from utils.model_utils import load_model
@@ -213,33 +265,64 @@ def load(device: torch.device) -> tuple[Any, Any, list[str], str, Path | None]:
     texts = pq.read_table(folder / "corpus_eval.parquet", columns=["text"])["text"].to_pylist()
     middle = sorted(texts[: 50 * max(BATCH_SIZES)], key=len)
     start = (len(middle) - max(BATCH_SIZES)) // 2
-    return loaded.model, loaded.tokenizer, middle[start : start + max(BATCH_SIZES)], "the embedded model", folder / "model"
+    return (
+        loaded.model,
+        loaded.tokenizer,
+        middle[start : start + max(BATCH_SIZES)],
+        "the embedded model",
+        folder / "model",
+    )
 
 
-def optimum_rows(model_dir: Path | None, device: torch.device, sizes: Sequence[int], own_ms: dict[int, float]) -> Iterator[Row]:
+def optimum_rows(
+    model_dir: Path | None, device: torch.device, sizes: Sequence[int], own_ms: dict[int, float]
+) -> Iterator[Row]:
     """optimum-benchmark in an environment of its own, inline and in a process of its own; forward on inputs that it makes up."""
-    names = [f"batches of {size}, forward: optimum-benchmark, {launcher}" for launcher in ("inline", "process") for size in sizes]
+    names = [
+        f"batches of {size}, forward: optimum-benchmark, {launcher}"
+        for launcher in ("inline", "process")
+        for size in sizes
+    ]
     if model_dir is None:
-        yield from (common.not_here(name, "needs the embedded model: python scripts/build_demo_assets.py") for name in names)
+        yield from (
+            common.not_here(name, "needs the embedded model: python scripts/build_demo_assets.py")
+            for name in names
+        )
         return
     try:
         python = optimum_environment()
     except subprocess.CalledProcessError as error:
-        yield from (common.not_here(name, f"its environment cannot be made: {str(error.stderr)[-200:]}") for name in names)
+        yield from (
+            common.not_here(name, f"its environment cannot be made: {str(error.stderr)[-200:]}")
+            for name in names
+        )
         return
     for launcher in ("inline", "process"):
         for size in sizes:
             check = f"batches of {size}, forward: optimum-benchmark, {launcher}"
             done = subprocess.run(
-                [str(python), str(OPTIMUM_PEER), launcher, str(model_dir), str(size), str(TOKENS), device.type],
-                capture_output=True, text=True, timeout=600, cwd=model_dir,  # it leaves a log file where it runs
+                [
+                    str(python),
+                    str(OPTIMUM_PEER),
+                    launcher,
+                    str(model_dir),
+                    str(size),
+                    str(TOKENS),
+                    device.type,
+                ],
+                capture_output=True,
+                text=True,
+                timeout=600,
+                cwd=model_dir,  # it leaves a log file where it runs
             )
             if done.returncode:
                 yield common.not_here(check, f"it failed: {done.stderr.strip().splitlines()[-1:]}")
                 continue
             theirs = json.loads(done.stdout.splitlines()[-1])["latency_ms"]
             own, note = own_ms[size], "expected is our forward at its shape"
-            yield common.reported(check, theirs, "ms", note, expected=own, error=f"{theirs / own - 1:+.1%}")
+            yield common.reported(
+                check, theirs, "ms", note, expected=own, error=f"{theirs / own - 1:+.1%}"
+            )
 
 
 def optimum_environment() -> Path:
@@ -250,19 +333,34 @@ def optimum_environment() -> Path:
         venv.create(folder, with_pip=True, clear=True)
         torch_version = f"torch=={torch.__version__.split('+')[0]}"
         subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", torch_version, "optimum-benchmark", OPTIMUM_TRANSFORMERS],
-            check=True, capture_output=True, text=True,
+            [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                torch_version,
+                "optimum-benchmark",
+                OPTIMUM_TRANSFORMERS,
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
         )
         (folder / "ready").touch()
     return python
 
 
-def forward_at_shape(model: Any, device: torch.device, sizes: Sequence[int], seconds: float) -> dict[int, float]:
+def forward_at_shape(
+    model: Any, device: torch.device, sizes: Sequence[int], seconds: float
+) -> dict[int, float]:
     """Our forward on texts of ``TOKENS`` tokens, which is the shape that optimum-benchmark is given."""
     tokenizer, text = workloads.word_tokenizer(), workloads.text_of(TOKENS)
     found = {}
     for size in sizes:
-        work = Workload(model=model, tokenizer=tokenizer, device=device, texts=(text,) * size, seconds=seconds)
+        work = Workload(
+            model=model, tokenizer=tokenizer, device=device, texts=(text,) * size, seconds=seconds
+        )
         work.end_to_end()
         found[size] = ours(work, timer_ms(work.end_to_end, 0.1) / 1e3)["forward"]
     return found
@@ -274,20 +372,34 @@ def body(args: argparse.Namespace) -> list[Row]:
     rounds = args.rounds or rounds
     with_loadgen = importlib.util.find_spec("mlperf_loadgen") is not None
     model, tokenizer, texts, name, folder = load(device)
-    print(f"{name} on {device}, {torch.get_num_threads()} threads; {rounds} rounds of {seconds:g} s for each tool\n")
+    print(
+        f"{name} on {device}, {torch.get_num_threads()} threads; {rounds} rounds of {seconds:g} s for each tool\n"
+    )
     rows: list[Row] = []
     for size in BATCH_SIZES:
-        work = Workload(model=model, tokenizer=tokenizer, device=device, texts=tuple(texts[:size]), seconds=seconds)
+        work = Workload(
+            model=model,
+            tokenizer=tokenizer,
+            device=device,
+            texts=tuple(texts[:size]),
+            seconds=seconds,
+        )
         rows += peer_rows(size, rounds_of(work, rounds, with_loadgen))
     if args.optimum_benchmark:
-        rows += optimum_rows(folder, device, BATCH_SIZES, forward_at_shape(model, device, BATCH_SIZES, seconds))
+        rows += optimum_rows(
+            folder, device, BATCH_SIZES, forward_at_shape(model, device, BATCH_SIZES, seconds)
+        )
     return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = common.make_parser(__doc__ or "", "python benchmarks/measurement_peers.py --quick")
     common.add_rounds(parser)
-    parser.add_argument("--optimum-benchmark", action="store_true", help="also optimum-benchmark, in an environment made for it")
+    parser.add_argument(
+        "--optimum-benchmark",
+        action="store_true",
+        help="also optimum-benchmark, in an environment made for it",
+    )
     return common.run(parser, body, argv)
 
 

@@ -25,13 +25,21 @@ def main() -> None:
         name="peer",
         launcher=InlineConfig() if launcher == "inline" else ProcessConfig(),
         scenario=InferenceConfig(
-            latency=True, memory=False, warmup_runs=5, iterations=20, duration=5,
+            latency=True,
+            memory=False,
+            warmup_runs=5,
+            iterations=20,
+            duration=5,
             input_shapes={"batch_size": int(size), "sequence_length": int(tokens)},
         ),
         backend=PyTorchConfig(model=model, device=device, task="text-classification"),
     )
     latency: Any = Benchmark.launch(config).forward.latency
-    print(json.dumps({"latency_ms": 1e3 * latency.p50, "mean_ms": 1e3 * latency.mean, "count": latency.count}))
+    print(
+        json.dumps(
+            {"latency_ms": 1e3 * latency.p50, "mean_ms": 1e3 * latency.mean, "count": latency.count}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -37,14 +37,22 @@ INTERVAL_S = 0.02
 STAND_IN_UUID = "GPU-00000000-0000-0000-0000-000000000000"
 
 
-def bare_seconds(model: Any, tokenizer: Any, texts: Sequence[str], size: int, device: torch.device) -> float:
+def bare_seconds(
+    model: Any, tokenizer: Any, texts: Sequence[str], size: int, device: torch.device
+) -> float:
     """The loop without any measuring but one clock around it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter_ns()
     with torch.inference_mode():
         for i in range(0, len(texts), size):
-            encoded = tokenizer(list(texts[i : i + size]), padding=True, truncation=True, max_length=512, return_tensors="pt")
+            encoded = tokenizer(
+                list(texts[i : i + size]),
+                padding=True,
+                truncation=True,
+                max_length=512,
+                return_tensors="pt",
+            )
             batch = {name: encoded[name].to(device) for name in ("input_ids", "attention_mask")}
             model(**batch).logits.float().cpu()
     return (time.perf_counter_ns() - started) / 1e9
@@ -53,7 +61,13 @@ def bare_seconds(model: Any, tokenizer: Any, texts: Sequence[str], size: int, de
 def measured_seconds(profiler: InferenceProfiler, texts: Sequence[str], size: int) -> float:
     """What one run of the sweep says that it took."""
     (record,) = profiler.profile_multiple_batch_sizes(
-        texts, [size], num_runs=1, max_length=512, num_warmup_runs=0, seed=0, on_event=lambda line: None
+        texts,
+        [size],
+        num_runs=1,
+        max_length=512,
+        num_warmup_runs=0,
+        seed=0,
+        on_event=lambda line: None,
     )
     assert record.latency_total_s.median is not None
     return float(record.latency_total_s.median)
@@ -70,7 +84,9 @@ def compare(
         pair = {}
         for name in ("bare", "measured") if i % 2 else ("measured", "bare"):
             pair[name] = (
-                bare_seconds(model, tokenizer, texts, size, device) if name == "bare" else measured_seconds(profiler, texts, size)
+                bare_seconds(model, tokenizer, texts, size, device)
+                if name == "bare"
+                else measured_seconds(profiler, texts, size)
             )
         bare.append(pair["bare"] / batches)
         added.append(1e6 * (pair["measured"] - pair["bare"]) / batches)
@@ -83,23 +99,34 @@ def cost_row(check: str, bare_s: float, added_us: Sequence[float]) -> Row:
     bar_us = 1e6 * bare_s * RELATIVE_BAR if 1e3 * bare_s >= LONG_MS else SHORT_BAR_US
     note = f"{cost_us / (1e6 * bare_s):+.2%} of {1e3 * bare_s:.3g} ms; half of the rounds {spread[0]:+.0f} to {spread[1]:+.0f} us"
     return Row(
-        check=check, expected=f"<= {bar_us:.0f} us a batch", measured=cost_us, unit="us a batch", note=note,
-        error=f"{cost_us / bar_us:.0%} of the bar", status=common.verdict(added_us, -bar_us, bar_us),
+        check=check,
+        expected=f"<= {bar_us:.0f} us a batch",
+        measured=cost_us,
+        unit="us a batch",
+        note=note,
+        error=f"{cost_us / bar_us:.0%} of the bar",
+        status=common.verdict(added_us, -bar_us, bar_us),
     )
 
 
-def planted_rows(device: torch.device, times_ms: Sequence[float], run_s: float, rounds: int) -> Iterator[Row]:
+def planted_rows(
+    device: torch.device, times_ms: Sequence[float], run_s: float, rounds: int
+) -> Iterator[Row]:
     """Batches of known time, where even a microsecond shows."""
     rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
     for planted_ms in times_ms:
         batches = max(4, round(run_s * 1e3 / planted_ms))
         for size in (1, 8):
             model = workloads.Planted(planted_ms / 1e3, device, rate=rate)
-            bare_s, added = compare(model, workloads.ReadyTokens(), ["a"] * size * batches, size, device, rounds)
+            bare_s, added = compare(
+                model, workloads.ReadyTokens(), ["a"] * size * batches, size, device, rounds
+            )
             yield cost_row(f"planted {planted_ms:g} ms, batches of {size}", bare_s, added)
 
 
-def real_rows(device: torch.device, sizes: Sequence[int], run_s: float, rounds: int) -> Iterator[Row]:
+def real_rows(
+    device: torch.device, sizes: Sequence[int], run_s: float, rounds: int
+) -> Iterator[Row]:
     """A real Qwen2 with a real tokenizer, 64 tokens a row."""
     model, tokenizer = workloads.small_qwen2(device), workloads.word_tokenizer()
     text = workloads.text_of(64)
@@ -113,9 +140,12 @@ def real_rows(device: torch.device, sizes: Sequence[int], run_s: float, rounds: 
 
 FIELD = SimpleNamespace(nvmlReturn=0, valueType=1, value=SimpleNamespace(uiVal=300_000))
 ANSWERS: dict[str, Any] = {
-    "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=80, memory=20), "nvmlDeviceGetFieldValues": [FIELD],
+    "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=80, memory=20),
+    "nvmlDeviceGetFieldValues": [FIELD],
     "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=10**9, total=10**10, free=9 * 10**9),
-    "nvmlDeviceGetSamples": (1, []), "nvmlDeviceGetMigMode": [0, 0], "nvmlDeviceGetComputeRunningProcesses_v3": [],
+    "nvmlDeviceGetSamples": (1, []),
+    "nvmlDeviceGetMigMode": [0, 0],
+    "nvmlDeviceGetComputeRunningProcesses_v3": [],
 }
 """What is no plain number in pynvml."""
 
@@ -176,16 +206,30 @@ def thread_rows(device: torch.device, seconds: float) -> Iterator[Row]:
         if monitor.reason:
             yield common.not_here("sampling thread, every 20 ms", monitor.reason)
             return
-        yield common.at_most("sampling thread, every 20 ms", THREAD_BAR_PCT, thread_share_pct(monitor, seconds), "% of a core")
+        yield common.at_most(
+            "sampling thread, every 20 ms",
+            THREAD_BAR_PCT,
+            thread_share_pct(monitor, seconds),
+            "% of a core",
+        )
         return
-    yield common.not_here("sampling thread, every 20 ms, against the driver", "no CUDA device; the next rows use a stand-in")
+    yield common.not_here(
+        "sampling thread, every 20 ms, against the driver",
+        "no CUDA device; the next rows use a stand-in",
+    )
     for call_us in CALLS_US:
         driver = StandInDriver(call_us)
         monitor = GpuMonitor(torch.device("cuda", 0), INTERVAL_S, nvml=driver, uuid=STAND_IN_UUID)
         before = driver.calls
         share = thread_share_pct(monitor, seconds)
         note = f"{(driver.calls - before) / (seconds + 0.1):.0f} calls a second"
-        yield common.at_most(f"sampling thread, stand-in driver of {call_us} us a call", THREAD_BAR_PCT, share, "% of a core", note)
+        yield common.at_most(
+            f"sampling thread, stand-in driver of {call_us} us a call",
+            THREAD_BAR_PCT,
+            share,
+            "% of a core",
+            note,
+        )
 
 
 def _middle_half(values: Sequence[float]) -> tuple[float, float]:
@@ -199,7 +243,8 @@ def body(args: argparse.Namespace) -> list[Row]:
     run_s, rounds, thread_s = (0.05, 5, 1.0) if args.quick else (0.05, 15, 4.0)
     rounds = args.rounds or rounds
     return [
-        *planted_rows(device, times, run_s, rounds), *real_rows(device, sizes, 2 * run_s, 2 * rounds),
+        *planted_rows(device, times, run_s, rounds),
+        *real_rows(device, sizes, 2 * run_s, 2 * rounds),
         *thread_rows(device, thread_s),
     ]
 

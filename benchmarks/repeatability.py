@@ -32,7 +32,11 @@ from benchmarks.common import Row
 from utils.bench_stats import BETWEEN_PROCESS_CV
 
 BAR = 0.85
-MEAN, LOW, HIGH = "throughput_samples_per_sec_mean", "throughput_samples_per_sec_ci95_low", "throughput_samples_per_sec_ci95_high"
+MEAN, LOW, HIGH = (
+    "throughput_samples_per_sec_mean",
+    "throughput_samples_per_sec_ci95_low",
+    "throughput_samples_per_sec_ci95_high",
+)
 OVERALL = "all batch sizes: intervals that hold another process's mean"
 BATCH_SIZES = (1, 8, 32)
 CHILD_TIMEOUT_S = 300
@@ -64,18 +68,27 @@ def judge(claims: dict[int, list[Claim]], unit: str) -> Iterator[Row]:
         total = [total[0] + held, total[1] + of]
         between = statistics.stdev(claim.mean for claim in found) if len(found) > 1 else 0.0
         half = statistics.fmean((claim.high - claim.low) / 2 for claim in found)
-        means = ", ".join(f"{claim.mean:,.4g} [{claim.low:,.4g}, {claim.high:,.4g}]" for claim in found)
+        means = ", ".join(
+            f"{claim.mean:,.4g} [{claim.low:,.4g}, {claim.high:,.4g}]" for claim in found
+        )
         yield common.reported(
-            f"batches of {size}: held {held} of {of} pairs; standard deviation between processes", between, unit,
-            note=means, expected=half, error=f"{between / half:.2f} of the half width" if half else "",
+            f"batches of {size}: held {held} of {of} pairs; standard deviation between processes",
+            between,
+            unit,
+            note=means,
+            expected=half,
+            error=f"{between / half:.2f} of the half width" if half else "",
         )
     if not total[1]:
         yield common.not_here(OVERALL, "fewer than two processes gave figures")
         return
     share = total[0] / total[1]
     yield common.judged(
-        OVERALL, share >= BAR, expected=f">= {BAR:.0%}",
-        measured=f"{share:.0%}", error=f"{total[0]} of {total[1]} pairs",
+        OVERALL,
+        share >= BAR,
+        expected=f">= {BAR:.0%}",
+        measured=f"{share:.0%}",
+        error=f"{total[0]} of {total[1]} pairs",
     )
 
 
@@ -88,12 +101,16 @@ def process_spread(sweeps: Sequence[Sequence[dict[str, Any]]]) -> float | None:
     for rows in zip(*sweeps, strict=True):
         means = [row[MEAN] for row in rows]
         if len(means) > 1 and None not in means and rows[0]["num_runs"] > 1:
-            within = statistics.fmean(row[MEAN.replace("_mean", "_std")] ** 2 / row["num_runs"] for row in rows)
+            within = statistics.fmean(
+                row[MEAN.replace("_mean", "_std")] ** 2 / row["num_runs"] for row in rows
+            )
             parts.append((statistics.variance(means) - within) / statistics.fmean(means) ** 2)
     return math.sqrt(max(0.0, statistics.fmean(parts))) if parts else None
 
 
-def claims_of(sweeps: Sequence[Sequence[dict[str, Any]]], columns: tuple[str, str, str]) -> dict[int, list[Claim]]:
+def claims_of(
+    sweeps: Sequence[Sequence[dict[str, Any]]], columns: tuple[str, str, str]
+) -> dict[int, list[Claim]]:
     """By batch size; a batch size without an interval has no claim."""
     found: dict[int, list[Claim]] = {}
     for row in itertools.chain.from_iterable(sweeps):
@@ -112,7 +129,12 @@ def one_sweep(path: Path, device: str, num_runs: int, num_samples: int) -> None:
     target = common.resolve(device)
     model, tokenizer, texts, _, _ = load(target)
     records = InferenceProfiler(model, tokenizer, device=target).profile_multiple_batch_sizes(
-        (texts * num_samples)[:num_samples], BATCH_SIZES, num_runs=num_runs, max_length=MAX_LENGTH, num_warmup_runs=2, seed=0,
+        (texts * num_samples)[:num_samples],
+        BATCH_SIZES,
+        num_runs=num_runs,
+        max_length=MAX_LENGTH,
+        num_warmup_runs=2,
+        seed=0,
         on_event=lambda line: None,
     )
     path.write_text(json.dumps([record.to_dict() for record in records]), encoding="utf-8")
@@ -121,8 +143,16 @@ def one_sweep(path: Path, device: str, num_runs: int, num_samples: int) -> None:
 def sweep_in_a_process(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """The sweep's rows from a new Python process; this one sleeps while it measures."""
     command = [
-        sys.executable, str(Path(__file__).resolve()), "--device", args.device, "--runs", str(args.runs), "--samples",
-        str(args.samples), "--one-sweep", str(path),
+        sys.executable,
+        str(Path(__file__).resolve()),
+        "--device",
+        args.device,
+        "--runs",
+        str(args.runs),
+        "--samples",
+        str(args.samples),
+        "--one-sweep",
+        str(path),
     ]
     subprocess.run(command, check=True, timeout=CHILD_TIMEOUT_S)
     return list(json.loads(path.read_text(encoding="utf-8")))
@@ -139,18 +169,42 @@ def body(args: argparse.Namespace) -> list[Row]:
     rows = list(judge(claims_of(sweeps, (args.mean, args.low, args.high)), unit))
     if (spread := process_spread(sweeps)) is not None:
         known = BETWEEN_PROCESS_CV.get(common.resolve(args.device).type)
-        allowed = f"the intervals allow for {known or 'nothing: none is known for this kind of device'}"
-        rows.append(common.reported("what processes differ by: profiling.process_spread for this machine", spread, note=allowed))
+        allowed = (
+            f"the intervals allow for {known or 'nothing: none is known for this kind of device'}"
+        )
+        rows.append(
+            common.reported(
+                "what processes differ by: profiling.process_spread for this machine",
+                spread,
+                note=allowed,
+            )
+        )
     return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = common.make_parser(__doc__ or "", "python benchmarks/repeatability.py --processes 5 --runs 10")
-    parser.add_argument("--processes", type=int, default=5, help="how many new processes (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=10, help="runs at each batch size in each process (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=64, help="texts a run (default: %(default)s)")
+    parser = common.make_parser(
+        __doc__ or "", "python benchmarks/repeatability.py --processes 5 --runs 10"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=5, help="how many new processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=10,
+        help="runs at each batch size in each process (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=64, help="texts a run (default: %(default)s)"
+    )
     for name, default in (("mean", MEAN), ("low", LOW), ("high", HIGH)):
-        parser.add_argument(f"--{name}", default=default, metavar="COLUMN", help="column of the table (default: %(default)s)")
+        parser.add_argument(
+            f"--{name}",
+            default=default,
+            metavar="COLUMN",
+            help="column of the table (default: %(default)s)",
+        )
     parser.add_argument("--one-sweep", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one_sweep:

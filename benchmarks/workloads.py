@@ -55,8 +55,14 @@ class Planted:
     dtype = torch.float32
 
     def __init__(
-        self, seconds: float, device: torch.device, *, rate: float = 0.0, first_seconds: float | None = None,
-        hold_bytes: int = 0, max_rows: int = 1024,
+        self,
+        seconds: float,
+        device: torch.device,
+        *,
+        rate: float = 0.0,
+        first_seconds: float | None = None,
+        hold_bytes: int = 0,
+        max_rows: int = 1024,
     ) -> None:
         self.device, self.seconds, self.rate, self.hold_bytes = device, seconds, rate, hold_bytes
         self.next_seconds = seconds if first_seconds is None else first_seconds
@@ -125,7 +131,9 @@ def word_tokenizer(size: int = 3) -> PreTrainedTokenizerFast:
         vocabulary[f"unused{number}"] = number
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", padding_side="right")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", padding_side="right"
+    )
 
 
 def text_of(tokens: int) -> str:
@@ -137,16 +145,27 @@ def small_qwen2(device: torch.device, *, layers: int = 2, width: int = 128, seed
     """A real Qwen2 classifier with random weights, of about the embedded model's size."""
     torch.manual_seed(seed)
     config = Qwen2Config(
-        vocab_size=8000, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, eos_token_id=0, bos_token_id=None,
-        id2label=dict(enumerate(map(str, range(23)))), use_cache=False,
+        vocab_size=8000,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        pad_token_id=0,
+        eos_token_id=0,
+        bos_token_id=None,
+        id2label=dict(enumerate(map(str, range(23)))),
+        use_cache=False,
     )
     return Qwen2ForSequenceClassification(config).eval().to(device)
 
 
 def large_product(device: torch.device) -> Callable[[], object]:
     """A square matrix product."""
-    size = 8192 if device.type == "cuda" else 512  # on the CPU short enough to have a core for itself while it runs
+    size = (
+        8192 if device.type == "cuda" else 512
+    )  # on the CPU short enough to have a core for itself while it runs
     left, right, out = (torch.ones(size, size, device=device) for _ in range(3))
     return partial(torch.mm, left, right, out=out)
 
@@ -164,7 +183,9 @@ def tiny_operators(device: torch.device) -> Callable[[], object]:
 
 
 @torch.inference_mode()
-def operator_evidence(run: Callable[[], object], ceilings: roofline.Ceilings, device: torch.device) -> Evidence:
+def operator_evidence(
+    run: Callable[[], object], ceilings: roofline.Ceilings, device: torch.device
+) -> Evidence:
     """Evidence of a workload that is no model: its operators are the forward, and there is no input."""
     counted = costs.count_op_costs(run)
     limited: dict[str, float] = defaultdict(float)
@@ -172,10 +193,18 @@ def operator_evidence(run: Callable[[], object], ceilings: roofline.Ceilings, de
         seconds, limit = operators.attainable_s(cost, ceilings)
         limited[limit] += seconds * 1e3
     return Evidence(
-        device=device.type, batch_size=1, tokenize_ms=0.0, host_to_device_ms=0.0, device_to_host_ms=0.0,
-        forward_ms=min(roofline.timed(run, device) for _ in range(10)) * 1e3, matmul_limited_ms=limited["matmul"],
-        copy_limited_ms=limited["copy"], op_calls=sum(cost.calls for cost in counted), dispatch_us=ceilings.dispatch_s * 1e6,
-        flops=sum(cost.flops or 0 for cost in counted), bytes_moved=sum(cost.bytes_moved for cost in counted),
+        device=device.type,
+        batch_size=1,
+        tokenize_ms=0.0,
+        host_to_device_ms=0.0,
+        device_to_host_ms=0.0,
+        forward_ms=min(roofline.timed(run, device) for _ in range(10)) * 1e3,
+        matmul_limited_ms=limited["matmul"],
+        copy_limited_ms=limited["copy"],
+        op_calls=sum(cost.calls for cost in counted),
+        dispatch_us=ceilings.dispatch_s * 1e6,
+        flops=sum(cost.flops or 0 for cost in counted),
+        bytes_moved=sum(cost.bytes_moved for cost in counted),
         device_busy_ms=tracing.device_busy_ms(lambda _: run(), steps=3, device=device),
     )
 
@@ -218,7 +247,9 @@ def padded_lengths(batch_size: int) -> list[int]:
     return [long] + [short] * (batch_size - 1)
 
 
-def ready(folder: Path, model: Any, lengths: Sequence[int], *settings: str) -> tuple[LoadedModel, Config]:
+def ready(
+    folder: Path, model: Any, lengths: Sequence[int], *settings: str
+) -> tuple[LoadedModel, Config]:
     """The model saved and loaded as any other, with the word tokenizer, and a data set of texts of these lengths."""
     model.save_pretrained(folder / "model")
     # In a folder of its own: beside a Qwen2's configuration transformers makes a byte-level tokenizer of any file.
@@ -226,11 +257,22 @@ def ready(folder: Path, model: Any, lengths: Sequence[int], *settings: str) -> t
     labels = list(model.config.id2label.values())
     texts = pd.DataFrame({"text": map(text_of, lengths), "labels": labels[0], "label_id": 0})
     texts.to_csv(folder / "val_df.csv", index=False)
-    mapping = {"label2id": model.config.label2id, "id2label": model.config.id2label, "num_labels": len(labels)}
+    mapping = {
+        "label2id": model.config.label2id,
+        "id2label": model.config.id2label,
+        "num_labels": len(labels),
+    }
     (folder / "label_mappings.json").write_text(json.dumps(mapping), encoding="utf-8")
-    config = load_config("configs/config.yaml", [
-        f"model.name={folder / 'model'}", f"model.tokenizer={folder / 'tokenizer'}", f"model.device={model.device}",
-        f"dataset.local_path={folder / 'val_df.csv'}",
-        f"dataset.sample_sizes=[{len(lengths)}]", f"output.results_dir={folder / 'results'}", *settings,
-    ])
+    config = load_config(
+        "configs/config.yaml",
+        [
+            f"model.name={folder / 'model'}",
+            f"model.tokenizer={folder / 'tokenizer'}",
+            f"model.device={model.device}",
+            f"dataset.local_path={folder / 'val_df.csv'}",
+            f"dataset.sample_sizes=[{len(lengths)}]",
+            f"output.results_dir={folder / 'results'}",
+            *settings,
+        ],
+    )
     return load_model(config), config

@@ -30,7 +30,16 @@ def main():
     if sys.prefix != sys.base_prefix and base != sys.executable:
         os.execv(base, [base, os.path.abspath(__file__)])
     version, cuda = torch_build()
-    print(" ".join([".".join(map(str, sys.version_info[:3])), version, cuda, os.path.realpath(sys.executable)]))
+    print(
+        " ".join(
+            [
+                ".".join(map(str, sys.version_info[:3])),
+                version,
+                cuda,
+                os.path.realpath(sys.executable),
+            ]
+        )
+    )
 
 
 if __name__ == "__main__":

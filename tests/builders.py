@@ -35,7 +35,11 @@ def _make_words() -> list[str]:
     words = []
     for _ in range(300):
         syllables = chosen.randint(1, 3)
-        words.append("".join(chosen.choice("bdfgklmnprst") + chosen.choice("aeiou") for _ in range(syllables)))
+        words.append(
+            "".join(
+                chosen.choice("bdfgklmnprst") + chosen.choice("aeiou") for _ in range(syllables)
+            )
+        )
     return words
 
 
@@ -63,7 +67,9 @@ def wordpiece_tokenizer(
     """
     core = Tokenizer(models.WordPiece(unk_token=specials["unk_token"]))
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=500, special_tokens=list(order), show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=500, special_tokens=list(order), show_progress=False
+    )
     core.train_from_iterator(make_texts(400, seed=1), trainer)
     used = [(token, core.token_to_id(token)) for token in order if token in template]
     core.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
@@ -71,17 +77,29 @@ def wordpiece_tokenizer(
 
 
 def bert_tokenizer() -> tr.PreTrainedTokenizerFast:
-    specials = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    specials = {
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+    }
     return wordpiece_tokenizer(specials, "[CLS] $A [SEP]", ["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
 
 
 def roberta_tokenizer() -> tr.PreTrainedTokenizerFast:
     specials = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    return wordpiece_tokenizer(specials, "<s> $A </s>", ["<s>", "<pad>", "</s>", "<unk>"], eos_token="</s>")
+    return wordpiece_tokenizer(
+        specials, "<s> $A </s>", ["<s>", "<pad>", "</s>", "<unk>"], eos_token="</s>"
+    )
 
 
 def xlnet_tokenizer() -> tr.PreTrainedTokenizerFast:
-    specials = {"cls_token": "<cls>", "sep_token": "<sep>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    specials = {
+        "cls_token": "<cls>",
+        "sep_token": "<sep>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+    }
     return wordpiece_tokenizer(
         specials,
         "$A:0 <sep>:0 <cls>:2",
@@ -98,7 +116,9 @@ def end_token_tokenizer(order: Sequence[str]) -> tr.PreTrainedTokenizerFast:
     return wordpiece_tokenizer(specials, "$A </s>", order)
 
 
-def bpe_tokenizer(template: str | None = None, pad_token: str | None = None) -> tr.PreTrainedTokenizerFast:
+def bpe_tokenizer(
+    template: str | None = None, pad_token: str | None = None
+) -> tr.PreTrainedTokenizerFast:
     """A byte-level tokenizer of a decoder; ``</s>`` has id 0, ``<s>`` id 1."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -114,7 +134,11 @@ def bpe_tokenizer(template: str | None = None, pad_token: str | None = None) -> 
         used = [(token, core.token_to_id(token)) for token in ("</s>", "<s>")]
         core.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
     return tr.PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="</s>", bos_token="<s>", unk_token="</s>", pad_token=pad_token
+        tokenizer_object=core,
+        eos_token="</s>",
+        bos_token="<s>",
+        unk_token="</s>",
+        pad_token=pad_token,
     )
 
 
@@ -151,7 +175,13 @@ def edit_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> Pat
 def build_bert(folder: Path, **changes: Any) -> Path:
     torch.manual_seed(0)
     tokenizer = bert_tokenizer()
-    settings = {**SMALL, **NAMED, "vocab_size": len(tokenizer), "pad_token_id": 0, "max_position_embeddings": 128}
+    settings = {
+        **SMALL,
+        **NAMED,
+        "vocab_size": len(tokenizer),
+        "pad_token_id": 0,
+        "max_position_embeddings": 128,
+    }
     model = tr.BertForSequenceClassification(tr.BertConfig(**{**settings, **changes}))
     return save(folder, model, tokenizer, model.classifier)
 
@@ -161,7 +191,13 @@ def build_roberta(folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = roberta_tokenizer()
     config = tr.RobertaConfig(
-        vocab_size=len(tokenizer), pad_token_id=1, bos_token_id=0, eos_token_id=2, max_position_embeddings=66, **SMALL, **NAMED
+        vocab_size=len(tokenizer),
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        max_position_embeddings=66,
+        **SMALL,
+        **NAMED,
     )
     model = tr.RobertaForSequenceClassification(config)
     return save(folder, model, tokenizer, model.classifier.out_proj)
@@ -171,7 +207,14 @@ def build_xlnet(folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = xlnet_tokenizer()
     config = tr.XLNetConfig(
-        vocab_size=len(tokenizer), d_model=32, n_layer=2, n_head=2, d_inner=64, initializer_range=0.4, pad_token_id=0, **NAMED
+        vocab_size=len(tokenizer),
+        d_model=32,
+        n_layer=2,
+        n_head=2,
+        d_inner=64,
+        initializer_range=0.4,
+        pad_token_id=0,
+        **NAMED,
     )
     model = tr.XLNetForSequenceClassification(config)
     return save(folder, model, tokenizer, model.logits_proj)
@@ -181,8 +224,18 @@ def build_t5(folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = end_token_tokenizer(["<pad>", "</s>", "<unk>"])
     config = tr.T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_decoder_layers=1, num_heads=2,
-        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, initializer_factor=3.0, **NAMED,
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=1,
+        num_decoder_layers=1,
+        num_heads=2,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+        initializer_factor=3.0,
+        **NAMED,
     )
     model = tr.T5ForSequenceClassification(config)
     return save(folder, model, tokenizer, model.classification_head.out_proj)
@@ -192,21 +245,42 @@ def build_bart(folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = end_token_tokenizer(["<s>", "<pad>", "</s>", "<unk>"])
     config = tr.BartConfig(
-        vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=128, init_std=0.4,
-        pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2, **NAMED,
+        vocab_size=len(tokenizer),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=128,
+        init_std=0.4,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        **NAMED,
     )
     model = tr.BartForSequenceClassification(config)
     return save(folder, model, tokenizer, model.classification_head.out_proj)
 
 
-def build_llama(folder: Path, template: str | None, pad_token: str | None = None, **changes: Any) -> Path:
+def build_llama(
+    folder: Path, template: str | None, pad_token: str | None = None, **changes: Any
+) -> Path:
     """A decoder without a padding token of its own, unless ``pad_token_id`` is among the changes."""
     torch.manual_seed(0)
     tokenizer = bpe_tokenizer(template, pad_token)
     settings = {
-        **SMALL, **NAMED, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "max_position_embeddings": 128,
-        "bos_token_id": 1, "eos_token_id": 0, "pad_token_id": None, **changes,
+        **SMALL,
+        **NAMED,
+        "vocab_size": len(tokenizer),
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "bos_token_id": 1,
+        "eos_token_id": 0,
+        "pad_token_id": None,
+        **changes,
     }
     model = tr.LlamaForSequenceClassification(tr.LlamaConfig(**settings))
     return save(folder, model, tokenizer, model.score)
@@ -217,8 +291,15 @@ def build_gpt2(folder: Path) -> Path:
     torch.manual_seed(5)
     tokenizer = bpe_tokenizer()
     config = tr.GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=0.4,
-        bos_token_id=0, eos_token_id=0, **NAMED,
+        vocab_size=len(tokenizer),
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=128,
+        initializer_range=0.4,
+        bos_token_id=0,
+        eos_token_id=0,
+        **NAMED,
     )
     model = tr.GPT2ForSequenceClassification(config)
     return save(folder, model, tokenizer, model.score)
@@ -229,15 +310,31 @@ def build_gemma3(folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = bpe_tokenizer("<s> $A")
     text_config = {
-        **SMALL, "vocab_size": len(tokenizer), "num_key_value_heads": 2,
-        "head_dim": 16, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 0,
+        **SMALL,
+        "vocab_size": len(tokenizer),
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 0,
         "sliding_window": 64,
     }
-    vision_config = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-                     "image_size": 28, "patch_size": 14}
+    vision_config = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
     config = tr.Gemma3Config(
-        text_config=text_config, vision_config=vision_config, mm_tokens_per_image=4, pad_token_id=None,
-        initializer_range=0.4, **NAMED,
+        text_config=text_config,
+        vision_config=vision_config,
+        mm_tokens_per_image=4,
+        pad_token_id=None,
+        initializer_range=0.4,
+        **NAMED,
     )
     config.pad_token_id = None
     model = tr.Gemma3ForSequenceClassification(config)
@@ -249,8 +346,14 @@ def build_fnet(folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = bert_tokenizer()
     config = tr.FNetConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, intermediate_size=64, initializer_range=0.4,
-        max_position_embeddings=128, pad_token_id=0, **NAMED,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        intermediate_size=64,
+        initializer_range=0.4,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        **NAMED,
     )
     model = tr.FNetForSequenceClassification(config)
     return save(folder, model, tokenizer, model.classifier)

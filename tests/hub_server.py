@@ -32,25 +32,45 @@ class Repo:
 
     @property
     def names(self) -> list[str]:
-        return sorted(p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file())
+        return sorted(
+            p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()
+        )
 
     def entry(self, name: str) -> dict[str, object]:
         """A file as the tree lists it."""
         file = self.folder / name
         entry: dict[str, object] = {
-            "type": "file", "path": name, "size": file.stat().st_size,
+            "type": "file",
+            "path": name,
+            "size": file.stat().st_size,
             "oid": hashlib.sha1(file.read_bytes()).hexdigest(),
         }
         if file.suffix in (".safetensors", ".parquet"):
-            entry["lfs"] = {"oid": sha256_file(file), "size": file.stat().st_size, "pointerSize": 130}
+            entry["lfs"] = {
+                "oid": sha256_file(file),
+                "size": file.stat().st_size,
+                "pointerSize": 130,
+            }
         return entry
 
     def info(self) -> dict[str, object]:
-        siblings = [{"rfilename": name, "size": (self.folder / name).stat().st_size} for name in self.names]
+        siblings = [
+            {"rfilename": name, "size": (self.folder / name).stat().st_size} for name in self.names
+        ]
         return {
-            "_id": self.commit[:24], "id": self.repo_id, "modelId": self.repo_id, "sha": self.commit, "private": False,
-            "gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings,
-            "lastModified": "2025-01-01T00:00:00.000Z", "createdAt": "2025-01-01T00:00:00.000Z",
+            "_id": self.commit[:24],
+            "id": self.repo_id,
+            "modelId": self.repo_id,
+            "sha": self.commit,
+            "private": False,
+            "gated": False,
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": [],
+            "siblings": siblings,
+            "lastModified": "2025-01-01T00:00:00.000Z",
+            "createdAt": "2025-01-01T00:00:00.000Z",
         }
 
     def knows(self, revision: str) -> bool:
@@ -85,7 +105,9 @@ class HubServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
         return self
 
@@ -136,10 +158,18 @@ class HubServer:
 def hub_env(endpoint: str, cache_dir: Path) -> dict[str, str]:
     """Environment of a process whose hub is ``endpoint`` and whose cache is ``cache_dir``."""
     return {
-        "HF_ENDPOINT": endpoint, "HF_HOME": str(cache_dir), "HF_HUB_CACHE": str(cache_dir / "hub"),
-        "HF_DATASETS_CACHE": str(cache_dir / "datasets"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
-        "HF_DATASETS_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN": "",
-        "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(cache_dir),
+        "HF_HUB_CACHE": str(cache_dir / "hub"),
+        "HF_DATASETS_CACHE": str(cache_dir / "datasets"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_DATASETS_OFFLINE": "0",
+        "TRANSFORMERS_OFFLINE": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_TOKEN": "",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
     }
 
 
@@ -174,10 +204,18 @@ class _Handler(BaseHTTPRequestHandler):
         for (kind, repo_id), repo in self.server_hub.repos.items():
             api, files = f"api/{kind}/{repo_id}", f"{KINDS[kind]}{repo_id}/resolve/"
             if path == api or path.startswith(api + "/"):
-                return self._refuse(repo.status) if repo.status != 200 else self._api(repo, path[len(api) + 1 :])
+                return (
+                    self._refuse(repo.status)
+                    if repo.status != 200
+                    else self._api(repo, path[len(api) + 1 :])
+                )
             if path.startswith(files):
                 revision, _, name = path[len(files) :].partition("/")
-                return self._refuse(repo.status) if repo.status != 200 else self._file(repo, revision, name, body)
+                return (
+                    self._refuse(repo.status)
+                    if repo.status != 200
+                    else self._file(repo, revision, name, body)
+                )
         self._refuse(404)
 
     def _api(self, repo: Repo, rest: str) -> None:

@@ -29,20 +29,33 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<pad>", "<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=300,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     raw.train_from_iterator(TEXTS, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", model_max_length=MAX_POSITIONS)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", model_max_length=MAX_POSITIONS
+    )
 
 
 def build_model_config(labels: tuple[str, ...] = LABELS, **changes: Any) -> Qwen2Config:
     """Two layers of width 32; ``changes`` are passed on."""
     settings: dict[str, Any] = {
-        "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": MAX_POSITIONS,
-        "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "tie_word_embeddings": True,
-        "id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)},
+        "vocab_size": 320,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": MAX_POSITIONS,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+        "tie_word_embeddings": True,
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
     }
     return Qwen2Config(**{**settings, **changes})
 
@@ -73,7 +86,10 @@ def write_dataset(
     config = load_config("configs/config.yaml", [*settings, f"dataset.local_path={file}"])
     model_labels = ModelLabels(names=labels, num_labels=len(labels), source="id2label")
     ids = label_ids or tuple(i % len(labels) for i in range(len(texts)))
-    rows = [(text, None if number < 0 else labels[number]) for text, number in zip(texts, ids, strict=True)]
+    rows = [
+        (text, None if number < 0 else labels[number])
+        for text, number in zip(texts, ids, strict=True)
+    ]
     source = Source(rows=lambda: iter(rows))
     writer.write_dataset(config, writer.prepare(config, source, model_labels))
     return file
@@ -82,11 +98,18 @@ def write_dataset(
 def small_overrides(folder: Path, model: Path) -> list[str]:
     """Settings that run any step on the tiny model in seconds, everything below ``folder``."""
     return [
-        f"model.name={model}", "model.device=cpu", f"dataset.local_path={folder / 'data' / 'val_df.csv'}",
-        "dataset.sample_sizes=[8]", "profiling.batch_sizes=[1, 4]", "profiling.num_warmup_runs=1",
-        "profiling.num_measurement_runs=3", "profiling.max_length=64", "evaluation.chunk_rows=25",
+        f"model.name={model}",
+        "model.device=cpu",
+        f"dataset.local_path={folder / 'data' / 'val_df.csv'}",
+        "dataset.sample_sizes=[8]",
+        "profiling.batch_sizes=[1, 4]",
+        "profiling.num_warmup_runs=1",
+        "profiling.num_measurement_runs=3",
+        "profiling.max_length=64",
+        "evaluation.chunk_rows=25",
         "evaluation.compare_batching=false",
-        f"output.results_dir={folder / 'results'}", f"embedded.dir={folder / 'demo'}",
+        f"output.results_dir={folder / 'results'}",
+        f"embedded.dir={folder / 'demo'}",
     ]
 
 
@@ -96,10 +119,15 @@ def small_config(folder: Path, model: Path, *more: str) -> Config:
     return load_config("configs/config.yaml", [*small_overrides(folder, model), *more])
 
 
-def run_script(script: str, *arguments: str, timeout: float = 550, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_script(
+    script: str, *arguments: str, timeout: float = 550, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a script of the project in a process of its own, as a user would."""
     return subprocess.run(
-        [sys.executable, str(PROJECT_ROOT / script), *arguments], capture_output=True, text=True, timeout=timeout,
+        [sys.executable, str(PROJECT_ROOT / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
         env={**os.environ, **environment},
     )
 

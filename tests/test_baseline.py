@@ -49,13 +49,21 @@ def test_every_part_is_required(payload: dict[str, Any], key: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("more",), 1), (("schema_version",), 1), (("full_dataset_metrics", "accuracy"), 1.5),
-        (("full_dataset_metrics", "inference_time_s"), None), (("model_info", "weights"), "random"),
-        (("batch_size_profiling", 0, "status"), "maybe"), (("batch_size_profiling", 0, "latency_total_s_mean"), -1),
-        (("measurement", "rounds", 0, "order"), [[0]]), (("run", "data_sha256"), "abc"), (("units", "accuracy"), 3),
+        (("more",), 1),
+        (("schema_version",), 1),
+        (("full_dataset_metrics", "accuracy"), 1.5),
+        (("full_dataset_metrics", "inference_time_s"), None),
+        (("model_info", "weights"), "random"),
+        (("batch_size_profiling", 0, "status"), "maybe"),
+        (("batch_size_profiling", 0, "latency_total_s_mean"), -1),
+        (("measurement", "rounds", 0, "order"), [[0]]),
+        (("run", "data_sha256"), "abc"),
+        (("units", "accuracy"), 3),
     ],
 )
-def test_what_does_not_fit_is_refused(payload: dict[str, Any], path: tuple[Any, ...], value: Any) -> None:
+def test_what_does_not_fit_is_refused(
+    payload: dict[str, Any], path: tuple[Any, ...], value: Any
+) -> None:
     changed = copy.deepcopy(payload)
     target: Any = changed
     for key in path[:-1]:
@@ -94,10 +102,15 @@ def test_an_empty_cell_is_not_measured(tmp_path: Path, payload: dict[str, Any]) 
     head, first, *_ = config.files.detailed_metrics.read_text().splitlines()
     assert head.split(",") == list(COLUMNS)
     assert first.endswith('"one; two, and a half"')
-    assert json.loads(config.files.metrics.read_text())["batch_size_profiling"][0]["gpu_power_w_mean"] is None
+    assert (
+        json.loads(config.files.metrics.read_text())["batch_size_profiling"][0]["gpu_power_w_mean"]
+        is None
+    )
 
 
-def test_a_payload_that_does_not_fit_replaces_nothing(tmp_path: Path, payload: dict[str, Any]) -> None:
+def test_a_payload_that_does_not_fit_replaces_nothing(
+    tmp_path: Path, payload: dict[str, Any]
+) -> None:
     config = support.load_config(overrides=support.small_overrides(tmp_path, tmp_path))
     baseline.write_results(config, payload)
     before = config.files.metrics.read_bytes(), config.files.detailed_metrics.read_bytes()
@@ -115,6 +128,13 @@ def test_label_counts_must_agree() -> None:
 
 
 @pytest.mark.parametrize(("labelled", "reason"), [(None, "dummy weights"), (0, "no labels")])
-def test_the_block_says_why_there_is_no_accuracy(payload: dict[str, Any], labelled: int | None, reason: str) -> None:
-    metrics = {**payload["full_dataset_metrics"], "accuracy": None, "f1_macro": None, "num_labelled": labelled}
+def test_the_block_says_why_there_is_no_accuracy(
+    payload: dict[str, Any], labelled: int | None, reason: str
+) -> None:
+    metrics = {
+        **payload["full_dataset_metrics"],
+        "accuracy": None,
+        "f1_macro": None,
+        "num_labelled": labelled,
+    }
     assert f"Accuracy: not measured ({reason})" in baseline.evaluation_lines(metrics)

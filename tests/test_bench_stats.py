@@ -34,7 +34,9 @@ def test_interval_is_scipys() -> None:
 @pytest.mark.parametrize(("percent", "needed"), [(90, 64), (95, 130), (99, 662)])
 def test_percentiles_wait_for_enough_values(percent: int, needed: int) -> None:
     assert bench_stats.percentile(range(needed - 1), percent) is None
-    assert bench_stats.percentile(range(needed), percent) == pytest.approx((needed - 1) * percent / 100)
+    assert bench_stats.percentile(range(needed), percent) == pytest.approx(
+        (needed - 1) * percent / 100
+    )
 
 
 def test_autocorrelation_by_hand_widens_the_interval() -> None:
@@ -48,8 +50,12 @@ def test_autocorrelation_by_hand_widens_the_interval() -> None:
     assert bench_stats.effective_sample_size(wave) == pytest.approx(worth)
     half = stats.t.ppf(0.975, worth - 1) * np.std(wave, ddof=1) / worth**0.5
     assert bench_stats.mean_interval(wave) == pytest.approx((0.5 - half, 0.5 + half))
-    assert bench_stats.effective_sample_size([float(i) for i in range(40)]) == 2, "a mere trend is worth no more"
-    assert bench_stats.effective_sample_size((1.0, 2.0) * 20) == 40  # alternating values are no reason to widen
+    assert bench_stats.effective_sample_size([float(i) for i in range(40)]) == 2, (
+        "a mere trend is worth no more"
+    )
+    assert (
+        bench_stats.effective_sample_size((1.0, 2.0) * 20) == 40
+    )  # alternating values are no reason to widen
 
 
 def test_the_interval_holds_the_mean_of_a_correlated_process_as_often_as_it_says() -> None:
@@ -69,7 +75,9 @@ def test_the_interval_holds_another_processs_mean_as_often_as_it_says() -> None:
     random, held, cases = np.random.default_rng(5), 0, 2000
     for _ in range(cases):
         runs, other = (random.normal(centre, 0.03, 10) for centre in random.normal(1, 0.05, 2))
-        low, high = bench_stats.between_process_interval(float(np.mean(runs)), bench_stats.mean_interval(runs) or (0, 0), 0.05)
+        low, high = bench_stats.between_process_interval(
+            float(np.mean(runs)), bench_stats.mean_interval(runs) or (0, 0), 0.05
+        )
         held += low <= other.mean() <= high
     assert held / cases == pytest.approx(0.95, abs=0.02)
 
@@ -77,10 +85,14 @@ def test_the_interval_holds_another_processs_mean_as_often_as_it_says() -> None:
 def test_bootstrap_median_ci_is_scipys_bootstrap() -> None:
     values = tuple(np.random.default_rng(1).normal(5, 1, 60))
     low, high = bench_stats.bootstrap_median_ci(values) or (0, 0)
-    expected = stats.bootstrap((values,), np.median, method="percentile", n_resamples=5000, rng=2).confidence_interval
+    expected = stats.bootstrap(
+        (values,), np.median, method="percentile", n_resamples=5000, rng=2
+    ).confidence_interval
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.1)
     assert low < np.median(values) < high
-    assert bench_stats.bootstrap_median_ci(values) == (low, high), "seeded: the same values give the same interval"
+    assert bench_stats.bootstrap_median_ci(values) == (low, high), (
+        "seeded: the same values give the same interval"
+    )
     assert bench_stats.bootstrap_median_ci(values[:4]) is None
 
 
@@ -95,7 +107,13 @@ def test_comparison_is_welchs() -> None:
 
 @pytest.mark.parametrize(
     ("factor", "noise", "answer"),
-    [(1.0, 0.002, "same"), (1.05, 0.01, "slower"), (0.95, 0.01, "faster"), (1.0, 0.1, "ambiguous"), (1.05, 0.3, "ambiguous")],
+    [
+        (1.0, 0.002, "same"),
+        (1.05, 0.01, "slower"),
+        (0.95, 0.01, "faster"),
+        (1.0, 0.1, "ambiguous"),
+        (1.05, 0.3, "ambiguous"),
+    ],
 )
 def test_four_answers(factor: float, noise: float, answer: str) -> None:
     base = np.array([1 + noise * (-1) ** i for i in range(10)])
@@ -106,14 +124,18 @@ def test_what_cannot_be_compared_is_ambiguous() -> None:
     assert bench_stats.compare([1.0], [2.0]) == bench_stats.Comparison(ratio=2.0)
     assert bench_stats.compare([], [2.0]).ratio is None
     assert bench_stats.compare([1.0, 0.0], [2.0, 1.0]).answer == "ambiguous"
-    assert bench_stats.compare([1.0, 1.0], [1.1, 1.1]).answer == "slower"  # a stopped clock has no spread
+    assert (
+        bench_stats.compare([1.0, 1.0], [1.1, 1.1]).answer == "slower"
+    )  # a stopped clock has no spread
 
 
 def test_spreads_by_hand() -> None:
     assert bench_stats.median_absolute_deviation((1.0, 1.0, 2.0, 2.0, 4.0, 6.0, 9.0)) == 1.0
     assert bench_stats.iqr_over_median((1.0, 2.0, 3.0, 4.0, 5.0)) == pytest.approx(2 / 3)
     assert bench_stats.drift((1.0, 1.0, 5.0, 5.0, 2.0, 2.0)) == pytest.approx(1.0)
-    assert bench_stats.drift((1.0, 2.0, 3.0, 4.0, 5.0)) is None, "thirds of single runs are no thirds"
+    assert bench_stats.drift((1.0, 2.0, 3.0, 4.0, 5.0)) is None, (
+        "thirds of single runs are no thirds"
+    )
     assert bench_stats.window_means((1.0, 3.0, 5.0, 5.0, 2.0, 4.0)) == (2.0, 5.0, 3.0)
 
 
@@ -125,10 +147,14 @@ def test_outliers_are_flagged() -> None:
 @pytest.mark.parametrize(
     ("durations", "said"),
     [
-        ((1.0, 1.0), "too few runs"), ((1.0, 1.3, 0.8, 1.2, 0.7, 1.1), "standard deviation"),
-        ((1.0, 1.0, 1.1, 1.1, 1.2, 1.2), "drift"), ((1.0,) * 4 + (1.5, 1.5) + (1.01, 0.99) * 3, "outliers"),
-        ((1.0, 1.01) * 2 + (1.3, 1.31) * 2 + (1.0, 1.01) * 2, "windows"), ((1.0,) * 9 + (1.7,), "59% away"),
-        ((1.0, 1.0, 1.15, 1.15, 1.0, 1.15), "wide (limit 10%)"), ((1.0, 1.0, 1.4, 1.4, 1.0, 1.4), "very wide (limit 25%)"),
+        ((1.0, 1.0), "too few runs"),
+        ((1.0, 1.3, 0.8, 1.2, 0.7, 1.1), "standard deviation"),
+        ((1.0, 1.0, 1.1, 1.1, 1.2, 1.2), "drift"),
+        ((1.0,) * 4 + (1.5, 1.5) + (1.01, 0.99) * 3, "outliers"),
+        ((1.0, 1.01) * 2 + (1.3, 1.31) * 2 + (1.0, 1.01) * 2, "windows"),
+        ((1.0,) * 9 + (1.7,), "59% away"),
+        ((1.0, 1.0, 1.15, 1.15, 1.0, 1.15), "wide (limit 10%)"),
+        ((1.0, 1.0, 1.4, 1.4, 1.0, 1.4), "very wide (limit 25%)"),
         ((1e-4,) * 6, "too short to time: a run takes 100 us"),
     ],
 )

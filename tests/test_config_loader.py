@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from utils.config_loader import Config, all_keys, default_config, load_config, source_files, tried_places
+from utils.config_loader import (
+    Config,
+    all_keys,
+    default_config,
+    load_config,
+    source_files,
+    tried_places,
+)
 from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import ConfigError
 
@@ -21,7 +28,10 @@ def test_default_config_is_the_contract() -> None:
     assert config.model.name == "codefactory4791/intent-classification-qwen"
     assert config.dataset.hf_name == "codefactory4791/amazon_test"
     assert config.get("profiling.batch_sizes") == [1, 4, 8, 16, 32, 64]
-    assert (config.get("profiling.num_warmup_runs"), config.get("profiling.num_measurement_runs")) == (3, 10)
+    assert (
+        config.get("profiling.num_warmup_runs"),
+        config.get("profiling.num_measurement_runs"),
+    ) == (3, 10)
     assert config.get("evaluation.batching") == "token_budget"
     assert config.get("no.such.key", 7) == 7
 
@@ -32,13 +42,19 @@ def test_the_file_says_what_the_defaults_say() -> None:
 
 
 def test_overrides_are_yaml_and_the_last_one_wins() -> None:
-    config = load_config("configs/demo.yaml", ["profiling.batch_sizes=[1, 2]", "model.dtype=float16", "model.dtype=bfloat16"])
+    config = load_config(
+        "configs/demo.yaml",
+        ["profiling.batch_sizes=[1, 2]", "model.dtype=float16", "model.dtype=bfloat16"],
+    )
     assert config.profiling.batch_sizes == (1, 2)
     assert config.model.dtype == "bfloat16"
 
 
 def test_a_date_as_a_revision_is_its_text() -> None:
-    assert load_config("configs/demo.yaml", ["model.revision=2026-01-31"]).model.revision == "2026-01-31"
+    assert (
+        load_config("configs/demo.yaml", ["model.revision=2026-01-31"]).model.revision
+        == "2026-01-31"
+    )
 
 
 def test_config_cannot_be_changed() -> None:
@@ -49,7 +65,10 @@ def test_config_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("profiling.batch_size=[1]", ["profiling.batch_size", "did you mean profiling.batch_sizes?"]),
+        (
+            "profiling.batch_size=[1]",
+            ["profiling.batch_size", "did you mean profiling.batch_sizes?"],
+        ),
         ("batch_sizes=[1]", ["batch_sizes", "profiling.batch_sizes"]),
         ("model.dtype=fp16", ["model.dtype", "'fp16'", "float32", "bfloat16"]),
         ("model.device=gpu", ["model.device", "'gpu'", "cuda"]),
@@ -71,7 +90,9 @@ def test_refusals_name_path_value_and_what_is_allowed(override: str, said: list[
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["- 1\n- 2\n", "model: [\n", "model: {name: \xe9}".encode("latin-1"), b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", ["- 1\n- 2\n", "model: [\n", "model: {name: \xe9}".encode("latin-1"), b"\xff\xfe"]
+)
 def test_unreadable_files_are_refused_with_their_path(tmp_path: Path, content: str | bytes) -> None:
     file = tmp_path / "bad.yaml"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -96,7 +117,10 @@ def test_missing_file_names_the_ones_there_are(tmp_path: Path) -> None:
 
 def test_paths_start_at_the_project_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_config("configs/config.yaml").files.metrics == PROJECT_ROOT / "results" / "baseline_metrics.json"
+    assert (
+        load_config("configs/config.yaml").files.metrics
+        == PROJECT_ROOT / "results" / "baseline_metrics.json"
+    )
 
 
 @pytest.fixture
@@ -106,39 +130,54 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("part-1.csv", "part-2.csv"):
         (tmp_path / name).write_text("text,labels\na,b\n")
     (tmp_path / "embedded").mkdir()
-    (tmp_path / "own.yaml").write_text("model: {name: ./models/mine}\ndataset: {hf_name: part-1.csv}\n")
+    (tmp_path / "own.yaml").write_text(
+        "model: {name: ./models/mine}\ndataset: {hf_name: part-1.csv}\n"
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("key", ["model.name", "model.tokenizer", "model.adapter_base"])
 @pytest.mark.parametrize("name", ["models/mine", "./models/mine"])
-def test_inputs_of_the_command_line_are_found_in_the_working_directory(elsewhere: Path, key: str, name: str) -> None:
+def test_inputs_of_the_command_line_are_found_in_the_working_directory(
+    elsewhere: Path, key: str, name: str
+) -> None:
     assert load_config(overrides=[f"{key}={name}"]).get(key) == str(elsewhere / "models" / "mine")
     section, field = key.split(".")
-    assert load_config(overrides=[f"{section}={{{field}: {name}}}"]).get(key) == str(elsewhere / "models" / "mine")
+    assert load_config(overrides=[f"{section}={{{field}: {name}}}"]).get(key) == str(
+        elsewhere / "models" / "mine"
+    )
 
 
 def test_a_data_file_and_a_pattern_are_found_in_the_working_directory(elsewhere: Path) -> None:
     one = load_config(overrides=["dataset.hf_name=part-1.csv"])
     assert one.dataset.hf_name == str(elsewhere / "part-1.csv")
     many = load_config(overrides=["dataset.hf_name=part-*.csv"])
-    assert source_files(many.dataset.hf_name) == [elsewhere / "part-1.csv", elsewhere / "part-2.csv"]
+    assert source_files(many.dataset.hf_name) == [
+        elsewhere / "part-1.csv",
+        elsewhere / "part-2.csv",
+    ]
 
 
 @pytest.mark.usefixtures("elsewhere")
-@pytest.mark.parametrize("name", ["embedded", "someone/on-the-hub", "configs/architectures/qwen2.5-0.5b.json"])
+@pytest.mark.parametrize(
+    "name", ["embedded", "someone/on-the-hub", "configs/architectures/qwen2.5-0.5b.json"]
+)
 def test_names_that_are_not_there_stay_as_they_are(name: str) -> None:
     assert load_config(overrides=[f"model.name={name}"]).model.name == name
 
 
-def test_inputs_that_a_config_file_names_are_found_in_the_working_directory_too(elsewhere: Path) -> None:
+def test_inputs_that_a_config_file_names_are_found_in_the_working_directory_too(
+    elsewhere: Path,
+) -> None:
     config = load_config("own.yaml")
     assert source_files(config.dataset.hf_name) == [elsewhere / "part-1.csv"]
     assert config.dataset.hf_name == str(elsewhere / "part-1.csv")
 
 
-def test_inputs_that_a_config_file_names_are_looked_up_in_the_project_first(elsewhere: Path) -> None:
+def test_inputs_that_a_config_file_names_are_looked_up_in_the_project_first(
+    elsewhere: Path,
+) -> None:
     (elsewhere / "configs").mkdir()
     (elsewhere / "configs" / "demo.yaml").write_text("not the project's")
     (elsewhere / "own.yaml").write_text("dataset: {hf_name: configs/demo.yaml}\n")
@@ -168,33 +207,46 @@ def test_messages_name_both_places(elsewhere: Path) -> None:
 
 def test_in_the_projects_root_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT_ROOT)
-    config = load_config("configs/demo.yaml", ["model.name=./configs", "dataset.hf_name=configs/*.yaml"])
+    config = load_config(
+        "configs/demo.yaml", ["model.name=./configs", "dataset.hf_name=configs/*.yaml"]
+    )
     assert (config.model.name, config.dataset.hf_name) == ("./configs", "configs/*.yaml")
     assert tried_places("x/y/z") == str(PROJECT_ROOT / "x/y/z")
     assert default_config() == "configs/config.yaml"
 
 
-def test_another_process_reads_the_same_inputs(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_reads_the_same_inputs(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a worker of a cluster does, which gets the settings pickled and works in another directory."""
     config = load_config(overrides=["dataset.hf_name=part-*.csv", "model.name=./models/other"])
     monkeypatch.chdir("/")
     copy = pickle.loads(pickle.dumps(config))
-    assert source_files(copy.dataset.hf_name) == [elsewhere / "part-1.csv", elsewhere / "part-2.csv"]
+    assert source_files(copy.dataset.hf_name) == [
+        elsewhere / "part-1.csv",
+        elsewhere / "part-2.csv",
+    ]
     assert copy == config
 
 
 @pytest.mark.parametrize("key", all_keys())
 def test_every_setting_is_read_somewhere(key: str) -> None:
     section, name = key.split(".")
-    read = re.compile(rf"\b{section}\.{name}\b|\b(settings|section|options|embedded|profiling|evaluation|dataset)\.{name}\b")
-    code = [file.read_text() for file in SOURCES if file.name not in ("config_loader.py", "steps.py")]
+    read = re.compile(
+        rf"\b{section}\.{name}\b|\b(settings|section|options|embedded|profiling|evaluation|dataset)\.{name}\b"
+    )
+    code = [
+        file.read_text() for file in SOURCES if file.name not in ("config_loader.py", "steps.py")
+    ]
     own = (PROJECT_ROOT / "utils/config_loader.py").read_text().split("class Config(Section)")[1]
     assert any(read.search(text) for text in [*code, own]), f"{key} is never read"
 
 
 @pytest.mark.parametrize("key", all_keys())
 def test_every_setting_is_documented_in_the_guide(key: str) -> None:
-    assert f"`{key}`" in (PROJECT_ROOT / "docs" / "week1_instructions.md").read_text(encoding="utf-8")
+    assert f"`{key}`" in (PROJECT_ROOT / "docs" / "week1_instructions.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_config_files_hold_no_unknown_keys() -> None:

@@ -19,8 +19,13 @@ from utils.gpu_monitor import GpuMonitor, GpuReadings, device_uuids
 
 UUID, MIG_UUID = "GPU-1234", "MIG-5678"
 CUDA = torch.device("cuda:0")
-MIG_LACKS = ("nvmlDeviceGetUtilizationRates", "nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetSamples",
-             "nvmlDeviceGetTotalEnergyConsumption")
+MIG_LACKS = (
+    "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetFieldValues",
+    "nvmlDeviceGetPowerUsage",
+    "nvmlDeviceGetSamples",
+    "nvmlDeviceGetTotalEnergyConsumption",
+)
 
 
 class NVMLError(Exception):
@@ -32,8 +37,19 @@ class Driver:
 
     NVMLError = NVMLError
 
-    def __init__(self, *missing: str, uuids: tuple[str, ...] = (UUID,), num_processes: int = 1, mig: bool = False) -> None:
-        self.missing, self.uuids, self.num_processes, self.mig = set(missing), uuids, num_processes, mig
+    def __init__(
+        self,
+        *missing: str,
+        uuids: tuple[str, ...] = (UUID,),
+        num_processes: int = 1,
+        mig: bool = False,
+    ) -> None:
+        self.missing, self.uuids, self.num_processes, self.mig = (
+            set(missing),
+            uuids,
+            num_processes,
+            mig,
+        )
         self.asked: list[str] = []
         self.threads: dict[str, set[int]] = {}
         self.epoch_s = 0.0  # what the buffers' clock is off by
@@ -106,7 +122,12 @@ class Driver:
         stamps = [now_us - 10_000 * n for n in range(50) if now_us - 10_000 * n > since_us]
         if not stamps:
             raise NVMLError("Not Found")
-        return 1, [SimpleNamespace(timeStamp=t, sampleValue=SimpleNamespace(uiVal={0: 310_000, 1: 70}[kind])) for t in stamps]
+        return 1, [
+            SimpleNamespace(
+                timeStamp=t, sampleValue=SimpleNamespace(uiVal={0: 310_000, 1: 70}[kind])
+            )
+            for t in stamps
+        ]
 
 
 def wait_for_samples(monitor: GpuMonitor, number: int = 3) -> None:
@@ -133,7 +154,9 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver's second takes 20 ms, so that a test need not wait for it."""
     monkeypatch.setattr(gpu_timeline, "LOOK_BACK_S", 0.02)
-    monkeypatch.setattr(gpu_timeline, "LIMITS_S", dict.fromkeys(gpu_timeline.LIMITS_S, (0.02, 0.02)))
+    monkeypatch.setattr(
+        gpu_timeline, "LIMITS_S", dict.fromkeys(gpu_timeline.LIMITS_S, (0.02, 0.02))
+    )
 
 
 def test_every_value_is_of_the_device_with_that_uuid() -> None:
@@ -142,12 +165,18 @@ def test_every_value_is_of_the_device_with_that_uuid() -> None:
     assert driver.asked == [UUID]
     sample = readings.samples[0]
     assert (sample.util_pct, sample.power_w, sample.memory_bytes) == (80.0, 300.0, 10**9)
-    assert (sample.sm_clock_mhz, sample.memory_clock_mhz, sample.temperature_c) == (1_980, 2_619, 50)
+    assert (sample.sm_clock_mhz, sample.memory_clock_mhz, sample.temperature_c) == (
+        1_980,
+        2_619,
+        50,
+    )
     assert readings.device_memory_bytes == 10**9
     assert readings.num_samples == len(readings.samples) > 1
     assert readings.throttled == ("software power cap",)
     assert readings.shared is False
-    assert readings.util_pct_mean is readings.power_w_mean is readings.energy_j is None, "some milliseconds describe none of them"
+    assert readings.util_pct_mean is readings.power_w_mean is readings.energy_j is None, (
+        "some milliseconds describe none of them"
+    )
 
 
 def test_older_calls_stand_in_for_newer_ones() -> None:
@@ -184,7 +213,12 @@ def test_a_value_that_the_driver_lacks_is_none_and_the_others_stay(value: str) -
         lacking = any(call[0] in names for call in gpu_nvml.CALLS[name])
         assert (getattr(readings.samples[0], name) is None) == lacking
     reasons = [text for text in readings.warnings if "Not Supported" in text]
-    assert len(reasons) == {"energy_j": 0, "num_processes": 0, "sm_clock_mhz": 2, "memory_clock_mhz": 2}.get(value, 1)
+    assert len(reasons) == {
+        "energy_j": 0,
+        "num_processes": 0,
+        "sm_clock_mhz": 2,
+        "memory_clock_mhz": 2,
+    }.get(value, 1)
 
 
 def test_a_function_that_an_older_pynvml_lacks_is_none_with_the_reason() -> None:
@@ -195,10 +229,14 @@ def test_a_function_that_an_older_pynvml_lacks_is_none_with_the_reason() -> None
     finally:
         Driver._DeviceGetTemperature = lambda self, sensor: 50  # type: ignore[method-assign]
     assert readings.temperature_c_max is None
-    assert any(text.startswith("gpu_temperature: nvmlDeviceGetTemperature") for text in readings.warnings)
+    assert any(
+        text.startswith("gpu_temperature: nvmlDeviceGetTemperature") for text in readings.warnings
+    )
 
 
-def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(short_limits: None) -> None:
+def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(
+    short_limits: None,
+) -> None:
     driver = Driver()
     monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
     monitor.start()
@@ -209,8 +247,14 @@ def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(sh
     readings = monitor.stop()
     assert readings.samples[0].util_pct == 80.0
     assert readings.samples[-1].util_pct is None
-    values = (readings.util_pct_mean, readings.power_w_mean, readings.energy_j, readings.device_memory_bytes,
-               readings.sm_clock_mhz_mean, readings.temperature_c_max)
+    values = (
+        readings.util_pct_mean,
+        readings.power_w_mean,
+        readings.energy_j,
+        readings.device_memory_bytes,
+        readings.sm_clock_mhz_mean,
+        readings.temperature_c_max,
+    )
     assert values == (None,) * 6
     assert sum("GPU is lost" in text for text in readings.warnings) == len(gpu_nvml.SAMPLED)
     assert any(text.startswith("energy:") for text in readings.warnings)
@@ -247,20 +291,26 @@ def test_names_of_a_device(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuid))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuid)
+    )
     assert device_uuids(torch.device(device)) == names
 
 
 def test_the_first_name_that_nvml_knows_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="5678"))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="5678")
+    )
     for known in (MIG_UUID, "GPU-5678"):
         driver = Driver(uuids=(known,))
         assert GpuMonitor(CUDA, nvml=driver).reason is None
         assert set(driver.asked) == {known}
 
 
-def test_without_cuda_nvml_or_the_device_there_is_a_reason_no_thread_and_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cuda_nvml_or_the_device_there_is_a_reason_no_thread_and_no_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monitors = {
@@ -270,7 +320,11 @@ def test_without_cuda_nvml_or_the_device_there_is_a_reason_no_thread_and_no_wait
         "nvidia-ml-py is not installed": GpuMonitor(CUDA, uuid=UUID),
     }
     for words, monitor in monitors.items():
-        assert monitor.reason is not None and monitor.reason.startswith("GPU figures: ") and words in monitor.reason
+        assert (
+            monitor.reason is not None
+            and monitor.reason.startswith("GPU figures: ")
+            and words in monitor.reason
+        )
         with monitor.sampling():
             monitor.mark(step="sweep")
             monitor.start()
@@ -297,11 +351,17 @@ def test_one_thread_for_many_windows_and_no_nvml_from_the_caller_inside_one() ->
     assert all(readings.num_samples > 1 for readings in windows)
     ours = threading.get_ident()
     by_thread = {name for name, threads in driver.threads.items() if ours not in threads}
-    assert {"nvmlDeviceGetUtilizationRates", "nvmlDeviceGetClockInfo", "nvmlDeviceGetFieldValues"} <= by_thread
+    assert {
+        "nvmlDeviceGetUtilizationRates",
+        "nvmlDeviceGetClockInfo",
+        "nvmlDeviceGetFieldValues",
+    } <= by_thread
     assert len({thread for threads in driver.threads.values() for thread in threads - {ours}}) == 1
 
 
-def test_expensive_readings_come_less_often_so_that_the_thread_stays_under_a_percent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expensive_readings_come_less_often_so_that_the_thread_stays_under_a_percent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.undo()
     driver = Driver()
     driver.cpu_s = 0.001
@@ -316,7 +376,9 @@ def test_expensive_readings_come_less_often_so_that_the_thread_stays_under_a_per
 
 
 @pytest.mark.parametrize("stays", [True, False])
-def test_a_window_too_short_for_the_cpu_limit_gets_no_reading(monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
+def test_a_window_too_short_for_the_cpu_limit_gets_no_reading(
+    monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
     monkeypatch.undo()
     driver = Driver()
     driver.cpu_s = 0.02
@@ -329,27 +391,39 @@ def test_a_window_too_short_for_the_cpu_limit_gets_no_reading(monkeypatch: pytes
     assert "gpu_util: the window is too short for one reading" in readings.warnings
 
 
-def test_energy_comes_from_the_counter_in_a_window_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_energy_comes_from_the_counter_in_a_window_long_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(gpu_timeline, "COUNTER_SHORTEST_S", 0.3)
-    monitor = GpuMonitor(CUDA, 0.01, nvml=Driver("nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage"), uuid=UUID)
+    monitor = GpuMonitor(
+        CUDA, 0.01, nvml=Driver("nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage"), uuid=UUID
+    )
     began_s = time.perf_counter()
     readings = window(monitor, 0.3)
     seconds = time.perf_counter() - began_s
     assert readings.energy_source == "counter"
     assert readings.energy_j is not None
-    assert 300 * (0.3 - 0.1) <= readings.energy_j <= 300 * (seconds + 0.1), "a step of 100 ms at 300 W at either end"
+    assert 300 * (0.3 - 0.1) <= readings.energy_j <= 300 * (seconds + 0.1), (
+        "a step of 100 ms at 300 W at either end"
+    )
     assert readings.power_w_mean is None
 
 
-def test_the_drivers_own_samples_are_taken_if_they_show_more_distinct_moments(short_limits: None) -> None:
+def test_the_drivers_own_samples_are_taken_if_they_show_more_distinct_moments(
+    short_limits: None,
+) -> None:
     readings = window(GpuMonitor(CUDA, 0.01, nvml=Driver(), uuid=UUID), 0.2)
-    assert readings.util_pct_mean == pytest.approx(70.0), "polled utilisation never changed: 80, one moment"
+    assert readings.util_pct_mean == pytest.approx(70.0), (
+        "polled utilisation never changed: 80, one moment"
+    )
     assert (readings.power_w_mean, readings.power_source) == (pytest.approx(310.0), "sample buffer")
     assert readings.energy_source == "integrated power"
     assert readings.energy_j is not None and readings.energy_j >= 310 * 0.2
 
 
-@pytest.mark.parametrize("driver", [Driver("nvmlDeviceGetSamples"), Driver()], ids=["no buffers", "another clock"])
+@pytest.mark.parametrize(
+    "driver", [Driver("nvmlDeviceGetSamples"), Driver()], ids=["no buffers", "another clock"]
+)
 def test_without_usable_buffers_polling_stays(short_limits: None, driver: Driver) -> None:
     driver.epoch_s = -1_000.0
     readings = window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID), 0.1)
@@ -357,7 +431,9 @@ def test_without_usable_buffers_polling_stays(short_limits: None, driver: Driver
     assert readings.power_source == "instant"
 
 
-def test_buffers_are_fetched_before_they_run_over(short_limits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_are_fetched_before_they_run_over(
+    short_limits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpu_monitor, "BUFFER_PERIOD_S", 0.1)
     fetched: list[gpu_timeline.Window] = []
     monkeypatch.setattr(gpu_timeline, "summarize_window", fetched.append)
@@ -399,9 +475,21 @@ def test_the_timeline_has_every_sample_once_with_its_labels() -> None:
     rows = monitor.timeline()
     assert len(rows) == first.num_samples + second.num_samples
     assert [row["time_s"] for row in rows] == sorted(row["time_s"] for row in rows)
-    assert {(row["step"], row["batch_size"], row["run"]) for row in rows} == {("sweep", 8, 3), ("evaluation", None, None)}
+    assert {(row["step"], row["batch_size"], row["run"]) for row in rows} == {
+        ("sweep", 8, 3),
+        ("evaluation", None, None),
+    }
     assert rows[0] | {"time_s": 0} == {
-        "time_s": 0, "step": "sweep", "batch_size": 8, "run": 3, "util_pct": 80.0, "memory_mb": 1_000.0, "sm_clock_mhz": 1_980,
-        "memory_clock_mhz": 2_619, "power_w": 300.0, "temperature_c": 50, "clock_limit_reasons": "software power cap",
+        "time_s": 0,
+        "step": "sweep",
+        "batch_size": 8,
+        "run": 3,
+        "util_pct": 80.0,
+        "memory_mb": 1_000.0,
+        "sm_clock_mhz": 1_980,
+        "memory_clock_mhz": 2_619,
+        "power_w": 300.0,
+        "temperature_c": 50,
+        "clock_limit_reasons": "software power cap",
     }
     assert monitor.timeline() == []

@@ -44,7 +44,11 @@ def http_error(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
         (http_error(RevisionNotFoundError, 404), "no such revision", "commit, tag or branch"),
         (http_error(HfHubHTTPError, 503), "HTTP 503", "try again later"),
         (httpx.RemoteProtocolError("peer closed connection"), "cut off", "same command again"),
-        (OSError("Consistency check failed: file should be of size 5 but has size 3"), "cut off", "same command"),
+        (
+            OSError("Consistency check failed: file should be of size 5 but has size 3"),
+            "cut off",
+            "same command",
+        ),
         (httpx.ConnectError("refused"), "cannot be reached", "configs/demo.yaml"),
         (LocalEntryNotFoundError("no"), "cannot be reached", "--config"),
         (OfflineModeIsEnabled("no"), "cannot be reached", "HF_HUB_OFFLINE|network"),
@@ -54,7 +58,10 @@ def http_error(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
 )
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_errors_of_the_hub(error: Exception, what: str, fix: str, wrapped: bool) -> None:
-    with pytest.raises(ModelError, match=what) as caught, hub.hub_errors("model", "a/b", ModelError):
+    with (
+        pytest.raises(ModelError, match=what) as caught,
+        hub.hub_errors("model", "a/b", ModelError),
+    ):
         if wrapped:
             raise OSError("transformers' own words") from error
         raise error
@@ -64,12 +71,16 @@ def test_errors_of_the_hub(error: Exception, what: str, fix: str, wrapped: bool)
 
 
 def test_cache_that_cannot_be_written() -> None:
-    error = PermissionError(errno.EACCES, "Permission denied", str(Path(constants.HF_HUB_CACHE) / "x"))
+    error = PermissionError(
+        errno.EACCES, "Permission denied", str(Path(constants.HF_HUB_CACHE) / "x")
+    )
     with pytest.raises(UserError, match="cache cannot be written"), hub.hub_errors("model", "a/b"):
         raise error
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), FileNotFoundError("x"), RuntimeError("x"), ModelError("x")])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), FileNotFoundError("x"), RuntimeError("x"), ModelError("x")]
+)
 def test_other_errors_pass(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, hub.hub_errors("model", "a/b"):
         raise error
@@ -97,7 +108,9 @@ def test_a_data_set_from_the_hub(tmp_path: Path) -> None:
         repo = server.add_dataset("someone/data", folder)
         environment = {**os.environ, **server.env(tmp_path / "cache")}
         words = [sys.executable, "-c", code]
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=PROJECT_ROOT, timeout=300)
+        done = subprocess.run(
+            words, capture_output=True, text=True, env=environment, cwd=PROJECT_ROOT, timeout=300
+        )
     assert done.returncode == 0, done.stderr
     commit, texts, cached = done.stdout.splitlines()
     assert commit == repo.commit

@@ -56,7 +56,9 @@ def test_extra_fields_are_computed_after_the_clock_has_stopped() -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "num_samples"), [(0, 1), (1, 0), (-1, 3)])
-def test_impossible_numbers_are_refused_and_collection_goes_on(batch_size: int, num_samples: int) -> None:
+def test_impossible_numbers_are_refused_and_collection_goes_on(
+    batch_size: int, num_samples: int
+) -> None:
     collector = MetricsCollector(device="cpu")
     with pytest.raises(UserError, match="must be at least 1"):
         collector.end_measurement(collector.start_measurement(), batch_size, num_samples)
@@ -72,7 +74,9 @@ def test_garbage_collection_is_off_inside_and_back_afterwards() -> None:
     assert gc.isenabled()
 
 
-@pytest.mark.skipif(not process.reset_peak_memory(), reason="this kernel lets no process reset its peak")
+@pytest.mark.skipif(
+    not process.reset_peak_memory(), reason="this kernel lets no process reset its peak"
+)
 def test_the_peak_is_this_blocks_and_not_an_earlier_ones() -> None:
     collector, megabytes = MetricsCollector(device="cpu"), 200
     with collector.measure(1, 1) as large:
@@ -81,12 +85,19 @@ def test_the_peak_is_this_blocks_and_not_an_earlier_ones() -> None:
         pass
     assert large.record is not None and small.record is not None
     assert large.record.cpu_mem_peak - large.record.cpu_mem_used >= 0.9 * megabytes
-    assert large.record.cpu_mem_peak - small.record.cpu_mem_peak == pytest.approx(megabytes, rel=0.1)
+    assert large.record.cpu_mem_peak - small.record.cpu_mem_peak == pytest.approx(
+        megabytes, rel=0.1
+    )
 
 
-@pytest.mark.skipif(process.cpu_times_ns() is None, reason="this kernel does not report how long threads wait")
+@pytest.mark.skipif(
+    process.cpu_times_ns() is None, reason="this kernel does not report how long threads wait"
+)
 def test_waiting_for_a_cpu_is_seen() -> None:
-    burning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (process.usable_cores() or 1))]
+    burning = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(2 * (process.usable_cores() or 1))
+    ]
     try:
         time.sleep(0.5)  # until they run
         with MetricsCollector(device="cpu").measure(1, 1) as measurement:

@@ -68,20 +68,30 @@ def test_loaded_model_is_ready(loaded: LoadedModel, tiny_model: Path) -> None:
     assert info.total_params == info.trainable_params == expected
     assert info.non_trainable_params == 0
     assert info.total_size_mb == pytest.approx(expected * 4 / 1e6)
-    assert (info.weights, info.dtype, info.device, info.num_labels) == ("pretrained", "float32", "cpu", 3)
+    assert (info.weights, info.dtype, info.device, info.num_labels) == (
+        "pretrained",
+        "float32",
+        "cpu",
+        3,
+    )
     assert info.revision is None and info.adapter is None and info.name == str(tiny_model)
     assert not loaded.model.training and loaded.model.config.use_cache is False
     assert loaded.tokenizer.padding_side == "right"
     times = info.load_times
     assert 0 < times["tokenizer_s"] + times["weights_s"] + times["to_device_s"] <= times["total_s"]
-    assert info.to_dict()["load_time_s"] == info.to_dict()["load_times"]["total_s"] == times["total_s"]
+    assert (
+        info.to_dict()["load_time_s"] == info.to_dict()["load_times"]["total_s"] == times["total_s"]
+    )
 
 
 def test_summary_lines_are_the_seeds(loaded: LoadedModel) -> None:
     kind, params, size, attention = model_summary_lines(loaded.info)
     assert attention == "Attention: sdpa"
     assert kind == "Model Type: qwen2"
-    assert params == f"Total Parameters: {loaded.info.total_params:,} ({loaded.info.total_params / 1e6:.2f}M)"
+    assert (
+        params
+        == f"Total Parameters: {loaded.info.total_params:,} ({loaded.info.total_params / 1e6:.2f}M)"
+    )
     assert size == f"Model Size: {loaded.info.total_size_mb:,.2f} MB"
 
 
@@ -101,13 +111,17 @@ def test_batching_agrees_in_every_precision(tiny_model: Path, dtype: str) -> Non
 
 def test_batching_check_finds_ignored_padding(tiny_model: Path) -> None:
     broken = load_model(config_of(tiny_model))
-    broken.model.config.pad_token_id = 319  # the classifier then reads its answer from a padding position
+    broken.model.config.pad_token_id = (
+        319  # the classifier then reads its answer from a padding position
+    )
     with pytest.raises(ModelError, match="other results in a batch than alone"):
         check_batching(broken, list(support.TEXTS[:8]), 64)
 
 
 def test_python_interface(tiny_model: Path) -> None:
-    model, tokenizer = load_model_and_tokenizer(str(tiny_model), device="cpu", attn_implementation="eager")
+    model, tokenizer = load_model_and_tokenizer(
+        str(tiny_model), device="cpu", attn_implementation="eager"
+    )
     assert model.config._attn_implementation == "eager"
     assert tokenizer("books")["input_ids"]
     with pytest.raises(ConfigError, match="atn"):
@@ -152,7 +166,9 @@ def test_tokenizer_without_padding_gets_one(tiny_model: Path, tmp_path: Path) ->
     plain.pad_token = None
     plain.save_pretrained(tmp_path / "tokenizer")
     own = load_model(config_of(tiny_model, f"model.tokenizer={tmp_path / 'tokenizer'}"))
-    assert own.tokenizer.pad_token_id == own.model.config.pad_token_id == 0  # the one that the model was trained with
+    assert (
+        own.tokenizer.pad_token_id == own.model.config.pad_token_id == 0
+    )  # the one that the model was trained with
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     architecture = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**architecture, "pad_token_id": None}))
@@ -166,7 +182,14 @@ class TestDummy:
     def test_same_seed_same_weights(self, tiny_model: Path) -> None:
         state = torch.random.get_rng_state()
         first, again, other = (
-            load_model(config_of(tiny_model, "model.load_format=dummy", f"model.seed={seed}", "model.dtype=bfloat16"))
+            load_model(
+                config_of(
+                    tiny_model,
+                    "model.load_format=dummy",
+                    f"model.seed={seed}",
+                    "model.dtype=bfloat16",
+                )
+            )
             for seed in (1, 1, 2)
         )
         assert torch.equal(state, torch.random.get_rng_state())
@@ -178,19 +201,29 @@ class TestDummy:
 
     def test_architecture_file_takes_the_named_tokenizer(self, tiny_model: Path) -> None:
         architecture = tiny_model / "config.json"
-        model = load_model(config_of(architecture, "model.load_format=dummy", f"model.tokenizer={tiny_model}"))
+        model = load_model(
+            config_of(architecture, "model.load_format=dummy", f"model.tokenizer={tiny_model}")
+        )
         assert model.info.num_labels == 3
         check_batching(model, list(support.TEXTS[:4]), 64)
 
-    def test_architecture_file_takes_the_embedded_tokenizer(self, tiny_model: Path, tmp_path: Path) -> None:
-        words = [str(tiny_model / "config.json"), "model.load_format=dummy", f"embedded.dir={tmp_path}"]
+    def test_architecture_file_takes_the_embedded_tokenizer(
+        self, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        words = [
+            str(tiny_model / "config.json"),
+            "model.load_format=dummy",
+            f"embedded.dir={tmp_path}",
+        ]
         with pytest.raises(ModelError, match=r"scripts/build_demo_assets\.py"):
             load_model(config_of(*words))
         shutil.copytree(tiny_model, tmp_path / "model")
         assert load_model(config_of(*words)).tokenizer.pad_token == "<pad>"
 
     def test_takes_no_more_memory_than_the_model(self, tiny_model: Path, tmp_path: Path) -> None:
-        settings = support.build_model_config(hidden_size=1024, intermediate_size=4096, num_hidden_layers=8)
+        settings = support.build_model_config(
+            hidden_size=1024, intermediate_size=4096, num_hidden_layers=8
+        )
         settings.save_pretrained(tmp_path)
         code = (
             "import resource, sys\n"
@@ -205,20 +238,29 @@ class TestDummy:
         )
         words = [sys.executable, "-c", code]
         done = subprocess.run(words, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
-        assert float(done.stdout) < 1.25, done.stdout  # a copy, or float32 first, would be 2 or more
+        assert float(done.stdout) < 1.25, (
+            done.stdout
+        )  # a copy, or float32 first, would be 2 or more
 
 
 def make_adapter(base: Path, folder: Path) -> Path:
     """A LoRA adapter of ``base`` with random weights, saved with peft."""
     torch.manual_seed(1)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
-    lora = LoraConfig(task_type=TaskType.SEQ_CLS, r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=4,
+        target_modules=["q_proj", "v_proj"],
+        init_lora_weights=False,
+    )
     get_peft_model(model, lora).save_pretrained(str(folder))
     return folder
 
 
 class TestAdapter:
-    def test_merged_equals_unmerged(self, tiny_model: Path, tmp_path: Path, loaded: LoadedModel) -> None:
+    def test_merged_equals_unmerged(
+        self, tiny_model: Path, tmp_path: Path, loaded: LoadedModel
+    ) -> None:
         folder = make_adapter(tiny_model, tmp_path / "adapter")
         merged = load_model(config_of(folder))
         assert merged.info.adapter == str(folder) and merged.info.name == str(tiny_model)
@@ -228,13 +270,19 @@ class TestAdapter:
         base = load_model(config_of(tiny_model))
         plain = classify(base, texts, 64)
         peft_model = PeftModel.from_pretrained(base.model, str(folder)).eval()
-        batch = base.tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+        batch = base.tokenizer(
+            texts, padding=True, truncation=True, max_length=64, return_tensors="pt"
+        )
         with torch.inference_mode():
-            unmerged = peft_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            unmerged = peft_model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            ).logits
         torch.testing.assert_close(classify(merged, texts, 64), unmerged, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(plain, unmerged, atol=1e-3)
 
-    def test_brings_the_head_that_a_causal_base_lacks(self, tiny_model: Path, tmp_path: Path) -> None:
+    def test_brings_the_head_that_a_causal_base_lacks(
+        self, tiny_model: Path, tmp_path: Path
+    ) -> None:
         base = tmp_path / "base"
         Qwen2ForCausalLM(support.build_model_config()).save_pretrained(base)
         support.build_tokenizer().save_pretrained(base)
@@ -242,7 +290,9 @@ class TestAdapter:
         assert merged.info.num_labels == 3
         check_batching(merged, list(support.TEXTS[:4]), 64)
 
-    def test_without_peft(self, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_peft(
+        self, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder = make_adapter(tiny_model, tmp_path / "adapter")
         monkeypatch.setitem(sys.modules, "peft", None)
         with pytest.raises(ModelError, match="pip install peft"):
@@ -324,7 +374,9 @@ class TestRefusals:
 
     def test_code_in_the_repository_is_not_run(self, tiny_model: Path, tmp_path: Path) -> None:
         folder = shutil.copytree(tiny_model, tmp_path / "model")
-        (folder / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}')
+        (folder / "config.json").write_text(
+            '{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}'
+        )
         (folder / "own.py").write_text("raise SystemExit('this must not run')")
         with pytest.raises(ModelError, match="trust_remote_code=true"):
             model_labels(config_of(folder))

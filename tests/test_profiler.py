@@ -44,15 +44,21 @@ class Words:
 
     pad_token_id = 0
 
-    def __call__(self, texts: list[str], max_length: int, **options: Any) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, texts: list[str], max_length: int, **options: Any
+    ) -> dict[str, torch.Tensor]:
         lengths = [min(len(text.split()), max_length) for text in texts]
-        mask = torch.tensor([[i < n for i in range(max(lengths))] for n in lengths], dtype=torch.long)
+        mask = torch.tensor(
+            [[i < n for i in range(max(lengths))] for n in lengths], dtype=torch.long
+        )
         return {"input_ids": mask + 1, "attention_mask": mask.reshape(len(texts), -1)}
 
 
 def sweep(model: Model, texts: list[str], sizes: list[int], runs: int = 3, **options: Any) -> Any:
     profiler = InferenceProfiler(model, Words(), device="cpu")
-    return profiler.profile_multiple_batch_sizes(texts, sizes, num_runs=runs, on_event=lambda line: None, **options)
+    return profiler.profile_multiple_batch_sizes(
+        texts, sizes, num_runs=runs, on_event=lambda line: None, **options
+    )
 
 
 def test_a_model_that_takes_a_known_time() -> None:
@@ -69,7 +75,9 @@ def test_alternating_lengths_are_43_75_percent_padding() -> None:
     one, two = sweep(Model(), texts, [1, 2])
     assert one.padding_fraction == 0
     assert two.padding_fraction == 0.4375
-    assert two.throughput_tokens_per_sec.mean == pytest.approx(two.throughput_samples_per_sec.mean * 72, rel=1e-6)
+    assert two.throughput_tokens_per_sec.mean == pytest.approx(
+        two.throughput_samples_per_sec.mean * 72, rel=1e-6
+    )
 
 
 def test_every_batch_size_runs_over_the_same_texts_and_warm_up_is_not_counted() -> None:
@@ -117,24 +125,33 @@ def test_a_batch_size_that_changes_labels_is_a_warning() -> None:
 
     one, two = sweep(Forgetful(), ["a b", "c"], [1, 2])
     assert not any("outputs" in text for text in one.warnings)
-    assert any("batch sizes 2 and 1" in text and "1 of 2 labels differ" in text for text in two.warnings)
+    assert any(
+        "batch sizes 2 and 1" in text and "1 of 2 labels differ" in text for text in two.warnings
+    )
 
 
 def test_a_resumed_sweep_says_whose_runs_it_took_over() -> None:
-    profiler, settings = InferenceProfiler(Model(), Words(), device="cpu"), SweepSettings(num_runs=3, max_length=9)
+    profiler, settings = (
+        InferenceProfiler(Model(), Words(), device="cpu"),
+        SweepSettings(num_runs=3, max_length=9),
+    )
     state = new_state(2, [1])
     profiler.sweep(["a", "b"], state, replace(settings, num_runs=2), on_event=lambda line: None)
     profiler.sweep(["a", "b"], state, settings, on_event=lambda line: None)
     record = state.trials[0].record()
     assert record.num_runs == 3
-    assert any("runs 1 to 2 were measured by an earlier process" in text for text in record.warnings)
+    assert any(
+        "runs 1 to 2 were measured by an earlier process" in text for text in record.warnings
+    )
 
 
 def test_the_hosts_memory_may_run_out_too() -> None:
     class Host(Model):
         def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
             if len(input_ids) > 2:
-                raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: can't allocate memory")
+                raise RuntimeError(
+                    "[enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: can't allocate memory"
+                )
             return super().__call__(input_ids, attention_mask)
 
     class Broken(Model):
@@ -160,13 +177,16 @@ def test_empty_texts_are_measured() -> None:
 def test_what_the_model_or_the_machine_lacks_is_refused(tiny_model: Path) -> None:
     model, tokenizer = load_model_and_tokenizer(model_name=str(tiny_model), device="cpu")
     with pytest.raises(UserError, match="fix:   max_length=512$"):
-        InferenceProfiler(model, tokenizer, device="cpu").profile_multiple_batch_sizes(["a"], [1], max_length=513)
+        InferenceProfiler(model, tokenizer, device="cpu").profile_multiple_batch_sizes(
+            ["a"], [1], max_length=513
+        )
     with pytest.raises(UserError, match="CUDA devices"):
         InferenceProfiler(model, tokenizer, device=f"cuda:{torch.cuda.device_count()}")
 
 
 @pytest.mark.parametrize(
-    ("texts", "sizes", "runs"), [([], [1], 3), (["a"], [], 3), (["a"], [0], 3), (["a"], [2, 2], 3), (["a"], [1], 0)]
+    ("texts", "sizes", "runs"),
+    [([], [1], 3), (["a"], [], 3), (["a"], [0], 3), (["a"], [2, 2], 3), (["a"], [1], 0)],
 )
 def test_impossible_sweeps_are_refused(texts: list[str], sizes: list[int], runs: int) -> None:
     with pytest.raises(UserError):
@@ -183,17 +203,28 @@ def test_one_run_has_no_spread() -> None:
 
 
 def test_a_real_model_through_the_public_calls(tiny_model: Path) -> None:
-    model, tokenizer = load_model_and_tokenizer(model_name=str(tiny_model), device="cpu", dtype="float32")
+    model, tokenizer = load_model_and_tokenizer(
+        model_name=str(tiny_model), device="cpu", dtype="float32"
+    )
     profiler = InferenceProfiler(model, tokenizer, device="cpu")
     texts = list(support.TEXTS[:10])
-    results = profiler.profile_multiple_batch_sizes(texts=texts, batch_sizes=[1, 4], num_runs=3, max_length=64)
+    results = profiler.profile_multiple_batch_sizes(
+        texts=texts, batch_sizes=[1, 4], num_runs=3, max_length=64
+    )
     assert [record.batch_size for record in results] == [1, 4]
-    tokens = sum(len(ids) for ids in AutoTokenizer.from_pretrained(tiny_model)(texts, truncation=True, max_length=64)["input_ids"])
+    tokens = sum(
+        len(ids)
+        for ids in AutoTokenizer.from_pretrained(tiny_model)(texts, truncation=True, max_length=64)[
+            "input_ids"
+        ]
+    )
     for record in results:
         rate = record.throughput_tokens_per_sec.mean / record.throughput_samples_per_sec.mean
         assert rate == pytest.approx(tokens / len(texts), rel=1e-6)
         # 2 x parameters x tokens, without the embedding, is the least that a sample costs
-        weights = sum(p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2)
+        weights = sum(
+            p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2
+        )
         assert record.flops_per_sample >= 2 * weights * tokens / len(texts)
         assert record.num_truncated == 0
         assert not any("outputs" in text for text in record.warnings)

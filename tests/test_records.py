@@ -15,9 +15,16 @@ def run(seconds: float, **changes: Any) -> Run:
     """Two full batches of four rows; three quarters of the tokens are real."""
     half = seconds / 2
     settings: dict[str, Any] = {
-        "num_samples": 8, "seconds": seconds, "num_batches": 2, "num_full_batches": 2,
-        "phase_seconds": ((0.1 * half, 0.1 * half, 0.7 * half, 0.1 * half),) * 2, "real_tokens": 90, "padded_tokens": 30,
-        "resident_bytes": 5_000_000, "resident_peak_bytes": 6_000_000, "cpu_wait_fraction": 0.01,
+        "num_samples": 8,
+        "seconds": seconds,
+        "num_batches": 2,
+        "num_full_batches": 2,
+        "phase_seconds": ((0.1 * half, 0.1 * half, 0.7 * half, 0.1 * half),) * 2,
+        "real_tokens": 90,
+        "padded_tokens": 30,
+        "resident_bytes": 5_000_000,
+        "resident_peak_bytes": 6_000_000,
+        "cpu_wait_fraction": 0.01,
     }
     return Run(**{**settings, **changes})
 
@@ -35,7 +42,11 @@ def test_a_row_by_hand() -> None:
     assert record.throughput_samples_per_sec.mean == pytest.approx((8 + 8 / 3) / 2)
     assert record.throughput_tokens_per_sec.mean == pytest.approx((90 + 30) / 2)
     assert record.latency_per_token_ms_mean == pytest.approx((1000 / 90 + 3000 / 90) / 2)
-    assert (record.tokens_per_batch_mean, record.padding_tokens_per_batch_mean, record.padding_fraction) == (45, 15, 0.25)
+    assert (
+        record.tokens_per_batch_mean,
+        record.padding_tokens_per_batch_mean,
+        record.padding_fraction,
+    ) == (45, 15, 0.25)
     assert record.forward_ms_mean == pytest.approx(700)
     assert (record.cpu_mem_used, record.cpu_mem_peak) == (5.0, 6.0)
     assert record.achieved_tflops == pytest.approx(4 / 0.7)
@@ -45,13 +56,30 @@ def test_a_row_by_hand() -> None:
 
 def test_a_smaller_last_batch_is_in_no_metric_of_a_batch() -> None:
     parts = ((0.1, 0.0, 0.8, 0.1), (0.0, 0.0, 0.1, 0.0))
-    record = summarise([run(1.1, num_samples=5, num_full_batches=1, phase_seconds=parts, launch_seconds=(0.7, 9.0))])
+    record = summarise(
+        [
+            run(
+                1.1,
+                num_samples=5,
+                num_full_batches=1,
+                phase_seconds=parts,
+                launch_seconds=(0.7, 9.0),
+            )
+        ]
+    )
     assert record.latency_per_batch_ms.mean == pytest.approx(1000)
-    assert (record.forward_ms_mean, record.forward_launch_ms_mean) == (pytest.approx(800), pytest.approx(700))
+    assert (record.forward_ms_mean, record.forward_launch_ms_mean) == (
+        pytest.approx(800),
+        pytest.approx(700),
+    )
     assert record.forward_device_ms_mean is None
     assert record.latency_total_s.mean == pytest.approx(1.1)
-    uneven = summarise([run(1.1, num_samples=5, num_full_batches=1, phase_seconds=parts)], flops_per_sample=9e11)
-    assert uneven.achieved_tflops == pytest.approx(5 * 0.9 / 0.9)  # five rows in 0.8 s and 0.1 s of forward
+    uneven = summarise(
+        [run(1.1, num_samples=5, num_full_batches=1, phase_seconds=parts)], flops_per_sample=9e11
+    )
+    assert uneven.achieved_tflops == pytest.approx(
+        5 * 0.9 / 0.9
+    )  # five rows in 0.8 s and 0.1 s of forward
 
 
 def test_phases_that_do_not_add_up_are_a_warning() -> None:
@@ -63,13 +91,26 @@ def test_phases_that_do_not_add_up_are_a_warning() -> None:
 def test_missing_percentiles_say_how_many_runs_are_needed() -> None:
     record = summarise([run(1.0)])
     assert record.latency_per_batch_ms_p99 is None
-    assert "latency_per_batch_ms_p99: 2 latencies, 662 are needed (profiling.num_measurement_runs=331)" in record.warnings
+    assert (
+        "latency_per_batch_ms_p99: 2 latencies, 662 are needed (profiling.num_measurement_runs=331)"
+        in record.warnings
+    )
     assert summarise([run(1.0)] * 32).latency_per_batch_ms_p90 == pytest.approx(500)
 
 
 def test_memory_of_the_device_and_what_lies_outside_the_allocator() -> None:
     gpu = GpuReadings(device_memory_bytes=9e9)
-    record = summarise([run(1.0, reserved_bytes=7 * 10**9, peak_bytes=5 * 10**9, activation_bytes=3 * 10**9, gpu=gpu)])
+    record = summarise(
+        [
+            run(
+                1.0,
+                reserved_bytes=7 * 10**9,
+                peak_bytes=5 * 10**9,
+                activation_bytes=3 * 10**9,
+                gpu=gpu,
+            )
+        ]
+    )
     assert (record.gpu_mem_device, record.gpu_mem_other) == (9000, 2000)
     assert (record.peak_gpu_mem, record.activations_mem) == (5000, 3000)
     assert summarise([run(1.0, gpu=gpu)]).gpu_mem_other is None
@@ -77,7 +118,9 @@ def test_memory_of_the_device_and_what_lies_outside_the_allocator() -> None:
 
 def test_gpu_readings_come_from_the_sustained_run_if_there_is_one() -> None:
     short = GpuReadings(warnings=("gpu_util: too short",))
-    long = GpuReadings(util_pct_mean=91.0, power_w_mean=300.0, energy_j=1200.0, energy_source="counter")
+    long = GpuReadings(
+        util_pct_mean=91.0, power_w_mean=300.0, energy_j=1200.0, energy_source="counter"
+    )
     sustained = run(4.0, num_samples=32, gpu=long)
     record = summarise([run(1.0, gpu=short), run(1.0, gpu=short)], sustained_run=sustained)
     assert (record.gpu_util_pct_mean, record.gpu_power_w_mean) == (91.0, 300.0)
@@ -90,11 +133,17 @@ def test_gpu_readings_come_from_the_sustained_run_if_there_is_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gpu": GpuReadings(throttled=("hardware thermal slowdown",))}, "throttled: hardware thermal slowdown"),
-        ({"gpu": GpuReadings(shared=True)}, "shared: another process"), ({"cpu_wait_fraction": 0.2}, "CPU starved"),
+        (
+            {"gpu": GpuReadings(throttled=("hardware thermal slowdown",))},
+            "throttled: hardware thermal slowdown",
+        ),
+        ({"gpu": GpuReadings(shared=True)}, "shared: another process"),
+        ({"cpu_wait_fraction": 0.2}, "CPU starved"),
     ],
 )
-def test_a_row_with_interference_is_not_stable_and_says_why(changes: dict[str, Any], message: str) -> None:
+def test_a_row_with_interference_is_not_stable_and_says_why(
+    changes: dict[str, Any], message: str
+) -> None:
     assert summarise([run(1.0)] * 6).stable is True
     record = summarise([run(1.0, **changes)] * 6)
     assert record.stable is False
@@ -103,11 +152,18 @@ def test_a_row_with_interference_is_not_stable_and_says_why(changes: dict[str, A
 
 def test_no_interval_reaches_below_zero() -> None:
     record = summarise([run(seconds) for seconds in (1.0, 1.0, 3.2, 3.2, 3.2)], process_spread=0.4)
-    assert (record.latency_per_sample_ms_median_ci95_low, record.throughput_samples_per_sec_ci95_low) == (0.0, 0.0)
+    assert (
+        record.latency_per_sample_ms_median_ci95_low,
+        record.throughput_samples_per_sec_ci95_low,
+    ) == (0.0, 0.0)
 
 
 def test_interference_with_the_sustained_run_alone_counts() -> None:
-    sustained = run(4.0, reserved_bytes=2 * 10**9, gpu=GpuReadings(throttled=("power brake",), device_memory_bytes=5 * 10**9))
+    sustained = run(
+        4.0,
+        reserved_bytes=2 * 10**9,
+        gpu=GpuReadings(throttled=("power brake",), device_memory_bytes=5 * 10**9),
+    )
     record = summarise([run(1.0)] * 6, sustained_run=sustained)
     assert (record.stable, record.gpu_mem_device, record.gpu_mem_other) == (False, 5000, 3000)
 
@@ -117,11 +173,17 @@ def test_intervals_allow_for_the_spread_between_processes() -> None:
     alone, among = summarise(runs, process_spread=0.0), summarise(runs, process_spread=0.05)
     mean, half = among.throughput_samples_per_sec.mean, among.throughput_samples_per_sec_ci95_high
     own = 2.262 * 0.001054 / 10**0.5
-    assert (half - mean) / mean == pytest.approx((2 * (0.05**2 * 1.96**2 + own**2)) ** 0.5, rel=1e-3)
+    assert (half - mean) / mean == pytest.approx(
+        (2 * (0.05**2 * 1.96**2 + own**2)) ** 0.5, rel=1e-3
+    )
     assert among.latency_per_sample_ms_median_ci95_low < alone.latency_per_sample_ms_median_ci95_low
-    assert (alone.throughput_samples_per_sec_ci95_high - mean) / mean == pytest.approx(2**0.5 * own, rel=1e-2)
+    assert (alone.throughput_samples_per_sec_ci95_high - mean) / mean == pytest.approx(
+        2**0.5 * own, rel=1e-2
+    )
     unknown = summarise(runs, process_spread=None)
-    assert (unknown.throughput_samples_per_sec_ci95_high - mean) / mean == pytest.approx(own, rel=1e-2)
+    assert (unknown.throughput_samples_per_sec_ci95_high - mean) / mean == pytest.approx(
+        own, rel=1e-2
+    )
     assert any("profiling.process_spread" in text for text in unknown.warnings)
     assert not any("profiling.process_spread" in text for text in alone.warnings)
 
@@ -132,11 +194,17 @@ def test_autocorrelated_runs_widen_the_interval_and_say_so() -> None:
     shuffled = summarise([run(seconds) for seconds in times[::10] * 10], process_spread=0.0)
     assert any("runs are autocorrelated" in text for text in record.warnings)
     width = record.throughput_samples_per_sec_ci95_high - record.throughput_samples_per_sec_ci95_low
-    assert width > 2 * (shuffled.throughput_samples_per_sec_ci95_high - shuffled.throughput_samples_per_sec_ci95_low)
+    assert width > 2 * (
+        shuffled.throughput_samples_per_sec_ci95_high - shuffled.throughput_samples_per_sec_ci95_low
+    )
 
 
 def test_every_metric_has_a_unit() -> None:
-    stems = {name.removesuffix(f"_{part}") for name in COLUMNS for part in ("mean", "std", "min", "max", "median")}
+    stems = {
+        name.removesuffix(f"_{part}")
+        for name in COLUMNS
+        for part in ("mean", "std", "min", "max", "median")
+    }
     for name in COLUMNS:
         if name not in ("status", "energy_source", "stable", "warnings"):
             assert any(name.startswith(unit) for unit in UNITS), name

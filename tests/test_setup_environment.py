@@ -15,7 +15,10 @@ import pytest
 from utils.core.artifacts import PROJECT_ROOT
 
 FILES = (
-    "setup_environment.sh", "setup/requirements.txt", "setup/constraints.txt", "setup/requirements-dev.txt",
+    "setup_environment.sh",
+    "setup/requirements.txt",
+    "setup/constraints.txt",
+    "setup/requirements-dev.txt",
     "setup/probe_python.py",
 )
 
@@ -59,10 +62,15 @@ class Machine:
     def add_gpu(self) -> None:
         self.add("nvidia-smi", "#!/bin/sh\necho 'NVIDIA H100, 570.86'\n")
 
-    def run(self, *words: str, probe: str = NO_CUDA, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, probe: str = NO_CUDA, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         variables = {
-            "PATH": f"{self.bin}:/usr/bin:/bin", "STAND_IN_PROBE": probe, "STAND_IN_LOG": str(self.log),
-            "HOME": str(self.folder), **environment,
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+            "STAND_IN_PROBE": probe,
+            "STAND_IN_LOG": str(self.log),
+            "HOME": str(self.folder),
+            **environment,
         }
         command = [str(self.folder / "setup_environment.sh"), *words]
         return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
@@ -137,7 +145,10 @@ def test_without_a_gpu_the_pins_are_used(machine: Machine) -> None:
     assert "python3 -m venv --clear .venv" in machine.calls
     pip = next(call for call in machine.calls if " pip " in call)
     assert pip.endswith("-r .venv/requirements.txt -c .venv/constraints.txt")
-    assert machine.handed_to_pip("constraints.txt") == (PROJECT_ROOT / "setup/constraints.txt").read_text().splitlines()
+    assert (
+        machine.handed_to_pip("constraints.txt")
+        == (PROJECT_ROOT / "setup/constraints.txt").read_text().splitlines()
+    )
     assert any(line.startswith("torch>=2.6") for line in machine.handed_to_pip("requirements.txt"))
     assert machine.calls[-1] == "python test_setup.py --config configs/demo.yaml"
     assert (machine.folder / "data").is_dir() and (machine.folder / "results").is_dir()
@@ -261,7 +272,9 @@ def probe(*, pythonpath: Path | None = None) -> list[str]:
 
 def fake_torch(folder: Path, text: str) -> Path:
     (folder / "torch").mkdir()
-    (folder / "torch" / "__init__.py").write_text("raise SystemExit('the probe must not import torch')")
+    (folder / "torch" / "__init__.py").write_text(
+        "raise SystemExit('the probe must not import torch')"
+    )
     (folder / "torch" / "version.py").write_text(text)
     return folder
 
@@ -280,7 +293,9 @@ def test_the_probe_answers_for_the_base_interpreter() -> None:
         ("__version__ = '2.7.0+rocm6'\ncuda = None\nhip = '6.3'\n", ["2.7.0+rocm6", "-"]),
     ],
 )
-def test_the_probe_reads_pytorch_without_importing_it(tmp_path: Path, text: str, expected: list[str]) -> None:
+def test_the_probe_reads_pytorch_without_importing_it(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
     assert probe(pythonpath=fake_torch(tmp_path, text))[1:3] == expected
 
 
@@ -311,7 +326,9 @@ def test_every_requirement_is_pinned_in_its_range() -> None:
         own = [pin for pin in pins if plain(pin.name) == plain(wanted.name)]
         assert own, f"{line} has no pin"
         for pin in own:
-            assert wanted.specifier.contains(str(pin.specifier).removeprefix("==")), f"{pin} is not in {line}"
+            assert wanted.specifier.contains(str(pin.specifier).removeprefix("==")), (
+                f"{pin} is not in {line}"
+            )
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
@@ -319,7 +336,11 @@ def test_no_package_is_pinned_twice_for_one_python(python: str) -> None:
     from packaging.requirements import Requirement
 
     pins = [Requirement(line) for line in lines("constraints.txt")]
-    names = [plain(pin.name) for pin in pins if pin.marker is None or pin.marker.evaluate({"python_version": python})]
+    names = [
+        plain(pin.name)
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate({"python_version": python})
+    ]
     assert len(names) == len(set(names))
     assert "torch" in names
 
@@ -336,7 +357,9 @@ def test_setup_py_hands_over_the_requirements(monkeypatch: pytest.MonkeyPatch) -
     handed: dict[str, object] = {}
     stand_in = types.SimpleNamespace(setup=handed.update, find_packages=lambda include: include)
     stand_in.setup = lambda **settings: handed.update(settings)
-    monkeypatch.setitem(sys.modules, "setuptools", stand_in)  # newer Pythons' environments have none
+    monkeypatch.setitem(
+        sys.modules, "setuptools", stand_in
+    )  # newer Pythons' environments have none
     runpy.run_path(str(PROJECT_ROOT / "setup.py"))
     assert handed["install_requires"] == lines("requirements.txt")
     assert handed["python_requires"] == ">=3.10,<3.14"
@@ -367,5 +390,7 @@ def test_make_bench_without_benchmarks_says_so(tmp_path: Path) -> None:
     shutil.copy(PROJECT_ROOT / "Makefile", tmp_path)
     (tmp_path / "setup_environment.sh").write_text("#!/bin/sh\n")
     (tmp_path / "setup_environment.sh").chmod(0o755)
-    done = subprocess.run(["make", "bench"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "bench"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert "no benchmark yet" in done.stdout

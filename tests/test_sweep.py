@@ -10,7 +10,15 @@ import pytest
 from utils.bench_stats import mean_interval
 from utils.core.errors import UserError
 from utils.records import Run
-from utils.sweep import SweepSettings, SweepState, Trial, new_state, optimal_batch_size, run_rounds, sample_dependence
+from utils.sweep import (
+    SweepSettings,
+    SweepState,
+    Trial,
+    new_state,
+    optimal_batch_size,
+    run_rounds,
+    sample_dependence,
+)
 
 QUICK = SweepSettings(num_runs=4)
 
@@ -63,12 +71,18 @@ def test_runs_go_on_no_longer_than_asked() -> None:
 def test_an_interrupted_sweep_continues_with_the_missing_runs() -> None:
     state, kept = new_state(8, [1, 2]), []
     with pytest.raises(KeyboardInterrupt):
+
         def interrupt(trial: Trial) -> None:
             if len(state.order) == 3 and state.order[-1]:
                 raise KeyboardInterrupt
             trial.runs.append(run(1.0))
 
-        run_rounds(state, QUICK, interrupt, after_round=lambda _: kept.append(sum(len(trial.runs) for trial in state.trials)))
+        run_rounds(
+            state,
+            QUICK,
+            interrupt,
+            after_round=lambda _: kept.append(sum(len(trial.runs) for trial in state.trials)),
+        )
     assert kept == [2, 4, 5], "the run that the interrupted round had finished is saved"
     measured = [size for order in state.order for size in order]
     more = rounds(state, QUICK, lambda *_: 1.0)
@@ -106,7 +120,9 @@ def test_an_unknown_difference_is_null() -> None:
     assert (row["ci95_low"], row["depends_on_sample"]) == (None, None)
 
 
-@pytest.mark.parametrize(("samples", "sizes"), [(0, [1]), (1, []), (1, [0]), (1, [-1]), (1, [2, 2])])
+@pytest.mark.parametrize(
+    ("samples", "sizes"), [(0, [1]), (1, []), (1, [0]), (1, [-1]), (1, [2, 2])]
+)
 def test_impossible_sweeps_are_refused(samples: int, sizes: list[int]) -> None:
     with pytest.raises(UserError):
         new_state(samples, sizes)

@@ -38,19 +38,27 @@ class Section(BaseModel):
 class ModelConfig(Section):
     # Hub id, local folder, PEFT adapter of either, an architecture's .json (with load_format: dummy), or "embedded".
     name: str = Field("codefactory4791/intent-classification-qwen", min_length=1)
-    revision: str | None = None  # commit, tag or branch on the hub; null: its default branch. What it came to is recorded
+    revision: str | None = (
+        None  # commit, tag or branch on the hub; null: its default branch. What it came to is recorded
+    )
     tokenizer: str | None = None  # hub id, local folder or "embedded"; null takes the model's own
     # Hub id or local folder of an adapter's base model; null takes the one that the adapter names.
     adapter_base: str | None = None
-    device: Annotated[str, Field(pattern=r"^(cuda(:\d+)?|cpu|auto)$")] = "cuda"  # auto: a CUDA device if there is one
+    device: Annotated[str, Field(pattern=r"^(cuda(:\d+)?|cpu|auto)$")] = (
+        "cuda"  # auto: a CUDA device if there is one
+    )
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of weights and activations
-    load_format: Literal["auto", "dummy"] = "auto"  # auto: real weights. dummy: seeded random ones; accuracy is then null
+    load_format: Literal["auto", "dummy"] = (
+        "auto"  # auto: real weights. dummy: seeded random ones; accuracy is then null
+    )
     # Which attention transformers uses; auto: sdpa where the architecture has it, else eager.
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     # torch.set_float32_matmul_precision: "high" allows TF32 on CUDA.
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     trust_remote_code: bool = False  # may code from the model's repository run? Leave it off unless you have read that code
-    seed: int = Field(0, ge=0)  # of dummy weights and of a classification head that the checkpoint lacks
+    seed: int = Field(
+        0, ge=0
+    )  # of dummy weights and of a classification head that the checkpoint lacks
 
 
 class DatasetConfig(Section):
@@ -86,9 +94,15 @@ class DatasetConfig(Section):
 
 
 class ProfilingConfig(Section):
-    batch_sizes: tuple[PositiveInt, ...] = Field((1, 4, 8, 16, 32, 64), min_length=1)  # of the sweep
-    num_warmup_runs: int = Field(3, ge=0)  # unmeasured runs at each batch size before the first measured one
-    num_measurement_runs: PositiveInt = 10  # measured ones at each batch size, at least; a run is the whole sample once
+    batch_sizes: tuple[PositiveInt, ...] = Field(
+        (1, 4, 8, 16, 32, 64), min_length=1
+    )  # of the sweep
+    num_warmup_runs: int = Field(
+        3, ge=0
+    )  # unmeasured runs at each batch size before the first measured one
+    num_measurement_runs: PositiveInt = (
+        10  # measured ones at each batch size, at least; a run is the whole sample once
+    )
     # Measure on until half the 95% interval of the mean is at most this share of it; null stops at the runs above.
     target_relative_ci: float | None = Field(None, gt=0, lt=1)
     # Seconds after which a batch size is measured no further, where target_relative_ci asks for more runs.
@@ -102,7 +116,9 @@ class ProfilingConfig(Section):
     max_length: PositiveInt = 512  # tokens at which a text is cut
     seed: int = Field(0, ge=0)  # of the sample and of the order in which batch sizes are measured
     gpu_sample_interval_ms: float = Field(20.0, gt=0)  # between two NVML readings
-    trace_steps: PositiveInt = 3  # batches that step 03 records in the trace, after one to wait and one to warm up
+    trace_steps: PositiveInt = (
+        3  # batches that step 03 records in the trace, after one to wait and one to warm up
+    )
 
     @field_validator("batch_sizes")
     @classmethod
@@ -133,14 +149,18 @@ class EvaluationConfig(Section):
 
 
 class OutputConfig(Section):
-    results_dir: str = Field("./results", min_length=1)  # folder of everything that is measured or drawn
+    results_dir: str = Field(
+        "./results", min_length=1
+    )  # folder of everything that is measured or drawn
     # Names of the metrics file and of the table inside results_dir.
     metrics_file: str = Field("baseline_metrics.json", pattern=r"^[^/]+\.json$")
     detailed_metrics_file: str = Field("detailed_metrics.csv", pattern=r"^[^/]+\.csv$")
 
 
 class EmbeddedConfig(Section):
-    dir: str = Field("./data/demo", min_length=1)  # folder of the embedded corpus, tokenizer and model
+    dir: str = Field(
+        "./data/demo", min_length=1
+    )  # folder of the embedded corpus, tokenizer and model
     seed: int = Field(0, ge=0)  # of the corpus's split and of the training
     training_rows: PositiveInt = 12000  # texts that the small model is trained on
     epochs: PositiveInt = 3  # passes over those texts
@@ -177,8 +197,11 @@ class Config(Section):
     def files(self) -> ResultFiles:
         """Where this run's results lie."""
         folder = self.path("output.results_dir")
-        return ResultFiles(results_dir=folder, metrics=folder / self.output.metrics_file,
-                           detailed_metrics=folder / self.output.detailed_metrics_file)
+        return ResultFiles(
+            results_dir=folder,
+            metrics=folder / self.output.metrics_file,
+            detailed_metrics=folder / self.output.detailed_metrics_file,
+        )
 
     @property
     def data_file(self) -> Path:
@@ -253,7 +276,9 @@ def source_files(name: str) -> list[Path]:
         return [path]
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
-    return [file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if file.is_file()]
+    return [
+        file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if file.is_file()
+    ]
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -336,20 +361,32 @@ def _validated(settings: dict[str, Any], where: object) -> Config:
         if isinstance(error, ValidationError) and all(detail["loc"] for detail in error.errors()):
             raise _refusal(error, where) from error
         fix = "see configs/config.yaml"
-        raise ConfigError(f"The settings hold what no setting can be: {error}", where=where, fix=fix) from error
+        raise ConfigError(
+            f"The settings hold what no setting can be: {error}", where=where, fix=fix
+        ) from error
 
 
 def _read_yaml(file: Path, name: str | Path | None) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        known = ", ".join(sorted(str(p.relative_to(PROJECT_ROOT)) for p in (PROJECT_ROOT / "configs").glob("*.yaml")))
+        known = ", ".join(
+            sorted(
+                str(p.relative_to(PROJECT_ROOT)) for p in (PROJECT_ROOT / "configs").glob("*.yaml")
+            )
+        )
         where = tried_places(name) if name else file
-        raise ConfigError("No such config file.", where=where, fix=f"use one of: {known}") from error
+        raise ConfigError(
+            "No such config file.", where=where, fix=f"use one of: {known}"
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"The config file cannot be read: {error}", where=file, fix="name a YAML file in UTF-8") from error
+        raise ConfigError(
+            f"The config file cannot be read: {error}", where=file, fix="name a YAML file in UTF-8"
+        ) from error
     if not isinstance(settings, dict | None):
-        raise ConfigError("The config file holds no settings by name.", where=file, fix="see configs/config.yaml")
+        raise ConfigError(
+            "The config file holds no settings by name.", where=file, fix="see configs/config.yaml"
+        )
     return settings or {}
 
 
@@ -357,16 +394,24 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(f"Cannot read the override {override!r}.", where="--set", fix="write --set section.key=VALUE")
+        raise ConfigError(
+            f"Cannot read the override {override!r}.",
+            where="--set",
+            fix="write --set section.key=VALUE",
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"The override {override!r} is not valid YAML.", where=f"--set {dotted}") from error
+        raise ConfigError(
+            f"The override {override!r} is not valid YAML.", where=f"--set {dotted}"
+        ) from error
     target = settings
     for key in keys[:-1]:
         target = target.setdefault(key, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"{dotted} goes below a value.", where=f"--set {override}", fix=_nearest(keys))
+            raise ConfigError(
+                f"{dotted} goes below a value.", where=f"--set {override}", fix=_nearest(keys)
+            )
     target[keys[-1]] = value
 
 
@@ -374,7 +419,9 @@ def _refusal(error: ValidationError, where: object) -> ConfigError:
     """One message for all that is wrong, the first problem first."""
     problems: dict[tuple[str, ...], list[Any]] = {}
     for detail in error.errors():
-        section, *rest = detail["loc"]  # section, key, position in a list, and for a union the name of its member
+        section, *rest = detail[
+            "loc"
+        ]  # section, key, position in a list, and for a union the name of its member
         keys = (section, *(part for i, part in enumerate(rest) if i == 0 or isinstance(part, int)))
         problems.setdefault(tuple(map(str, keys)), []).append(detail)
     lines = [_describe(".".join(keys), details) for keys, details in problems.items()]

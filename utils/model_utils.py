@@ -229,7 +229,10 @@ def _describe(
 
 
 def load_model_and_tokenizer(
-    model_name: str, device: str = "cuda", dtype: str | torch.dtype = "float32", **model_settings: Any
+    model_name: str,
+    device: str = "cuda",
+    dtype: str | torch.dtype = "float32",
+    **model_settings: Any,
 ) -> tuple[Any, Any]:
     """The model and tokenizer alone; ``model_settings`` are further settings of the config's ``model`` section."""
     settings = {
@@ -255,7 +258,8 @@ def _validated(settings: dict[str, Any]) -> ModelConfig:
         return ModelConfig.model_validate(settings)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{detail['loc'][0]} cannot be {detail['input']!r}: {detail['msg']}" for detail in error.errors()
+            f"{detail['loc'][0]} cannot be {detail['input']!r}: {detail['msg']}"
+            for detail in error.errors()
         )
         known = ", ".join(ModelConfig.model_fields)
         raise ConfigError(
@@ -356,9 +360,7 @@ def _batch_agreement(
     return compare_logits(alone, together, loaded.info.dtype)
 
 
-def check_on_texts(
-    loaded: LoadedModel, texts: Sequence[str], max_length: int
-) -> tuple[str, ...]:
+def check_on_texts(loaded: LoadedModel, texts: Sequence[str], max_length: int) -> tuple[str, ...]:
     """Check model and tokenizer on the data set's own texts, before anything is measured.
 
     Args:
@@ -388,9 +390,7 @@ def check_on_texts(
     return warnings
 
 
-def texts_of_one_end_token(
-    loaded: LoadedModel, texts: Sequence[str], max_length: int
-) -> list[str]:
+def texts_of_one_end_token(loaded: LoadedModel, texts: Sequence[str], max_length: int) -> list[str]:
     """The texts that can stand in one batch.
 
     T5, BART and their kin read the result at the end token, and refuse a batch whose texts hold different numbers of it. A

@@ -29,7 +29,9 @@ def draw_texts(loaded: LoadedModel, config: Config, size: int) -> TextSample:
     left_out = len(drawn) - len(usable)
     if not usable:
         message = "No text of the sample can stand in a batch with another."
-        raise DataError(message, where=config.data_file, fix="--set dataset.sample_sizes=[N] with a larger N")
+        raise DataError(
+            message, where=config.data_file, fix="--set dataset.sample_sizes=[N] with a larger N"
+        )
     if not left_out:
         return TextSample(texts=tuple(usable))
     warning = (

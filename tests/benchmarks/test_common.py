@@ -40,7 +40,12 @@ def test_what_is_not_here_is_not_among_the_passed_and_says_why() -> None:
 
 @pytest.mark.parametrize(
     ("rounds", "status"),
-    [([1, 1.1, 0.9, 1] * 3, PASS), ([4, 4.1, 3.9, 4] * 3, MISS), ([-4, -4.1, -3.9, -4] * 3, MISS), ([1, 9, -9, 1] * 3, UNDECIDED)],
+    [
+        ([1, 1.1, 0.9, 1] * 3, PASS),
+        ([4, 4.1, 3.9, 4] * 3, MISS),
+        ([-4, -4.1, -3.9, -4] * 3, MISS),
+        ([1, 9, -9, 1] * 3, UNDECIDED),
+    ],
 )
 def test_noise_larger_than_the_bar_decides_nothing(rounds: list[float], status: str) -> None:
     assert common.verdict(rounds, -2, 2) == status
@@ -48,11 +53,19 @@ def test_noise_larger_than_the_bar_decides_nothing(rounds: list[float], status: 
 
 
 @pytest.mark.parametrize(("measured", "code"), [(0.5, 0), (1.5, 1)])
-def test_exit_code_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], measured: float, code: int) -> None:
+def test_exit_code_and_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], measured: float, code: int
+) -> None:
     def body(args: argparse.Namespace) -> list[Row]:
-        return [common.at_most("thread", 1, measured, "%"), common.not_here("energy", "no CUDA device")]
+        return [
+            common.at_most("thread", 1, measured, "%"),
+            common.not_here("energy", "no CUDA device"),
+        ]
 
-    parser, path = common.make_parser("What it shows.", "python x.py"), tmp_path / "deep" / "rows.json"
+    parser, path = (
+        common.make_parser("What it shows.", "python x.py"),
+        tmp_path / "deep" / "rows.json",
+    )
     assert common.run(parser, body, ["--json", str(path)]) == code
     assert common.read_rows(path) == body(argparse.Namespace())
     assert json.loads(path.read_text())["environment"]["python"]

@@ -24,15 +24,24 @@ def ours(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> peers.Ou
     return peers.Ours(load_model(config), config)
 
 
-@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 computes attention without a mask by plain products")
+@pytest.mark.skipif(
+    torch.__version__ < "2.7",
+    reason="torch 2.6 computes attention without a mask by plain products",
+)
 def test_the_limits_flops_are_those_of_the_projects_counter(ours: peers.Ours) -> None:
     model, lengths = ours.loaded.model, np.full(4, 32)
     ids = torch.ones(4, 32, dtype=torch.int64)
     padded = torch.ones_like(ids).index_fill_(1, torch.tensor([31]), 0)
     # Without a mask attention computes no more than the real tokens need.
     for full_square, mask in ((False, None), (True, padded)):
-        counted = count_op_costs(lambda mask=mask: model(input_ids=ids, attention_mask=mask, use_cache=False))  # type: ignore[misc]
-        products = sum(cost.flops or 0 for cost in counted if category(cost.name) in ("matrix product", "attention"))
+        counted = count_op_costs(
+            lambda mask=mask: model(input_ids=ids, attention_mask=mask, use_cache=False)
+        )  # type: ignore[misc]
+        products = sum(
+            cost.flops or 0
+            for cost in counted
+            if category(cost.name) in ("matrix product", "attention")
+        )
         flops = peers.real_flops(model, lengths, full_square=full_square)
         assert flops == pytest.approx(products, rel=0.005)
     causal = peers.real_flops(model, lengths)
@@ -46,7 +55,10 @@ def test_everyone_gives_the_same_labels(ours: peers.Ours, tmp_path: Path) -> Non
     seconds, labels = peers.rounds(there, texts, 2)
     assert all(len(times) == 2 for times in seconds.values())
     assert all((found == labels[peers.PLAIN]).all() for found in labels.values())
-    assert set(peers.contestants(ours, tmp_path, texts, [peers.PLAIN])[0]) == {peers.OURS, peers.PLAIN}
+    assert set(peers.contestants(ours, tmp_path, texts, [peers.PLAIN])[0]) == {
+        peers.OURS,
+        peers.PLAIN,
+    }
     lines = peers.checks(seconds, labels, absent, 0.3, dtype="float32", cuda=False)
     assert {line.name: line.passed for line in lines}["share of the limit"] is None
     assert {line.name: line.passed for line in lines}[f"labels as {peers.PLAIN}"] is True
@@ -57,7 +69,9 @@ def test_a_ratio_is_over_rounds_and_carries_its_interval() -> None:
     assert peers.ratio([10.0], [2.0]) == (5.0, None)
 
 
-def test_compiled_is_compared_with_plain(ours: peers.Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_is_compared_with_plain(
+    ours: peers.Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     texts = list(support.TEXTS)
     there, absent = peers.contestants(ours, tmp_path, texts, [peers.COMPILED])
@@ -65,11 +79,20 @@ def test_compiled_is_compared_with_plain(ours: peers.Ours, tmp_path: Path, monke
     assert there[peers.COMPILED].worker.compile_s > 0  # type: ignore[attr-defined]
     seconds = {peers.OURS: [2.0, 2.0], peers.COMPILED: [1.0, 1.0]}
     labels = {name: run(texts) for name, run in there.items()}
-    lines = peers.checks(seconds, labels, absent, 0.3, dtype="bfloat16", cuda=True, asked=[peers.COMPILED])
+    lines = peers.checks(
+        seconds, labels, absent, 0.3, dtype="bfloat16", cuda=True, asked=[peers.COMPILED]
+    )
     assert {line.name: line.measured for line in lines}["share of the limit, compiled"] == "60.0%"
     assert {line.name: line.passed for line in lines}["share of the limit"] is False
-    [failed] = peers.checks({peers.OURS: [1.0]}, {}, {peers.COMPILED: "it broke"}, 0.9, dtype="bfloat16", cuda=True,
-                            asked=[peers.COMPILED])[:1]
+    [failed] = peers.checks(
+        {peers.OURS: [1.0]},
+        {},
+        {peers.COMPILED: "it broke"},
+        0.9,
+        dtype="bfloat16",
+        cuda=True,
+        asked=[peers.COMPILED],
+    )[:1]
     assert failed.passed is False
 
 
@@ -93,14 +116,23 @@ def test_the_shares_of_the_profile_add_up(ours: peers.Ours) -> None:
 
 
 def test_devices_and_precisions_reach_the_config(tmp_path: Path) -> None:
-    words = ["--device", "cuda", "--dtype", "bfloat16", "--architecture", "configs/architectures/qwen2.5-0.5b.json"]
+    words = [
+        "--device",
+        "cuda",
+        "--dtype",
+        "bfloat16",
+        "--architecture",
+        "configs/architectures/qwen2.5-0.5b.json",
+    ]
     args = peers.make_parser().parse_args(words)
     assert tuple(args.peers) == peers.PEERS
     config = peers.read_config(args)
-    assert (config.model.device, config.model.dtype, config.model.load_format) == ("cuda", "bfloat16", "dummy")
+    assert (config.model.device, config.model.dtype, config.model.load_format) == (
+        "cuda",
+        "bfloat16",
+        "dummy",
+    )
     assert config.model.tokenizer == "embedded"
-
-
 
 
 def test_the_verdict_is_kept_when_the_closing_profile_is_cut(
@@ -109,8 +141,12 @@ def test_the_verdict_is_kept_when_the_closing_profile_is_cut(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(logging, "disable", lambda level: None)  # it would hold for every later test
-    monkeypatch.setattr(peers, "transformers_logging", SimpleNamespace(set_verbosity_error=lambda: None))
+    monkeypatch.setattr(
+        logging, "disable", lambda level: None
+    )  # it would hold for every later test
+    monkeypatch.setattr(
+        peers, "transformers_logging", SimpleNamespace(set_verbosity_error=lambda: None)
+    )
     monkeypatch.setattr(peers, "load_model", lambda config: ours.loaded)
     monkeypatch.setattr(peers, "read_config", lambda args: ours.config)
     monkeypatch.setattr(peers, "read_texts", lambda config, count: list(support.TEXTS))

@@ -27,7 +27,9 @@ def test_planted_models_clock_themselves() -> None:
 
 
 def test_the_word_tokenizer_makes_one_token_of_each_word() -> None:
-    encoded = workloads.word_tokenizer()([workloads.text_of(3), workloads.text_of(5)], padding=True, max_length=4, truncation=True)
+    encoded = workloads.word_tokenizer()(
+        [workloads.text_of(3), workloads.text_of(5)], padding=True, max_length=4, truncation=True
+    )
     assert [sum(mask) for mask in encoded["attention_mask"]] == [3, 4]
 
 
@@ -56,9 +58,18 @@ def test_every_planted_time_gets_its_rows() -> None:
 
 @pytest.mark.parametrize(
     ("bare_ms", "added_us", "status"),
-    [(1, 40, PASS), (1, 60, MISS), (20, 150, PASS), (20, 250, MISS), (4.9, 51, MISS), (5, 49, PASS)],
+    [
+        (1, 40, PASS),
+        (1, 60, MISS),
+        (20, 150, PASS),
+        (20, 250, MISS),
+        (4.9, 51, MISS),
+        (5, 49, PASS),
+    ],
 )
-def test_the_bar_of_the_overhead_depends_on_the_batch(bare_ms: float, added_us: float, status: str) -> None:
+def test_the_bar_of_the_overhead_depends_on_the_batch(
+    bare_ms: float, added_us: float, status: str
+) -> None:
     assert overhead.cost_row("x", bare_ms / 1e3, [added_us] * 4).status == status
 
 
@@ -69,12 +80,17 @@ class Dear:
         self.seconds = seconds
 
     def __call__(self, profiler: Any, texts: list[str], size: int) -> float:
-        return overhead.bare_seconds(profiler.model, profiler.tokenizer, texts, size, CPU) + self.seconds * len(texts) / size
+        return (
+            overhead.bare_seconds(profiler.model, profiler.tokenizer, texts, size, CPU)
+            + self.seconds * len(texts) / size
+        )
 
 
 def test_what_measuring_adds_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overhead, "measured_seconds", Dear(0.005))
-    bare_s, added_us = overhead.compare(workloads.Planted(0.001, CPU), workloads.ReadyTokens(), ["a"] * 8, 2, CPU, 4)
+    bare_s, added_us = overhead.compare(
+        workloads.Planted(0.001, CPU), workloads.ReadyTokens(), ["a"] * 8, 2, CPU, 4
+    )
     assert bare_s >= 0.001
     assert min(added_us) > 1000
     assert overhead.cost_row("x", bare_s, added_us).status == MISS
@@ -84,7 +100,9 @@ def test_the_real_profiler_is_compared_with_the_same_loop() -> None:
     model = workloads.Planted(0.001, CPU)
     bare_s, added_us = overhead.compare(model, workloads.ReadyTokens(), ["a"] * 8, 2, CPU, 2)
     assert len(added_us) == 2
-    assert len(model.taken_ms(10**6)) >= 4 * (1 + 2 * 2)  # once to warm up, and each round bare and measured
+    assert len(model.taken_ms(10**6)) >= 4 * (
+        1 + 2 * 2
+    )  # once to warm up, and each round bare and measured
 
 
 def test_the_sampling_thread_is_measured_against_a_stand_in() -> None:
@@ -111,23 +129,46 @@ def test_loadgens_summary_is_read() -> None:
 def small_work() -> measurement_peers.Workload:
     model = workloads.small_qwen2(CPU, layers=1, width=32)
     return measurement_peers.Workload(
-        model=model, tokenizer=workloads.word_tokenizer(), device=CPU, texts=(workloads.text_of(8),) * 2, seconds=0.02
+        model=model,
+        tokenizer=workloads.word_tokenizer(),
+        device=CPU,
+        texts=(workloads.text_of(8),) * 2,
+        seconds=0.02,
     )
 
 
-@pytest.mark.parametrize("with_loadgen", [False, pytest.param(True, marks=pytest.mark.skipif(
-    importlib.util.find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is not installed"
-))])
+@pytest.mark.parametrize(
+    "with_loadgen",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("mlperf_loadgen") is None,
+                reason="mlcommons-loadgen is not installed",
+            ),
+        ),
+    ],
+)
 def test_every_tool_takes_its_turn(with_loadgen: bool) -> None:
     figures = measurement_peers.rounds_of(small_work(), 2, with_loadgen)
     assert all(len(values) == 2 and min(values) > 0 for values in figures.values())
     rows = list(measurement_peers.peer_rows(2, figures))
     assert len(rows) == 4
-    assert [row.status == NOT_HERE for row in rows] == [False, not with_loadgen, not with_loadgen, False]
+    assert [row.status == NOT_HERE for row in rows] == [
+        False,
+        not with_loadgen,
+        not with_loadgen,
+        False,
+    ]
 
 
 def test_peers_that_differ_are_a_miss() -> None:
-    figures = {"ours latency": [1.0, 2.0, 4.0], "ours forward": [1.0] * 3, f"{measurement_peers.TIMER} latency": [1.01, 2.02, 4.0]}
+    figures = {
+        "ours latency": [1.0, 2.0, 4.0],
+        "ours forward": [1.0] * 3,
+        f"{measurement_peers.TIMER} latency": [1.01, 2.02, 4.0],
+    }
     assert next(measurement_peers.peer_rows(1, figures)).status == PASS
     figures["ours latency"] = [1.1, 2.2, 4.4]
     assert next(measurement_peers.peer_rows(1, figures)).status == MISS
@@ -146,8 +187,14 @@ def test_pairs_of_processes() -> None:
 
 
 def test_a_batch_size_without_an_interval_has_no_claim() -> None:
-    rows = [{"batch_size": 1, "m": 5.0, "l": 4.0, "h": 6.0}, {"batch_size": 8, "m": 5.0, "l": None, "h": None}]
-    assert repeatability.claims_of([rows], ("m", "l", "h")) == {1: [Claim(mean=5.0, low=4.0, high=6.0)], 8: []}
+    rows = [
+        {"batch_size": 1, "m": 5.0, "l": 4.0, "h": 6.0},
+        {"batch_size": 8, "m": 5.0, "l": None, "h": None},
+    ]
+    assert repeatability.claims_of([rows], ("m", "l", "h")) == {
+        1: [Claim(mean=5.0, low=4.0, high=6.0)],
+        8: [],
+    }
 
 
 def test_what_processes_differ_by_beyond_their_runs_spread() -> None:
@@ -156,7 +203,9 @@ def test_what_processes_differ_by_beyond_their_runs_spread() -> None:
 
     # means 90, 100, 110: variance 100; each mean's own is 20^2 / 4 = 100, then 12^2 / 4 = 36
     assert repeatability.process_spread([[row(mean, 20.0)] for mean in (90, 100, 110)]) == 0
-    assert repeatability.process_spread([[row(mean, 12.0)] for mean in (90, 100, 110)]) == pytest.approx(0.08)
+    assert repeatability.process_spread(
+        [[row(mean, 12.0)] for mean in (90, 100, 110)]
+    ) == pytest.approx(0.08)
     assert repeatability.process_spread([[row(90, 12.0)]]) is None
 
 
@@ -170,7 +219,9 @@ def test_sweeps_run_in_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
             out.write(f'[{{"batch_size": 1, {mean}, "m": 5.0, "l": 4.0, "h": 6.0}}]')
 
     monkeypatch.setattr(repeatability.subprocess, "run", run)
-    args = SimpleNamespace(quick=False, processes=3, runs=5, samples=8, device="cpu", mean="m", low="l", high="h")
+    args = SimpleNamespace(
+        quick=False, processes=3, runs=5, samples=8, device="cpu", mean="m", low="l", high="h"
+    )
     *_, overall, spread = repeatability.body(args)  # type: ignore[arg-type]
     assert spread.measured == 0
     assert len(commands) == 3

@@ -35,7 +35,12 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
         "try: write_text(Path(sys.argv[1]), 'x' * 5000)\n"
         "except UserError as error: print(error); sys.exit(2)"
     )
-    done = subprocess.run([sys.executable, "-B", "-c", code, str(file)], cwd=artifacts.PROJECT_ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, str(file)],
+        cwd=artifacts.PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, file.read_text()) == (2, "old"), done.stderr
     assert "Cannot write figures.txt" in done.stdout
     assert list(tmp_path.iterdir()) == [file]
@@ -57,7 +62,9 @@ def test_not_a_number_never_reaches_a_file(tmp_path: Path) -> None:
     ("content", "message"),
     [("{", "not valid JSON"), ("{}", "does not match its schema"), (None, "is not there")],
 )
-def test_reading_says_what_is_wrong_and_what_makes_the_file(tmp_path: Path, content: str | None, message: str) -> None:
+def test_reading_says_what_is_wrong_and_what_makes_the_file(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
     file, schema = tmp_path / "a.json", tmp_path / "schema.json"
     schema.write_text('{"type": "object", "required": ["run"]}')
     if content is not None:
@@ -89,5 +96,7 @@ def test_what_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
     free = shutil.disk_usage(tmp_path).free
     artifacts.check_disk_space(folder, 0, "the model a/b", fix="move it")
-    with pytest.raises(DataError, match=r"Too little disk space: the model a/b needs(.|\n)*or move it"):
+    with pytest.raises(
+        DataError, match=r"Too little disk space: the model a/b needs(.|\n)*or move it"
+    ):
         artifacts.check_disk_space(folder, free, "the model a/b", fix="move it", kind=DataError)

@@ -18,7 +18,10 @@ from utils.core.errors import UserError
 
 SCRIPTS = sorted(
     str(file.relative_to(support.PROJECT_ROOT))
-    for file in [*(support.PROJECT_ROOT / "scripts").glob("*.py"), *support.PROJECT_ROOT.glob("*.py")]
+    for file in [
+        *(support.PROJECT_ROOT / "scripts").glob("*.py"),
+        *support.PROJECT_ROOT.glob("*.py"),
+    ]
     if file.name != "setup.py"
 )
 
@@ -35,7 +38,9 @@ def _handlers_restored() -> object:
 
 def run(folder: Path, main: cli.Main, *words: str) -> int:
     parser = cli.make_parser("A test.", "python test.py")
-    return cli.run_script(parser, main, ["--set", f"output.results_dir={folder / 'results'}", *words])
+    return cli.run_script(
+        parser, main, ["--set", f"output.results_dir={folder / 'results'}", *words]
+    )
 
 
 def test_done_is_0_and_leaves_a_log(tmp_path: Path) -> None:
@@ -45,7 +50,9 @@ def test_done_is_0_and_leaves_a_log(tmp_path: Path) -> None:
     assert " took " in log.read_text()
 
 
-def test_a_user_error_is_2_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_2_in_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def main(config: Config, args: argparse.Namespace) -> None:
         raise UserError("No such thing.", where="here", fix="bring one")
 
@@ -53,7 +60,9 @@ def test_a_user_error_is_2_in_one_message(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err == "Error: No such thing.\n  where: here\n  fix:   bring one\n"
 
 
-def test_a_failure_inside_is_1_with_the_traceback_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_inside_is_1_with_the_traceback_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(tmp_path, lambda config, args: 1 / 0) == 1  # type: ignore[arg-type, return-value]
     message = capsys.readouterr().err
     assert "ZeroDivisionError" in message
@@ -78,12 +87,18 @@ def test_signals_run_cleanups_and_give_their_codes(tmp_path: Path, number: int, 
     assert cleaned == [True]
 
 
-def test_bad_settings_are_2_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tmp_path, lambda config, args: pytest.fail("ran"), "--set", "model.dtyp=float32") == 2
+def test_bad_settings_are_2_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        run(tmp_path, lambda config, args: pytest.fail("ran"), "--set", "model.dtyp=float32") == 2
+    )
     assert "did you mean model.dtype?" in capsys.readouterr().err
 
 
-def test_a_results_folder_that_cannot_be_written_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_results_folder_that_cannot_be_written_is_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "results").write_text("in the way")
     assert run(tmp_path, lambda config, args: pytest.fail("ran")) == 2
     assert "output.results_dir" in capsys.readouterr().err

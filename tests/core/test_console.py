@@ -28,16 +28,24 @@ open(sys.argv[1], "w").write("reached")
 """
 
 
-def run_code(folder: Path, redirection: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run_code(
+    folder: Path, redirection: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     script = folder / "say.py"
     script.write_text(SAY, encoding="utf-8")
     command = f'"$0" "$1" "$2" {redirection}'
     words = ["bash", "-c", command, sys.executable, str(script), str(folder / "mark")]
-    return subprocess.run(words, capture_output=True, text=True, timeout=100, env={**os.environ, **environment})
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=100, env={**os.environ, **environment}
+    )
 
 
-@pytest.mark.parametrize("environment", [PLAIN, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1:strict"}])
-def test_what_cannot_be_printed_is_shown_as_escapes(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "environment", [PLAIN, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1:strict"}]
+)
+def test_what_cannot_be_printed_is_shown_as_escapes(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     done = run_code(tmp_path, **environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["label \\u56fe\\u4e66 \\U0001f3ae \\udce9", "the end"]
@@ -59,11 +67,21 @@ def test_steps_run_with_labels_that_the_terminal_cannot_print(tmp_path: Path) ->
     pd.DataFrame(rows, columns=["text", "labels"]).to_csv(source, index=False, encoding="utf-8")
     settings = [*support.small_overrides(tmp_path, model), f"dataset.hf_name={source}"]
     environment = {**PLAIN, "PYTHONIOENCODING": "ascii"}
-    for script in ("00_test_model_loading", "01_download_data", "02_baseline_inference", "04_visualize_results"):
-        done = support.run_script(f"scripts/{script}.py", *support.set_flags(settings), **environment)
+    for script in (
+        "00_test_model_loading",
+        "01_download_data",
+        "02_baseline_inference",
+        "04_visualize_results",
+    ):
+        done = support.run_script(
+            f"scripts/{script}.py", *support.set_flags(settings), **environment
+        )
         assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
         if script == "02_baseline_inference":
             assert "always answering '\\u56fe\\u4e66' would reach 0.3333" in done.stdout
-    predictions = pd.concat(pd.read_parquet(file) for file in sorted((tmp_path / "results" / "predictions").glob("*.parquet")))
+    predictions = pd.concat(
+        pd.read_parquet(file)
+        for file in sorted((tmp_path / "results" / "predictions").glob("*.parquet"))
+    )
     assert predictions.label.tolist() == [LABELS[i % 3] for i in range(60)]
     assert LABELS[0] in (tmp_path / "results" / "report.html").read_text(encoding="utf-8")

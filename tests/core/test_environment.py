@@ -38,8 +38,12 @@ class Driver:
 
 def test_how_the_gpu_is_set() -> None:
     assert driver_record("GPU-1", Driver()) == {
-        "driver": "570.1", "max_sm_clock_mhz": 1980, "max_memory_clock_mhz": 2619, "power_limit_w": 700.0,
-        "persistence_mode": 1, "ecc_mode": None,
+        "driver": "570.1",
+        "max_sm_clock_mhz": 1980,
+        "max_memory_clock_mhz": 2619,
+        "power_limit_w": 700.0,
+        "persistence_mode": 1,
+        "ecc_mode": None,
     }
     assert driver_record("GPU-2", Driver()) == dict.fromkeys(DRIVER_SETTINGS)
 

@@ -13,7 +13,8 @@ def test_the_reason_on_the_second_line_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"), [(ValueError(), "ValueError"), (KeyError("a b"), "'a b'"), (OSError(" \n"), "OSError")]
+    ("error", "expected"),
+    [(ValueError(), "ValueError"), (KeyError("a b"), "'a b'"), (OSError(" \n"), "OSError")],
 )
 def test_an_error_without_a_message_is_named_by_its_class(error: Exception, expected: str) -> None:
     assert reason_of(error) == expected

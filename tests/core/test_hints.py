@@ -19,7 +19,15 @@ from utils.metrics import MetricsCollector
 
 CONFIG = "my settings.yaml"
 OVERRIDES = ["model.dtype=float16", "dataset.label_map={a: b}"]
-WORDS = ["run_week1.py", "--config", CONFIG, "--set", OVERRIDES[0], f"--set={OVERRIDES[1]}", "--resume"]
+WORDS = [
+    "run_week1.py",
+    "--config",
+    CONFIG,
+    "--set",
+    OVERRIDES[0],
+    f"--set={OVERRIDES[1]}",
+    "--resume",
+]
 FLAGS = f"--config '{CONFIG}' --set model.dtype=float16 --set 'dataset.label_map={{a: b}}'"
 
 
@@ -34,17 +42,33 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def pasted(fix: str) -> list[list[str]]:
     """The words of each command that is offered below an error with this fix, as a shell reads them."""
     lines = hints.complete_error(ModelError("What.", fix=fix)).splitlines()
-    return [shlex.split(line.removeprefix("  paste: ")) for line in lines if line.startswith("  paste: ")]
+    return [
+        shlex.split(line.removeprefix("  paste: "))
+        for line in lines
+        if line.startswith("  paste: ")
+    ]
 
 
 @pytest.mark.usefixtures("typed")
 @pytest.mark.parametrize(
     ("hint", "shown"),
     [
-        ("make it with: python scripts/01_download_data.py", f"make it with: python scripts/01_download_data.py {FLAGS}"),
-        ("python run_week1.py --resume, then wait", f"python run_week1.py {FLAGS} --resume, then wait"),
-        ("python scripts/build_demo_assets.py --config configs/demo.yaml", f"python scripts/build_demo_assets.py {FLAGS}"),
-        ("run again: python scripts/01_download_data.py.", f"run again: python scripts/01_download_data.py {FLAGS}"),
+        (
+            "make it with: python scripts/01_download_data.py",
+            f"make it with: python scripts/01_download_data.py {FLAGS}",
+        ),
+        (
+            "python run_week1.py --resume, then wait",
+            f"python run_week1.py {FLAGS} --resume, then wait",
+        ),
+        (
+            "python scripts/build_demo_assets.py --config configs/demo.yaml",
+            f"python scripts/build_demo_assets.py {FLAGS}",
+        ),
+        (
+            "run again: python scripts/01_download_data.py.",
+            f"run again: python scripts/01_download_data.py {FLAGS}",
+        ),
         ("python other.py", "python other.py"),
         ("see configs/config.yaml", "see configs/config.yaml"),
     ],
@@ -68,10 +92,14 @@ def test_without_flags_a_command_stays_as_it_is(monkeypatch: pytest.MonkeyPatch)
     [
         ("--set model.device=cpu", [["model.device=cpu"]]),
         ("take --set model.device=cpu, or another card.", [["model.device=cpu"]]),
-        ("--set evaluation.num_workers=1 --set evaluation.ray_address=null",
-         [["evaluation.num_workers=1", "evaluation.ray_address=null"]]),
-        ("--set profiling.max_length=64 or --set profiling.max_length=32",
-         [["profiling.max_length=64"], ["profiling.max_length=32"]]),
+        (
+            "--set evaluation.num_workers=1 --set evaluation.ray_address=null",
+            [["evaluation.num_workers=1", "evaluation.ray_address=null"]],
+        ),
+        (
+            "--set profiling.max_length=64 or --set profiling.max_length=32",
+            [["profiling.max_length=64"], ["profiling.max_length=32"]],
+        ),
         ("--set 'profiling.batch_sizes=[1, 4]'", [["profiling.batch_sizes=[1, 4]"]]),
         ("--set profiling.batch_sizes=[1, 4]", [["profiling.batch_sizes=[1, 4]"]]),
         ("--set model.tokenizer=NAME", []),
@@ -80,10 +108,22 @@ def test_without_flags_a_command_stays_as_it_is(monkeypatch: pytest.MonkeyPatch)
         ("nothing to set", []),
     ],
 )
-def test_a_suggested_setting_comes_with_the_whole_command(fix: str, settings: list[list[str]]) -> None:
+def test_a_suggested_setting_comes_with_the_whole_command(
+    fix: str, settings: list[list[str]]
+) -> None:
     expected = []
     for group in settings:
-        command = ["python", "run_week1.py", "--config", CONFIG, "--set", OVERRIDES[0], "--set", OVERRIDES[1], "--resume"]
+        command = [
+            "python",
+            "run_week1.py",
+            "--config",
+            CONFIG,
+            "--set",
+            OVERRIDES[0],
+            "--set",
+            OVERRIDES[1],
+            "--resume",
+        ]
         for setting in group:
             command += ["--set", setting]
         expected.append(command)
@@ -99,15 +139,23 @@ def test_a_setting_replaces_the_users_own_of_the_same_key() -> None:
 
 @pytest.mark.usefixtures("typed")
 def test_the_value_that_was_refused_is_not_offered() -> None:
-    assert "paste" not in hints.complete_error(ConfigError("No.", where="--set model.device=gpu", fix="cuda or cpu"))
+    assert "paste" not in hints.complete_error(
+        ConfigError("No.", where="--set model.device=gpu", fix="cuda or cpu")
+    )
 
 
 def test_a_step_names_the_command_of_its_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT_ROOT)
-    with hints.command_line("configs/demo.yaml", [], ["run_week1.py", "--config", "configs/demo.yaml"]):
+    with hints.command_line(
+        "configs/demo.yaml", [], ["run_week1.py", "--config", "configs/demo.yaml"]
+    ):
         handed_on = hints.environment_of_step()[hints.VARIABLE]
     monkeypatch.setenv(hints.VARIABLE, handed_on)
-    with hints.command_line("configs/demo.yaml", [], ["scripts/02_baseline_inference.py", "--config", "configs/demo.yaml"]):
+    with hints.command_line(
+        "configs/demo.yaml",
+        [],
+        ["scripts/02_baseline_inference.py", "--config", "configs/demo.yaml"],
+    ):
         assert hints.resume_command() == "python run_week1.py --config configs/demo.yaml --resume"
         assert pasted("--set model.device=cpu") == [
             ["python", "run_week1.py", "--config", "configs/demo.yaml", "--set", "model.device=cpu"]
@@ -120,11 +168,20 @@ def test_a_step_names_the_command_of_its_runner(monkeypatch: pytest.MonkeyPatch)
         ("--set model.dtype=bfloat16, or wait", 'dtype="bfloat16", or wait'),
         ("--set profiling.max_length=512", "max_length=512"),
         ("--set model.trust_remote_code=true.", "trust_remote_code=True."),
-        ("--set evaluation.num_workers=1 --set evaluation.ray_address=null", "num_workers=1, ray_address=None"),
+        (
+            "--set evaluation.num_workers=1 --set evaluation.ray_address=null",
+            "num_workers=1, ray_address=None",
+        ),
         ("name it with --set model.name=NAME", "name it with model_name=NAME"),
-        ("lower profiling.max_length, model.safetensors stays", "lower max_length, model.safetensors stays"),
+        (
+            "lower profiling.max_length, model.safetensors stays",
+            "lower max_length, model.safetensors stays",
+        ),
         ("or without a hub: --config configs/demo.yaml", 'or without a hub: model_name="embedded"'),
-        ("python run_week1.py --set model.device=cpu", "python run_week1.py --set model.device=cpu"),
+        (
+            "python run_week1.py --set model.device=cpu",
+            "python run_week1.py --set model.device=cpu",
+        ),
     ],
 )
 def test_python_callers_read_arguments(text: str, expected: str) -> None:
@@ -146,19 +203,35 @@ def test_a_refusal_of_a_real_run_can_be_pasted(tmp_path: Path, tiny_model: Path)
     script = PROJECT_ROOT / "scripts" / "00_test_model_loading.py"
     settings = [*support.small_overrides(tmp_path, tiny_model), "profiling.max_length=100000"]
     failed = subprocess.run(
-        [sys.executable, str(script), *support.set_flags(settings)], capture_output=True, text=True, cwd=tmp_path, timeout=300
+        [sys.executable, str(script), *support.set_flags(settings)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
     )
     assert failed.returncode == 2, failed.stderr
-    (command,) = [line.removeprefix("  paste: ") for line in failed.stderr.splitlines() if line.startswith("  paste: ")]
+    (command,) = [
+        line.removeprefix("  paste: ")
+        for line in failed.stderr.splitlines()
+        if line.startswith("  paste: ")
+    ]
     assert "profiling.max_length=100000" not in command
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        command, shell=True, capture_output=True, text=True, cwd=tmp_path, timeout=300, env={**os.environ, "PATH": path}
+        command,
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+        env={**os.environ, "PATH": path},
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_missing_data_set_names_step_01_with_the_users_flags(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_missing_data_set_names_step_01_with_the_users_flags(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     flags = support.set_flags(support.small_overrides(tmp_path, tiny_model))
     done = support.run_script("run_week1.py", *flags, "--skip-download")
     assert done.returncode == 2

@@ -20,7 +20,10 @@ def test_caches_lie_on_the_volume(tmp_path: Path) -> None:
     variables: dict[str, str] = {}
     folder = use_persistent_hub_cache(tmp_path, variables)
     assert folder == tmp_path / ".cache" / "huggingface"
-    assert variables == {"HF_HUB_CACHE": str(folder / "hub"), "HF_DATASETS_CACHE": str(folder / "datasets")}
+    assert variables == {
+        "HF_HUB_CACHE": str(folder / "hub"),
+        "HF_DATASETS_CACHE": str(folder / "datasets"),
+    }
 
 
 @pytest.mark.parametrize("name", OWN_CACHE_VARIABLES)
@@ -44,14 +47,18 @@ def test_no_volume_changes_nothing(tmp_path: Path) -> None:
     assert variables == {}
 
 
-def test_a_volume_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_that_cannot_be_written_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     variables: dict[str, str] = {}
     assert use_persistent_hub_cache(tmp_path, variables) is None
     assert variables == {}
 
 
-def test_importing_the_package_does_it_before_the_hub_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_importing_the_package_does_it_before_the_hub_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     called = []
     with monkeypatch.context() as patch:
         patch.setattr(pod, "use_persistent_hub_cache", lambda: called.append(True))

@@ -45,8 +45,13 @@ def test_a_changed_input_or_output_runs_it_again(finished: Config, place: str) -
     assert file.name in str(steps.stale_reason(REPORT, finished))
 
 
-def test_a_changed_setting_runs_it_again_and_another_does_not(tmp_path: Path, tiny_model: Path, finished: Config) -> None:
-    assert steps.stale_reason(REPORT, small_config(tmp_path, tiny_model, "profiling.max_length=32")) is None
+def test_a_changed_setting_runs_it_again_and_another_does_not(
+    tmp_path: Path, tiny_model: Path, finished: Config
+) -> None:
+    assert (
+        steps.stale_reason(REPORT, small_config(tmp_path, tiny_model, "profiling.max_length=32"))
+        is None
+    )
     changed = small_config(tmp_path, tiny_model, "output.detailed_metrics_file=other.csv")
     assert "setting output" in str(steps.stale_reason(REPORT, changed))
 

@@ -46,10 +46,14 @@ def test_the_split_follows_the_seed_and_not_the_order(whole: pd.DataFrame) -> No
     assert not training.equals(other)
 
 
-def test_libraries_are_parsed_without_importing_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_libraries_are_parsed_without_importing_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     package = tmp_path / "fakelibrary"
     package.mkdir()
-    (package / "__init__.py").write_text('"""A docstring that is long enough."""\nraise SystemExit("imported")\n')
+    (package / "__init__.py").write_text(
+        '"""A docstring that is long enough."""\nraise SystemExit("imported")\n'
+    )
     (package / "broken.py").write_text("def (:\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert corpus._library_docstrings("fakelibrary") == ["A docstring that is long enough."]

@@ -14,11 +14,19 @@ from utils.core.artifacts import sha256_tree
 from utils.core.errors import UserError
 from utils.data import corpus, demo_assets, training
 
-CORPUS = pd.DataFrame({"text": [f"{text} {i}" for i, text in enumerate(support.TEXTS)], "labels": list(support.LABELS) * 20})
+CORPUS = pd.DataFrame(
+    {
+        "text": [f"{text} {i}" for i, text in enumerate(support.TEXTS)],
+        "labels": list(support.LABELS) * 20,
+    }
+)
 
 
 def config_in(folder: Path, *more: str) -> Config:
-    return load_config("configs/demo.yaml", [f"embedded.dir={folder}", "embedded.training_rows=40", "embedded.epochs=1", *more])
+    return load_config(
+        "configs/demo.yaml",
+        [f"embedded.dir={folder}", "embedded.training_rows=40", "embedded.epochs=1", *more],
+    )
 
 
 @pytest.fixture
@@ -57,7 +65,10 @@ def test_the_model_has_names_positions_and_a_pad_token(tmp_path: Path, builds: l
 
 
 def test_the_same_seed_trains_the_same_model(tmp_path: Path, builds: list[int]) -> None:
-    weights = [demo_assets.ensure_demo_assets(config_in(tmp_path / name)) / "model" / "model.safetensors" for name in "ab"]
+    weights = [
+        demo_assets.ensure_demo_assets(config_in(tmp_path / name)) / "model" / "model.safetensors"
+        for name in "ab"
+    ]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
@@ -92,4 +103,7 @@ def test_batches_hold_every_row_once_under_the_budget() -> None:
     lengths = [1 + (i * 37) % 128 for i in range(500)]
     batches = list(training._batches(lengths))
     assert sorted(row for batch in batches for row in batch) == list(range(500))
-    assert all(len(batch) * max(lengths[row] for row in batch) <= training.TOKENS_PER_BATCH for batch in batches)
+    assert all(
+        len(batch) * max(lengths[row] for row in batch) <= training.TOKENS_PER_BATCH
+        for batch in batches
+    )

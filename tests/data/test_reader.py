@@ -50,8 +50,12 @@ def test_a_missing_file_names_step_01(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"text,labels\na,b\n", "label_id"), (b"text,labels,label_id\na,b\n", "line 2"), (b"text,labels,label_id\n", "no rows"),
-        (b"text,labels,label_id\na,b,x\n", "line 2"), (b"text,labels,label_id\n\xff,b,0\n", "damaged"), (b"", "lacks"),
+        (b"text,labels\na,b\n", "label_id"),
+        (b"text,labels,label_id\na,b\n", "line 2"),
+        (b"text,labels,label_id\n", "no rows"),
+        (b"text,labels,label_id\na,b,x\n", "line 2"),
+        (b"text,labels,label_id\n\xff,b,0\n", "damaged"),
+        (b"", "lacks"),
     ],
 )
 def test_damage_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
@@ -83,7 +87,13 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_any_run_of_chunks_is_read_alone(tmp_path: Path, kind: str) -> None:
     """As several workers read: texts over lines, of many bytes, empty; row groups that end within a chunk."""
     texts = ["plain", 'over\nlines, "quoted"', "é漢字🎲", "", "a\r\nb", "last", "x" * 5000] * 5
-    frame = pd.DataFrame({"text": texts, "labels": "a", "label_id": pd.array([0, 1, None, 2, 3, 4, 5] * 5, dtype="Int64")})
+    frame = pd.DataFrame(
+        {
+            "text": texts,
+            "labels": "a",
+            "label_id": pd.array([0, 1, None, 2, 3, 4, 5] * 5, dtype="Int64"),
+        }
+    )
     path = tmp_path / ("val_df.parquet" if kind == "parquet" else "val_df.csv")
     if kind == "parquet":
         frame.to_parquet(path, index=False, row_group_size=4)
@@ -96,4 +106,6 @@ def test_any_run_of_chunks_is_read_alone(tmp_path: Path, kind: str) -> None:
         part = list(iter_rows(path, 3, 6, first=3 * number, offset=offset))
         assert [rows.start for rows in part] == [rows.start for rows in whole[number : number + 2]]
         assert [rows.texts for rows in part] == [rows.texts for rows in whole[number : number + 2]]
-        assert [rows.label_ids.tolist() for rows in part] == [rows.label_ids.tolist() for rows in whole[number : number + 2]]
+        assert [rows.label_ids.tolist() for rows in part] == [
+            rows.label_ids.tolist() for rows in whole[number : number + 2]
+        ]

@@ -28,25 +28,48 @@ from utils.data.sources import Source, read_source, scan
 
 # Python 3.10's csv module neither writes nor reads NUL.
 NUL = "\0" if sys.version_info >= (3, 11) else " "
-AWKWARD = ("", "NA", "null", "a\nb", "a\r\nb", "\r", f"nul {NUL} here", '"', "a,b", " pad ", "é\u2028\U0001f600", "\ufeffbom")
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="" if NUL == "\0" else "\0"))
+AWKWARD = (
+    "",
+    "NA",
+    "null",
+    "a\nb",
+    "a\r\nb",
+    "\r",
+    f"nul {NUL} here",
+    '"',
+    "a,b",
+    " pad ",
+    "é\u2028\U0001f600",
+    "\ufeffbom",
+)
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="" if NUL == "\0" else "\0")
+)
 
 
 def config_for(folder: Path, source: Path | str, *more: str, suffix: str = ".csv") -> Config:
     local = folder / "out" / f"val_df{suffix}"
-    return load_config("configs/demo.yaml", [f"dataset.hf_name={source}", f"dataset.local_path={local}", *more])
+    return load_config(
+        "configs/demo.yaml", [f"dataset.hf_name={source}", f"dataset.local_path={local}", *more]
+    )
 
 
 def model(*names: str) -> ModelLabels:
     return ModelLabels(names=names, num_labels=len(names), source="id2label")
 
 
-def write(config: Config, source: Source, labels: ModelLabels | None = None) -> list[tuple[str, int]]:
+def write(
+    config: Config, source: Source, labels: ModelLabels | None = None
+) -> list[tuple[str, int]]:
     """The rows as later steps read them; without ``labels`` the model has those of the source, in alphabetical order."""
     if labels is None:
         labels = model(*sorted({label for _, label in source.rows() if label} | {"~unused"}))
     writer.write_dataset(config, writer.prepare(config, source, labels))
-    return [pair for part in iter_rows(config.data_file, 3) for pair in zip(part.texts, part.label_ids.tolist(), strict=True)]
+    return [
+        pair
+        for part in iter_rows(config.data_file, 3)
+        for pair in zip(part.texts, part.label_ids.tolist(), strict=True)
+    ]
 
 
 def given(texts: Sequence[str], labels: Sequence[str | None]) -> Source:
@@ -69,19 +92,25 @@ def save(frame: pd.DataFrame, file: Path) -> Path:
     return file
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @drawn(texts=st.lists(TEXT, min_size=1, max_size=8))
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_any_text_comes_back_as_it_was(tmp_path: Path, suffix: str, texts: list[str]) -> None:
     source = given(texts, ["a"] * len(texts))
-    assert write(config_for(tmp_path, "x.csv", suffix=suffix), source) == [(text, 0) for text in texts]
+    assert write(config_for(tmp_path, "x.csv", suffix=suffix), source) == [
+        (text, 0) for text in texts
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_awkward_texts_of_a_file_keep_their_rows(tmp_path: Path, suffix: str) -> None:
     frame = pd.DataFrame({"text": AWKWARD, "labels": ["b", "a"] * 6})
     config = config_for(tmp_path, save(frame, tmp_path / f"in{suffix}"))
-    assert write(config, read_source(config)) == [(text, 1 - i % 2) for i, text in enumerate(AWKWARD)]
+    assert write(config, read_source(config)) == [
+        (text, 1 - i % 2) for i, text in enumerate(AWKWARD)
+    ]
 
 
 def test_a_csv_with_a_bom_and_na_as_a_word(tmp_path: Path) -> None:
@@ -103,14 +132,26 @@ def test_numbers_and_missing_labels(tmp_path: Path) -> None:
     config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
     source = read_source(config)
     assert as_lists(source)[1] == ["1", None, "0"]
-    assert write(config, source, ModelLabels(names=None, num_labels=2)) == [("a", 1), ("b", -1), ("c", 0)]
+    assert write(config, source, ModelLabels(names=None, num_labels=2)) == [
+        ("a", 1),
+        ("b", -1),
+        ("c", 0),
+    ]
 
 
-def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
+def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are_no_rows(
+    tmp_path: Path,
+) -> None:
     frame = pd.DataFrame({"text": pd.array([1, None, 3], dtype="Int64"), "labels": ["a", "b", "a"]})
-    assert as_lists(read_source(config_for(tmp_path, save(frame, tmp_path / "in.parquet")))) == (["1", "", "3"], ["a", "b", "a"])
+    assert as_lists(read_source(config_for(tmp_path, save(frame, tmp_path / "in.parquet")))) == (
+        ["1", "", "3"],
+        ["a", "b", "a"],
+    )
     (tmp_path / "in.csv").write_text("text,labels\n\none,a\n\ntwo,b\n\n")
-    assert as_lists(read_source(config_for(tmp_path, tmp_path / "in.csv"))) == (["one", "two"], ["a", "b"])
+    assert as_lists(read_source(config_for(tmp_path, tmp_path / "in.csv"))) == (
+        ["one", "two"],
+        ["a", "b"],
+    )
 
 
 def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
@@ -120,11 +161,21 @@ def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
 
 
 def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
-    config = config_for(tmp_path, save(pd.DataFrame({"text": ["a", "b"], "labels": ["x", "y"]}), tmp_path / "in.csv"))
+    config = config_for(
+        tmp_path,
+        save(pd.DataFrame({"text": ["a", "b"], "labels": ["x", "y"]}), tmp_path / "in.csv"),
+    )
     write(config, read_source(config), ModelLabels(names=None, num_labels=2))
     record = json.loads((config.data_file.parent / "dataset_info.json").read_text())
-    assert (record["num_rows"], record["num_labels"], record["label_mapping_source"]) == (2, 2, "sorted")
-    assert (record["label_mapping_confidence"], record["name"]) == ("guessed", str(tmp_path / "in.csv"))
+    assert (record["num_rows"], record["num_labels"], record["label_mapping_source"]) == (
+        2,
+        2,
+        "sorted",
+    )
+    assert (record["label_mapping_confidence"], record["name"]) == (
+        "guessed",
+        str(tmp_path / "in.csv"),
+    )
     assert record["sha256"] == hashlib.sha256(config.data_file.read_bytes()).hexdigest()
     assert any("guess" in warning for warning in record["warnings"])
     table = pd.read_csv(config.data_file)
@@ -134,13 +185,20 @@ def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("none.csv", None, "no such data file"), ("in.csv", b"text,labels\n\xff\xfe,a\n", "not UTF-8"),
-        ("in.csv", b"text,labels\n", "no rows"), ("in.csv", b"text,intent\na,b\n", "no column 'labels'"),
-        ("in.csv", b"words,labels\na,b\n", "no column 'text'"), ("in.csv", b"text,labels\na,b,c\n", "row at line 2 has 3"),
-        ("in.csv", b"", "no column"), ("in.jsonl", b"{", "cannot be read"), ("in.parquet", b"PAR", "cannot be read"),
+        ("none.csv", None, "no such data file"),
+        ("in.csv", b"text,labels\n\xff\xfe,a\n", "not UTF-8"),
+        ("in.csv", b"text,labels\n", "no rows"),
+        ("in.csv", b"text,intent\na,b\n", "no column 'labels'"),
+        ("in.csv", b"words,labels\na,b\n", "no column 'text'"),
+        ("in.csv", b"text,labels\na,b,c\n", "row at line 2 has 3"),
+        ("in.csv", b"", "no column"),
+        ("in.jsonl", b"{", "cannot be read"),
+        ("in.parquet", b"PAR", "cannot be read"),
     ],
 )
-def test_sources_that_cannot_be_used(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
+def test_sources_that_cannot_be_used(
+    tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -155,8 +213,12 @@ def write_old_data(config: Config) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in config.data_file.parent.iterdir()}
 
 
-def test_too_little_disk_leaves_the_old_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = config_for(tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv"))
+def test_too_little_disk_leaves_the_old_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(
+        tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv")
+    )
     before = write_old_data(config)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
@@ -166,7 +228,9 @@ def test_too_little_disk_leaves_the_old_data_set(tmp_path: Path, monkeypatch: py
 
 
 def test_a_write_that_breaks_off_leaves_the_old_data_set(tmp_path: Path) -> None:
-    config = config_for(tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv"))
+    config = config_for(
+        tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv")
+    )
     before = write_old_data(config)
     preparation = writer.prepare(config, given(["a", "b"], ["x", "y"]), model("x", "y"))
 
@@ -180,10 +244,15 @@ def test_a_write_that_breaks_off_leaves_the_old_data_set(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
-def test_many_files_by_a_pattern_are_one_data_set_in_the_order_of_their_names(tmp_path: Path, suffix: str) -> None:
+def test_many_files_by_a_pattern_are_one_data_set_in_the_order_of_their_names(
+    tmp_path: Path, suffix: str
+) -> None:
     for part in (2, 0, 1):
         texts = [f"text {part}-{i}\nsecond line" for i in range(3)]
-        save(pd.DataFrame({"text": texts, "labels": ["a", "b", "a"]}), tmp_path / f"part-{part}{suffix}")
+        save(
+            pd.DataFrame({"text": texts, "labels": ["a", "b", "a"]}),
+            tmp_path / f"part-{part}{suffix}",
+        )
     config = config_for(tmp_path, tmp_path / f"part-*{suffix}")
     expected = [(f"text {part}-{i}\nsecond line", i % 2) for part in range(3) for i in range(3)]
     assert write(config, read_source(config)) == expected
@@ -192,20 +261,33 @@ def test_many_files_by_a_pattern_are_one_data_set_in_the_order_of_their_names(tm
         scan(read_source(config_for(tmp_path, tmp_path / f"other-*{suffix}")), "here")
 
 
-def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"text": list("abcdef"), "labels": ["x", "y", "zebra", "zebra", None, "yak"]})
+def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(
+    tmp_path: Path,
+) -> None:
+    frame = pd.DataFrame(
+        {"text": list("abcdef"), "labels": ["x", "y", "zebra", "zebra", None, "yak"]}
+    )
     config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
     source = read_source(config)
     with pytest.raises(DataError, match=r"3 rows: 'zebra' \(2\), 'yak' \(1\)"):
         writer.prepare(config, source, model("x", "y"))
     skipping = config_for(tmp_path, tmp_path / "in.parquet", "evaluation.unknown_labels=skip")
     preparation = writer.prepare(skipping, source, model("x", "y"))
-    expected = "3 rows have a label that the model does not know, and are skipped: 'zebra' (2), 'yak' (1)"
+    expected = (
+        "3 rows have a label that the model does not know, and are skipped: 'zebra' (2), 'yak' (1)"
+    )
     assert expected in preparation.decision.warnings[0]
     writer.write_dataset(skipping, preparation)
     [rows] = iter_rows(config.data_file, 10)
     assert rows.label_ids.tolist() == [0, 1, -2, -2, -1, -2]
-    assert pd.read_csv(config.data_file, keep_default_na=False).labels.tolist() == ["x", "y", "zebra", "zebra", "", "yak"]
+    assert pd.read_csv(config.data_file, keep_default_na=False).labels.tolist() == [
+        "x",
+        "y",
+        "zebra",
+        "zebra",
+        "",
+        "yak",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -214,7 +296,9 @@ def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, su
     peaks = []
     text = "a text of such a length that both files are longer than what is hashed at once"
     for count in (20_000, 200_000):
-        file = save(pd.DataFrame({"text": [text] * count, "labels": "x"}), tmp_path / f"{count}{suffix}")
+        file = save(
+            pd.DataFrame({"text": [text] * count, "labels": "x"}), tmp_path / f"{count}{suffix}"
+        )
         config = config_for(tmp_path, file, suffix=suffix)
         tracemalloc.start()
         source = read_source(config)

@@ -46,7 +46,7 @@ def test_json_of_columns_is_named_and_converted(
     file.write_text(json.dumps(content, indent=indent))
     error = refusal_of(file)
     assert "columns, not records" in error.what
-    assert "orient=\"records\"" in str(error.fix)
+    assert 'orient="records"' in str(error.fix)
     pd.read_json(file).to_json(tmp_path / "new.json", orient="records")
     assert rows_of(tmp_path / "new.json") == ROWS
 
@@ -60,7 +60,7 @@ def test_the_key_that_holds_the_list_of_records_is_named(
     file.write_text(json.dumps(content, indent=indent))
     error = refusal_of(file)
     assert "in a list under 'data'" in error.what
-    assert "content[\"data\"]" in str(error.fix)
+    assert 'content["data"]' in str(error.fix)
     file.write_text(json.dumps(content["data"], indent=indent))
     assert rows_of(file) == ROWS
 

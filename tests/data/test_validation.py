@@ -35,9 +35,13 @@ def save(folder: Path, texts: list[str], ids: list[int]) -> Path:
 
 def test_every_count_is_right(tmp_path: Path) -> None:
     texts = ["one", "one", "", " ", "one two three", "bad \ufffd", "nul \0", "one two"]
-    findings, warnings = validate_dataset(save(tmp_path, texts, [0, 0, 0, 0, 0, 0, 1, -1]), MAPPING, words, max_length=2)
+    findings, warnings = validate_dataset(
+        save(tmp_path, texts, [0, 0, 0, 0, 0, 0, 1, -1]), MAPPING, words, max_length=2
+    )
     assert findings == {
-        "Rows": "8", "Empty texts": "2", "Duplicate texts": "1",
+        "Rows": "8",
+        "Empty texts": "2",
+        "Duplicate texts": "1",
         "Labels that occur": "2 of 3; rows without a label: 1",
         "Largest label": "a (6); smallest: c (0)",
         "Encoding": "1 texts with U+FFFD, 1 with NUL",
@@ -61,9 +65,16 @@ def test_imbalance_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("texts", "ids", "message"),
-    [(["a"], [3], "label id 3"), (["a"], [-3], "label id -3"), ([], [], "no rows"), (["", "\n"], [0, 0], "empty")],
+    [
+        (["a"], [3], "label id 3"),
+        (["a"], [-3], "label id -3"),
+        ([], [], "no rows"),
+        (["", "\n"], [0, 0], "empty"),
+    ],
 )
-def test_data_that_cannot_be_measured_is_refused(tmp_path: Path, texts: list[str], ids: list[int], message: str) -> None:
+def test_data_that_cannot_be_measured_is_refused(
+    tmp_path: Path, texts: list[str], ids: list[int], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         validate_dataset(save(tmp_path, texts, ids), MAPPING, words, max_length=8)
 
@@ -107,7 +118,9 @@ def wordpiece(template: str, unknown: str) -> PreTrainedTokenizerFast:
     vocabulary = {"[UNK]": 0, "[END]": 1, "good": 2, "day": 3}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("[END]", 1)])
+    core.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("[END]", 1)]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token=unknown, eos_token="[END]")
 
 
@@ -115,7 +128,9 @@ def wordpiece(template: str, unknown: str) -> PreTrainedTokenizerFast:
 def test_tokens_are_counted_whatever_the_unknown_token_is(unknown: str) -> None:
     """By hand: 2 known, 2 unknown tokens, the third text lost; each text ends with a special token."""
     counts = count_tokens(wordpiece("$A [END]", unknown), ["good day", "", "xyzzy quux", " "])
-    assert counts == TokenCounts(lengths=(3, 1, 3, 1), num_ordinary=4, num_unknown=2, num_lost_texts=1)
+    assert counts == TokenCounts(
+        lengths=(3, 1, 3, 1), num_ordinary=4, num_unknown=2, num_lost_texts=1
+    )
 
 
 def test_texts_that_become_nothing_are_lost() -> None:

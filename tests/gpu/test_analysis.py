@@ -10,7 +10,10 @@ import torch
 
 from utils.analysis import kernels, layers, memory, tracing
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
 DEVICE = torch.device("cuda:0")
 CYCLES = 20_000_000
 STEPS, SLEEP_S, BYTES = 3, 0.005, 2**28
@@ -58,7 +61,9 @@ class _SlowModule(torch.nn.Module):
 
 def test_a_module_with_a_long_kernel_is_found() -> None:
     """The host returns at once: only the device's time shows it."""
-    model = torch.nn.Sequential(torch.nn.Linear(64, 64), _SlowModule(), torch.nn.Linear(64, 64)).to(DEVICE)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), _SlowModule(), torch.nn.Linear(64, 64)).to(
+        DEVICE
+    )
     inputs = torch.ones(4, 64, device=DEVICE)
     with torch.inference_mode(), layers.annotate_modules(model):
         events = tracing.record_kernel_events(lambda _: model(inputs), steps=2, device=DEVICE)

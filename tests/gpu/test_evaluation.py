@@ -19,7 +19,10 @@ from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, load_model
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
 MAX_LENGTH = 64
 MIB = 2**20
 WHOLE = 10**9
@@ -35,14 +38,25 @@ def loaded(tmp_path: Path, tiny_model: Path) -> LoadedModel:
     return load_model(configured(tmp_path, tiny_model))
 
 
-def masked_loop(loaded: LoadedModel, texts: tuple[str, ...], size: int = 16) -> torch.return_types.max:
+def masked_loop(
+    loaded: LoadedModel, texts: tuple[str, ...], size: int = 16
+) -> torch.return_types.max:
     """Label ids and probabilities of fixed batches in file order, padded and masked, as every tutorial shows."""
     logits = []
     with torch.inference_mode():
         for start in range(0, len(texts), size):
-            batch = loaded.tokenizer(list(texts[start : start + size]), padding=True, truncation=True,
-                                     max_length=MAX_LENGTH, return_tensors="pt").to(loaded.device)
-            logits.append(loaded.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.cpu())
+            batch = loaded.tokenizer(
+                list(texts[start : start + size]),
+                padding=True,
+                truncation=True,
+                max_length=MAX_LENGTH,
+                return_tensors="pt",
+            ).to(loaded.device)
+            logits.append(
+                loaded.model(
+                    input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+                ).logits.cpu()
+            )
     return torch.cat(logits).float().softmax(-1).max(-1)
 
 
@@ -56,7 +70,9 @@ def test_float32_predictions_are_the_plain_masked_loops(
     loaded: LoadedModel, tmp_path: Path, tiny_model: Path, batching: str
 ) -> None:
     """Through chunk files, with chunks in flight and the budget found by trials."""
-    metrics = runner.evaluate_dataset(loaded, configured(tmp_path, tiny_model, f"evaluation.batching={batching}"))
+    metrics = runner.evaluate_dataset(
+        loaded, configured(tmp_path, tiny_model, f"evaluation.batching={batching}")
+    )
     files = sorted((tmp_path / "results" / "predictions").glob("*.parquet"))
     rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
     assert len(files) == 3
@@ -67,7 +83,10 @@ def test_float32_predictions_are_the_plain_masked_loops(
 
 
 def test_no_batch_waits_for_the_device(loaded: LoadedModel) -> None:
-    chunk, batching = tokenize(loaded.tokenizer, support.TEXTS, MAX_LENGTH, loaded.inputs), Batching(kind="token_budget", limit=300)
+    chunk, batching = (
+        tokenize(loaded.tokenizer, support.TEXTS, MAX_LENGTH, loaded.inputs),
+        Batching(kind="token_budget", limit=300),
+    )
     predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
     expected = predictor.predict(chunk)
     torch.cuda.set_sync_debug_mode("error")
@@ -92,9 +111,13 @@ def little_memory(loaded: LoadedModel) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", ["token_budget", "dataset_order"])
-def test_at_the_end_of_the_memory_no_row_is_lost(loaded: LoadedModel, little_memory: int, kind: Any) -> None:
+def test_at_the_end_of_the_memory_no_row_is_lost(
+    loaded: LoadedModel, little_memory: int, kind: Any
+) -> None:
     """16,384 rows padded to 64 tokens in one batch: 128 bytes a token make 128 MiB of every hidden state."""
-    texts = tuple(f"{text} {'long ' * (i % 50)}" for i, text in enumerate(support.TEXTS * 274))[:16384]
+    texts = tuple(f"{text} {'long ' * (i % 50)}" for i, text in enumerate(support.TEXTS * 274))[
+        :16384
+    ]
     chunk = tokenize(loaded.tokenizer, texts, MAX_LENGTH, loaded.inputs)
     batching = Batching(kind=kind, limit=WHOLE)
     predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)

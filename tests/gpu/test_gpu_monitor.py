@@ -96,7 +96,9 @@ def multiply(cuda: torch.device, seconds: float) -> None:
         torch.cuda.synchronize(cuda)
 
 
-def measured(monitor: GpuMonitor, work: Callable[[float], None], seconds: float) -> tuple[GpuReadings, float]:
+def measured(
+    monitor: GpuMonitor, work: Callable[[float], None], seconds: float
+) -> tuple[GpuReadings, float]:
     monitor.start()
     began_s = time.perf_counter()
     work(seconds)
@@ -107,7 +109,9 @@ def measured(monitor: GpuMonitor, work: Callable[[float], None], seconds: float)
 @contextmanager
 def process(code: str) -> Iterator[subprocess.Popen[str]]:
     """A second process; it is there once it has said so, and gone afterwards."""
-    started = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert started.stdout is not None
         assert started.stdout.readline().strip() == "ready"
@@ -121,22 +125,43 @@ def smi(uuid: str, *fields: str) -> list[float]:
     """What nvidia-smi says of one GPU, in its units: MiB, MHz, °C, W."""
     if shutil.which("nvidia-smi") is None:
         pytest.skip("no nvidia-smi")
-    asked = ["nvidia-smi", f"--id={uuid}", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-    return [float(value) for value in subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split(",")]
+    asked = [
+        "nvidia-smi",
+        f"--id={uuid}",
+        f"--query-gpu={','.join(fields)}",
+        "--format=csv,noheader,nounits",
+    ]
+    return [
+        float(value)
+        for value in subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split(
+            ","
+        )
+    ]
 
 
 def uuids() -> list[str]:
     """Of the GPUs that this process sees, in CUDA's order."""
-    return [f"GPU-{torch.cuda.get_device_properties(index).uuid}" for index in range(torch.cuda.device_count())]
+    return [
+        f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+        for index in range(torch.cuda.device_count())
+    ]
 
 
-def test_the_handle_is_that_of_the_models_device_in_any_order_of_visible_devices(cuda: torch.device) -> None:
+def test_the_handle_is_that_of_the_models_device_in_any_order_of_visible_devices(
+    cuda: torch.device,
+) -> None:
     """CUDA's device 0 is what comes first in CUDA_VISIBLE_DEVICES: its memory is seen to grow, and no other's."""
     names = uuids()
-    orders = [[name] for name in names[:2]] + [names[::-1], names[1:] + names[:1], [name[:12] for name in names[::-1]]]
+    orders = [[name] for name in names[:2]] + [
+        names[::-1],
+        names[1:] + names[:1],
+        [name[:12] for name in names[::-1]],
+    ]
     for order in orders:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(order)}
-        answer = subprocess.run([sys.executable, "-c", WHICH], cwd=ROOT, env=environment, capture_output=True, text=True)
+        answer = subprocess.run(
+            [sys.executable, "-c", WHICH], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
         assert answer.returncode == 0, answer.stderr
         uuid, grown = answer.stdout.split()
         assert uuid.startswith(order[0]), order
@@ -154,7 +179,9 @@ def test_utilisation_is_near_100_while_a_kernel_is_there_and_near_0_when_idle(
         assert idle.power_w_mean is not None and idle.power_w_mean < readings.power_w_mean
 
 
-def test_the_energy_counter_agrees_with_integrated_power(monitor: GpuMonitor, cuda: torch.device) -> None:
+def test_the_energy_counter_agrees_with_integrated_power(
+    monitor: GpuMonitor, cuda: torch.device
+) -> None:
     multiply(cuda, 2.0)  # clocks and power have settled
     readings, seconds = measured(monitor, lambda s: multiply(cuda, s), 5.0)
     if readings.energy_source != "counter":
@@ -163,7 +190,9 @@ def test_the_energy_counter_agrees_with_integrated_power(monitor: GpuMonitor, cu
     assert readings.energy_j == pytest.approx(readings.power_w_mean * seconds, rel=0.15)
 
 
-def test_readings_agree_with_nvidia_smi(monitor: GpuMonitor, cuda: torch.device, spin: Callable[[float], None]) -> None:
+def test_readings_agree_with_nvidia_smi(
+    monitor: GpuMonitor, cuda: torch.device, spin: Callable[[float], None]
+) -> None:
     """Asked in the middle of a steady load, from a process of its own."""
     held = torch.empty(GIB, dtype=torch.uint8, device=cuda)
     spin(2.0)
@@ -171,13 +200,19 @@ def test_readings_agree_with_nvidia_smi(monitor: GpuMonitor, cuda: torch.device,
     beside: list[float] = []
     for _ in range(2):
         for _ in range(300):
-            torch.cuda._sleep(20_000_000)  # queued, some 3 s: the device stays busy while nvidia-smi answers
-        beside = smi(uuids()[0], "memory.used", "clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
+            torch.cuda._sleep(
+                20_000_000
+            )  # queued, some 3 s: the device stays busy while nvidia-smi answers
+        beside = smi(
+            uuids()[0], "memory.used", "clocks.sm", "clocks.mem", "temperature.gpu", "power.draw"
+        )
         torch.cuda.synchronize(cuda)
     readings = monitor.stop()
     memory_mib, sm_mhz, memory_mhz, celsius, watts = beside
     assert held.numel() == GIB
-    assert readings.device_memory_bytes == pytest.approx(memory_mib * 2**20, abs=16 * 2**20)  # nvidia-smi rounds
+    assert readings.device_memory_bytes == pytest.approx(
+        memory_mib * 2**20, abs=16 * 2**20
+    )  # nvidia-smi rounds
     assert readings.sm_clock_mhz_mean == pytest.approx(sm_mhz, rel=0.05)
     assert readings.memory_clock_mhz_mean == pytest.approx(memory_mhz, rel=0.01)
     assert readings.temperature_c_max == pytest.approx(celsius, abs=3)
@@ -195,13 +230,19 @@ def test_a_second_process_that_loads_the_gpu_is_told_of(monitor: GpuMonitor) -> 
     assert not any(text.startswith("shared:") for text in after.warnings)
 
 
-def test_the_thread_takes_under_a_percent_of_a_core(monitor: GpuMonitor, spin: Callable[[float], None]) -> None:
+def test_the_thread_takes_under_a_percent_of_a_core(
+    monitor: GpuMonitor, spin: Callable[[float], None]
+) -> None:
     with monitor.sampling():
-        shares = [measured(monitor, spin, seconds)[0].thread_cpu_share for seconds in (0.1, 0.3, 1.0, 3.0)]
+        shares = [
+            measured(monitor, spin, seconds)[0].thread_cpu_share for seconds in (0.1, 0.3, 1.0, 3.0)
+        ]
     assert all(share is not None and share < 0.01 for share in shares), shares
 
 
-def test_the_drivers_buffers_keep_the_systems_time(monitor: GpuMonitor, spin: Callable[[float], None]) -> None:
+def test_the_drivers_buffers_keep_the_systems_time(
+    monitor: GpuMonitor, spin: Callable[[float], None]
+) -> None:
     """Else they are never used: worth knowing of a new driver."""
     began_s = time.perf_counter()
     spin(1.5)
@@ -213,4 +254,10 @@ def test_the_drivers_buffers_keep_the_systems_time(monitor: GpuMonitor, spin: Ca
             pytest.skip(device.errors["buffers"])
         assert points, f"no sample of {figure} within 1.5 s, or on another clock"
         assert all(began_s < time_s < ended_s + 0.5 for time_s, _ in points)
-    assert max(value for _, value in device.buffered("util_pct", began_s, time.time() - time.perf_counter())) > 50
+    assert (
+        max(
+            value
+            for _, value in device.buffered("util_pct", began_s, time.time() - time.perf_counter())
+        )
+        > 50
+    )

@@ -15,7 +15,10 @@ from utils.metrics import MetricsCollector
 from utils.profiler import InferenceProfiler
 from utils.sweep import SweepSettings, new_state
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
 GIB = 2**30
 CYCLES = 20_000_000
 
@@ -35,8 +38,12 @@ class Model:
         for _ in range(self.launches):
             small += 1
         if self.bytes_a_row:
-            torch.empty(len(input_ids) * self.bytes_a_row, dtype=torch.uint8, device=input_ids.device)
-        return SimpleNamespace(logits=torch.nn.functional.one_hot(attention_mask.sum(-1) % 3, 3).float())
+            torch.empty(
+                len(input_ids) * self.bytes_a_row, dtype=torch.uint8, device=input_ids.device
+            )
+        return SimpleNamespace(
+            logits=torch.nn.functional.one_hot(attention_mask.sum(-1) % 3, 3).float()
+        )
 
 
 @pytest.fixture
@@ -77,7 +84,9 @@ def test_a_kernel_of_known_cycles() -> None:
     assert record.forward_device_ms_mean == pytest.approx(expected_ms, rel=0.05)
     assert record.forward_ms_mean == pytest.approx(expected_ms, rel=0.05)
     assert record.latency_per_batch_ms.median >= 0.95 * expected_ms
-    assert record.forward_launch_ms_mean < 0.5 * record.forward_ms_mean, "the host is back long before the device"
+    assert record.forward_launch_ms_mean < 0.5 * record.forward_ms_mean, (
+        "the host is back long before the device"
+    )
 
 
 def test_ten_thousand_launches_are_the_hosts_time() -> None:
@@ -87,8 +96,15 @@ def test_ten_thousand_launches_are_the_hosts_time() -> None:
 
 def test_phases_add_up_to_the_whole() -> None:
     (record,) = sweep(Model(cycles=CYCLES), [4])
-    parts = record.tokenize_ms_mean + record.host_to_device_ms_mean + record.forward_ms_mean + record.device_to_host_ms_mean
-    assert parts * 4 == pytest.approx(1e3 * record.latency_total_s.mean, rel=0.03)  # four batches a run
+    parts = (
+        record.tokenize_ms_mean
+        + record.host_to_device_ms_mean
+        + record.forward_ms_mean
+        + record.device_to_host_ms_mean
+    )
+    assert parts * 4 == pytest.approx(
+        1e3 * record.latency_total_s.mean, rel=0.03
+    )  # four batches a run
     assert not any("phases" in text for text in record.warnings)
 
 
@@ -115,7 +131,10 @@ def test_the_end_of_the_memory_is_a_result_and_the_memory_comes_back(memory_cap:
 
 
 def test_readings_come_from_a_window_that_is_long_enough() -> None:
-    without, with_window = sweep(Model(cycles=CYCLES), [16]), sweep(Model(cycles=CYCLES), [16], min_window_seconds=3.0)
+    without, with_window = (
+        sweep(Model(cycles=CYCLES), [16]),
+        sweep(Model(cycles=CYCLES), [16], min_window_seconds=3.0),
+    )
     assert without[0].gpu_util_pct_mean is None
     assert any("too short" in text for text in without[0].warnings)
     assert with_window[0].gpu_util_pct_mean > 50

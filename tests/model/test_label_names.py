@@ -34,7 +34,9 @@ def test_names_of_id2label(config: dict[str, Any]) -> None:
     assert (labels.names, labels.num_labels, labels.source) == (NAMES, 3, "id2label")
 
 
-@pytest.mark.parametrize("config", [{"label2id": LABEL2ID}, {"label2id": LABEL2ID, "id2label": GENERIC_NAMES}])
+@pytest.mark.parametrize(
+    "config", [{"label2id": LABEL2ID}, {"label2id": LABEL2ID, "id2label": GENERIC_NAMES}]
+)
 def test_names_of_label2id_where_id2label_has_none(config: dict[str, Any]) -> None:
     labels = parse_label_names(config, "model")
     assert (labels.names, labels.source) == (NAMES, "label2id")
@@ -63,8 +65,14 @@ def test_generic_names_in_another_order_are_names() -> None:
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"id2label": ID2LABEL, "label2id": dict(zip(NAMES, (2, 1, 0), strict=True))}, "'positive' is 0 in id2label and 2"),
-        ({"id2label": ID2LABEL, "label2id": {"positive": 0, "neutral": 1, "bad": 2}}, "'negative' is 2 in id2label and absent"),
+        (
+            {"id2label": ID2LABEL, "label2id": dict(zip(NAMES, (2, 1, 0), strict=True))},
+            "'positive' is 0 in id2label and 2",
+        ),
+        (
+            {"id2label": ID2LABEL, "label2id": {"positive": 0, "neutral": 1, "bad": 2}},
+            "'negative' is 2 in id2label and absent",
+        ),
         ({"id2label": list(NAMES)}, "id2label is a list"),
         ({"id2label": LABEL2ID}, "maps names to ids; it looks like label2id"),
         ({"label2id": list(NAMES)}, "label2id is a list"),

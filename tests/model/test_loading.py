@@ -17,7 +17,13 @@ from tests import builders
 from tests.model.test_results_are_those_of_single_texts import config_of, evaluate
 from utils.core.errors import ModelError, UserError
 from utils.evaluation.batching import Batching
-from utils.model_utils import check_max_length, load_model, load_tokenizer_only, model_labels, model_summary_lines
+from utils.model_utils import (
+    check_max_length,
+    load_model,
+    load_tokenizer_only,
+    model_labels,
+    model_summary_lines,
+)
 
 WHOLE = Batching(kind="token_budget", limit=10**6)
 
@@ -47,14 +53,16 @@ class TestTokenizer:
 
     def test_with_its_settings_but_without_its_vocabulary(self, bert: Path, tmp_path: Path) -> None:
         folder = copy_of(bert, tmp_path / "model", "tokenizer.json")
-        with pytest.raises(ModelError, match=r"knows \d+ tokens, the model [\d,]+|cannot be loaded"):
+        with pytest.raises(
+            ModelError, match=r"knows \d+ tokens, the model [\d,]+|cannot be loaded"
+        ):
             load_tokenizer_only(config_of(folder))
 
     def test_another_models(self, bert: Path, tmp_path: Path) -> None:
         tiny = tr.PreTrainedTokenizerFast(
-            tokenizer_object=tr.AutoTokenizer.from_pretrained(bert).backend_tokenizer.__class__.from_str(
-                _small_vocabulary(bert)
-            ),
+            tokenizer_object=tr.AutoTokenizer.from_pretrained(
+                bert
+            ).backend_tokenizer.__class__.from_str(_small_vocabulary(bert)),
             unk_token="[UNK]",
             pad_token="[PAD]",
         )
@@ -72,7 +80,9 @@ class TestTokenizer:
     def test_of_a_sentencepiece_model_without_the_package(self, bert: Path, tmp_path: Path) -> None:
         folder = copy_of(bert, tmp_path / "model", "tokenizer*")
         (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
-        (folder / "sentencepiece.bpe.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+        (folder / "sentencepiece.bpe.model").write_bytes(
+            b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02"
+        )
         with pytest.raises(ModelError, match="SentencePiece file") as caught:
             load_tokenizer_only(config_of(folder))
         message = str(caught.value)
@@ -97,7 +107,9 @@ class TestCheckpoint:
         assert info.weights_format == "pytorch_model.bin"
         assert any("pytorch_model.bin" in line for line in model_summary_lines(info))
 
-    def test_pickled_weights_beside_safetensors_that_are_no_models(self, bert: Path, tmp_path: Path) -> None:
+    def test_pickled_weights_beside_safetensors_that_are_no_models(
+        self, bert: Path, tmp_path: Path
+    ) -> None:
         folder = copy_of(bert, tmp_path / "model", "model.safetensors")
         torch.save(load_file(bert / "model.safetensors"), folder / "pytorch_model.bin")
         shutil.copy(bert / "model.safetensors", folder / "optimizer.safetensors")
@@ -106,12 +118,16 @@ class TestCheckpoint:
     def test_weights_under_another_name_are_named(self, bert: Path, tmp_path: Path) -> None:
         folder = copy_of(bert, tmp_path / "model")
         (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
-        with pytest.raises(ModelError, match=r"no model\.safetensors .*it has model\.fp16\.safetensors"):
+        with pytest.raises(
+            ModelError, match=r"no model\.safetensors .*it has model\.fp16\.safetensors"
+        ):
             load_model(config_of(folder))
 
     def test_pointer_of_git_lfs(self, bert: Path, tmp_path: Path) -> None:
         folder = copy_of(bert, tmp_path / "model", "model.safetensors")
-        (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        (folder / "model.safetensors").write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+        )
         with pytest.raises(ModelError, match="pointer of Git LFS") as caught:
             load_model(config_of(folder))
         assert "git lfs pull" in str(caught.value)
@@ -135,26 +151,36 @@ class TestCheckpoint:
             load_model(config_of(folder))
 
     @pytest.mark.parametrize("names", [None, ["MyOwnClassifier"]])
-    def test_architecture_without_a_known_name(self, bert: Path, tmp_path: Path, names: Any) -> None:
+    def test_architecture_without_a_known_name(
+        self, bert: Path, tmp_path: Path, names: Any
+    ) -> None:
         folder = copy_of(bert, tmp_path / "model")
         builders.edit_config(folder, lambda config: config.update(architectures=names))
         assert_right(folder, builders.judge(bert, builders.TEXTS))
 
-    def test_custom_class_with_a_layer_that_transformers_lacks(self, bert: Path, tmp_path: Path) -> None:
+    def test_custom_class_with_a_layer_that_transformers_lacks(
+        self, bert: Path, tmp_path: Path
+    ) -> None:
         from safetensors.torch import save_file
 
         folder = copy_of(bert, tmp_path / "model")
         weights = load_file(folder / "model.safetensors")
         weights["extra.weight"] = torch.zeros(2, 2)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        builders.edit_config(folder, lambda config: config.update(architectures=["MyOwnClassifier"]))
+        builders.edit_config(
+            folder, lambda config: config.update(architectures=["MyOwnClassifier"])
+        )
         with pytest.raises(ModelError, match=r"no place for: extra\.weight"):
             load_model(config_of(folder))
 
     def test_model_of_another_task_with_a_head_of_the_same_name(self, tmp_path: Path) -> None:
         tokenizer = builders.bpe_tokenizer("<s> $A")
         config = tr.Qwen2Config(
-            vocab_size=len(tokenizer), num_key_value_heads=2, pad_token_id=0, **builders.SMALL, **builders.NAMED
+            vocab_size=len(tokenizer),
+            num_key_value_heads=2,
+            pad_token_id=0,
+            **builders.SMALL,
+            **builders.NAMED,
         )
         tr.Qwen2ForTokenClassification(config).save_pretrained(tmp_path)
         tokenizer.save_pretrained(tmp_path)
@@ -190,14 +216,21 @@ class TestPositions:
         torch.manual_seed(0)
         tokenizer = builders.bert_tokenizer()
         config = tr.BigBirdConfig(
-            vocab_size=len(tokenizer), max_position_embeddings=256, block_size=4, num_random_blocks=2, pad_token_id=0,
-            **builders.SMALL, **builders.NAMED,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=256,
+            block_size=4,
+            num_random_blocks=2,
+            pad_token_id=0,
+            **builders.SMALL,
+            **builders.NAMED,
         )
         model = tr.BigBirdForSequenceClassification(config)
         builders.save(tmp_path, model, tokenizer, model.classifier.out_proj)
         loaded = load_model(config_of(tmp_path))
         check_max_length(36, loaded.model)
-        with pytest.raises(ModelError, match="above 36 tokens this model computes a text in another way"):
+        with pytest.raises(
+            ModelError, match="above 36 tokens this model computes a text in another way"
+        ):
             check_max_length(37, loaded.model)
 
     def test_xlnet_has_no_limit(self, tmp_path: Path) -> None:
@@ -215,7 +248,9 @@ class TestAttention:
 
     def test_a_choice_that_the_architecture_lacks(self, tmp_path: Path) -> None:
         folder = builders.build_xlnet(tmp_path)
-        with pytest.raises(ModelError, match="XLNetForSequenceClassification has no sdpa attention") as caught:
+        with pytest.raises(
+            ModelError, match="XLNetForSequenceClassification has no sdpa attention"
+        ) as caught:
             load_model(config_of(folder, "model.attn_implementation=sdpa"))
         assert "--set model.attn_implementation=auto" in str(caught.value)
 
@@ -234,8 +269,12 @@ def results_of(model: Any, base: Path) -> torch.Tensor:
     tokenizer = tr.AutoTokenizer.from_pretrained(base)
     rows = []
     for text in builders.TEXTS:
-        encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=builders.MAX_LENGTH)
-        rows.append(model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits)
+        encoded = tokenizer(
+            text, return_tensors="pt", truncation=True, max_length=builders.MAX_LENGTH
+        )
+        rows.append(
+            model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
+        )
     return torch.cat(rows)
 
 
@@ -243,12 +282,16 @@ class TestAdapter:
     @pytest.mark.parametrize(
         "settings",
         [
-            peft.PromptEncoderConfig(task_type="SEQ_CLS", num_virtual_tokens=5, encoder_hidden_size=32),
+            peft.PromptEncoderConfig(
+                task_type="SEQ_CLS", num_virtual_tokens=5, encoder_hidden_size=32
+            ),
             peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=5),
         ],
         ids=lambda settings: str(settings.peft_type.value),
     )
-    def test_that_cannot_be_merged_is_run_unmerged(self, bert: Path, tmp_path: Path, settings: Any) -> None:
+    def test_that_cannot_be_merged_is_run_unmerged(
+        self, bert: Path, tmp_path: Path, settings: Any
+    ) -> None:
         adapted = save_adapter(bert, tmp_path / "adapter", settings)
         loaded = load_model(config_of(tmp_path / "adapter"))
         assert loaded.info.adapter_mode == "unmerged"
@@ -269,8 +312,12 @@ class TestAdapter:
         assert got.predicted_ids.tolist() == results_of(adapted, bert).argmax(-1).tolist()
 
     def test_with_more_labels_than_its_base(self, bert: Path, tmp_path: Path) -> None:
-        settings = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False)
-        adapted = save_adapter(bert, tmp_path / "adapter", settings, num_labels=5, ignore_mismatched_sizes=True)
+        settings = peft.LoraConfig(
+            task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False
+        )
+        adapted = save_adapter(
+            bert, tmp_path / "adapter", settings, num_labels=5, ignore_mismatched_sizes=True
+        )
         config = config_of(tmp_path / "adapter")
         assert (model_labels(config).names, model_labels(config).num_labels) == (None, 5)
         loaded = load_model(config)
@@ -286,7 +333,11 @@ class TestAdapter:
         tokenizer.add_tokens(["<new>"])
         model.resize_token_embeddings(len(tokenizer))
         settings = peft.LoraConfig(
-            task_type="SEQ_CLS", r=2, target_modules=["q_proj"], init_lora_weights=False, modules_to_save=["embed_tokens", "score"]
+            task_type="SEQ_CLS",
+            r=2,
+            target_modules=["q_proj"],
+            init_lora_weights=False,
+            modules_to_save=["embed_tokens", "score"],
         )
         adapted = peft.get_peft_model(model, settings).eval()
         adapted.save_pretrained(str(tmp_path / "adapter"))
@@ -296,12 +347,19 @@ class TestAdapter:
         got = evaluate(loaded, texts, WHOLE)
         with torch.no_grad():
             expected = [
-                int(adapted(input_ids=tokenizer(text, return_tensors="pt")["input_ids"]).logits.argmax(-1)) for text in texts
+                int(
+                    adapted(
+                        input_ids=tokenizer(text, return_tensors="pt")["input_ids"]
+                    ).logits.argmax(-1)
+                )
+                for text in texts
             ]
         assert got.predicted_ids.tolist() == expected
 
     def test_pickled_weights(self, bert: Path, tmp_path: Path) -> None:
-        settings = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False)
+        settings = peft.LoraConfig(
+            task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False
+        )
         adapted = save_adapter(bert, tmp_path / "adapter", settings)
         weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
         torch.save(weights, tmp_path / "adapter" / "adapter_model.bin")
@@ -310,13 +368,19 @@ class TestAdapter:
         assert got.predicted_ids.tolist() == results_of(adapted, bert).argmax(-1).tolist()
 
     def test_whose_base_lies_on_another_machine(self, bert: Path, tmp_path: Path) -> None:
-        settings = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False)
+        settings = peft.LoraConfig(
+            task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False
+        )
         adapted = save_adapter(bert, tmp_path / "adapter", settings)
         file = tmp_path / "adapter" / "adapter_config.json"
         description = json.loads(file.read_text())
-        file.write_text(json.dumps({**description, "base_model_name_or_path": "/content/drive/my_base"}))
+        file.write_text(
+            json.dumps({**description, "base_model_name_or_path": "/content/drive/my_base"})
+        )
         config = config_of(tmp_path / "adapter")
-        with pytest.raises(UserError, match="base_model_name_or_path is '/content/drive/my_base'") as caught:
+        with pytest.raises(
+            UserError, match="base_model_name_or_path is '/content/drive/my_base'"
+        ) as caught:
             load_model(config)
         assert "--set model.adapter_base=NAME" in str(caught.value)
         loaded = load_model(config_of(tmp_path / "adapter", f"model.adapter_base={bert}"))
@@ -324,9 +388,16 @@ class TestAdapter:
         got = evaluate(loaded, builders.TEXTS, WHOLE)
         assert got.predicted_ids.tolist() == results_of(adapted, bert).argmax(-1).tolist()
 
-    def test_whose_tokenizer_lacks_its_vocabulary_takes_the_base_models(self, bert: Path, tmp_path: Path) -> None:
-        settings = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False)
+    def test_whose_tokenizer_lacks_its_vocabulary_takes_the_base_models(
+        self, bert: Path, tmp_path: Path
+    ) -> None:
+        settings = peft.LoraConfig(
+            task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False
+        )
         save_adapter(bert, tmp_path / "adapter", settings)
         shutil.copy(bert / "tokenizer_config.json", tmp_path / "adapter")
         tokenizer = load_tokenizer_only(config_of(tmp_path / "adapter"))
-        assert tokenizer(builders.TEXTS[0])["input_ids"] == tr.AutoTokenizer.from_pretrained(bert)(builders.TEXTS[0])["input_ids"]
+        assert (
+            tokenizer(builders.TEXTS[0])["input_ids"]
+            == tr.AutoTokenizer.from_pretrained(bert)(builders.TEXTS[0])["input_ids"]
+        )

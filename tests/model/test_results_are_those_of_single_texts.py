@@ -48,7 +48,8 @@ MODELS: dict[str, Builder] = {
         builders.build_llama, template="<s> $A </s>", pad_token="</s>", pad_token_id=1
     ),
     "llama with padding token -1": lambda folder: builders.edit_config(
-        builders.build_llama(folder, template="<s> $A"), lambda config: config.update(pad_token_id=-1)
+        builders.build_llama(folder, template="<s> $A"),
+        lambda config: config.update(pad_token_id=-1),
     ),
 }
 

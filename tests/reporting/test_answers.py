@@ -16,7 +16,9 @@ def test_the_six_questions_in_the_order_of_the_success_criteria(make: Make) -> N
 
 def test_answers_equal_the_files(make: Make) -> None:
     results = make(gpu=True, oom=(64,))
-    latency, optimal, throughput, memory, bottleneck, accuracy = (answer for _, answer, _ in six_answers(results))
+    latency, optimal, throughput, memory, bottleneck, accuracy = (
+        answer for _, answer, _ in six_answers(results)
+    )
     best = max(row["throughput_samples_per_sec_mean"] for row in results.sweep.measured)
     assert "9.08 ms" in latency and "5,000 rows" in latency
     assert optimal.startswith("32 (")
@@ -33,7 +35,10 @@ def test_on_the_cpu_memory_is_the_resident_one_and_said_so(make: Make) -> None:
 
 
 def test_what_was_not_measured_says_why(make: Make) -> None:
-    answers = [answer for _, answer, _ in six_answers(make(dummy=True, step_03=False, sizes=(1, 2), oom=(1, 2)))]
+    answers = [
+        answer
+        for _, answer, _ in six_answers(make(dummy=True, step_03=False, sizes=(1, 2), oom=(1, 2)))
+    ]
     assert "no batch size" in answers[1] and "no batch size" in answers[2]
     assert "scripts/03_detailed_profiling.py" in answers[4]
     assert "random" in answers[5]

@@ -19,14 +19,20 @@ from utils.reporting.text import summary_report
 
 MAJORITY = {"majority_class": "books", "majority_class_accuracy": 0.3412}
 NOTE = "the model has no label names of its own"
-GUESSED = {"label_mapping_source": "sorted", "label_mapping_confidence": "guessed", "label_mapping_note": NOTE}
+GUESSED = {
+    "label_mapping_source": "sorted",
+    "label_mapping_confidence": "guessed",
+    "label_mapping_note": NOTE,
+}
 ADAPTER = {"adapter": "someone/lora-a", "adapter_mode": "merged"}
 
 
 def shown(results: Results) -> dict[str, str]:
     """The places where a user reads the accuracy, without line breaks and tags."""
     metrics = results.metrics
-    lines = evaluation_lines(dict(metrics["full_dataset_metrics"]), metrics["model_info"], metrics["dataset_info"])
+    lines = evaluation_lines(
+        dict(metrics["full_dataset_metrics"]), metrics["model_info"], metrics["dataset_info"]
+    )
     text = " ".join(summary_report(results).split())
     plain = html.unescape(re.sub(r"<[^>]+>", " ", page(results, ())))
     return {"terminal": "\n".join(lines), "text": text, "page": " ".join(plain.split())}
@@ -35,11 +41,14 @@ def shown(results: Results) -> dict[str, str]:
 def test_files_of_earlier_versions_say_nothing_of_it(make: Make) -> None:
     results = make()
     assert not {"majority_class", "label_mapping_confidence"} & {
-        *results.metrics["full_dataset_metrics"], *results.metrics["dataset_info"]
+        *results.metrics["full_dataset_metrics"],
+        *results.metrics["dataset_info"],
     }
     for where, text in shown(results).items():
         assert "0.9207" in text, where
-        assert "always answering" not in text and "GUESSED" not in text and "None" not in text, where
+        assert "always answering" not in text and "GUESSED" not in text and "None" not in text, (
+            where
+        )
         assert "from the model's own label names" in text, where
 
 
@@ -68,19 +77,40 @@ def test_sorted_names_of_earlier_versions_were_a_guess(make: Make) -> None:
 
 @pytest.mark.parametrize("confidence", ["certain", "assumed"])
 def test_other_label_ids_are_named_without_an_alarm(make: Make, confidence: str) -> None:
-    decided = {"label_mapping_source": "class_label", "label_mapping_confidence": confidence, "label_mapping_note": None}
+    decided = {
+        "label_mapping_source": "class_label",
+        "label_mapping_confidence": confidence,
+        "label_mapping_note": None,
+    }
     results = make(sections={"dataset_info": decided})
     for where, text in shown(results).items():
-        assert f"from the order of the ClassLabel names in the data set ({confidence})" in text, where
+        assert f"from the order of the ClassLabel names in the data set ({confidence})" in text, (
+            where
+        )
         assert "GUESSED" not in text, where
     assert 'role="alert"' not in page(results, ())
 
 
 def test_without_labels_there_is_neither_accuracy_nor_majority(make: Make) -> None:
-    none = dict.fromkeys(("accuracy", "accuracy_ci95_low", "accuracy_ci95_high", "f1_macro", "f1_weighted", *MAJORITY))
-    unlabelled = {"label_mapping_source": "none", "label_mapping_confidence": "none", "label_mapping_note": None}
+    none = dict.fromkeys(
+        (
+            "accuracy",
+            "accuracy_ci95_low",
+            "accuracy_ci95_high",
+            "f1_macro",
+            "f1_weighted",
+            *MAJORITY,
+        )
+    )
+    unlabelled = {
+        "label_mapping_source": "none",
+        "label_mapping_confidence": "none",
+        "label_mapping_note": None,
+    }
     counts = {"num_labelled": 0, "num_correct": 0, "num_missing_labels": 5000}
-    results = make(sections={"full_dataset_metrics": {**none, **counts}, "dataset_info": unlabelled})
+    results = make(
+        sections={"full_dataset_metrics": {**none, **counts}, "dataset_info": unlabelled}
+    )
     for where, text in shown(results).items():
         assert "the data set has no labels" in text, where
         assert "always answering" not in text and "None" not in text, where
@@ -101,10 +131,15 @@ def test_a_multi_label_model_says_what_its_probabilities_are(make: Make) -> None
         ({"adapter": None}, "test/invented-model"),
         ({"adapter": "someone/lora-a"}, "someone/lora-a, merged into test/invented-model"),
         (ADAPTER, "someone/lora-a, merged into test/invented-model"),
-        ({"adapter": "someone/p-tuning", "adapter_mode": "unmerged"}, "someone/p-tuning, run unmerged on test/invented-model"),
+        (
+            {"adapter": "someone/p-tuning", "adapter_mode": "unmerged"},
+            "someone/p-tuning, run unmerged on test/invented-model",
+        ),
     ],
 )
-def test_an_adapter_is_named_wherever_the_model_is(make: Make, info: dict[str, Any], title: str) -> None:
+def test_an_adapter_is_named_wherever_the_model_is(
+    make: Make, info: dict[str, Any], title: str
+) -> None:
     results = make(sections={"model_info": info})
     text, written = summary_report(results), page(results, ())
     assert model_title(results.metrics["model_info"]) == title
@@ -119,18 +154,27 @@ def test_an_adapter_is_named_wherever_the_model_is(make: Make, info: dict[str, A
 
 def test_two_adapters_of_long_paths_have_different_titles() -> None:
     folder = "/a/very/long/folder" * 8
-    titles = {model_title({"name": folder, "adapter": f"{folder}/{name}"}, 60) for name in ("run-1", "run-2")}
+    titles = {
+        model_title({"name": folder, "adapter": f"{folder}/{name}"}, 60)
+        for name in ("run-1", "run-2")
+    }
     assert len(titles) == 2
     assert max(map(len, titles)) <= 2 * 60 + len(", merged into ")
 
 
 def test_the_format_of_the_weights_is_named(make: Make) -> None:
-    results = make(sections={"model_info": {"weights_format": "pytorch_model.bin", "attn_implementation": "eager"}})
+    results = make(
+        sections={
+            "model_info": {"weights_format": "pytorch_model.bin", "attn_implementation": "eager"}
+        }
+    )
     text = " ".join(summary_report(results).split())
     assert "pretrained weights from pytorch_model.bin" in text
     assert "attention eager" in text
 
 
-@pytest.mark.parametrize("sections", [{"dataset_info": GUESSED}, {"model_info": {"adapter": "x" * 300}}])
+@pytest.mark.parametrize(
+    "sections", [{"dataset_info": GUESSED}, {"model_info": {"adapter": "x" * 300}}]
+)
 def test_no_line_of_the_text_is_wider_than_the_page(make: Make, sections: dict[str, Any]) -> None:
     assert max(map(len, summary_report(make(sections=sections)).splitlines())) <= 100

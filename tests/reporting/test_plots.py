@@ -13,7 +13,14 @@ from tests.reporting.conftest import Make
 from utils.reporting import plots
 from utils.reporting.results import read_results
 
-PANELS = ["Latency per sample", "Latency per batch", "Throughput", "GPU memory", "GPU utilisation and power", "Efficiency"]
+PANELS = [
+    "Latency per sample",
+    "Latency per batch",
+    "Throughput",
+    "GPU memory",
+    "GPU utilisation and power",
+    "Efficiency",
+]
 
 
 def texts(figure: Figure) -> list[str]:
@@ -33,7 +40,14 @@ def test_six_panels_with_units_and_batch_sizes_as_ticks(make: Make) -> None:
     axes = [axes for axes in figure.axes if axes.get_title(loc="left")]
     assert [item.get_title(loc="left") for item in axes] == PANELS
     for item in axes:
-        assert [label.get_text() for label in item.get_xticklabels()] == ["1", "4", "8", "16", "32", "64"]
+        assert [label.get_text() for label in item.get_xticklabels()] == [
+            "1",
+            "4",
+            "8",
+            "16",
+            "32",
+            "64",
+        ]
         assert "(" in item.get_ylabel() and "(" in item.get_xlabel()
 
 
@@ -42,7 +56,9 @@ def test_the_curve_is_the_file_and_oom_is_marked(make: Make) -> None:
     with plots.mpl.rc_context(plots.STYLE):
         figure = plots.comparison(results)
     throughput = figure.axes[2]
-    assert list(throughput.lines[0].get_ydata()) == [row["throughput_samples_per_sec_mean"] for row in results.sweep.measured]
+    assert list(throughput.lines[0].get_ydata()) == [
+        row["throughput_samples_per_sec_mean"] for row in results.sweep.measured
+    ]
     assert list(throughput.lines[0].get_xdata()) == [1, 4, 8, 16, 32]
     assert texts(figure).count("out of memory") == 6
 
@@ -79,16 +95,24 @@ def test_better_is_darker(make: Make) -> None:
     assert len(set(plots._shades(sweep, "cv", -1))) == 1
 
 
-@pytest.mark.parametrize("peculiar", [
-    {"gpu": True, "oom": (64,)}, {"sizes": (8,), "step_03": False, "dummy": True}, {"sizes": (1, 2), "oom": (1, 2)},
-])
+@pytest.mark.parametrize(
+    "peculiar",
+    [
+        {"gpu": True, "oom": (64,)},
+        {"sizes": (8,), "step_03": False, "dummy": True},
+        {"sizes": (1, 2), "oom": (1, 2)},
+    ],
+)
 def test_every_sweep_can_be_drawn(make: Make, peculiar: dict[str, object]) -> None:
     results = make(**peculiar)
     pictures = plots.write_plots(results)
     names = {picture.path.name for picture in pictures}
     expected = {"batch_size_comparison.png", "metrics_heatmap.png", "phases.png"}
-    assert names == (expected if results.layers is None else expected | {"layers_time.png", "operators_time.png",
-                                                                              "memory_time.png"})
+    assert names == (
+        expected
+        if results.layers is None
+        else expected | {"layers_time.png", "operators_time.png", "memory_time.png"}
+    )
     assert all(min(png_size(picture.path)) > 300 for picture in pictures)
     assert {path.name for path in results.files.plots_dir.iterdir()} == names
 
@@ -97,4 +121,6 @@ def test_memory_over_time(make: Make) -> None:
     frame = make().memory
     assert frame is not None
     figure = plots.memory(frame)
-    assert figure.axes[0].lines[0].get_ydata().tolist() == [10.5, 301.5, 0] and texts(figure) == ["peak 301.5 MB"]
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [10.5, 301.5, 0] and texts(figure) == [
+        "peak 301.5 MB"
+    ]

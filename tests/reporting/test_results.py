@@ -27,7 +27,10 @@ def test_all_files_are_read(make: Make) -> None:
 def test_without_step_03_the_notes_say_how_to_run_it(make: Make) -> None:
     results = make(step_03=False)
     assert (results.diagnosis, results.operators, results.layers) == (None, None, None)
-    assert STEP_03 in results.notes[0] and "bottlenecks.json, operators.csv, layers.csv" in results.notes[0]
+    assert (
+        STEP_03 in results.notes[0]
+        and "bottlenecks.json, operators.csv, layers.csv" in results.notes[0]
+    )
 
 
 def test_missing_metrics_name_step_02(tmp_path: Path) -> None:
@@ -50,7 +53,9 @@ def test_metrics_off_the_schema_and_a_diagnosis_without_wins_are_refused(tmp_pat
     files.bottlenecks.write_text(json.dumps({"batch_sizes": [], "main_bottleneck": ""}))
     with pytest.raises(UserError, match="no wins"):
         read_results(files)
-    files.metrics.write_text(json.dumps({**json.loads(files.metrics.read_text()), "schema_version": 1}))
+    files.metrics.write_text(
+        json.dumps({**json.loads(files.metrics.read_text()), "schema_version": 1})
+    )
     with pytest.raises(UserError, match="does not match its schema"):
         read_results(files)
 
@@ -65,7 +70,9 @@ def test_metrics_of_a_version_with_the_last_layer_shortcut_still_load(tmp_path: 
 
 def test_an_older_or_foreign_diagnosis_is_noted(tmp_path: Path) -> None:
     files = fixtures.write_results(tmp_path).files
-    files.bottlenecks.write_text(json.dumps({**json.loads(files.bottlenecks.read_text()), "device": "cuda:0"}))
+    files.bottlenecks.write_text(
+        json.dumps({**json.loads(files.bottlenecks.read_text()), "device": "cuda:0"})
+    )
     os.utime(files.bottlenecks, (1, 1))
     first, second = read_results(files).notes
     assert "device cuda:0" in first and "older" in second
@@ -86,10 +93,18 @@ def test_a_warning_of_several_batch_sizes_is_said_once(make: Make) -> None:
 
 
 def test_reason_is_what_follows_the_name() -> None:
-    assert reason("gpu_util_pct_mean", ["cv: high", "gpu_util: run shorter than a second"]) == "run shorter than a second"
-    assert reason("energy_per_sample_j", ["gpu_power, energy: the window is too short"]) == "the window is too short"
+    assert (
+        reason("gpu_util_pct_mean", ["cv: high", "gpu_util: run shorter than a second"])
+        == "run shorter than a second"
+    )
+    assert (
+        reason("energy_per_sample_j", ["gpu_power, energy: the window is too short"])
+        == "the window is too short"
+    )
     assert reason("peak_gpu_mem", ["cv: high", "GPU figures: not on CUDA"]) == "not on CUDA"
-    assert reason("gpu_util", ["gpu_util is not measured: GPU figures: not on CUDA"]) == "not on CUDA"
+    assert (
+        reason("gpu_util", ["gpu_util is not measured: GPU figures: not on CUDA"]) == "not on CUDA"
+    )
     assert reason("mfu", ["GPU figures: not on CUDA", "gpu_util: short"]) is None
 
 
@@ -98,9 +113,14 @@ def test_mfu_is_joined_from_the_ceilings(make: Make) -> None:
     row = results.sweep.rows[0]
     assert row["mfu"] == pytest.approx(1e12 * row["achieved_tflops"] / 1e11)
     assert not any(warning.startswith("mfu") for warning in row["warnings"])
-    assert results.metrics["batch_size_profiling"][0]["mfu"] is None, "the file stays as step 02 wrote it"
+    assert results.metrics["batch_size_profiling"][0]["mfu"] is None, (
+        "the file stays as step 02 wrote it"
+    )
     table = batch_table(results.sweep, full=True)
-    assert "MFU" in table.header and "over the 0.1 TFLOP/s of the ceilings in bottlenecks.json" in table.note
+    assert (
+        "MFU" in table.header
+        and "over the 0.1 TFLOP/s of the ceilings in bottlenecks.json" in table.note
+    )
 
 
 def test_no_mfu_from_another_precision(tmp_path: Path) -> None:

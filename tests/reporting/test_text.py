@@ -11,8 +11,15 @@ from tests.reporting.conftest import Make
 from utils.reporting.text import summary_report
 
 SECTIONS = (
-    "The six answers", "Run and machine", "Full Dataset Performance", "Batch Size Analysis", "Main bottleneck", "Padding",
-    "Memory", "Warnings", "Where the files lie",
+    "The six answers",
+    "Run and machine",
+    "Full Dataset Performance",
+    "Batch Size Analysis",
+    "Main bottleneck",
+    "Padding",
+    "Memory",
+    "Warnings",
+    "Where the files lie",
 )
 
 
@@ -31,7 +38,13 @@ def test_batch_rows_equal_the_file(make: Make) -> None:
     text = summary_report(results)
     row = next(row for row in results.sweep.rows if row["batch_size"] == 8)
     shown = line(text, "8 ").split()
-    assert shown[:5] == ["8", "ok", f"{row['latency_per_sample_ms_mean']:.2f}", "±", f"{row['latency_per_sample_ms_std']:.3g}"]
+    assert shown[:5] == [
+        "8",
+        "ok",
+        f"{row['latency_per_sample_ms_mean']:.2f}",
+        "±",
+        f"{row['latency_per_sample_ms_std']:.3g}",
+    ]
     assert shown[5] == f"{row['latency_per_batch_ms_median']:.2f}"
     assert shown[6] == f"{row['throughput_samples_per_sec_mean']:.1f}"
     assert shown[-1] == "no"
@@ -59,24 +72,42 @@ def test_wins_and_what_to_set(make: Make) -> None:
     assert "1. Invented win 1: up to 41.70 ms (23.50%) of a batch" in text
     assert "(--set evaluation.batching)" in " ".join(text.split())
     flat = " ".join(text.split())
-    assert "they do not add up" in text and "of a batch, 2.00 times as fast; Cause 1.: Evidence 1. Try: remedy 1" in flat
-    assert "of a batch, at most 1.50 times as fast" in flat and "Try: remedy 3 (no matching setting)" in flat
-    assert ("Invented win 1 (evaluation.batching): predicted 2.00 times as fast, measured 1.93 (95% interval 1.90 to 1.96, "
-            "7 rounds of 100 texts); 99.88% of the labels equal") in flat
+    assert (
+        "they do not add up" in text
+        and "of a batch, 2.00 times as fast; Cause 1.: Evidence 1. Try: remedy 1" in flat
+    )
+    assert (
+        "of a batch, at most 1.50 times as fast" in flat
+        and "Try: remedy 3 (no matching setting)" in flat
+    )
+    assert (
+        "Invented win 1 (evaluation.batching): predicted 2.00 times as fast, measured 1.93 (95% interval 1.90 to 1.96, "
+        "7 rounds of 100 texts); 99.88% of the labels equal"
+    ) in flat
     assert "Invented win 2 (no setting): not tried: invented, it does not fit" in flat
 
 
 def test_not_measured_comes_with_its_reason(make: Make) -> None:
     text = summary_report(make(dummy=True, step_03=False))
-    assert line(text, "GPU memory peak:").endswith("not measured: the model is not on a CUDA device")
+    assert line(text, "GPU memory peak:").endswith(
+        "not measured: the model is not on a CUDA device"
+    )
     assert line(text, "Accuracy:").endswith("not measured: the weights are random (dummy)")
     assert "Not measured: step 03 has not run" in text
 
 
-@pytest.mark.parametrize("peculiar", [
-    {}, {"gpu": True}, {"sizes": (8,)}, {"sizes": (1, 2), "oom": (1, 2)}, {"dummy": True, "step_03": False},
-    {"labels": (fixtures.HOSTILE, "x" * 300, "two\nlines")}, {"sample_sizes": (100, 20_000_000)},
-])
+@pytest.mark.parametrize(
+    "peculiar",
+    [
+        {},
+        {"gpu": True},
+        {"sizes": (8,)},
+        {"sizes": (1, 2), "oom": (1, 2)},
+        {"dummy": True, "step_03": False},
+        {"labels": (fixtures.HOSTILE, "x" * 300, "two\nlines")},
+        {"sample_sizes": (100, 20_000_000)},
+    ],
+)
 def test_no_line_is_wider_than_the_page(make: Make, peculiar: dict[str, object]) -> None:
     lines = summary_report(make(**peculiar)).splitlines()
     assert max(map(len, lines)) <= 100

@@ -38,7 +38,9 @@ def hub(tiny_model: Path) -> Iterator[HubServer]:
 
 
 def test_on_a_folder(tmp_path: Path, tiny_model: Path) -> None:
-    done = support.run_script(SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model)))
+    done = support.run_script(
+        SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model))
+    )
     assert done.returncode == 0, done.stderr
     rule = "=" * 70
     assert f"MODEL SUMMARY\n{rule}\nModel Type: qwen2\nTotal Parameters: " in done.stdout
@@ -59,7 +61,9 @@ def test_from_the_hub_then_without_it(tmp_path: Path, hub: HubServer) -> None:
 
 def test_adapter_from_the_hub(tmp_path: Path, hub: HubServer, tiny_model: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    adapted = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"]))
+    adapted = get_peft_model(
+        model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"])
+    )
     adapted.peft_config["default"].base_model_name_or_path = MODEL
     adapted.save_pretrained(str(tmp_path / "adapter"))
     hub.add_model("someone/adapter", tmp_path / "adapter")
@@ -75,9 +79,13 @@ def requested(hub: HubServer) -> set[str]:
     return {path.rsplit("/", 1)[-1].partition("?")[0] for _, path, _ in hub.requests}
 
 
-def test_every_tokenizer_file_of_an_adapter_is_fetched(tmp_path: Path, hub: HubServer, tiny_model: Path) -> None:
+def test_every_tokenizer_file_of_an_adapter_is_fetched(
+    tmp_path: Path, hub: HubServer, tiny_model: Path
+) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    adapted = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"]))
+    adapted = get_peft_model(
+        model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"])
+    )
     adapted.peft_config["default"].base_model_name_or_path = MODEL
     folder = tmp_path / "adapter"
     adapted.save_pretrained(str(folder))
@@ -86,14 +94,20 @@ def test_every_tokenizer_file_of_an_adapter_is_fetched(tmp_path: Path, hub: HubS
         (folder / name).write_bytes(b"x")
     (folder / "optimizer.pt").write_bytes(b"not for us")
     hub.add_model("someone/adapter", folder)
-    done = run([*flags(tmp_path), "--set", "model.name=someone/adapter"], hub.env(tmp_path / "cache"))
+    done = run(
+        [*flags(tmp_path), "--set", "model.name=someone/adapter"], hub.env(tmp_path / "cache")
+    )
     assert done.returncode == 0, done.stderr
     assert set(names) <= requested(hub)
     assert "optimizer.pt" not in requested(hub)
 
 
-def test_model_without_tokenizer_files_on_the_hub(tmp_path: Path, hub: HubServer, tiny_model: Path) -> None:
-    folder = shutil.copytree(tiny_model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+def test_model_without_tokenizer_files_on_the_hub(
+    tmp_path: Path, hub: HubServer, tiny_model: Path
+) -> None:
+    folder = shutil.copytree(
+        tiny_model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*", "special*")
+    )
     hub.add_model("someone/bare", folder)
     done = run([*flags(tmp_path), "--set", "model.name=someone/bare"], hub.env(tmp_path / "cache"))
     assert done.returncode == 2
@@ -101,16 +115,22 @@ def test_model_without_tokenizer_files_on_the_hub(tmp_path: Path, hub: HubServer
     assert "model.safetensors" not in requested(hub), "it is refused before the weights are fetched"
 
 
-def test_pickled_weights_are_fetched_only_where_there_are_no_others(tmp_path: Path, hub: HubServer, tiny_model: Path) -> None:
+def test_pickled_weights_are_fetched_only_where_there_are_no_others(
+    tmp_path: Path, hub: HubServer, tiny_model: Path
+) -> None:
     both = shutil.copytree(tiny_model, tmp_path / "both")
     torch.save(load_file(both / "model.safetensors"), both / "pytorch_model.bin")
-    pickled = shutil.copytree(both, tmp_path / "pickled", ignore=shutil.ignore_patterns("*.safetensors"))
+    pickled = shutil.copytree(
+        both, tmp_path / "pickled", ignore=shutil.ignore_patterns("*.safetensors")
+    )
     hub.add_model("someone/both", both)
     hub.add_model("someone/pickled", pickled)
     done = run([*flags(tmp_path), "--set", "model.name=someone/both"], hub.env(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert "pytorch_model.bin" not in requested(hub)
-    done = run([*flags(tmp_path), "--set", "model.name=someone/pickled"], hub.env(tmp_path / "cache"))
+    done = run(
+        [*flags(tmp_path), "--set", "model.name=someone/pickled"], hub.env(tmp_path / "cache")
+    )
     assert done.returncode == 0, done.stderr
     assert "pytorch_model.bin, read without running code" in done.stdout
 
@@ -127,7 +147,9 @@ def test_no_hub(tmp_path: Path, hub: HubServer) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("status", "message"), [(401, "hf auth login"), (403, "HF_TOKEN"), (404, "no such model")])
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "hf auth login"), (403, "HF_TOKEN"), (404, "no such model")]
+)
 def test_refused_by_the_hub(tmp_path: Path, hub: HubServer, status: int, message: str) -> None:
     hub.fail(MODEL, status)
     done = run(flags(tmp_path), hub.env(tmp_path / "cache"))
@@ -138,7 +160,10 @@ def test_refused_by_the_hub(tmp_path: Path, hub: HubServer, status: int, message
 
 def test_cut_once_resumes_by_itself(tmp_path: Path, hub: HubServer) -> None:
     # The hub's library keeps whole pieces of 10 MiB, so the file has to be larger than one.
-    hub.add_model(MODEL, support.build_tiny_model(tmp_path / "larger", hidden_size=128, intermediate_size=20_000))
+    hub.add_model(
+        MODEL,
+        support.build_tiny_model(tmp_path / "larger", hidden_size=128, intermediate_size=20_000),
+    )
     hub.cut(after_bytes=15 << 20, times=1)
     done = run(flags(tmp_path), hub.env(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr

@@ -33,7 +33,9 @@ NOTHING_LEFT = (".tmp", "sweep.json")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Finished:
     folder = tmp_path_factory.mktemp("step_02")
     support.write_dataset(folder / "data")
-    return folder, support.run_script(SCRIPT, *support.set_flags(support.small_overrides(folder, tiny_model)))
+    return folder, support.run_script(
+        SCRIPT, *support.set_flags(support.small_overrides(folder, tiny_model))
+    )
 
 
 @pytest.fixture
@@ -63,9 +65,19 @@ def test_it_shows_the_blocks_of_the_contract(finished: Finished) -> None:
     places = [
         done.stdout.index(words)
         for words in (
-            "MODEL SUMMARY\n" + "=" * 70, "PROFILING MULTIPLE BATCH SIZES\n" + "=" * 70, "Batch Size 1:",
-            "Latency/sample:", "Throughput:", "Batch Size 4:", "FULL DATASET EVALUATION\n" + "=" * 70, "Samples: 60\n",
-            "Accuracy: 0.", "F1-Score (Macro): 0.", "F1-Score (Weighted): 0.", "Inference time: ", " samples/sec",
+            "MODEL SUMMARY\n" + "=" * 70,
+            "PROFILING MULTIPLE BATCH SIZES\n" + "=" * 70,
+            "Batch Size 1:",
+            "Latency/sample:",
+            "Throughput:",
+            "Batch Size 4:",
+            "FULL DATASET EVALUATION\n" + "=" * 70,
+            "Samples: 60\n",
+            "Accuracy: 0.",
+            "F1-Score (Macro): 0.",
+            "F1-Score (Weighted): 0.",
+            "Inference time: ",
+            " samples/sec",
         )
     ]
     assert places[:-1] == sorted(places[:-1])
@@ -83,17 +95,32 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
         assert set(figures) - set(row) == {"sample_size"}
         assert float(row["latency_per_sample_ms_mean"]) == figures["latency_per_sample_ms_mean"]
         assert (row["gpu_power_w_mean"] == "") == (figures["gpu_power_w_mean"] is None)
-    rows = pd.concat(pd.read_parquet(file) for file in sorted((results / "predictions").glob("*.parquet")))
-    assert payload["full_dataset_metrics"]["accuracy"] == pytest.approx((rows.label_id == rows.predicted_id).mean())
+    rows = pd.concat(
+        pd.read_parquet(file) for file in sorted((results / "predictions").glob("*.parquet"))
+    )
+    assert payload["full_dataset_metrics"]["accuracy"] == pytest.approx(
+        (rows.label_id == rows.predicted_id).mean()
+    )
     assert payload["optimal_batch_size"]["batch_size"] in (1, 4)
     assert payload["dataset_info"]["num_rows"] == 60
     assert payload["dataset_info"]["label_mapping_source"] == "model"
     assert set(payload["full_dataset_metrics"]) - set(payload["units"]) == {
-        "batching", "majority_class", "per_class", "warnings", "workers", "batching_comparison",
+        "batching",
+        "majority_class",
+        "per_class",
+        "warnings",
+        "workers",
+        "batching_comparison",
         "compile_comparison",
     }
     assert not [file for file in results.rglob("*") if file.name.endswith(NOTHING_LEFT)]
-    assert stale_reason(get_step("02"), support.load_config(overrides=support.small_overrides(folder, tiny_model))) is None
+    assert (
+        stale_reason(
+            get_step("02"),
+            support.load_config(overrides=support.small_overrides(folder, tiny_model)),
+        )
+        is None
+    )
 
 
 def test_a_run_interrupted_in_the_evaluation_does_not_measure_the_sweep_again(
@@ -141,17 +168,27 @@ def test_an_interrupted_sweep_measures_only_the_missing_runs(
         patch.setattr(InferenceProfiler, "_timed_run", cut)
         assert main() == 143
     with monkeypatch.context() as patch:
-        patch.setattr(InferenceProfiler, "_timed_run", lambda *args: (measured.append(args[2]), real(*args)))
+        patch.setattr(
+            InferenceProfiler, "_timed_run", lambda *args: (measured.append(args[2]), real(*args))
+        )
         assert main() == 0
     assert "are reused" in capsys.readouterr().out
     assert sorted(measured) == [1, 1, 1, 4, 4, 4]
     payload = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
     assert [row["num_runs"] for row in payload["batch_size_profiling"]] == [3, 3]
-    assert [size for order in payload["measurement"]["rounds"][0]["order"] for size in order] == measured
-    assert any("by an earlier process" in text for row in payload["batch_size_profiling"] for text in row["warnings"])
+    assert [
+        size for order in payload["measurement"]["rounds"][0]["order"] for size in order
+    ] == measured
+    assert any(
+        "by an earlier process" in text
+        for row in payload["batch_size_profiling"]
+        for text in row["warnings"]
+    )
 
 
-def test_a_failing_run_leaves_what_was_there(main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_run_leaves_what_was_there(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main() == 0
     before = sha256_tree(tmp_path / "results" / "predictions")
     metrics = (tmp_path / "results" / "baseline_metrics.json").read_bytes()
@@ -168,15 +205,28 @@ def test_a_failing_run_leaves_what_was_there(main: Main, tmp_path: Path, monkeyp
 def test_dummy_weights_say_that_accuracy_was_not_measured(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main("model.load_format=dummy", "dataset.sample_sizes=[4, 100]", "evaluation.batching=dataset_order") == 0
+    assert (
+        main(
+            "model.load_format=dummy",
+            "dataset.sample_sizes=[4, 100]",
+            "evaluation.batching=dataset_order",
+        )
+        == 0
+    )
     shown = capsys.readouterr()
     assert "Accuracy: not measured (dummy weights)" in shown.out
     assert "asks for 100 texts; the data set has 60" in shown.err
     payload = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
-    assert (payload["model_info"]["weights"], payload["full_dataset_metrics"]["accuracy"]) == ("dummy", None)
+    assert (payload["model_info"]["weights"], payload["full_dataset_metrics"]["accuracy"]) == (
+        "dummy",
+        None,
+    )
     assert sorted({row["sample_size"] for row in payload["batch_size_profiling"]}) == [4, 60]
     dependence = payload["measurement"]["sample_dependence"]
-    assert [(row["batch_size"], row["sample_sizes"]) for row in dependence] == [(1, [4, 60]), (4, [4, 60])]
+    assert [(row["batch_size"], row["sample_sizes"]) for row in dependence] == [
+        (1, [4, 60]),
+        (4, [4, 60]),
+    ]
     assert all(row["time_per_token_ratio"] > 0 for row in dependence)
 
 

@@ -22,7 +22,9 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
     done = support.run_script(SCRIPT, *support.set_flags(overrides), "--verify")
     assert done.returncode == 0, done.stderr
     assert "BOTTLENECK ANALYSIS\n" + "=" * 70 in done.stdout
-    assert "python scripts/02_baseline_inference.py" in done.stderr, "names the step that makes the missing sweep"
+    assert "python scripts/02_baseline_inference.py" in done.stderr, (
+        "names the step that makes the missing sweep"
+    )
     assert "USDT" not in done.stderr
 
     found = json.loads(config.files.bottlenecks.read_text())
@@ -36,42 +38,87 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
         assert row["confidence"] in ("high", "low") and row["threshold"] > 0
     wins = found["wins"] + found["further_wins"]
     assert 1 <= len(found["wins"]) <= 3 and found["verified_at"]
-    assert all(set(win) == {"title", "cause", "win_ms", "win_pct", "predicted_speedup", "prediction", "try", "setting", "evidence",
-                            "batch_size", "verified"} for win in wins)
+    assert all(
+        set(win)
+        == {
+            "title",
+            "cause",
+            "win_ms",
+            "win_pct",
+            "predicted_speedup",
+            "prediction",
+            "try",
+            "setting",
+            "evidence",
+            "batch_size",
+            "verified",
+        }
+        for win in wins
+    )
     assert sorted(wins, key=lambda win: -win["win_ms"]) == wins
     tried = [win["verified"] for win in wins if win["setting"]]
-    assert all(one["measured_speedup"] or one["reason"] for one in tried[:3]) and tried[3:] == [None] * len(tried[3:])
+    assert all(one["measured_speedup"] or one["reason"] for one in tried[:3]) and tried[3:] == [
+        None
+    ] * len(tried[3:])
     assert done.stdout.count(", measured ") == sum(one["reason"] is None for one in tried[:3])
     assert found["verdict_changes"]["source"].startswith("the forward passes")
     assert found["main_bottleneck"] in done.stdout
     assert found["tracing_overhead_ratio"] > 0
 
     assert json.loads(config.files.trace.read_text())["traceEvents"]
-    names = {event.get("name") for event in json.loads(config.files.trace.read_text())["traceEvents"]}
+    names = {
+        event.get("name") for event in json.loads(config.files.trace.read_text())["traceEvents"]
+    }
     assert {"tokenize", "host_to_device", "forward", "device_to_host", "model.layers.0"} <= names
     stacks = config.files.stacks.read_text().splitlines()
     assert stacks and all(line.rpartition(" ")[2].isdigit() for line in stacks)
 
     operators = pd.read_csv(config.files.operators)
     assert list(operators) == [
-        "operator", "calls", "input_shapes", "self_device_ms", "total_device_ms", "self_host_ms", "total_host_ms", "flops",
-        "bytes_moved", "arithmetic_intensity", "memory_allocated_mb", "achieved_gflops_per_s", "achieved_gbytes_per_s",
-        "share_pct", "attainable_ms", "ceiling", "ceiling_share",
+        "operator",
+        "calls",
+        "input_shapes",
+        "self_device_ms",
+        "total_device_ms",
+        "self_host_ms",
+        "total_host_ms",
+        "flops",
+        "bytes_moved",
+        "arithmetic_intensity",
+        "memory_allocated_mb",
+        "achieved_gflops_per_s",
+        "achieved_gbytes_per_s",
+        "share_pct",
+        "attainable_ms",
+        "ceiling",
+        "ceiling_share",
     ]
     assert operators["share_pct"].sum() == pytest.approx(100)
     assert operators["flops"].sum() > 0
     layers = pd.read_csv(config.files.layers)
     assert list(layers) == [
-        "module", "kind", "layer_index", "calls", "time_ms", "self_time_ms", "share_pct", "memory_kept_mb", "memory_peak_mb",
+        "module",
+        "kind",
+        "layer_index",
+        "calls",
+        "time_ms",
+        "self_time_ms",
+        "share_pct",
+        "memory_kept_mb",
+        "memory_peak_mb",
     ]
     assert layers.loc[layers["module"] == "model.layers.0", "memory_peak_mb"].item() > 0
-    assert sum(row["self_time_ms"] for row in found["layers_by_kind"]) == pytest.approx(layers["self_time_ms"].sum())
+    assert sum(row["self_time_ms"] for row in found["layers_by_kind"]) == pytest.approx(
+        layers["self_time_ms"].sum()
+    )
     assert [row["layer_index"] for row in found["layers_by_index"]] == [0, 1, None]
     assert found["kernels"] is None and found["not_measured"]["kernels"] == "no GPU was used"
     assert not config.files.kernels.exists()
     assert set(found["memory"]) == {"peak"}
     peak = found["memory"]["peak"]
-    assert peak["total_mb"] == pytest.approx(peak["weights_mb"] + peak["activations_mb"] + peak["workspace_mb"])
+    assert peak["total_mb"] == pytest.approx(
+        peak["weights_mb"] + peak["activations_mb"] + peak["workspace_mb"]
+    )
     allocated = pd.read_csv(config.files.memory)["allocated_mb"]
     assert allocated.max() == pytest.approx(peak["activations_mb"] + peak["workspace_mb"])
     whole = layers.loc[layers["module"] == "(model)", "time_ms"].item()
@@ -80,6 +127,8 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
 
 
 def test_no_data_set(tmp_path: Path, tiny_model: Path) -> None:
-    done = support.run_script(SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model)))
+    done = support.run_script(
+        SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model))
+    )
     assert done.returncode == 2, done.stderr
     assert "01_download_data.py" in done.stderr and "Traceback" not in done.stderr

@@ -31,17 +31,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def local(tmp_path: Path, model: Path) -> list[str]:
     """Overrides of a run on a CSV file; the data set is not written yet."""
-    rows = pd.DataFrame({"query": support.TEXTS, "label": [support.LABELS[i % 3] for i in range(60)]})
+    rows = pd.DataFrame(
+        {"query": support.TEXTS, "label": [support.LABELS[i % 3] for i in range(60)]}
+    )
     rows.to_csv(tmp_path / "in.csv", index=False)
     return [*support.small_overrides(tmp_path, model), f"dataset.hf_name={tmp_path / 'in.csv'}"]
 
 
-def test_step_01_writes_the_models_own_ids_and_records_that_it_finished(tmp_path: Path, local: list[str]) -> None:
+def test_step_01_writes_the_models_own_ids_and_records_that_it_finished(
+    tmp_path: Path, local: list[str]
+) -> None:
     done = support.run_script(DOWNLOAD, *support.set_flags(local))
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "data" / "val_df.csv")
     assert list(table["text"]) == list(support.TEXTS)
-    assert dict(zip(table["labels"], table["label_id"], strict=True)) == {name: i for i, name in enumerate(NAMES)}
+    assert dict(zip(table["labels"], table["label_id"], strict=True)) == {
+        name: i for i, name in enumerate(NAMES)
+    }
     mapping = json.loads((tmp_path / "data" / "label_mappings.json").read_text())
     assert mapping["id2label"] == {"0": "music", "1": "books", "2": "games"}
     assert stale_reason(get_step("01"), load_config("configs/config.yaml", local)) is None
@@ -64,15 +70,21 @@ def hub_folders(tmp_path: Path, model: Path) -> tuple[Path, list[str]]:
     rows = {"query": support.TEXTS[:9], "label": [support.LABELS[i % 3] for i in range(9)]}
     pd.DataFrame(rows).to_parquet(data / "test-00000-of-00001.parquet")
     skipped = ("model.name", "dataset.hf_name")
-    return data, [word for word in support.small_overrides(tmp_path, model) if not word.startswith(skipped)]
+    return data, [
+        word for word in support.small_overrides(tmp_path, model) if not word.startswith(skipped)
+    ]
 
 
-def test_step_01_from_the_hub_records_the_revision(tmp_path: Path, model: Path, hub_folders: tuple[Path, list[str]]) -> None:
+def test_step_01_from_the_hub_records_the_revision(
+    tmp_path: Path, model: Path, hub_folders: tuple[Path, list[str]]
+) -> None:
     data, overrides = hub_folders
     with HubServer() as hub:
         hub.add_model(MODEL_ID, model)
         repo = hub.add_dataset(DATA_ID, data)
-        done = support.run_script(DOWNLOAD, *support.set_flags(overrides), **hub.env(tmp_path / "cache"))
+        done = support.run_script(
+            DOWNLOAD, *support.set_flags(overrides), **hub.env(tmp_path / "cache")
+        )
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "data" / "dataset_info.json").read_text())
     assert (record["name"], record["revision"], record["num_rows"]) == (DATA_ID, repo.commit, 9)
@@ -88,14 +100,18 @@ def test_a_hub_that_refuses_exits_2(
         hub.add_model(MODEL_ID, model)
         hub.add_dataset(DATA_ID, data)
         hub.fail(DATA_ID, status)
-        done = support.run_script(DOWNLOAD, *support.set_flags(overrides), **hub.env(tmp_path / "cache"))
+        done = support.run_script(
+            DOWNLOAD, *support.set_flags(overrides), **hub.env(tmp_path / "cache")
+        )
     assert done.returncode == 2, done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr
 
 
 def test_no_hub_at_all_exits_2(tmp_path: Path, hub_folders: tuple[Path, list[str]]) -> None:
     with closed_port() as endpoint:
-        done = support.run_script(DOWNLOAD, *support.set_flags(hub_folders[1]), **hub_env(endpoint, tmp_path / "cache"))
+        done = support.run_script(
+            DOWNLOAD, *support.set_flags(hub_folders[1]), **hub_env(endpoint, tmp_path / "cache")
+        )
     assert done.returncode == 2, done.stderr
     assert "cannot be reached" in done.stderr
     assert not (tmp_path / "data").exists()
@@ -130,7 +146,9 @@ def test_the_build_script_keeps_what_is_built(tmp_path: Path) -> None:
 
 def test_the_build_script_says_where_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    words = support.set_flags([f"embedded.dir={tmp_path / 'file' / 'demo'}", f"output.results_dir={tmp_path / 'results'}"])
+    words = support.set_flags(
+        [f"embedded.dir={tmp_path / 'file' / 'demo'}", f"output.results_dir={tmp_path / 'results'}"]
+    )
     done = support.run_script("scripts/build_demo_assets.py", *words)
     assert done.returncode == 2, done.stderr
     assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
@@ -159,13 +177,19 @@ def test_a_data_set_without_labels_is_measured_and_its_accuracy_is_null_with_the
     assert info["name"] == str(tmp_path / "in.csv")
 
 
-@pytest.mark.parametrize("script", ["scripts/02_baseline_inference.py", "scripts/03_detailed_profiling.py", CHECK])
+@pytest.mark.parametrize(
+    "script", ["scripts/02_baseline_inference.py", "scripts/03_detailed_profiling.py", CHECK]
+)
 def test_the_data_of_another_configuration_is_refused_with_exit_code_2(
     tmp_path: Path, local: list[str], script: str
 ) -> None:
     run_ok(DOWNLOAD, local)
-    pd.DataFrame({"text": ["other"], "label": ["music"]}).to_csv(tmp_path / "other.csv", index=False)
-    done = support.run_script(script, *support.set_flags([*local, f"dataset.hf_name={tmp_path / 'other.csv'}"]))
+    pd.DataFrame({"text": ["other"], "label": ["music"]}).to_csv(
+        tmp_path / "other.csv", index=False
+    )
+    done = support.run_script(
+        script, *support.set_flags([*local, f"dataset.hf_name={tmp_path / 'other.csv'}"])
+    )
     assert done.returncode == 2, done.stderr
     assert f"then '{tmp_path / 'in.csv'}', now '{tmp_path / 'other.csv'}'" in done.stderr
     assert "01_download_data.py" in done.stderr and "Traceback" not in done.stderr
@@ -179,15 +203,21 @@ def test_the_users_own_file_is_not_overwritten(tmp_path: Path, local: list[str],
     target = tmp_path / name
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(before)
-    done = support.run_script(DOWNLOAD, *support.set_flags([*local, f"dataset.local_path={target}"]))
+    done = support.run_script(
+        DOWNLOAD, *support.set_flags([*local, f"dataset.local_path={target}"])
+    )
     assert done.returncode == 2, done.stderr
     assert "dataset.local_path" in done.stderr and "Traceback" not in done.stderr
     assert target.read_bytes() == before
     assert not list(target.parent.glob("*.json"))
 
 
-def test_the_setting_that_a_refusal_shows_makes_step_01_succeed(tmp_path: Path, local: list[str]) -> None:
-    rows = pd.DataFrame({"text": support.TEXTS, "label": [support.LABELS[i % 3].upper() for i in range(60)]})
+def test_the_setting_that_a_refusal_shows_makes_step_01_succeed(
+    tmp_path: Path, local: list[str]
+) -> None:
+    rows = pd.DataFrame(
+        {"text": support.TEXTS, "label": [support.LABELS[i % 3].upper() for i in range(60)]}
+    )
     rows.to_csv(tmp_path / "in.csv", index=False)
     refused = support.run_script(DOWNLOAD, *support.set_flags(local))
     assert refused.returncode == 2
@@ -198,7 +228,9 @@ def test_the_setting_that_a_refusal_shows_makes_step_01_succeed(tmp_path: Path, 
     assert list(table["label_id"]) == [NAMES.index(support.LABELS[i % 3]) for i in range(60)]
 
 
-def test_label_names_that_change_in_the_model_make_step_01_run_again(tmp_path: Path, local: list[str], model: Path) -> None:
+def test_label_names_that_change_in_the_model_make_step_01_run_again(
+    tmp_path: Path, local: list[str], model: Path
+) -> None:
     own = tmp_path / "own_model"
     shutil.copytree(model, own)
     overrides = [*local, f"model.name={own}"]

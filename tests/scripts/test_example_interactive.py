@@ -9,10 +9,14 @@ from tests.scripts.test_run_week1 import flags
 
 
 def test_it_runs_every_step_and_explains_each(tmp_path: Path, tiny_model: Path) -> None:
-    done = support.run_script("example_interactive.py", *flags(tmp_path, tiny_model), "--set", "evaluation.max_samples=30")
+    done = support.run_script(
+        "example_interactive.py", *flags(tmp_path, tiny_model), "--set", "evaluation.max_samples=30"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for number in ("01", "02", "03", "04"):
         assert f"WHAT STEP {number} FOUND" in done.stdout
     assert "On 30 rows:\n  Accuracy: " in done.stdout
     assert "always answering" in done.stdout
-    assert (tmp_path / "results" / "report.html").exists(), "the user's own --set wins over the small sizes"
+    assert (tmp_path / "results" / "report.html").exists(), (
+        "the user's own --set wins over the small sizes"
+    )

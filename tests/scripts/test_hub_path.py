@@ -18,9 +18,14 @@ from tests.hub_server import HubServer, closed_port, hub_env
 from utils.core.artifacts import PROJECT_ROOT
 
 MODEL, DATA = "codefactory4791/intent-classification-qwen", "codefactory4791/amazon_test"
-SIZES = support.set_flags([
-    "model.device=cpu", "dataset.sample_sizes=[8]", "profiling.batch_sizes=[1, 4]", "profiling.num_measurement_runs=3",
-])
+SIZES = support.set_flags(
+    [
+        "model.device=cpu",
+        "dataset.sample_sizes=[8]",
+        "profiling.batch_sizes=[1, 4]",
+        "profiling.num_measurement_runs=3",
+    ]
+)
 PARTS = ("utils", "scripts", "configs", "run_week1.py")
 
 
@@ -49,12 +54,16 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def run(project: Path, environment: dict[str, str], script: str = "run_week1.py") -> subprocess.CompletedProcess[str]:
+def run(
+    project: Path, environment: dict[str, str], script: str = "run_week1.py"
+) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, str(project / script), *SIZES]
     return subprocess.run(words, capture_output=True, text=True, timeout=400, env=environment)
 
 
-def test_the_default_config_from_the_hub_to_the_report(hub: HubServer, project: Path, tmp_path: Path) -> None:
+def test_the_default_config_from_the_hub_to_the_report(
+    hub: HubServer, project: Path, tmp_path: Path
+) -> None:
     done = run(project, full_env(hub.env(tmp_path / "cache")))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WEEK 1 COMPLETE!" in done.stdout
@@ -62,7 +71,11 @@ def test_the_default_config_from_the_hub_to_the_report(hub: HubServer, project: 
     assert metrics["model_info"]["name"] == MODEL
     assert len(metrics["model_info"]["revision"]) == 40
     assert metrics["dataset_info"]["num_rows"] == len(support.TEXTS)
-    assert json.loads((project / "data" / "label_mappings.json").read_text())["label2id"] == {"books": 0, "games": 1, "music": 2}
+    assert json.loads((project / "data" / "label_mappings.json").read_text())["label2id"] == {
+        "books": 0,
+        "games": 1,
+        "music": 2,
+    }
 
 
 @pytest.mark.parametrize("status", [401, 404])
@@ -82,7 +95,9 @@ def test_a_refusal_is_one_message_and_keeps_what_was_there(
 
 def test_no_server_says_how_to_work_without_one(project: Path, tmp_path: Path) -> None:
     with closed_port() as endpoint:
-        done = run(project, full_env(hub_env(endpoint, tmp_path / "cache")), "scripts/01_download_data.py")
+        done = run(
+            project, full_env(hub_env(endpoint, tmp_path / "cache")), "scripts/01_download_data.py"
+        )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "configs/demo.yaml" in done.stderr
     assert "Traceback" not in done.stderr

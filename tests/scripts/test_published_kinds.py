@@ -22,7 +22,9 @@ TEXTS = [*builders.make_texts(24, seed=4), "a text that holds </s> the end token
 def build_p_tuning(folder: Path) -> Path:
     base = builders.build_bert(folder / "base")
     torch.manual_seed(3)
-    settings = peft.PromptEncoderConfig(task_type="SEQ_CLS", num_virtual_tokens=5, encoder_hidden_size=32)
+    settings = peft.PromptEncoderConfig(
+        task_type="SEQ_CLS", num_virtual_tokens=5, encoder_hidden_size=32
+    )
     model = tr.AutoModelForSequenceClassification.from_pretrained(base)
     peft.get_peft_model(model, settings).save_pretrained(str(folder / "adapter"))
     return folder / "adapter"
@@ -37,8 +39,12 @@ def judge(folder: Path) -> list[int]:
     tokenizer = tr.AutoTokenizer.from_pretrained(folder.parent / "base")
     labels = []
     for text in TEXTS:
-        encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=builders.MAX_LENGTH)
-        logits = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
+        encoded = tokenizer(
+            text, return_tensors="pt", truncation=True, max_length=builders.MAX_LENGTH
+        )
+        logits = model(
+            input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]
+        ).logits
         labels.append(int(logits.argmax(-1)))
     return labels
 

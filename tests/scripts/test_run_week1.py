@@ -18,9 +18,17 @@ from tests import support
 from utils.core.artifacts import PROJECT_ROOT
 
 LISTED = (
-    "baseline_metrics.json", "detailed_metrics.csv", "baseline_summary_report.txt", "report.html", "bottlenecks.json",
-    "plots/batch_size_comparison.png", "plots/metrics_heatmap.png", "profiler_traces/trace.json",
-    "profiler_traces/stacks.txt", "profiler_traces/operators.csv", "profiler_traces/layers.csv",
+    "baseline_metrics.json",
+    "detailed_metrics.csv",
+    "baseline_summary_report.txt",
+    "report.html",
+    "bottlenecks.json",
+    "plots/batch_size_comparison.png",
+    "plots/metrics_heatmap.png",
+    "profiler_traces/trace.json",
+    "profiler_traces/stacks.txt",
+    "profiler_traces/operators.csv",
+    "profiler_traces/layers.csv",
 )
 
 
@@ -34,43 +42,82 @@ def flags(folder: Path, model: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("run")
     return folder, support.run_script("run_week1.py", *flags(folder, tiny_model))
 
 
-def test_a_complete_run_ends_with_the_six_answers(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_complete_run_ends_with_the_six_answers(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     _, done = finished
     assert done.returncode == 0, done.stdout + done.stderr
     for words in (
-        "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS", "MODEL SUMMARY", "PROFILING MULTIPLE BATCH SIZES", "Warmup complete!",
-        "Batch Size 1:", "Latency/sample:", "FULL DATASET EVALUATION", "Samples: 60", "WEEK 1 COMPLETE!",
+        "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS",
+        "MODEL SUMMARY",
+        "PROFILING MULTIPLE BATCH SIZES",
+        "Warmup complete!",
+        "Batch Size 1:",
+        "Latency/sample:",
+        "FULL DATASET EVALUATION",
+        "Samples: 60",
+        "WEEK 1 COMPLETE!",
     ):
         assert words in done.stdout
     end = done.stdout.split("WEEK 1 COMPLETE!")[1].lower()
-    for words in ("latency", "optimal batch size", "throughput", "memory", "bottleneck", "accuracy"):
+    for words in (
+        "latency",
+        "optimal batch size",
+        "throughput",
+        "memory",
+        "bottleneck",
+        "accuracy",
+    ):
         assert words in end
 
 
-def test_every_listed_file_is_there_and_not_empty(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_every_listed_file_is_there_and_not_empty(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     folder, _ = finished
     sizes = {name: (folder / "results" / name).stat().st_size for name in LISTED}
     assert min(sizes.values()) > 0, sizes
     assert list((folder / "results" / "logs").glob("*.log"))
-    predictions = pd.concat(pd.read_parquet(file) for file in sorted((folder / "results" / "predictions").glob("*.parquet")))
+    predictions = pd.concat(
+        pd.read_parquet(file)
+        for file in sorted((folder / "results" / "predictions").glob("*.parquet"))
+    )
     assert list(predictions["row_id"]) == list(range(60))
     assert list(predictions.columns) == [
-        "row_id", "label_id", "label", "predicted_id", "predicted_label", "predicted_probability", "num_tokens",
+        "row_id",
+        "label_id",
+        "label",
+        "predicted_id",
+        "predicted_label",
+        "predicted_probability",
+        "num_tokens",
     ]
-    assert [support.LABELS.index(name) for name in predictions["label"]] == list(predictions["label_id"])
-    assert [support.LABELS.index(name) for name in predictions["predicted_label"]] == list(predictions["predicted_id"])
+    assert [support.LABELS.index(name) for name in predictions["label"]] == list(
+        predictions["label_id"]
+    )
+    assert [support.LABELS.index(name) for name in predictions["predicted_label"]] == list(
+        predictions["predicted_id"]
+    )
 
 
-def test_accuracy_is_that_of_the_predictions(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_accuracy_is_that_of_the_predictions(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     folder, _ = finished
     metrics = json.loads((folder / "results" / "baseline_metrics.json").read_text())
-    rows = pd.concat(pd.read_parquet(file) for file in (folder / "results" / "predictions").glob("*.parquet"))
-    assert metrics["full_dataset_metrics"]["accuracy"] == pytest.approx((rows.label_id == rows.predicted_id).mean())
+    rows = pd.concat(
+        pd.read_parquet(file) for file in (folder / "results" / "predictions").glob("*.parquet")
+    )
+    assert metrics["full_dataset_metrics"]["accuracy"] == pytest.approx(
+        (rows.label_id == rows.predicted_id).mean()
+    )
     assert metrics["model_info"]["weights"] == "pretrained"
     assert [row["batch_size"] for row in metrics["batch_size_profiling"]] == [1, 4]
 
@@ -83,7 +130,9 @@ def test_resume_runs_nothing_until_something_changes(
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("skip (unchanged since it last finished)") == 4
     assert "WEEK 1 COMPLETE!" in again.stdout
-    tried = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume", "--dry-run", "--verify")
+    tried = support.run_script(
+        "run_week1.py", *flags(folder, tiny_model), "--resume", "--dry-run", "--verify"
+    )
     assert "bottleneck: run (--verify)" in tried.stdout, "no suggestion has been tried yet"
     (folder / "results" / "report.html").unlink()
     dry = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume", "--dry-run")
@@ -99,7 +148,13 @@ def test_a_changed_setting_says_which_steps_it_touches(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tiny_model: Path
 ) -> None:
     folder, _ = finished
-    words = [*flags(folder, tiny_model), "--set", "evaluation.chunk_rows=30", "--resume", "--dry-run"]
+    words = [
+        *flags(folder, tiny_model),
+        "--set",
+        "evaluation.chunk_rows=30",
+        "--resume",
+        "--dry-run",
+    ]
     dry = support.run_script("run_week1.py", *words)
     assert "[01] Download and check the data set: skip" in dry.stdout
     assert "run (changed: setting evaluation" in dry.stdout
@@ -110,11 +165,19 @@ def test_steps_find_inputs_in_the_users_directory(tmp_path: Path) -> None:
     """Runner and steps look a path up in the same place: below the folder that the user works in."""
     support.build_tiny_model(tmp_path / "my model")
     (tmp_path / "data").mkdir()
-    frame = pd.DataFrame({"text": support.TEXTS[:6], "labels": [support.LABELS[i % 3] for i in range(6)]})
+    frame = pd.DataFrame(
+        {"text": support.TEXTS[:6], "labels": [support.LABELS[i % 3] for i in range(6)]}
+    )
     frame.iloc[:4].to_csv(tmp_path / "part-1.csv", index=False)
     frame.iloc[4:].to_csv(tmp_path / "part-2.csv", index=False)
     settings = [*support.small_overrides(tmp_path, Path("my model")), "dataset.hf_name=part-*.csv"]
-    words = [sys.executable, str(PROJECT_ROOT / "run_week1.py"), *support.set_flags(settings), "--skip-profiling", "--skip-viz"]
+    words = [
+        sys.executable,
+        str(PROJECT_ROOT / "run_week1.py"),
+        *support.set_flags(settings),
+        "--skip-profiling",
+        "--skip-viz",
+    ]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
@@ -123,9 +186,15 @@ def test_steps_find_inputs_in_the_users_directory(tmp_path: Path) -> None:
     assert f"Model: {tmp_path / 'my model'}" in done.stdout
 
 
-def test_verify_is_passed_on_to_step_03_alone(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_is_passed_on_to_step_03_alone(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words: dict[str, bool] = {}
-    monkeypatch.setattr(run_week1, "run_step", lambda item, arguments: words.update({item.number: "--verify" in arguments}) or 0.0)
+    monkeypatch.setattr(
+        run_week1,
+        "run_step",
+        lambda item, arguments: words.update({item.number: "--verify" in arguments}) or 0.0,
+    )
     assert run_week1.main([*flags(tmp_path, tiny_model), "--verify"]) == 0
     assert words == {"01": False, "02": False, "03": True, "04": False}
 
@@ -144,9 +213,14 @@ def test_interrupted_keeps_what_is_finished_and_says_how_to_go_on(
 ) -> None:
     words = [sys.executable, str(PROJECT_ROOT / "run_week1.py"), *flags(tmp_path, tiny_model)]
     words += ["--set", "profiling.num_measurement_runs=100000"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
     deadline = time.monotonic() + 300
-    while not (tmp_path / "results" / ".state" / "step_01.json").exists() and time.monotonic() < deadline:
+    while (
+        not (tmp_path / "results" / ".state" / "step_01.json").exists()
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
     time.sleep(3)
     process.send_signal(number)
@@ -161,5 +235,9 @@ def test_interrupted_keeps_what_is_finished_and_says_how_to_go_on(
 def test_no_script_is_left_without_a_test() -> None:
     tests = "".join(file.read_text() for file in (PROJECT_ROOT / "tests").rglob("test_*.py"))
     scripts = [*(PROJECT_ROOT / "scripts").glob("*.py"), *PROJECT_ROOT.glob("*.py")]
-    missing = [file.name for file in scripts if file.name != "setup.py" and f'"{file.relative_to(PROJECT_ROOT)}"' not in tests]
-    assert missing == [], "each script is run for real by a test: support.run_script(\"path\")"
+    missing = [
+        file.name
+        for file in scripts
+        if file.name != "setup.py" and f'"{file.relative_to(PROJECT_ROOT)}"' not in tests
+    ]
+    assert missing == [], 'each script is run for real by a test: support.run_script("path")'

@@ -19,7 +19,10 @@ from utils.core.artifacts import PROJECT_ROOT
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    overrides = [f"output.results_dir={tmp_path / 'results'}", f"dataset.local_path={tmp_path / 'data' / 'val_df.csv'}"]
+    overrides = [
+        f"output.results_dir={tmp_path / 'results'}",
+        f"dataset.local_path={tmp_path / 'data' / 'val_df.csv'}",
+    ]
     return load_config("configs/demo.yaml", overrides)
 
 
@@ -50,7 +53,9 @@ def test_it_speaks_where_nothing_is_installed(tmp_path: Path) -> None:
     # -S leaves out site-packages: only the standard library is there.
     base = getattr(sys, "_base_executable", sys.executable)
     command = [base, "-S", str(PROJECT_ROOT / "test_setup.py")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "torch: not installed" in done.stdout
     assert "./setup_environment.sh" in done.stdout
@@ -88,7 +93,9 @@ def test_packages_missing_or_out_of_range_are_named(tmp_path: Path) -> None:
     assert old.name == "pyyaml" and ">=99" in old.found
 
 
-def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_cannot_be_imported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(name: str) -> None:
         raise OSError("libcudart.so.12: cannot open shared object file")
 
@@ -101,16 +108,22 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch:
     assert check.state == script.FAILED
 
 
-def stand_in_torch(monkeypatch: pytest.MonkeyPatch, build: str | None, devices: int, error: str | None) -> None:
+def stand_in_torch(
+    monkeypatch: pytest.MonkeyPatch, build: str | None, devices: int, error: str | None
+) -> None:
     def ones(size: int, device: str) -> object:
         if error:
             raise RuntimeError(error)
         return types.SimpleNamespace(sum=lambda: types.SimpleNamespace(item=lambda: size))
 
     cuda = types.SimpleNamespace(
-        is_available=lambda: devices > 0, device_count=lambda: devices, get_device_name=lambda index: f"GPU {index}"
+        is_available=lambda: devices > 0,
+        device_count=lambda: devices,
+        get_device_name=lambda index: f"GPU {index}",
     )
-    fake = types.SimpleNamespace(__version__="2.8.0", version=types.SimpleNamespace(cuda=build), cuda=cuda, ones=ones)
+    fake = types.SimpleNamespace(
+        __version__="2.8.0", version=types.SimpleNamespace(cuda=build), cuda=cuda, ones=ones
+    )
     monkeypatch.setitem(sys.modules, "torch", fake)
 
 
@@ -123,7 +136,14 @@ def stand_in_torch(monkeypatch: pytest.MonkeyPatch, build: str | None, devices: 
         ("12.8", 0, None, "auto", script.WARNING, "sees no device"),
         ("12.8", 2, None, "cuda", script.OK, "GPU 0, GPU 1"),
         ("12.8", 2, None, "cuda:2", script.FAILED, "2 devices"),
-        ("12.8", 1, "CUDA error: no kernel image is available\nmore", "cuda", script.FAILED, "no kernel image"),
+        (
+            "12.8",
+            1,
+            "CUDA error: no kernel image is available\nmore",
+            "cuda",
+            script.FAILED,
+            "no kernel image",
+        ),
     ],
 )
 def test_cuda(
@@ -151,7 +171,12 @@ def test_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", absent)
     (check,) = script.check_nvml()
     assert check.state == script.WARNING and check.fix
-    answers = {"nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetCount": 1, "nvmlSystemGetDriverVersion": "570"}
+    answers = {
+        "nvmlInit": None,
+        "nvmlShutdown": None,
+        "nvmlDeviceGetCount": 1,
+        "nvmlSystemGetDriverVersion": "570",
+    }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, lambda answer=answer: answer)
     (check,) = script.check_nvml()
@@ -160,7 +185,9 @@ def test_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    config = load_config("configs/demo.yaml", [f"output.results_dir={tmp_path / 'file' / 'results'}"])
+    config = load_config(
+        "configs/demo.yaml", [f"output.results_dir={tmp_path / 'file' / 'results'}"]
+    )
     results = next(iter(script.check_folders(config)))
     assert results.state == script.FAILED
     assert "output.results_dir" in results.fix
@@ -182,5 +209,9 @@ def test_a_full_disk_fails(config: Config, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_hub_needs_more_disk_than_local_files(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, 2 * 10**9))
-    assert script.FAILED in [check.state for check in script.check_disk(load_config("configs/config.yaml"))]
-    assert script.FAILED not in [check.state for check in script.check_disk(load_config("configs/demo.yaml"))]
+    assert script.FAILED in [
+        check.state for check in script.check_disk(load_config("configs/config.yaml"))
+    ]
+    assert script.FAILED not in [
+        check.state for check in script.check_disk(load_config("configs/demo.yaml"))
+    ]

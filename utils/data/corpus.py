@@ -17,12 +17,42 @@ from utils.core.errors import DataError
 
 # Import names. All of them come with Python or with setup/requirements.txt; none is optional.
 LIBRARIES = (
-    "PIL", "datasets", "fontTools", "fsspec", "huggingface_hub", "jinja2", "joblib", "matplotlib", "mpmath", "networkx",
-    "numpy", "pandas", "pip", "psutil", "pyarrow", "pydantic", "python", "scipy", "seaborn", "sklearn", "sympy", "torch",
+    "PIL",
+    "datasets",
+    "fontTools",
+    "fsspec",
+    "huggingface_hub",
+    "jinja2",
+    "joblib",
+    "matplotlib",
+    "mpmath",
+    "networkx",
+    "numpy",
+    "pandas",
+    "pip",
+    "psutil",
+    "pyarrow",
+    "pydantic",
+    "python",
+    "scipy",
+    "seaborn",
+    "sklearn",
+    "sympy",
+    "torch",
     "transformers",
 )
 STANDARD_LIBRARY = "python"
-SKIPPED_PARTS = {"tests", "test", "testing", "site-packages", "_vendor", "__pycache__", "idlelib", "lib2to3", "ensurepip"}
+SKIPPED_PARTS = {
+    "tests",
+    "test",
+    "testing",
+    "site-packages",
+    "_vendor",
+    "__pycache__",
+    "idlelib",
+    "lib2to3",
+    "ensurepip",
+}
 MAX_PER_LIBRARY = 1000
 """Keeps the large libraries from drowning the small ones, and the reading short."""
 MIN_CHARACTERS = 12
@@ -49,14 +79,18 @@ def collect_corpus() -> pd.DataFrame:
     return _ranked(pd.DataFrame(rows, columns=["text", "labels"]), 0)
 
 
-def split_corpus(corpus: pd.DataFrame, training_rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_corpus(
+    corpus: pd.DataFrame, training_rows: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training part and evaluation part; no text stands in both, as every text stands in the corpus once."""
     order = _ranked(corpus, seed)
     return order.iloc[:training_rows], order.iloc[training_rows:].reset_index(drop=True)
 
 
 def _ranked(corpus: pd.DataFrame, seed: int) -> pd.DataFrame:
-    return corpus.sort_values("text", key=lambda texts: texts.map(lambda text: _rank(text, seed)), ignore_index=True)
+    return corpus.sort_values(
+        "text", key=lambda texts: texts.map(lambda text: _rank(text, seed)), ignore_index=True
+    )
 
 
 def _rank(text: str, seed: int) -> str:
@@ -81,8 +115,10 @@ def _root(library: str) -> Path:
         return Path(sysconfig.get_path("stdlib"))
     found = importlib.util.find_spec(library)
     if found is None or not found.submodule_search_locations:
-        raise DataError(f"The embedded corpus needs the library {library!r}, which is not installed.",
-                        fix="install the requirements: ./setup_environment.sh")
+        raise DataError(
+            f"The embedded corpus needs the library {library!r}, which is not installed.",
+            fix="install the requirements: ./setup_environment.sh",
+        )
     return Path(next(iter(found.submodule_search_locations)))
 
 
@@ -91,7 +127,11 @@ def _docstrings(file: Path) -> Iterator[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's sources
             tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError, RecursionError):  # templates and sources for other Python versions
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+    ):  # templates and sources for other Python versions
         return
     for node in ast.walk(tree):
         text = ast.get_docstring(node, clean=False) if isinstance(node, DEFINITIONS) else None

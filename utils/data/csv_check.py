@@ -254,9 +254,7 @@ def _conversion(delimiter: str, *options: str) -> str:
     return f"pandas.read_csv({', '.join(arguments)}).to_parquet('NEW.parquet')"
 
 
-def _unclosed(
-    fields: Sequence[str], feed: _Feed, delimiter: str, where: object
-) -> DataError:
+def _unclosed(fields: Sequence[str], feed: _Feed, delimiter: str, where: object) -> DataError:
     """The last field holds everything from its quotation mark to ``END``; its line ends tell where
     it begins."""
     line_ends = len(re.findall(r"\r\n|\r|\n", fields[-1]))

@@ -27,7 +27,9 @@ def ensure_demo_assets(config: Config) -> Path:
     """
     folder = config.path("embedded.dir")
     wanted = _stamp(config)
-    with suppress(UserError, OSError):  # none yet, damaged, or the folder is none: build, and that says why it cannot
+    with suppress(
+        UserError, OSError
+    ):  # none yet, damaged, or the folder is none: build, and that says why it cannot
         kept = read_json(folder / "stamp.json", made_by=BUILT_BY)
         if kept.get("built_from") == wanted and all((folder / name).exists() for name in PARTS):
             return folder
@@ -51,7 +53,9 @@ def ensure_demo_assets(config: Config) -> Path:
 
 def _stamp(config: Config) -> str:
     code = [sha256_file(Path(__file__).parent / name) for name in CODE]
-    return fingerprint([code, config.embedded.seed, config.embedded.training_rows, config.embedded.epochs])
+    return fingerprint(
+        [code, config.embedded.seed, config.embedded.training_rows, config.embedded.epochs]
+    )
 
 
 def _build(config: Config, folder: Path) -> dict[str, Any]:
@@ -65,14 +69,19 @@ def _build(config: Config, folder: Path) -> dict[str, Any]:
     if not len(held_out) or set(held_out["labels"]) - set(training["labels"]):
         raise UserError(
             f"{len(corpus):,} texts are too few to train on {config.embedded.training_rows:,} of them.",
-            where="embedded.training_rows", fix=f"--set embedded.training_rows={len(corpus) // 2}",
+            where="embedded.training_rows",
+            fix=f"--set embedded.training_rows={len(corpus) // 2}",
         )
     training.to_parquet(folder / "corpus_train.parquet", index=False)
     held_out.to_parquet(folder / "corpus_eval.parquet", index=False)
     corpus_s = time.perf_counter() - started
-    console.print_line(f"  {len(training):,} texts to train on, {len(held_out):,} to evaluate, in {corpus_s:.1f} s")
+    console.print_line(
+        f"  {len(training):,} texts to train on, {len(held_out):,} to evaluate, in {corpus_s:.1f} s"
+    )
     console.print_line("Training the embedded model (once)...")
     train_classifier(training, folder / "model", config.embedded.epochs, config.embedded.seed)
     training_s = time.perf_counter() - started - corpus_s
-    console.print_line(f"  trained in {training_s:.1f} s; its accuracy is what the evaluation will measure")
+    console.print_line(
+        f"  trained in {training_s:.1f} s; its accuracy is what the evaluation will measure"
+    )
     return {"corpus_s": corpus_s, "training_s": training_s}

@@ -80,12 +80,19 @@ def _count(path: Path, state: tuple[int, int] | None) -> int:
         try:
             return int(pq.read_metadata(path).num_rows)
         except (OSError, ValueError) as error:
-            raise DataError(f"The data set cannot be read: {error}.", where=path, fix=FIX) from error
+            raise DataError(
+                f"The data set cannot be read: {error}.", where=path, fix=FIX
+            ) from error
     return sum(len(part.texts) for part in iter_rows(path, BLOCK_ROWS))
 
 
 def iter_rows(
-    path: Path, chunk_rows: int, max_rows: int | None = None, *, first: int = 0, offset: int | None = None
+    path: Path,
+    chunk_rows: int,
+    max_rows: int | None = None,
+    *,
+    first: int = 0,
+    offset: int | None = None,
 ) -> Iterator[Rows]:
     """Yield the data set in order, ``chunk_rows`` rows at a time, at most ``max_rows`` of them.
 
@@ -134,7 +141,9 @@ def sample_texts(path: Path, size: int, seed: int, max_rows: int | None = None) 
     chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
     wanted = set(chosen.tolist())
     parts = iter_rows(path, BLOCK_ROWS, max_rows=max(wanted) + 1)
-    return [text for part in parts for i, text in enumerate(part.texts, start=part.start) if i in wanted]
+    return [
+        text for part in parts for i, text in enumerate(part.texts, start=part.start) if i in wanted
+    ]
 
 
 def _cells(path: Path, first: int, offset: int | None) -> Iterator[tuple[str, int]]:
@@ -153,7 +162,11 @@ def _cells(path: Path, first: int, offset: int | None) -> Iterator[tuple[str, in
 def _check_columns(names: Sequence[str], path: Path) -> None:
     for name in ("text", "label_id"):
         if name not in names:
-            raise DataError(f"The data set lacks the column {name!r}; it has {list(names)}.", where=path, fix=FIX)
+            raise DataError(
+                f"The data set lacks the column {name!r}; it has {list(names)}.",
+                where=path,
+                fix=FIX,
+            )
 
 
 def _label_id(cell: Any) -> int:
@@ -162,7 +175,9 @@ def _label_id(cell: Any) -> int:
 
 def _csv_cells(path: Path, offset: int | None) -> Iterator[tuple[str, int]]:
     with path.open("rb") as file:
-        head = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")  # it closes the file once nothing refers to it
+        head = io.TextIOWrapper(
+            file, encoding="utf-8-sig", newline=""
+        )  # it closes the file once nothing refers to it
         lines = csv.reader(head)
         try:
             header = next(lines, [])
@@ -175,7 +190,9 @@ def _csv_cells(path: Path, offset: int | None) -> Iterator[tuple[str, int]]:
                 if len(fields) == len(header):
                     yield fields[text], _label_id(fields[label])
                 elif fields:  # a blank line is no row
-                    raise ValueError(f"Row {number} has {len(fields)} fields, the header {len(header)}")
+                    raise ValueError(
+                        f"Row {number} has {len(fields)} fields, the header {len(header)}"
+                    )
         except (ValueError, csv.Error) as error:
             raise _damaged(path, lines.line_num, offset, error) from error
 
@@ -205,7 +222,9 @@ def _parquet_cells(path: Path, first: int) -> Iterator[tuple[str, int]]:
             break
         skipped -= rows
         del groups[0]
-    for batch in table.iter_batches(batch_size=BLOCK_ROWS, columns=["text", "label_id"], row_groups=groups):
+    for batch in table.iter_batches(
+        batch_size=BLOCK_ROWS, columns=["text", "label_id"], row_groups=groups
+    ):
         rest = batch.slice(min(skipped, batch.num_rows))
         skipped -= batch.num_rows - rest.num_rows
         texts = ("" if text is None else str(text) for text in rest.column("text").to_pylist())

@@ -25,32 +25,50 @@ def train_classifier(training: pd.DataFrame, folder: Path, epochs: int, seed: in
     """Train on ``text`` and ``labels`` and save model and tokenizer into ``folder``. Deterministic for one machine."""
     label2id = {name: i for i, name in enumerate(sorted(training["labels"].unique()))}
     config = Qwen2Config(
-        hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=MAX_POSITIONS, tie_word_embeddings=True, use_cache=False,
-        id2label={i: name for name, i in label2id.items()}, label2id=label2id, bos_token_id=None,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        use_cache=False,
+        id2label={i: name for name, i in label2id.items()},
+        label2id=label2id,
+        bos_token_id=None,
         architectures=["Qwen2ForSequenceClassification"],
     )
     config.save_pretrained(folder)
     untrained: Any = Qwen2Tokenizer(model_max_length=MAX_POSITIONS)
-    untrained.train_new_from_iterator(list(training["text"]), VOCABULARY, show_progress=False).save_pretrained(folder)
+    untrained.train_new_from_iterator(
+        list(training["text"]), VOCABULARY, show_progress=False
+    ).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)  # as every later step will load it
     config.vocab_size = -(-len(tokenizer) // 64) * 64
     config.pad_token_id = config.eos_token_id = tokenizer.pad_token_id
     torch.manual_seed(seed)
     model = Qwen2ForSequenceClassification(config)
-    ids = tokenizer(list(training["text"]), truncation=True, max_length=TRAINING_TOKENS)["input_ids"]
+    ids = tokenizer(list(training["text"]), truncation=True, max_length=TRAINING_TOKENS)[
+        "input_ids"
+    ]
     _fit(model, tokenizer, ids, [label2id[name] for name in training["labels"]], epochs, seed)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def _fit(model: Any, tokenizer: Any, ids: list[list[int]], labels: list[int], epochs: int, seed: int) -> None:
+def _fit(
+    model: Any, tokenizer: Any, ids: list[list[int]], labels: list[int], epochs: int, seed: int
+) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     batches = list(_batches([len(row) for row in ids]))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * len(batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=epochs * len(batches)
+    )
     order = random.Random(seed)
     model.train()
-    with console.progress(total=epochs * len(batches), what="Training the embedded model", unit="batch") as bar:
+    with console.progress(
+        total=epochs * len(batches), what="Training the embedded model", unit="batch"
+    ) as bar:
         for _ in range(epochs):
             order.shuffle(batches)
             for rows in batches:

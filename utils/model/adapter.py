@@ -16,7 +16,14 @@ from utils.core.errors import ModelError
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
-HEAD_NAMES = ("score", "classifier", "classification_head", "logits_proj", "sequence_summary", "pre_classifier")
+HEAD_NAMES = (
+    "score",
+    "classifier",
+    "classification_head",
+    "logits_proj",
+    "sequence_summary",
+    "pre_classifier",
+)
 """How the heads of transformers' sequence classifiers are called."""
 MERGE_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError, RuntimeError)
 
@@ -79,7 +86,9 @@ def read_head(folder: Path | None) -> AdapterHead | None:
     for name, shape in read_shapes(folder).items():
         if "lora_" not in name and name.split(".")[0] in HEAD_NAMES:
             heads[name] = shape
-    outputs = [name for name in heads if name.endswith("weight") and not name.startswith("pre_classifier")]
+    outputs = [
+        name for name in heads if name.endswith("weight") and not name.startswith("pre_classifier")
+    ]
     if not outputs:
         return None
     # Heads of two layers end in the projection to the labels: classifier.dense before classifier.out_proj.
@@ -116,7 +125,9 @@ def apply_adapter(model: Any, folder: Path) -> AdaptedModel:
         raise ModelError(message, where=folder, fix="pip install peft") from error
     resize_embedding(model, folder)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of names that peft still uses and transformers renames
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # of names that peft still uses and transformers renames
         adapted: Any = PeftModel.from_pretrained(model, str(folder))
     if adapted.active_peft_config.is_prompt_learning:
         return AdaptedModel(model=adapted.eval(), mode="unmerged")

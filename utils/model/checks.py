@@ -126,7 +126,9 @@ def max_positions(model: Any) -> int | None:
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:  # XLNet says -1: its positions are relative
         limit = None
-    if getattr(config, "position_biased_input", True) is False:  # DeBERTa with relative positions alone
+    if (
+        getattr(config, "position_biased_input", True) is False
+    ):  # DeBERTa with relative positions alone
         limit = None
     for name, module in getattr(model, "named_modules", lambda: ())():
         offset = getattr(module, "padding_idx", None)
@@ -171,11 +173,15 @@ def check_max_length(max_length: int, model: Any) -> None:
     limit = max_positions(model)
     if max_length < 1 or (limit is not None and max_length > limit):
         message = f"profiling.max_length is {max_length}, but the model has {limit or 'at least 1'} positions."
-        raise ModelError(message, where="profiling.max_length", fix=f"--set profiling.max_length={limit or 512}")
+        raise ModelError(
+            message, where="profiling.max_length", fix=f"--set profiling.max_length={limit or 512}"
+        )
     batched = max_batched_length(model)
     if batched is not None and max_length > batched:
         message = (
             f"profiling.max_length is {max_length}, but above {batched} tokens this model computes a text in another way, "
             "and then for the other texts of the batch as well: results would depend on the batch."
         )
-        raise ModelError(message, where="profiling.max_length", fix=f"--set profiling.max_length={batched}")
+        raise ModelError(
+            message, where="profiling.max_length", fix=f"--set profiling.max_length={batched}"
+        )

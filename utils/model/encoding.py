@@ -59,7 +59,9 @@ def input_format(model: Any, tokenizer: Any, *, allows_padding: bool = True) -> 
     pad_values = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     for name in others:
         # Beside padded ids stands a mask, so that only a type that the model knows is needed, not a certain one.
-        pad_values[name] = int(getattr(tokenizer, "pad_token_type_id", 0)) if name == "token_type_ids" else 0
+        pad_values[name] = (
+            int(getattr(tokenizer, "pad_token_type_id", 0)) if name == "token_type_ids" else 0
+        )
     return InputFormat(
         names=tuple(name for name in ALWAYS_TAKEN if name in taken) + others,
         pad_values=pad_values,
@@ -145,7 +147,9 @@ def select_inputs(encoded: Encoded, names: Sequence[str], device: torch.device) 
     return {name: encoded[name].to(device) for name in names if name in encoded}
 
 
-def count_end_tokens(tokenizer: Any, texts: Sequence[str], max_length: int, end_token_id: int) -> list[int]:
+def count_end_tokens(
+    tokenizer: Any, texts: Sequence[str], max_length: int, end_token_id: int
+) -> list[int]:
     """How many end tokens each text has once it is tokenized; more than one where the text itself holds one."""
     encoded = tokenizer([encodable(text) for text in texts], truncation=True, max_length=max_length)
     return [list(ids).count(end_token_id) for ids in encoded["input_ids"]]

@@ -38,7 +38,9 @@ def parse_label_names(raw_config: Mapping[str, Any], where: object) -> ModelLabe
             _check_agreement(by_id2label, by_label2id, where)
         return ModelLabels(names=by_id2label, num_labels=len(by_id2label), source="id2label")
     if by_label2id is not None and not _is_generic_label2id(by_label2id):
-        names = _names_by_id({number: name for name, number in by_label2id.items()}, "label2id", where)
+        names = _names_by_id(
+            {number: name for name, number in by_label2id.items()}, "label2id", where
+        )
         return ModelLabels(names=names, num_labels=len(names), source="label2id")
     if by_id2label is not None:
         return ModelLabels(names=None, num_labels=len(by_id2label))
@@ -51,10 +53,14 @@ def _parse_id2label(value: Any, where: object) -> tuple[str, ...] | None:
     if not value:
         return None
     if not isinstance(value, Mapping):
-        raise _malformed(f"id2label is a {type(value).__name__}, not a mapping of ids to names", where)
+        raise _malformed(
+            f"id2label is a {type(value).__name__}, not a mapping of ids to names", where
+        )
     if not all(_is_integer(key) for key in value):
         inverted = all(_is_integer(name) for name in value.values())
-        detail = "maps names to ids; it looks like label2id" if inverted else "has keys that are not ids"
+        detail = (
+            "maps names to ids; it looks like label2id" if inverted else "has keys that are not ids"
+        )
         raise _malformed(f"id2label {detail}: {_shorten(value)}", where)
     return _names_by_id({int(key): str(name) for key, name in value.items()}, "id2label", where)
 
@@ -64,10 +70,16 @@ def _parse_label2id(value: Any, where: object) -> dict[str, int] | None:
     if not value:
         return None
     if not isinstance(value, Mapping):
-        raise _malformed(f"label2id is a {type(value).__name__}, not a mapping of names to ids", where)
+        raise _malformed(
+            f"label2id is a {type(value).__name__}, not a mapping of names to ids", where
+        )
     if not all(_is_integer(number) for number in value.values()):
         inverted = all(_is_integer(key) for key in value)
-        detail = "maps ids to names; it looks like id2label" if inverted else "has values that are not ids"
+        detail = (
+            "maps ids to names; it looks like id2label"
+            if inverted
+            else "has values that are not ids"
+        )
         raise _malformed(f"label2id {detail}: {_shorten(value)}", where)
     return {str(name): int(number) for name, number in value.items()}
 
@@ -78,7 +90,10 @@ def _names_by_id(names: Mapping[int, str], key: str, where: object) -> tuple[str
     ordered = tuple(names[number] for number in range(len(names)))
     if len(set(ordered)) != len(ordered):
         repeated = sorted({name for name in ordered if ordered.count(name) > 1})
-        raise _malformed(f"{key} gives several ids the same name: {', '.join(map(repr, repeated[:MAX_SHOWN]))}", where)
+        raise _malformed(
+            f"{key} gives several ids the same name: {', '.join(map(repr, repeated[:MAX_SHOWN]))}",
+            where,
+        )
     return ordered
 
 
@@ -88,7 +103,9 @@ def _check_agreement(names: tuple[str, ...], label2id: Mapping[str, int], where:
     for number, name in enumerate(names):
         other = label2id.get(name)
         if other != number:
-            differences.append(f"{name!r} is {number} in id2label and {'absent' if other is None else other} in label2id")
+            differences.append(
+                f"{name!r} is {number} in id2label and {'absent' if other is None else other} in label2id"
+            )
     if differences:
         shown = "; ".join(differences[:MAX_SHOWN])
         raise _malformed(f"id2label and label2id disagree: {shown}", where)

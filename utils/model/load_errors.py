@@ -71,16 +71,22 @@ def translate_load_errors(what: str, place: ModelLocation) -> Iterator[None]:
 def _to_model_error(error: BaseException, what: str, place: ModelLocation) -> ModelError:
     if is_out_of_memory(error):
         fix = "--set model.dtype=bfloat16, take another device, or end what else uses the GPU"
-        return ModelError(f"The {what} does not fit into the device's memory.", where=place, fix=fix)
+        return ModelError(
+            f"The {what} does not fit into the device's memory.", where=place, fix=fix
+        )
     reason = full_reason(error)
     if "weights_only" in reason:
         message = "pytorch_model.bin holds more than tensors. It is not loaded, because reading it could run code."
         fix = "convert it to safetensors on a machine where you trust it, or name another model"
         return ModelError(message, where=place, fix=fix)
     if what == "tokenizer" and _lacks_sentencepiece(reason) and place.has_any(*SENTENCEPIECE_FILES):
-        message = "The tokenizer is a SentencePiece file, and a package that reads it is not installed."
+        message = (
+            "The tokenizer is a SentencePiece file, and a package that reads it is not installed."
+        )
         return ModelError(message, where=place, fix="pip install sentencepiece protobuf")
-    return ModelError(f"The {what} cannot be loaded: {reason}", where=place, fix=_suggest_fix(reason))
+    return ModelError(
+        f"The {what} cannot be loaded: {reason}", where=place, fix=_suggest_fix(reason)
+    )
 
 
 def _lacks_sentencepiece(reason: str) -> bool:
@@ -98,7 +104,9 @@ def full_reason(error: BaseException) -> str:
 
 def _suggest_fix(reason: str) -> str:
     if "trust_remote_code" in reason:
-        return "read the code in the repository; if you trust it, --set model.trust_remote_code=true"
+        return (
+            "read the code in the repository; if you trust it, --set model.trust_remote_code=true"
+        )
     missing = re.search(r"pip install ([A-Za-z0-9_.\[\]-]+)", reason)
     if missing:
         return f"pip install {missing[1]}"

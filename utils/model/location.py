@@ -99,7 +99,9 @@ def resolve_model(config: Config) -> ModelSource:
     return ModelSource(base=base, adapter=adapter, adapter_name=str(place))
 
 
-def resolve_name(config: Config, name: str, revision: str | None, what: str = "model") -> ModelLocation:
+def resolve_name(
+    config: Config, name: str, revision: str | None, what: str = "model"
+) -> ModelLocation:
     """Where a ``model`` or ``tokenizer`` of that name is loaded from.
 
     Raises:
@@ -115,7 +117,9 @@ def resolve_name(config: Config, name: str, revision: str | None, what: str = "m
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         key = "name" if what == "model" else what
         where = tried_places(name)
-        raise ModelError(f"No such {what} folder.", where=where, fix=f"correct model.{key}, or give a hub id")
+        raise ModelError(
+            f"No such {what} folder.", where=where, fix=f"correct model.{key}, or give a hub id"
+        )
     resolved = resolve(name, revision, wanted=files_to_load)
     return ModelLocation(
         name=name, revision=resolved.commit, offline=resolved.from_cache, files=resolved.files

@@ -34,7 +34,15 @@ SIDES: tuple[Literal["right", "left"], ...] = ("right", "left")
 """Right first: causal models then need no mask, which opens the faster attention kernels."""
 MIN_USABLE_SHARE = 0.5
 """Of the probe texts at least so many must be classified by transformers alone."""
-FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError)
+FORWARD_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+)
 """What models of all kinds raise on inputs that they cannot take."""
 
 
@@ -153,7 +161,11 @@ def _choose_pad_token(model: Any, tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known)
         return
     own = tokenizer.pad_token_id
-    if not _reads_at_padding_token(model) and own is not None and (vocab_size is None or own < vocab_size):
+    if (
+        not _reads_at_padding_token(model)
+        and own is not None
+        and (vocab_size is None or own < vocab_size)
+    ):
         return
     tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     for config in configs:

@@ -32,7 +32,9 @@ by some hundred rows at most, and an empty tokenizer knows a handful of special 
 MAX_LOST_SHARE = 0.5
 """Texts that become nothing but special and unknown tokens: single ones occur, more than half means a wrong tokenizer."""
 WARN_UNKNOWN_SHARE = 0.2
-OTHER_TOKENIZER = "name the model's own tokenizer with --set model.tokenizer=NAME, a hub id or a local folder"
+OTHER_TOKENIZER = (
+    "name the model's own tokenizer with --set model.tokenizer=NAME, a hub id or a local folder"
+)
 
 
 def load_tokenizer(config: Config, source: ModelSource, vocab_size: int | None = None) -> Any:
@@ -76,20 +78,22 @@ def _tokenizer_location(config: Config, source: ModelSource) -> ModelLocation:
 def _check_files(place: ModelLocation) -> None:
     if not place.has_any(*TOKENIZER_FILES):
         message = "The model has no tokenizer files, so its texts cannot be turned into its tokens."
-        raise ModelError(message, where=place, fix=f"add its tokenizer.json there, or {OTHER_TOKENIZER}")
+        raise ModelError(
+            message, where=place, fix=f"add its tokenizer.json there, or {OTHER_TOKENIZER}"
+        )
 
 
 def check_vocabulary(tokenizer: Any, vocab_size: int, place: object) -> None:
     """Refuse a tokenizer that knows far fewer tokens than the model has embeddings for (ModelError)."""
     known = len(tokenizer)
     if known < MIN_VOCABULARY_SHARE * vocab_size:
-        message = (
-            f"The tokenizer knows {known:,} tokens, the model {vocab_size:,}: it is empty, incomplete or another model's."
-        )
+        message = f"The tokenizer knows {known:,} tokens, the model {vocab_size:,}: it is empty, incomplete or another model's."
         raise ModelError(message, where=place, fix=OTHER_TOKENIZER)
 
 
-def check_texts(tokenizer: Any, texts: Sequence[str], vocab_size: int | None, place: object) -> tuple[str, ...]:
+def check_texts(
+    tokenizer: Any, texts: Sequence[str], vocab_size: int | None, place: object
+) -> tuple[str, ...]:
     """Check that the tokenizer suits the data set's texts and the model's embedding.
 
     Args:
@@ -137,4 +141,6 @@ def missing_embedding(tokenizer: Any, token_id: int, vocab_size: int, place: obj
     """The error for a text whose token the model does not know."""
     token = tokenizer.convert_ids_to_tokens(token_id)
     message = f"A text holds the token {token!r} with id {token_id:,}, but the model has {vocab_size:,} embeddings."
-    return ModelError(message, where=place, fix=f"{OTHER_TOKENIZER}; or remove that token from the texts")
+    return ModelError(
+        message, where=place, fix=f"{OTHER_TOKENIZER}; or remove that token from the texts"
+    )

@@ -24,7 +24,13 @@ from utils.model.load_errors import translate_load_errors
 from utils.model.location import PICKLED, SAFETENSORS, ModelLocation, ModelSource
 
 SUFFIX = "ForSequenceClassification"
-HARMLESS_UNEXPECTED = ("position_ids", "lm_head", "cls.predictions", "cls.seq_relationship", "pooler")
+HARMLESS_UNEXPECTED = (
+    "position_ids",
+    "lm_head",
+    "cls.predictions",
+    "cls.seq_relationship",
+    "pooler",
+)
 """Weights that a checkpoint may hold beyond a classifier's: of pre-training heads, and buffers that are computed."""
 MAX_SHOWN = 5
 LFS_POINTER = b"version https://git-lfs"
@@ -123,9 +129,7 @@ def load_weights(settings: ModelConfig, source: ModelSource, labels: ModelLabels
     )
 
 
-def build_random(
-    settings: ModelConfig, base: ModelLocation, device: torch.device
-) -> LoadedWeights:
+def build_random(settings: ModelConfig, base: ModelLocation, device: torch.device) -> LoadedWeights:
     """The architecture with seeded random weights, made where they stay: no copy on the CPU, no second precision."""
     architecture = read_architecture(settings, base)
     auto: Any = AutoModelForSequenceClassification  # from_config has no types
@@ -154,7 +158,11 @@ def _weights_format(base: ModelLocation) -> str:
     if base.has_any(*PICKLED):
         _refuse_pointers(base)
         return "pytorch_model.bin"
-    others = [name for name in base.files if name.endswith((".safetensors", ".bin", ".h5", ".msgpack", ".gguf"))]
+    others = [
+        name
+        for name in base.files
+        if name.endswith((".safetensors", ".bin", ".h5", ".msgpack", ".gguf"))
+    ]
     found = f"; it has {', '.join(others[:MAX_SHOWN])}" if others else ""
     raise ModelError(
         f"The model has no model.safetensors and no pytorch_model.bin{found}.",
@@ -174,7 +182,9 @@ def _refuse_pointers(base: ModelLocation) -> None:
         with (folder / name).open("rb") as file:
             start = file.read(len(LFS_POINTER))
         if start == LFS_POINTER:
-            message = f"{name} is a pointer of Git LFS; the weights themselves have not been fetched."
+            message = (
+                f"{name} is a pointer of Git LFS; the weights themselves have not been fetched."
+            )
             raise ModelError(message, where=folder / name, fix="run git lfs pull in that folder")
 
 

@@ -19,15 +19,35 @@ Answer = tuple[str, str, str]
 def six_answers(results: Results) -> list[Answer]:
     """The answers to the questions of the project's success criteria, in their order."""
     files = results.files
-    report, metrics, table = files.summary_report.name, files.metrics.name, files.detailed_metrics.name
+    report, metrics, table = (
+        files.summary_report.name,
+        files.metrics.name,
+        files.detailed_metrics.name,
+    )
     memory = "GPU memory usage?" if results.on_gpu else "Memory usage?"
-    main = str(results.diagnosis["main_bottleneck"]) if results.diagnosis else not_measured(STEP_03_MISSING)
+    main = (
+        str(results.diagnosis["main_bottleneck"])
+        if results.diagnosis
+        else not_measured(STEP_03_MISSING)
+    )
     return [
         ("Baseline latency?", _latency(results), f"{report}: Full Dataset Performance"),
         ("Optimal batch size?", _optimal(results), f"{report}: Batch Size Analysis"),
-        ("Maximum throughput?", _throughput(results), f"{table}: max(throughput_samples_per_sec_mean)"),
-        (memory, _memory(results), f"{metrics}: full_dataset_metrics.{'gpu' if results.on_gpu else 'cpu'}_mem_used"),
-        ("Main bottleneck?", main, f"{files.bottlenecks.name}; the timeline: {files.traces_dir.name}/{files.trace.name}"),
+        (
+            "Maximum throughput?",
+            _throughput(results),
+            f"{table}: max(throughput_samples_per_sec_mean)",
+        ),
+        (
+            memory,
+            _memory(results),
+            f"{metrics}: full_dataset_metrics.{'gpu' if results.on_gpu else 'cpu'}_mem_used",
+        ),
+        (
+            "Main bottleneck?",
+            main,
+            f"{files.bottlenecks.name}; the timeline: {files.traces_dir.name}/{files.trace.name}",
+        ),
         ("Model accuracy?", accuracy(results), f"{metrics}: full_dataset_metrics.accuracy"),
     ]
 
@@ -37,14 +57,20 @@ def answer_lines(results: Results) -> list[str]:
     lines = []
     for question, answer, where in six_answers(results):
         for start, said in ((question, answer), ("", f"see {where}")):
-            lines += textwrap.wrap(said, WIDTH, initial_indent=f"{start:<{LABEL}}", subsequent_indent=" " * LABEL)
+            lines += textwrap.wrap(
+                said, WIDTH, initial_indent=f"{start:<{LABEL}}", subsequent_indent=" " * LABEL
+            )
     return lines
 
 
 def _latency(results: Results) -> str:
     whole, alone = results.evaluation, results.steady_ms
     said = f"{number(whole['latency_per_sample_ms'])} ms per sample over {number(whole['num_samples'])} rows"
-    return said if alone is None else f"{said}; one text alone takes {number(alone)} ms (p50 at batch size 1)"
+    return (
+        said
+        if alone is None
+        else f"{said}; one text alone takes {number(alone)} ms (p50 at batch size 1)"
+    )
 
 
 def _optimal(results: Results) -> str:
@@ -52,12 +78,16 @@ def _optimal(results: Results) -> str:
     if best is None:
         return NONE_FINISHED
     tied = ", ".join(str(size) for size in best["tied_with"] if size != best["batch_size"])
-    return f"{best['batch_size']} ({best['criterion']})" + (f"; not told apart from {tied}" if tied else "")
+    return f"{best['batch_size']} ({best['criterion']})" + (
+        f"; not told apart from {tied}" if tied else ""
+    )
 
 
 def _throughput(results: Results) -> str:
     name = "throughput_samples_per_sec"
-    best = max(results.sweep.having(f"{name}_mean"), key=lambda row: row[f"{name}_mean"], default=None)
+    best = max(
+        results.sweep.having(f"{name}_mean"), key=lambda row: row[f"{name}_mean"], default=None
+    )
     if best is None:
         return NONE_FINISHED
     low, high = best[f"{name}_ci95_low"], best[f"{name}_ci95_high"]
@@ -71,7 +101,11 @@ def _memory(results: Results) -> str:
         number(whole[name], "MB", missing=unmeasured(name, whole["warnings"]))
         for name in ("cpu_mem_used", "gpu_mem_used", "peak_gpu_mem")
     )
-    return f"{used}; peak {peak}" if results.on_gpu else f"{resident} resident on the CPU; no GPU was used"
+    return (
+        f"{used}; peak {peak}"
+        if results.on_gpu
+        else f"{resident} resident on the CPU; no GPU was used"
+    )
 
 
 def accuracy(results: Results) -> str:

@@ -16,8 +16,10 @@ SMALLEST_SHARE = 0.002
 MACHINERY = re.compile(r":__?(wrapped_)?call_impl$|:_inner$|:_wrapper$|^<built-in_")
 """Frames that only pass a call on; their time is their callers'."""
 KINDS = (
-    ("operator", r"^\w+::", "#56b4e9"), ("module of the model", r"^nn\.Module:", "#e69f00"),
-    ("Python function", r"[(<]", "#cfd6de"), ("phase or named module", "", "#f0e442"),
+    ("operator", r"^\w+::", "#56b4e9"),
+    ("module of the model", r"^nn\.Module:", "#e69f00"),
+    ("Python function", r"[(<]", "#cfd6de"),
+    ("phase or named module", "", "#f0e442"),
 )
 """Okabe and Ito's colours; the first pattern that a name has decides."""
 SMALLER = "#e8e8e8"
@@ -71,20 +73,28 @@ def _boxes(frame: Frame, left_us: float, row: int, whole_us: int) -> Iterator[tu
         yield row, _box(name, child.time_us, left_us, row, whole_us)
         yield from _boxes(child, left_us, row + 1, whole_us)
         left_us += child.time_us
-    rest = longest_first[len(large):]
+    rest = longest_first[len(large) :]
     rest_us = sum(child.time_us for _, child in rest)
     if rest_us >= SMALLEST_SHARE * whole_us:
         yield row, _box(f"({len(rest)} smaller)", rest_us, left_us, row, whole_us, SMALLER)
 
 
-def _box(name: str, time_us: int, left_us: float, row: int, whole_us: int, colour: str | None = None) -> str:
-    name = re.sub(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]", "?", name)  # XML allows no control characters
+def _box(
+    name: str, time_us: int, left_us: float, row: int, whole_us: int, colour: str | None = None
+) -> str:
+    name = re.sub(
+        r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]", "?", name
+    )  # XML allows no control characters
     colour = colour or next(colour for _, pattern, colour in KINDS if re.search(pattern, name))
     x, width = WIDTH * left_us / whole_us, WIDTH * time_us / whole_us
     letters = int((width - 6) / CHARACTER)
     short = name if name.startswith("<") else re.sub(r"^.*/", "", name.removeprefix("nn.Module:_"))
     shown = short if len(short) <= letters else f"{short[: letters - 1]}…" if letters > 3 else ""
-    text = f'<text x="{x + 3:.1f}" y="{row * ROW + 13}" fill="#1c2430">{escape(shown)}</text>' if shown else ""
+    text = (
+        f'<text x="{x + 3:.1f}" y="{row * ROW + 13}" fill="#1c2430">{escape(shown)}</text>'
+        if shown
+        else ""
+    )
     return (
         f'<g><title>{escape(name)}: {time_us / 1e3:,.3f} ms, {time_us / whole_us:.1%}</title><rect x="{x:.2f}" y="{row * ROW}" '
         f'width="{max(width - 0.6, 0.4):.2f}" height="{ROW - 1}" rx="1.5" fill="{colour}"/>{text}</g>'

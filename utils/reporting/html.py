@@ -25,7 +25,9 @@ def write_report(results: Results) -> tuple[Path, ...]:
     files = results.files
     pictures = write_plots(results)
     drawn = [picture.path for picture in pictures]
-    stacks = files.stacks.read_text(encoding="utf-8", errors="replace") if files.stacks.exists() else ""
+    stacks = (
+        files.stacks.read_text(encoding="utf-8", errors="replace") if files.stacks.exists() else ""
+    )
     if flame := flame_graph(stacks.splitlines()):
         write_text(files.flame_graph, flame)
         drawn.append(files.flame_graph)
@@ -37,11 +39,23 @@ def write_report(results: Results) -> tuple[Path, ...]:
 def page(results: Results, pictures: Sequence[Picture], flame: str | None = None) -> str:
     """The whole of ``report.html``. Every string from the files is escaped; nothing is loaded from anywhere."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2").render(
-        results=results, tables=tables, facts=facts, answers=six_answers(results), step_03_missing=STEP_03_MISSING,
-        title=facts.model_title(results.metrics["model_info"]), label_ids=facts.guessed_label_ids(results),
+        results=results,
+        tables=tables,
+        facts=facts,
+        answers=six_answers(results),
+        step_03_missing=STEP_03_MISSING,
+        title=facts.model_title(results.metrics["model_info"]),
+        label_ids=facts.guessed_label_ids(results),
         flame=flame and Markup(flame.replace(NAMESPACE, "", 1)),  # all names in it are escaped
-        pictures=[(picture, base64.b64encode(picture.path.read_bytes()).decode("ascii")) for picture in pictures],
+        pictures=[
+            (picture, base64.b64encode(picture.path.read_bytes()).decode("ascii"))
+            for picture in pictures
+        ],
     )

@@ -19,8 +19,14 @@ STEP_03_MISSING = f"step 03 has not run; run it with the same --config: {STEP_03
 DIAGNOSIS_KEYS = {"batch_sizes", "wins", "main_bottleneck"}
 # Of step 03's tables, the columns that are shown: words, then numbers.
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "operators": (("operator", "input_shapes"), ("self_device_ms", "self_host_ms", "share_pct", "attainable_ms", "calls")),
-    "layers": (("module", "kind"), ("calls", "time_ms", "self_time_ms", "share_pct", "layer_index")),
+    "operators": (
+        ("operator", "input_shapes"),
+        ("self_device_ms", "self_host_ms", "share_pct", "attainable_ms", "calls"),
+    ),
+    "layers": (
+        ("module", "kind"),
+        ("calls", "time_ms", "self_time_ms", "share_pct", "layer_index"),
+    ),
     "kernels": (("kernel", "category"), ("calls", "time_ms", "mean_us", "share_pct")),
     "memory": ((), ("time_ms", "allocated_mb")),
 }
@@ -49,11 +55,17 @@ class Sweep:
 
     def having(self, *names: str) -> tuple[Row, ...]:
         """The measured rows that have all these figures."""
-        return tuple(row for row in self.rows if row["status"] == "ok" and all(row[name] is not None for name in names))
+        return tuple(
+            row
+            for row in self.rows
+            if row["status"] == "ok" and all(row[name] is not None for name in names)
+        )
 
     def column(self, name: str) -> pd.Series[float]:
         """One figure of the rows that have it, by batch size."""
-        return pd.Series({row["batch_size"]: row[name] for row in self.having(name)}, dtype=float, name=name)
+        return pd.Series(
+            {row["batch_size"]: row[name] for row in self.having(name)}, dtype=float, name=name
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +104,9 @@ class Results:
     def steady_ms(self) -> float | None:
         """Milliseconds of a text alone in the steady state: p50 at batch size 1; None where that was not measured."""
         rows = self.sweep.having("latency_per_batch_ms_median")
-        return next((row["latency_per_batch_ms_median"] for row in rows if row["batch_size"] == 1), None)
+        return next(
+            (row["latency_per_batch_ms_median"] for row in rows if row["batch_size"] == 1), None
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -101,9 +115,22 @@ class Results:
         for row in self.sweep.rows:
             for warning in row["warnings"]:
                 per_row.setdefault(warning, []).append(str(row["batch_size"]))
-        rows = [f"batch size{'s' if len(sizes) > 1 else ''} {', '.join(sizes)}: {text}" for text, sizes in per_row.items()]
+        rows = [
+            f"batch size{'s' if len(sizes) > 1 else ''} {', '.join(sizes)}: {text}"
+            for text, sizes in per_row.items()
+        ]
         found = self.diagnosis.get("warnings", ()) if self.diagnosis else ()
-        return tuple(dict.fromkeys([*self.notes, *self.metrics["run"]["warnings"], *self.evaluation["warnings"], *rows, *found]))
+        return tuple(
+            dict.fromkeys(
+                [
+                    *self.notes,
+                    *self.metrics["run"]["warnings"],
+                    *self.evaluation["warnings"],
+                    *rows,
+                    *found,
+                ]
+            )
+        )
 
 
 def read_results(files: ResultFiles) -> Results:
@@ -113,18 +140,28 @@ def read_results(files: ResultFiles) -> Results:
         UserError: the metrics are missing, or a file is not what its step writes.
     """
     metrics = read_json(files.metrics, made_by=STEP_02, schema=METRICS_SCHEMA)
-    diagnosis = read_json(files.bottlenecks, made_by=STEP_03) if files.bottlenecks.exists() else None
+    diagnosis = (
+        read_json(files.bottlenecks, made_by=STEP_03) if files.bottlenecks.exists() else None
+    )
     if diagnosis is not None and not diagnosis.keys() >= DIAGNOSIS_KEYS:
         missing = ", ".join(sorted(DIAGNOSIS_KEYS - diagnosis.keys()))
-        raise UserError(f"{files.bottlenecks.name} has no {missing}.", where=files.bottlenecks, fix=f"make it anew: {STEP_03}")
+        raise UserError(
+            f"{files.bottlenecks.name} has no {missing}.",
+            where=files.bottlenecks,
+            fix=f"make it anew: {STEP_03}",
+        )
     frames = {name: _read_table(getattr(files, name), *columns) for name, columns in TABLES.items()}
     layers = frames["layers"]
     if layers is not None:
         # Where the profiler sees no kernels of a GPU, modules have no times.
         frames["layers"] = layers.dropna(subset="self_time_ms")
     return Results(
-        files=files, metrics=metrics, sweeps=_sweeps(metrics, diagnosis or {}), diagnosis=diagnosis,
-        notes=tuple(_notes(files, metrics, diagnosis)), **frames,
+        files=files,
+        metrics=metrics,
+        sweeps=_sweeps(metrics, diagnosis or {}),
+        diagnosis=diagnosis,
+        notes=tuple(_notes(files, metrics, diagnosis)),
+        **frames,
     )
 
 
@@ -140,15 +177,24 @@ def _sweeps(metrics: Mapping[str, Any], diagnosis: Mapping[str, Any]) -> tuple[S
         groups.setdefault((row["sample_size"], seen[place]), []).append(_with_mfu(row, rate))
         seen[place] += 1
     return tuple(
-        Sweep(sample_size=size, rows=tuple(sorted(rows, key=lambda row: row["batch_size"])), mfu_source=source)
+        Sweep(
+            sample_size=size,
+            rows=tuple(sorted(rows, key=lambda row: row["batch_size"])),
+            mfu_source=source,
+        )
         for (size, _), rows in groups.items()
     )
 
 
 def _matrix_rate(metrics: Mapping[str, Any], diagnosis: Mapping[str, Any]) -> Any:
     """FLOP/s of the matrix ceiling that step 03 has measured, if for this device and precision; else None."""
-    here = {**metrics["model_info"], "matmul_precision": metrics["config"]["model"]["matmul_precision"]}
-    alike = all(here[name] == diagnosis.get(name) for name in ("device", "dtype", "matmul_precision"))
+    here = {
+        **metrics["model_info"],
+        "matmul_precision": metrics["config"]["model"]["matmul_precision"],
+    }
+    alike = all(
+        here[name] == diagnosis.get(name) for name in ("device", "dtype", "matmul_precision")
+    )
     return diagnosis.get("ceilings", {}).get("matmul_flops_per_s") if alike else None
 
 
@@ -159,19 +205,35 @@ def _with_mfu(row: Row, rate: Any) -> Row:
     return {**row, "mfu": 1e12 * row["achieved_tflops"] / rate, "warnings": warnings}
 
 
-def _read_table(file: Path, words: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame | None:
+def _read_table(
+    file: Path, words: tuple[str, ...], numbers: tuple[str, ...]
+) -> pd.DataFrame | None:
     if not file.exists():
         return None
     try:
         # Only an empty cell is absent: a label or module may be called "null" or "NA".
         kinds: Any = {**dict.fromkeys(words, str), **dict.fromkeys(numbers, float)}
-        return pd.read_csv(file, usecols=list(kinds), dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(numbers, [""]))
+        return pd.read_csv(
+            file,
+            usecols=list(kinds),
+            dtype=kinds,
+            keep_default_na=False,
+            na_values=dict.fromkeys(numbers, [""]),
+        )
     except ValueError as error:
-        raise UserError(f"{file.name} cannot be read: {error}.", where=file, fix=f"make it anew: {STEP_03}") from error
+        raise UserError(
+            f"{file.name} cannot be read: {error}.", where=file, fix=f"make it anew: {STEP_03}"
+        ) from error
 
 
-def _notes(files: ResultFiles, metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None) -> Iterable[str]:
-    missing = [file.name for file in (files.bottlenecks, files.operators, files.layers) if not file.exists()]
+def _notes(
+    files: ResultFiles, metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None
+) -> Iterable[str]:
+    missing = [
+        file.name
+        for file in (files.bottlenecks, files.operators, files.layers)
+        if not file.exists()
+    ]
     if missing:
         yield f"{', '.join(missing)} not there: {STEP_03_MISSING}"
     if diagnosis is None:

@@ -22,7 +22,9 @@ def summary_report(results: Results) -> str:
     title += _wrap(f"Model: {facts.model_title(results.metrics['model_info'])}", "", " " * 7)
     parts = ["\n".join([rule, *title, rule])]
     sections = {
-        "The six answers": _pairs((question.rstrip("?"), answer) for question, answer, _ in six_answers(results)),
+        "The six answers": _pairs(
+            (question.rstrip("?"), answer) for question, answer, _ in six_answers(results)
+        ),
         "Run and machine": _pairs(facts.run_facts(results)),
         "Full Dataset Performance": _pairs(facts.full_facts(results)),
         "Batch Size Analysis": _batch_sizes(results),
@@ -38,7 +40,16 @@ def summary_report(results: Results) -> str:
 
 def _batch_sizes(results: Results) -> list[str]:
     best = results.metrics["optimal_batch_size"]
-    lines = _pairs([("Optimal", f"batch size {best['batch_size']} ({best['criterion']})" if best else "none: none finished")])
+    lines = _pairs(
+        [
+            (
+                "Optimal",
+                f"batch size {best['batch_size']} ({best['criterion']})"
+                if best
+                else "none: none finished",
+            )
+        ]
+    )
     for table in (*map(tables.batch_table, results.sweeps), tables.sample_table(results)):
         lines += ["", *_table(table)] if table else []
     return lines
@@ -55,13 +66,21 @@ def _bottleneck(results: Results) -> list[str]:
         lines.append("The savings overlap: they do not add up.")
     tried = tables.verified_lines(results.diagnosis)
     if tried:
-        lines += ["", "Tried for real, each alone, on the same texts as the baseline:", *_bullets(tried)]
+        lines += [
+            "",
+            "Tried for real, each alone, on the same texts as the baseline:",
+            *_bullets(tried),
+        ]
     return lines
 
 
 def _pairs(pairs: Iterable[tuple[str, str]], indent: int = 20) -> list[str]:
     """``name: value`` lines, the values in one column."""
-    return [line for name, value in pairs for line in _wrap(value, f"{name + ':':<{indent}} ", " " * (indent + 1))]
+    return [
+        line
+        for name, value in pairs
+        for line in _wrap(value, f"{name + ':':<{indent}} ", " " * (indent + 1))
+    ]
 
 
 def _bullets(texts: Iterable[str]) -> list[str]:
@@ -69,7 +88,9 @@ def _bullets(texts: Iterable[str]) -> list[str]:
 
 
 def _wrap(text: str, first: str = "", rest: str = "") -> list[str]:
-    return textwrap.wrap(" ".join(text.split()), WIDTH, initial_indent=first, subsequent_indent=rest) or [first.rstrip()]
+    return textwrap.wrap(
+        " ".join(text.split()), WIDTH, initial_indent=first, subsequent_indent=rest
+    ) or [first.rstrip()]
 
 
 def _table(table: Table) -> list[str]:
@@ -81,8 +102,13 @@ def _table(table: Table) -> list[str]:
         widths[widths.index(max(widths))] -= 1
     lines = []
     for row in cells:
-        shown = [cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(row, widths, strict=True)]
-        aligned = [cell.ljust(width) if i < table.words else cell.rjust(width)
-                   for i, (cell, width) in enumerate(zip(shown, widths, strict=True))]
+        shown = [
+            cell if len(cell) <= width else cell[: width - 1] + "…"
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        aligned = [
+            cell.ljust(width) if i < table.words else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(shown, widths, strict=True))
+        ]
         lines.append((" " * GAP).join(aligned).rstrip())
     return [*_wrap(f"{table.caption}:"), lines[0], "-" * (sum(widths) + gaps), *lines[1:]]
