@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from utils.config_loader import Config, default_config, load_config
@@ -21,6 +21,7 @@ from utils.core.lock import run_lock
 logger = logging.getLogger(__name__)
 
 Main = Callable[[Config, argparse.Namespace], object]
+INTERRUPTED_CODES = (130, 143)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 VERIFY_HELP = (
     "try the three largest suggestions that are settings, and show predicted beside measured "
@@ -90,7 +91,23 @@ def run_script(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     with hints.command_line(args.config, args.overrides, [sys.argv[0], *words]):
-        return _run(Path(parser.prog).stem, run, args, exclusive=exclusive)
+        code = _run(Path(parser.prog).stem, run, args, exclusive=exclusive)
+    if code in INTERRUPTED_CODES and argv is None:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End the process at once, with everything written.
+
+    The interpreter's own end would wait for threads of native libraries, and an interrupted one may
+    abort the process instead (``terminate called without an active exception``, exit code -6).
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _interrupt(number: int, frame: object) -> None:
