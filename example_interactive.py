@@ -8,11 +8,11 @@ import csv
 from collections.abc import Callable, Sequence
 
 from utils.config_loader import Config, load_config
-from utils.core import cli, console
-from utils.core.artifacts import METRICS_SCHEMA, ResultFiles, read_json
-from utils.core.runner import run_step
-from utils.core.steps import STEPS
-from utils.evaluation.facts import quality_facts
+from utils.core.files import METRICS_SCHEMA, ResultFiles, read_json
+from utils.pipeline import cli, console
+from utils.pipeline.step_process import run_step
+from utils.pipeline.steps import STEPS
+from utils.reporting.evaluation_facts import quality_facts
 
 FEW = (
     "dataset.sample_sizes=[16]",

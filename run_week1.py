@@ -7,16 +7,16 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from utils.core.early_exit import exit_quietly_on_interrupt
+from utils.pipeline.early_exit import exit_quietly_on_interrupt
 
 if __name__ == "__main__":
     exit_quietly_on_interrupt()  # the imports below take seconds
 
 from utils.config_loader import Config
-from utils.core import cli, console
-from utils.core.artifacts import read_json
-from utils.core.runner import run_step
-from utils.core.steps import STEPS, Step, get_step, stale_reason
+from utils.core.files import read_json
+from utils.pipeline import cli, console
+from utils.pipeline.step_process import run_step
+from utils.pipeline.steps import STEPS, Step, get_step, stale_reason
 from utils.reporting.answers import answer_lines
 from utils.reporting.facts import model_title
 from utils.reporting.results import read_results

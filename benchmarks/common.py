@@ -207,7 +207,7 @@ def run(
 
 def write_rows(path: Path, rows: Sequence[Row], name: str) -> None:
     """The rows as JSON, with the machine that they were measured on."""
-    from utils.core.environment import environment_record
+    from utils.system.environment import environment_record
 
     payload = {
         "benchmark": Path(name).name,
@@ -226,7 +226,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def resolve(name: str) -> Any:
     """The torch device that ``auto``, ``cpu`` or ``cuda`` means; CUDA with its index."""
-    from utils.core.device import resolve_device
+    from utils.system.device import resolve_device
 
     return resolve_device(name)
 

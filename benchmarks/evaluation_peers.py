@@ -26,12 +26,11 @@ from torch.profiler import ProfilerActivity, profile  # noqa: E402
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pipeline  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from utils.analysis import roofline  # noqa: E402
 from utils.config_loader import Config, load_config  # noqa: E402
-from utils.core.artifacts import write_text  # noqa: E402
-from utils.costs import base_op_name, category  # noqa: E402
-from utils.data.demo_assets import ensure_demo_assets  # noqa: E402
+from utils.core.files import write_text  # noqa: E402
 from utils.data.reader import Rows  # noqa: E402
+from utils.demo.assets import ensure_demo_assets  # noqa: E402
+from utils.diagnosis import roofline  # noqa: E402
 from utils.evaluation.batching import Batching  # noqa: E402
 from utils.evaluation.chunks import ChunkStore  # noqa: E402
 from utils.evaluation.masking import is_causal  # noqa: E402
@@ -39,6 +38,7 @@ from utils.evaluation.predictions import PendingPredictions  # noqa: E402
 from utils.evaluation.predictor import Predictor  # noqa: E402
 from utils.evaluation.tokens import tokenize  # noqa: E402
 from utils.evaluation.worker import ChunkWorker  # noqa: E402
+from utils.model.costs import base_op_name, category  # noqa: E402
 from utils.model_utils import LoadedModel, load_model  # noqa: E402
 
 Classify = Callable[[list[str]], np.ndarray[Any, Any]]

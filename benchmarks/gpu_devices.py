@@ -24,8 +24,8 @@ import torch
 
 from benchmarks import common, workloads
 from benchmarks.common import Row
-from utils.core.environment import environment_record
 from utils.profiler import InferenceProfiler
+from utils.system.environment import environment_record
 
 WARNING = "shared"
 """How the warning begins."""

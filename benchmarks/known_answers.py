@@ -27,15 +27,15 @@ import torch
 
 from benchmarks import common, workloads
 from benchmarks.common import MISS, Row, judged, within
-from utils.analysis import roofline
-from utils.analysis.bottleneck import classify_bottleneck
-from utils.analysis.diagnosis import diagnose
-from utils.analysis.findings import Findings, Suggestion
-from utils.analysis.measurement import measure_batch_size
-from utils.analysis.suggestions import rank_suggestions
-from utils.analysis.verify import measure_suggestion
-from utils.analysis.workload import Workload
-from utils.evaluation.comparison import time_interleaved
+from utils.diagnosis import roofline
+from utils.diagnosis.bottleneck import classify_bottleneck
+from utils.diagnosis.diagnose import diagnose
+from utils.diagnosis.findings import Findings, Suggestion
+from utils.diagnosis.measurement import measure_batch_size
+from utils.diagnosis.suggestions import rank_suggestions
+from utils.diagnosis.verify import measure_suggestion
+from utils.diagnosis.workload import Workload
+from utils.evaluation.batching_comparison import time_interleaved
 
 TRIES = 3
 TOLERANCE = 0.15

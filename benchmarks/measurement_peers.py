@@ -32,7 +32,7 @@ from torch.utils.benchmark import Timer
 from benchmarks import common, workloads
 from benchmarks.common import Row
 from utils.config_loader import load_config
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 from utils.profiler import InferenceProfiler
 
 BATCH_SIZES = (1, 8, 32)

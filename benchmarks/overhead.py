@@ -25,8 +25,8 @@ import torch
 
 from benchmarks import common, workloads
 from benchmarks.common import Row
-from utils.gpu_monitor import GpuMonitor
 from utils.profiler import InferenceProfiler
+from utils.system.gpu_monitor import GpuMonitor
 
 TIMES_MS = (0.1, 0.5, 2.0, 5.0, 20.0)
 LONG_MS, RELATIVE_BAR, SHORT_BAR_US = 5.0, 0.01, 50.0

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import common
 from benchmarks.common import Row
-from utils.bench_stats import BETWEEN_PROCESS_CV
+from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
 
 BAR = 0.85
 MEAN, LOW, HIGH = (

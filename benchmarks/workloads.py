@@ -16,10 +16,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
-from utils import costs
-from utils.analysis import operators, roofline, tracing
-from utils.analysis.evidence import Evidence
 from utils.config_loader import Config, load_config
+from utils.diagnosis import operators, roofline, tracing
+from utils.diagnosis.evidence import Evidence
+from utils.model import costs
 from utils.model_utils import LoadedModel, load_model
 
 CALIBRATION_CYCLES = 200_000_000

@@ -5,13 +5,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.core.early_exit import exit_quietly_on_interrupt
+from utils.pipeline.early_exit import exit_quietly_on_interrupt
 
 if __name__ == "__main__":
     exit_quietly_on_interrupt()  # the imports below take seconds
 
 from utils.config_loader import Config
-from utils.core import cli, console
 from utils.model_utils import (
     ModelInfo,
     check_batching,
@@ -19,6 +18,7 @@ from utils.model_utils import (
     load_model,
     model_summary_lines,
 )
+from utils.pipeline import cli, console
 
 # Of very different lengths, so that a batch of them has padding.
 TEXTS = [

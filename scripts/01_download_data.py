@@ -5,17 +5,17 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.core.early_exit import exit_quietly_on_interrupt
+from utils.pipeline.early_exit import exit_quietly_on_interrupt
 
 if __name__ == "__main__":
     exit_quietly_on_interrupt()  # the imports below take seconds
 
 from utils.config_loader import EMBEDDED, Config
-from utils.core import cli, console, steps
-from utils.data.demo_assets import ensure_demo_assets
 from utils.data.sources import read_source
 from utils.data.writer import check_target, prepare, write_dataset
+from utils.demo.assets import ensure_demo_assets
 from utils.model_utils import model_labels
+from utils.pipeline import cli, console, steps
 
 
 def run(config: Config) -> None:

@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.core.early_exit import exit_quietly_on_interrupt
+from utils.pipeline.early_exit import exit_quietly_on_interrupt
 
 if __name__ == "__main__":
     exit_quietly_on_interrupt()  # the imports below take seconds
 
 from utils import baseline
 from utils.config_loader import Config
-from utils.core import cli, console, steps
 from utils.data.prepared import check_prepared_data
 from utils.evaluation.runner import check_workers, evaluate_dataset
 from utils.model_utils import check_max_length, load_model, model_labels, model_summary_lines
+from utils.pipeline import cli, console, steps
 
 
 def run(config: Config) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.core.early_exit import exit_quietly_on_interrupt
+from utils.pipeline.early_exit import exit_quietly_on_interrupt
 
 if __name__ == "__main__":
     exit_quietly_on_interrupt()  # the imports below take seconds
@@ -14,7 +14,7 @@ if __name__ == "__main__":
 os.environ["MPLBACKEND"] = "Agg"
 
 from utils.config_loader import Config
-from utils.core import cli, console, steps
+from utils.pipeline import cli, console, steps
 from utils.reporting.html import write_report
 from utils.reporting.results import read_results
 

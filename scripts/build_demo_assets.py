@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.core.early_exit import exit_quietly_on_interrupt
+from utils.pipeline.early_exit import exit_quietly_on_interrupt
 
 if __name__ == "__main__":
     exit_quietly_on_interrupt()  # the imports below take seconds
 
 from utils.config_loader import Config
-from utils.core import cli, console
-from utils.data.demo_assets import ensure_demo_assets
+from utils.demo.assets import ensure_demo_assets
+from utils.pipeline import cli, console
 
 
 def run(config: Config) -> None:

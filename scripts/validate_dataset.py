@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.core.early_exit import exit_quietly_on_interrupt
+from utils.pipeline.early_exit import exit_quietly_on_interrupt
 
 if __name__ == "__main__":
     exit_quietly_on_interrupt()  # the imports below take seconds
 
 from utils.config_loader import Config
-from utils.core import cli, console
 from utils.data.prepared import check_prepared_data
 from utils.data.validation import count_tokens, validate_dataset
 from utils.model_utils import load_tokenizer_only, model_labels
+from utils.pipeline import cli, console
 
 
 def run(config: Config) -> None:

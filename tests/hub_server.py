@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from typing_extensions import Self
 
-from utils.core.artifacts import sha256_file, sha256_tree
+from utils.core.files import sha256_file, sha256_tree
 
 KINDS = {"models": "", "datasets": "datasets/"}
 ERROR_CODES = {401: "RepoNotFound", 403: "GatedRepo", 404: "RepoNotFound"}

@@ -13,14 +13,14 @@ import pytest
 
 from tests import support
 from utils import baseline
-from utils.core.artifacts import METRICS_SCHEMA
 from utils.core.errors import ModelError
+from utils.core.files import METRICS_SCHEMA
 from utils.data.labels import LabelMapping
 from utils.data.prepared import check_prepared_data
 from utils.data.reader import hash_data
 from utils.evaluation.runner import evaluate_dataset
 from utils.model_utils import load_model, model_labels
-from utils.records import COLUMNS
+from utils.sweep.records import COLUMNS
 
 SCHEMA = json.loads(METRICS_SCHEMA.read_text())
 

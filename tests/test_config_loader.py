@@ -17,8 +17,8 @@ from utils.config_loader import (
     source_files,
     tried_places,
 )
-from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import ConfigError
+from utils.core.files import PROJECT_ROOT
 
 SOURCES = [*PROJECT_ROOT.glob("utils/**/*.py"), *PROJECT_ROOT.glob("scripts/*.py")]
 

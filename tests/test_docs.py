@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 PAGES = (PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md")))
 LEFT_OUT = (".venv", ".git", "data", "results", "__pycache__", ".*_cache", ".hypothesis")

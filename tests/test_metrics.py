@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.core import process
 from utils.core.errors import UserError
 from utils.metrics import MetricsCollector
-from utils.records import COLUMNS
-from utils.run_summary import CPU_WAIT_LIMIT
+from utils.sweep.records import COLUMNS
+from utils.sweep.run_summary import CPU_WAIT_LIMIT
+from utils.system import process
 
 
 def busy(seconds: float) -> None:

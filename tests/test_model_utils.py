@@ -16,9 +16,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Qwen2Fo
 
 from tests import support
 from utils.config_loader import Config, load_config
-from utils.core.artifacts import PROJECT_ROOT
-from utils.core.device import resolve_device
 from utils.core.errors import ConfigError, ModelError, UserError
+from utils.core.files import PROJECT_ROOT
 from utils.model_utils import (
     LoadedModel,
     check_batching,
@@ -30,6 +29,7 @@ from utils.model_utils import (
     model_labels,
     model_summary_lines,
 )
+from utils.system.device import resolve_device
 
 ARCHITECTURE = PROJECT_ROOT / "configs" / "architectures" / "qwen2.5-0.5b.json"
 

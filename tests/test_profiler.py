@@ -16,8 +16,8 @@ from tests import support
 from utils.core.errors import UserError
 from utils.model_utils import load_model_and_tokenizer
 from utils.profiler import InferenceProfiler
-from utils.records import COLUMNS
-from utils.sweep import SweepSettings, new_state, optimal_batch_size, result_lines
+from utils.sweep.records import COLUMNS
+from utils.sweep.schedule import SweepSettings, new_state, optimal_batch_size, result_lines
 
 
 class Model:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 FILES = (
     "setup_environment.sh",

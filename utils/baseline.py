@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from utils.config_loader import Config
-from utils.core import console
-from utils.core.artifacts import (
+from utils.core.errors import ModelError
+from utils.core.files import (
     METRICS_SCHEMA,
     SCHEMA_VERSION,
     atomic_path,
@@ -24,20 +24,26 @@ from utils.core.artifacts import (
     write_json,
     write_text,
 )
-from utils.core.environment import environment_record
-from utils.core.errors import ModelError
 from utils.data.labels import LabelMapping
 from utils.data.prepared import PreparedData
 from utils.data.reader import count_rows
-from utils.evaluation.facts import comparison_facts, quality_facts
 from utils.evaluation.identity import prediction_identity
-from utils.gpu_timeline import GpuReadings, write_timeline
 from utils.model_utils import LoadedModel, check_on_texts
+from utils.pipeline import console
 from utils.profiler import InferenceProfiler
-from utils.records import COLUMNS, UNITS
-from utils.run_summary import SHARED
-from utils.sample import draw_texts
-from utils.sweep import SweepSettings, SweepState, new_state, optimal_batch_size, sample_dependence
+from utils.reporting.evaluation_facts import comparison_facts, quality_facts
+from utils.sweep.records import COLUMNS, UNITS
+from utils.sweep.run_summary import SHARED
+from utils.sweep.sample import draw_texts
+from utils.sweep.schedule import (
+    SweepSettings,
+    SweepState,
+    new_state,
+    optimal_batch_size,
+    sample_dependence,
+)
+from utils.system.environment import environment_record
+from utils.system.gpu_timeline import GpuReadings, write_timeline
 
 CHECKPOINT_FILE = "sweep.json"
 SWEEP_SECTIONS = ("model", "dataset", "profiling", "embedded")

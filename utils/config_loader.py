@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
-from utils.core.artifacts import PROJECT_ROOT, ResultFiles
 from utils.core.errors import ConfigError
+from utils.core.files import PROJECT_ROOT, ResultFiles
 
 EMBEDDED = "embedded"
 """As ``model.name`` or ``dataset.hf_name``: the model and corpus that are made on the spot."""

@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 import torch
 
-from utils.core import process
-from utils.core.device import resolve_device
 from utils.core.errors import UserError
-from utils.core.hints import python_arguments
-from utils.gpu_monitor import GpuMonitor, GpuReadings
-from utils.records import BatchSizeRecord, Run
-from utils.run_summary import summarise_runs
+from utils.pipeline.hints import python_arguments
+from utils.sweep.records import BatchSizeRecord, Run
+from utils.sweep.run_summary import summarise_runs
+from utils.system import process
+from utils.system.device import resolve_device
+from utils.system.gpu_monitor import GpuMonitor, GpuReadings
 
 
 @dataclass(kw_only=True, slots=True)

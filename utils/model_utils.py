@@ -16,10 +16,8 @@ from transformers import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from utils.config_loader import EMBEDDED, Config, ModelConfig, find_in_working_directory
-from utils.core.artifacts import read_json
-from utils.core.device import resolve_device
 from utils.core.errors import ConfigError, ModelError
-from utils.core.hints import python_arguments
+from utils.core.files import read_json
 from utils.data.labels import ModelLabels
 from utils.model.adapter import read_head
 from utils.model.checks import (
@@ -46,6 +44,8 @@ from utils.model.weights import (
     load_weights,
     read_architecture,
 )
+from utils.pipeline.hints import python_arguments
+from utils.system.device import resolve_device
 
 __all__ = [
     "LoadedModel",

@@ -12,21 +12,28 @@ from typing import Any
 
 import torch
 
-from utils.bench_stats import BETWEEN_PROCESS_CV
-from utils.core import console
-from utils.core.device import catch_out_of_memory
 from utils.core.errors import UserError
-from utils.core.hints import python_arguments
-from utils.core.process import frozen_objects
-from utils.costs import count_op_costs
-from utils.gpu_timeline import GpuReadings
 from utils.metrics import MetricsCollector
 from utils.model.checks import check_max_length
+from utils.model.costs import count_op_costs
 from utils.model.encoding import encode_batch, input_format, select_inputs
-from utils.records import BatchSizeRecord
-from utils.run_log import RunLog
-from utils.run_outputs import count_label_changes, describe_mismatch, logit_tolerance
-from utils.sweep import SweepSettings, SweepState, Trial, new_state, result_lines, run_rounds
+from utils.pipeline import console
+from utils.pipeline.hints import python_arguments
+from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
+from utils.sweep.records import BatchSizeRecord
+from utils.sweep.run_log import RunLog
+from utils.sweep.run_outputs import count_label_changes, describe_mismatch, logit_tolerance
+from utils.sweep.schedule import (
+    SweepSettings,
+    SweepState,
+    Trial,
+    new_state,
+    result_lines,
+    run_rounds,
+)
+from utils.system.device import catch_out_of_memory
+from utils.system.gpu_timeline import GpuReadings
+from utils.system.process import frozen_objects
 
 RERUN_TOLERANCE = 0.1
 """Share of LOGIT_TOLERANCE for one batch run twice: the same kernels sum in (nearly) the same

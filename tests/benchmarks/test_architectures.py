@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from benchmarks import architectures
 from benchmarks.small_models import classifiers, comparison
 from benchmarks.small_models.comparison import NOT_BUILDABLE, RIGHT, WRONG, Answers, difference
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 TYPES = (
     "bart", "bert", "deberta-v2", "distilbert", "gpt2", "llama", "modernbert", "roberta", "t5",

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import evaluation_peers as peers
 from tests import support
-from utils.costs import category, count_op_costs
+from utils.model.costs import category, count_op_costs
 from utils.model_utils import load_model
 
 

@@ -23,7 +23,7 @@ from benchmarks import (
 )
 from benchmarks.common import MISS, NOT_HERE, PASS, REPORTED
 from benchmarks.gpu_check import Part
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 
 def part(name: str, code: str, seconds: float = 30, needs: Path | None = None) -> Part:

@@ -16,7 +16,7 @@ from utils.core.errors import DataError
 from utils.data.hints import label_map_flag, setting_flag
 from utils.data.label_decision import LabelDecision, decide_labels
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, ModelLabels
-from utils.evaluation.facts import label_mapping_text
+from utils.reporting.evaluation_facts import label_mapping_text
 
 NAMES = ("positive", "neutral", "negative")  # the order of the ids is not the alphabetical one
 NAMED = ModelLabels(names=NAMES, num_labels=3, source="id2label")

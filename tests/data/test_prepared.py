@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from utils.config_loader import Config, changed, load_config
-from utils.core.artifacts import PROJECT_ROOT, sha256_file
 from utils.core.errors import DataError, UserError
+from utils.core.files import PROJECT_ROOT, sha256_file
 from utils.data import writer
 from utils.data.labels import ModelLabels
 from utils.data.prepared import check_prepared_data, known_hashes

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
-from utils.core.steps import get_step
 from utils.data import writer
 from utils.data.labels import ModelLabels
 from utils.data.reader import iter_rows
 from utils.data.sources import Source, read_source, scan
+from utils.pipeline.steps import get_step
 
 # Python 3.10's csv module neither writes nor reads NUL.
 NUL = "\0" if sys.version_info >= (3, 11) else " "

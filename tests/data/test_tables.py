@@ -13,7 +13,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from tests.hub_server import HubServer
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 DATA_ID = "someone/some_data"
 PROGRAM = """

@@ -29,8 +29,8 @@ import torch
 from tests import support
 from tests.evaluation.ray_cluster import PREFIX
 from utils.config_loader import Config, load_config
-from utils.core.artifacts import METRICS_SCHEMA, PROJECT_ROOT, read_json
 from utils.core.errors import ConfigError, ModelError
+from utils.core.files import METRICS_SCHEMA, PROJECT_ROOT, read_json
 from utils.evaluation import distributed, runner
 from utils.evaluation.cluster import Placement, fit_workers
 from utils.evaluation.identity import open_store

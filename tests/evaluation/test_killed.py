@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import support
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 SCRIPT = "scripts/02_baseline_inference.py"
 KILLS = 25

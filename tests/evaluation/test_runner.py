@@ -24,8 +24,8 @@ import transformers
 from tests import support
 from tests.evaluation.test_predictor import SmallMemory, plain_loop
 from utils.config_loader import load_config
-from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import DataError, ModelError
+from utils.core.files import PROJECT_ROOT
 from utils.evaluation import accumulator, predictor, runner, worker
 from utils.evaluation.chunks import BatchLimits
 from utils.evaluation.identity import open_store, prediction_identity

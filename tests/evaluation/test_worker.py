@@ -19,8 +19,8 @@ from utils.evaluation import gpu_utilization
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.worker import ChunkWorker
-from utils.gpu_timeline import TIMELINE_COLUMNS, GpuReadings
 from utils.model_utils import load_model
+from utils.system.gpu_timeline import TIMELINE_COLUMNS, GpuReadings
 
 PAUSE_S = 0.3
 EXACT = "evaluation.max_tokens_per_batch=256"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.analysis import kernels, layers, memory, tracing
+from utils.diagnosis import kernels, layers, memory, tracing
 
 pytestmark = [
     pytest.mark.gpu,

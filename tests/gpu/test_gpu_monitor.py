@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import gpu_timeline
-from utils.gpu_monitor import GpuMonitor, GpuReadings
+from utils.system import gpu_timeline
+from utils.system.gpu_monitor import GpuMonitor, GpuReadings
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ GIB = 2**30
 
 WHICH = """
 import sys, torch
-from utils.gpu_monitor import GpuMonitor
+from utils.system.gpu_monitor import GpuMonitor
 monitor = GpuMonitor(torch.device("cuda:0"))
 assert monitor.reason is None, monitor.reason
 torch.zeros(1, device="cuda:0")  # the context takes memory of its own: it has to be there before

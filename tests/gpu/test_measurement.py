@@ -13,7 +13,7 @@ import torch
 from tests.test_profiler import Words
 from utils.metrics import MetricsCollector
 from utils.profiler import InferenceProfiler
-from utils.sweep import SweepSettings, new_state
+from utils.sweep.schedule import SweepSettings, new_state
 
 pytestmark = [
     pytest.mark.gpu,

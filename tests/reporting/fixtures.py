@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config_loader import Config, load_config
-from utils.core.artifacts import METRICS_SCHEMA, write_json, write_text
+from utils.core.files import METRICS_SCHEMA, write_json, write_text
 
 MADE_UP = "TEST DATA, not measured"
 HOSTILE = "<script>alert('x')</script>"

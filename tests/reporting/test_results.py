@@ -11,7 +11,7 @@ import pytest
 from tests.reporting import fixtures
 from tests.reporting.conftest import Make
 from utils.core.errors import UserError
-from utils.reporting.figures import reason
+from utils.reporting.formatting import reason
 from utils.reporting.results import STEP_02, STEP_03, read_results
 from utils.reporting.tables import batch_table
 

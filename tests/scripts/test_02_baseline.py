@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 
 from tests import support
-from utils.core.artifacts import METRICS_SCHEMA, PROJECT_ROOT, read_json, sha256_tree
 from utils.core.errors import Interrupted
-from utils.core.steps import get_step, stale_reason
+from utils.core.files import METRICS_SCHEMA, PROJECT_ROOT, read_json, sha256_tree
 from utils.evaluation import runner
+from utils.pipeline import cli
+from utils.pipeline.steps import get_step, stale_reason
 from utils.profiler import InferenceProfiler
 
 SCRIPT = "scripts/02_baseline_inference.py"
@@ -48,6 +49,8 @@ def main(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> I
     def run(*more: str, model: Path = tiny_model) -> int:
         words = support.set_flags([*support.small_overrides(tmp_path, model), *more])
         monkeypatch.setattr(sys, "argv", [SCRIPT, *words])
+        # Here it would end the test's own process.
+        monkeypatch.setattr(cli, "exit_at_once", sys.exit)
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(PROJECT_ROOT / SCRIPT), run_name="__main__")
         assert isinstance(end.value.code, int)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests import support
-from utils.core import steps
+from utils.pipeline import steps
 
 SCRIPT = "scripts/03_detailed_profiling.py"
 VERDICTS = {"input-bound", "overhead-bound", "memory-bound", "compute-bound", "none-near"}

@@ -11,7 +11,7 @@ import pytest
 
 from tests import support
 from tests.reporting import fixtures
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 SCRIPT = "scripts/04_visualize_results.py"
 

@@ -13,9 +13,9 @@ import pytest
 from tests import support
 from tests.hub_server import HubServer, closed_port, hub_env
 from utils.config_loader import load_config
-from utils.core.artifacts import sha256_tree
-from utils.core.steps import get_step, stale_reason
-from utils.data import demo_assets
+from utils.core.files import sha256_tree
+from utils.demo import assets as demo_assets
+from utils.pipeline.steps import get_step, stale_reason
 
 DOWNLOAD = "scripts/01_download_data.py"
 CHECK = "scripts/validate_dataset.py"

@@ -15,7 +15,7 @@ import pytest
 
 from tests import support
 from tests.hub_server import HubServer, closed_port, hub_env
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 MODEL, DATA = "codefactory4791/intent-classification-qwen", "codefactory4791/amazon_test"
 SIZES = support.set_flags(

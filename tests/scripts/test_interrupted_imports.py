@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 
 @pytest.mark.parametrize("script", ["scripts/02_baseline_inference.py", "run_week1.py"])
@@ -22,7 +22,7 @@ def test_interrupted_while_importing(script: str) -> None:
     )
     assert process.stderr is not None
     for line in process.stderr:  # each import is reported as it ends
-        if "utils.core.early_exit" in line:
+        if "utils.pipeline.early_exit" in line:
             break
     time.sleep(0.02)
     process.send_signal(signal.SIGINT)

@@ -15,7 +15,7 @@ import pytest
 
 import run_week1
 from tests import support
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 LISTED = (
     "baseline_metrics.json",

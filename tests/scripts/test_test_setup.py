@@ -14,7 +14,7 @@ import pytest
 import test_setup as script
 from tests import support
 from utils.config_loader import Config, load_config
-from utils.core.artifacts import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT
 
 
 @pytest.fixture

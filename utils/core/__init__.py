@@ -1,1 +1,1 @@
-"""What every room needs: errors, console, files, command line, the machine's record."""
+"""Errors, files and fingerprints: what every other package needs and what knows none of them."""

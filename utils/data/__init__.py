@@ -1,1 +1,1 @@
-"""Where texts come from, and what makes them fit to be measured."""
+"""Data sets: source files, columns, labels, the prepared CSV file and its validation."""

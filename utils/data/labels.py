@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.core.artifacts import read_json
 from utils.core.errors import DataError
+from utils.core.files import read_json
 
 STEP_01 = "python scripts/01_download_data.py"
 MISSING_ID = -1

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from utils.core.artifacts import sha256_file
 from utils.core.errors import DataError
+from utils.core.files import sha256_file
 from utils.data.cells import encodable as encodable  # taken from here by the evaluation
 from utils.data.labels import MISSING_ID
 

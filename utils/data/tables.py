@@ -18,7 +18,7 @@ from utils.data.columns import Columns
 from utils.data.formats import BLOCK_ROWS
 from utils.data.hints import setting_flag
 from utils.data.sources import class_name
-from utils.hub import explain, hub_errors, resolve
+from utils.hub.repository import explain, hub_errors, resolve
 
 
 @dataclass(frozen=True, kw_only=True)

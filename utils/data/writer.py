@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from utils.config_loader import Config
-from utils.core.artifacts import atomic_path, check_disk_space, sha256_file, write_json
 from utils.core.errors import DataError
+from utils.core.files import atomic_path, check_disk_space, sha256_file, write_json
 from utils.data.cells import encodable
 from utils.data.files import origin_of, refuse_target_in_source
 from utils.data.label_decision import LabelDecision, decide_labels

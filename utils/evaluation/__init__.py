@@ -1,1 +1,1 @@
-"""Predictions and classification metrics of an entire data set."""
+"""The evaluation of the whole data set: batching, prediction, chunks, resuming, and metrics."""

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from utils.core.artifacts import atomic_path, fingerprint, read_json, sha256_file, write_json
 from utils.core.errors import UserError
+from utils.core.files import atomic_path, fingerprint, read_json, sha256_file, write_json
 from utils.evaluation.batching import Indices
 from utils.evaluation.predictions import Predictions
 

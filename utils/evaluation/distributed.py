@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from utils.config_loader import Config
-from utils.core.artifacts import PROJECT_ROOT
 from utils.core.errors import (
     DataError,
     ModelError,
     UserError,
     reason_of,
 )
+from utils.core.files import PROJECT_ROOT
 from utils.data.reader import Rows, chunk_offsets, iter_rows
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.cluster import Placement, connected_ray, count_slots, place_or_raise

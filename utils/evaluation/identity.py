@@ -11,13 +11,13 @@ import torch
 import transformers
 
 from utils.config_loader import EMBEDDED, Config, project_path
-from utils.core import console
-from utils.core.artifacts import fingerprint, sha256_tree
+from utils.core.files import fingerprint, sha256_tree
 from utils.data.labels import read_mapping_file
 from utils.data.reader import hash_data
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.worker import get_configured_limit
 from utils.model_utils import LoadedModel
+from utils.pipeline import console
 
 IDENTITY_VERSION = 7
 """Raise it when the same settings would give other bytes."""

@@ -15,7 +15,6 @@ import torch
 import torch.fx.experimental._config
 from numpy.typing import NDArray
 
-from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError
 from utils.evaluation.batching import Batching, Indices
 from utils.evaluation.compilation import compile_model
@@ -24,6 +23,7 @@ from utils.evaluation.predictions import BatchOutput, PendingPredictions, Predic
 from utils.evaluation.tokens import TokenArray, TokenChunk
 from utils.model.encoding import InputFormat
 from utils.model.load_errors import full_reason
+from utils.system.device import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -8,17 +8,17 @@ from importlib.util import find_spec
 from typing import Any
 
 from utils.config_loader import Config
-from utils.core import console
 from utils.core.errors import ConfigError
 from utils.data.labels import read_mapping_file
 from utils.data.reader import Rows, count_rows, iter_rows
 from utils.evaluation import distributed
 from utils.evaluation.accumulator import EvaluationAccumulator, EvaluationContext
+from utils.evaluation.batching_comparison import compare
 from utils.evaluation.chunks import ChunkStore
-from utils.evaluation.comparison import compare
 from utils.evaluation.identity import open_store
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel
+from utils.pipeline import console
 
 
 def check_workers(config: Config) -> None:

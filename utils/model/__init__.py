@@ -1,1 +1,1 @@
-"""From a model's name to a model that is ready to classify: location, label names, tokenizer, weights, checks."""
+"""One pass from a model name to a loaded, checked classifier."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError, UserError, reason_of
-from utils.hub import explain, hub_errors
+from utils.hub.repository import explain, hub_errors
+from utils.system.device import is_out_of_memory
 
 if TYPE_CHECKING:
     from utils.model.location import ModelLocation

@@ -11,9 +11,9 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from utils.config_loader import EMBEDDED, Config, project_path, tried_places
-from utils.core.artifacts import read_json
 from utils.core.errors import ModelError, UserError
-from utils.hub import hub_errors, resolve
+from utils.core.files import read_json
+from utils.hub.repository import hub_errors, resolve
 from utils.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, find_adapter_weights
 
 TOKENIZER_FILES = (

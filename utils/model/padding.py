@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 
-from utils.core.device import is_out_of_memory
 from utils.core.errors import ModelError, reason_of
 from utils.model.adapter import base_of
 from utils.model.checks import (
@@ -27,6 +26,7 @@ from utils.model.checks import (
     probe_texts,
 )
 from utils.model.encoding import InputFormat, input_format, vocab_size_of
+from utils.system.device import is_out_of_memory
 
 PAD_TOKEN = "<|padding of this run|>"
 """Added to the tokenizer where the model has no padding token. No text holds it."""

@@ -1,1 +1,1 @@
-"""Results files in; text, pictures and the page out. Never imports torch."""
+"""Text, tables, pictures and pages made from result files alone, without torch."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
-from utils.evaluation.facts import accuracy_text, majority_text
-from utils.reporting.figures import interval, not_measured, number, unmeasured
+from utils.reporting.evaluation_facts import accuracy_text, majority_text
+from utils.reporting.formatting import interval, not_measured, number, unmeasured
 from utils.reporting.results import STEP_03_MISSING, Results
 
 WIDTH, LABEL = 100, 22

@@ -6,15 +6,23 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from utils.evaluation.facts import (
+from utils.reporting.answers import accuracy
+from utils.reporting.evaluation_facts import (
     GUESSED,
     MULTI_LABEL,
     comparison_facts,
     label_mapping_confidence,
     label_mapping_text,
 )
-from utils.reporting.answers import accuracy
-from utils.reporting.figures import DASH, not_measured, number, percent, shorten, unmeasured, yes_no
+from utils.reporting.formatting import (
+    DASH,
+    not_measured,
+    number,
+    percent,
+    shorten,
+    unmeasured,
+    yes_no,
+)
 from utils.reporting.results import Results
 
 FILES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from utils.core.artifacts import write_text
+from utils.core.files import write_text
 from utils.reporting import facts, tables
 from utils.reporting.answers import six_answers
 from utils.reporting.flame import NAMESPACE, flame_graph

@@ -18,9 +18,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogLocator, NullLocator
 
-from utils.core.artifacts import atomic_path
+from utils.core.files import atomic_path
 from utils.reporting.facts import model_title
-from utils.reporting.figures import number, percent, unmeasured
+from utils.reporting.formatting import number, percent, unmeasured
 from utils.reporting.results import Results, Row, Sweep
 from utils.reporting.tables import PHASES, STATUSES, TOP, time_column
 

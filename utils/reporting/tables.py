@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from utils.reporting.figures import DASH, interval, number, percent, spread, unmeasured, yes_no
+from utils.reporting.formatting import DASH, interval, number, percent, spread, unmeasured, yes_no
 from utils.reporting.results import Results, Row, Sweep
 
 TOP = 15

@@ -1,0 +1,101 @@
+"""Verdicts on numbers; on real workloads: test_known_answers.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.diagnosis.builders import make_evidence
+from utils.diagnosis.bottleneck import classify_bottleneck
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "none-near"),
+        ({"tokenize_ms": 30.0}, "input-bound"),
+        ({"tokenize_ms": 3.0, "host_to_device_ms": 4.0, "device_to_host_ms": 3.1}, "input-bound"),
+        ({"tokenize_ms": 10.0}, "input-bound"),  # exactly half
+        ({"matmul_limited_ms": 6.0, "copy_limited_ms": 0.0}, "compute-bound"),
+        ({"matmul_limited_ms": 0.0, "copy_limited_ms": 6.0}, "memory-bound"),
+        ({"matmul_limited_ms": 2.5, "copy_limited_ms": 4.0}, "memory-bound"),
+        (
+            {"matmul_limited_ms": 0.0, "copy_limited_ms": 25.0},
+            "memory-bound",
+        ),  # in a cache: above the ceiling
+        ({"op_calls": 5000}, "overhead-bound"),
+        ({"doubling_growth": 0.09}, "overhead-bound"),
+        ({"doubling_growth": 0.9}, "none-near"),
+        ({"doubling_growth": -0.8}, "none-near"),  # noise
+        ({"device": "cuda", "device_busy_ms": 4.9}, "overhead-bound"),
+        (
+            {"device": "cuda", "device_busy_ms": 9.0, "op_calls": 9000},
+            "none-near",
+        ),  # started ahead, beside the device's work
+    ],
+)
+def test_rules(changes: dict[str, Any], expected: str) -> None:
+    verdict = classify_bottleneck(make_evidence(**changes))
+    assert verdict.verdict == expected
+    assert verdict.sentence.startswith(
+        f"Batch size 4 is {'near no limit' if expected == 'none-near' else expected}: "
+    )
+    assert verdict.rule
+
+
+def test_none_near_names_the_largest() -> None:
+    assert (
+        "memory is largest with 30%"
+        in classify_bottleneck(make_evidence(copy_limited_ms=3.0)).sentence
+    )
+
+
+def test_padding_is_named_where_it_costs_time() -> None:
+    sentence = classify_bottleneck(make_evidence(padding_fraction=0.6)).sentence
+    assert "60% of its tokens are padding, which takes 59% of the forward pass" in sentence, (
+        "starting operators does not shrink"
+    )
+    assert (
+        "padding"
+        not in classify_bottleneck(make_evidence(padding_fraction=0.6, op_calls=9000)).sentence
+    ), "it costs nothing beside the overhead"
+
+
+@pytest.mark.parametrize(
+    ("changes", "confidence"),
+    [
+        ({"matmul_limited_ms": 8.0, "copy_limited_ms": 0.0}, "high"),
+        ({"matmul_limited_ms": 8.0, "copy_limited_ms": 0.0, "time_spread": 0.5}, "low"),
+        ({"matmul_limited_ms": 8.0, "copy_limited_ms": 0.0, "ceiling_spread": 0.5}, "low"),
+        (
+            {"matmul_limited_ms": 8.0, "copy_limited_ms": 0.0, "unknown_operators": ("my::op",)},
+            "low",
+        ),
+        (
+            {
+                "matmul_limited_ms": 5.9,
+                "copy_limited_ms": 0.0,
+                "op_calls": 9000,
+                "time_spread": 0.05,
+            },
+            "low",
+        ),  # a rule before
+        ({"tokenize_ms": 90.0, "unknown_operators": ("my::op",)}, "high"),  # whatever it computes
+        ({"time_spread": 0.1}, "high"),
+    ],
+)
+def test_confidence(changes: dict[str, Any], confidence: str) -> None:
+    bottleneck = classify_bottleneck(make_evidence(**changes))
+    assert bottleneck.confidence == confidence, (bottleneck.value, bottleneck.threshold)
+
+
+def test_evidence_is_consistent() -> None:
+    evidence = make_evidence(matmul_limited_ms=8.0, copy_limited_ms=8.0)
+    assert evidence.roofline_ms == 10.0, "the floor is never above what was measured"
+    assert max(evidence.shares.values()) <= 1
+    assert evidence.to_dict()["memory_share"] == 0.8
+    assert make_evidence(padding_fraction=0.5).to_dict()["padding_ms"] == pytest.approx(
+        0.5 * (10 - 0.1)
+    )
+    assert make_evidence(doubling_growth=0.2).overhead_ms == pytest.approx(20 - 12 - 4)

@@ -1,0 +1,188 @@
+"""Suggestions from numbers whose savings are worked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.diagnosis.builders import make_evidence
+from utils.config_loader import Config, EvaluationConfig, ModelConfig, ProfilingConfig
+from utils.diagnosis.findings import Findings, OperatorGroup, Suggestion
+from utils.diagnosis.forecast import Forecast, TimeModel
+from utils.diagnosis.suggestions import rank_suggestions
+
+CONFIG = Config(profiling=ProfilingConfig(batch_sizes=(1, 4)))
+
+
+def make_forecast(lengths: list[int], batch_size: int = 4, **changes: Any) -> Forecast:
+    model = {
+        "fixed_ms": 1.0,
+        "ms_per_token": 0.01,
+        "ms_per_pair": 0.0,
+        "overlapped": False,
+        "error": 0.0,
+        "longest_tokens": 4096,
+    }
+    return Forecast(
+        model=TimeModel(**{**model, **changes}),
+        lengths=np.array(lengths),
+        batch_size=batch_size,
+        budgets=(1024,),
+    )
+
+
+def suggest(
+    evidence: dict[str, Any], config: Config = CONFIG, **findings: Any
+) -> tuple[Suggestion, ...]:
+    return rank_suggestions(Findings(evidence=make_evidence(**evidence), **findings), config)
+
+
+def titles(suggestions: Sequence[Suggestion]) -> list[str]:
+    return [suggestion.title for suggestion in suggestions]
+
+
+def with_title(suggestions: Sequence[Suggestion], title: str) -> Suggestion:
+    [suggestion] = [one for one in suggestions if one.title == title]
+    return suggestion
+
+
+def test_padding() -> None:
+    # In file order 4 batches of 4 x 400; by length 1600 tokens and 120.
+    lengths = [400, 10, 10, 10] * 4
+    suggestions = suggest(
+        {"forward_ms": 17.0, "padding_fraction": 1 - 430 / 1600}, forecast=make_forecast(lengths)
+    )
+    padding = with_title(suggestions, "padding")
+    # Under 1,024 tokens: 2 + 2 rows of 400, then 12 of 10, each batch with a fixed millisecond.
+    assert padding.saving_ms == pytest.approx(17 * (1 - (3 + 17.2) / (4 + 64)))
+    assert padding.predicted_speedup == pytest.approx(18 / (18 - padding.saving_ms))
+    assert padding.setting == "evaluation.batching=token_budget"
+    assert (padding.prediction, padding.verified) == ("estimate", None)
+
+
+def test_a_larger_batch_is_suggested_where_it_is_not_padded() -> None:
+    forecast = make_forecast([100] * 16, 1)
+    suggestions = suggest({"batch_size": 1, "padding_fraction": 0.0}, forecast=forecast)
+    larger = with_title(suggestions, "batch size")
+    assert (larger.setting, larger.batch_size) == ("profiling.batch_sizes=[1,2,4]", 2)
+
+
+def test_no_larger_batch_where_its_padding_would_cost_more() -> None:
+    forecast = make_forecast([400, 10] * 8, 1)
+    suggestions = suggest({"batch_size": 1, "padding_fraction": 0.0}, forecast=forecast)
+    assert "batch size" not in titles(suggestions)
+    small = with_title(suggestions, "small batches")
+    assert "at 2 in file order it would be 48.8%" in small.evidence
+
+
+@pytest.mark.parametrize("known", [{"largest_batch": 2}, {"too_large": 2}])
+def test_no_larger_batch_that_the_sweep_has_tried(known: dict[str, int]) -> None:
+    forecast = make_forecast([100] * 16, 1)
+    assert "batch size" not in titles(suggest({"batch_size": 1}, forecast=forecast, **known))
+
+
+def test_few_long_texts_could_be_truncated() -> None:
+    suggestions = suggest({}, forecast=make_forecast([10] * 39 + [500]))
+    long = with_title(suggestions, "long texts")
+    assert long.setting == "profiling.max_length=16"
+    assert "2.5% of the texts are longer" in long.evidence
+    assert "long texts" not in titles(suggest({}, forecast=make_forecast([10] * 40)))
+
+
+def test_prefetching_hides_no_more_than_the_model_takes() -> None:
+    suggestions = suggest({"tokenize_ms": 30.0, "op_calls": 0})
+    assert titles(suggestions) == ["slow tokeniser", "tokenising and copying"]
+    assert [one.saving_ms for one in suggestions] == [30.0, 10.0]
+    assert [one.setting for one in suggestions] == [None, None]
+
+
+def test_the_operators_furthest_above_the_ceilings_are_named() -> None:
+    groups = (
+        OperatorGroup(kind="attention", measured_ms=4.0, attainable_ms=1.0, calls=10),
+        OperatorGroup(kind="copy", measured_ms=1.0, attainable_ms=0.5, calls=10),
+    )
+    eager = Config(model=ModelConfig(attn_implementation="eager"))
+    suggestions = suggest({"op_calls": 0}, eager, groups=groups)
+    assert titles(suggestions) == ["slow operators: attention", "tokenising and copying"]
+    assert suggestions[0].saving_ms == pytest.approx(4 - 1 - 0.01)
+    assert suggestions[0].setting == "model.attn_implementation=sdpa"
+    assert suggestions[0].prediction == "at most"
+
+
+def test_a_compiled_model_is_not_compiled_again() -> None:
+    groups = (OperatorGroup(kind="copy", measured_ms=1.0, attainable_ms=0.5, calls=10),)
+    copies = with_title(suggest({"op_calls": 0}, groups=groups), "slow operators: copy")
+    assert copies.setting == "evaluation.compile=true"
+    compiled = Config(evaluation=EvaluationConfig(compile=True))
+    suggestions = suggest({"op_calls": 5000}, compiled, groups=groups)
+    assert {one.setting for one in suggestions} == {None}
+
+
+PRODUCTS = (OperatorGroup(kind="matrix product", measured_ms=6.0, attainable_ms=6.0, calls=1),)
+SPEEDUPS = {"model.dtype=bfloat16": 3.0, "model.matmul_precision=high": 2.0}
+
+
+def precision_savings(evidence: dict[str, Any], **findings: Any) -> dict[str | None, float]:
+    suggestions = suggest(
+        {"device": "cuda", **evidence}, groups=PRODUCTS, product_speedups=SPEEDUPS, **findings
+    )
+    return {one.setting: one.saving_ms for one in suggestions if one.title == "precision"}
+
+
+def test_precision_speeds_up_products_and_bfloat16_halves_the_bytes() -> None:
+    savings = precision_savings({"device_busy_ms": 9.0, "tokenize_ms": 0.0, "copy_limited_ms": 2.0})
+    assert savings == {
+        "model.dtype=bfloat16": pytest.approx(6 * (1 - 1 / 3) + 1),
+        "model.matmul_precision=high": pytest.approx(3),
+    }
+
+
+@pytest.mark.parametrize("device_busy_ms", [4.0, 6.0])
+def test_precision_saves_nothing_known_where_the_device_waits(device_busy_ms: float) -> None:
+    assert precision_savings({"device_busy_ms": device_busy_ms}) == {}
+
+
+def test_precision_saves_no_more_than_what_is_not_the_hosts() -> None:
+    forecast = make_forecast([100] * 8, fixed_ms=8.0, overlapped=True)
+    savings = precision_savings({"device_busy_ms": 6.0}, forecast=forecast)
+    assert list(savings.values()) == pytest.approx([2.0, 2.0]), "10 ms less the host's 8"
+
+
+MODULE_MS = {
+    "(model)": 5.0,
+    "score": 9.0,
+    **{f"model.layers.{index}.mlp": 4.0 if index == 2 else 1.0 for index in range(4)},
+    **{f"model.layers.{index}.self_attn": 2.0 + index / 10 for index in range(4)},
+}
+
+
+def test_a_slow_layer_is_compared_with_its_peers() -> None:
+    suggestions = suggest({"op_calls": 0}, module_ms=MODULE_MS)
+    slow = with_title(suggestions, "slow layer: model.layers.2.mlp")
+    assert slow.saving_ms == pytest.approx(3.0) and slow.prediction == "estimate"
+
+
+def test_two_peers_or_a_short_excess_make_no_slow_layer() -> None:
+    few = {name: ms for name, ms in MODULE_MS.items() if not name.startswith("model.layers.0")}
+    few = {name: ms for name, ms in few.items() if not name.startswith("model.layers.1")}
+    short = {name: ms / 10 for name, ms in MODULE_MS.items()}
+    for module_ms in (few, short, {}):
+        assert not any("layer" in title for title in titles(suggest({}, module_ms=module_ms)))
+
+
+def test_a_slow_layer_on_a_device_that_waits_is_an_upper_bound() -> None:
+    suggestions = suggest({"device": "cuda", "device_busy_ms": 5.0}, module_ms=MODULE_MS)
+    assert with_title(suggestions, "slow layer: model.layers.2.mlp").prediction == "at most"
+
+
+def test_overhead_is_an_upper_bound() -> None:
+    [overhead] = suggest({"device": "cuda", "device_busy_ms": 3.0, "tokenize_ms": 0.01})
+    assert overhead.title == "overhead" and overhead.prediction == "at most"
+    assert overhead.saving_ms == pytest.approx(7.0)
+
+
+def test_nothing_is_suggested_that_saves_less_than_a_hundredth() -> None:
+    assert suggest({"tokenize_ms": 0.0, "op_calls": 0}, largest_batch=4) == ()

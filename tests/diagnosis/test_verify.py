@@ -1,0 +1,154 @@
+"""Suggestions tried for real on the tiny model: right labels, failures that lose nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import support
+from tests.diagnosis.builders import make_diagnosis
+from utils.config_loader import Config, changed
+from utils.core.errors import ConfigError
+from utils.diagnosis import verify as module
+from utils.diagnosis.findings import Suggestion
+from utils.diagnosis.verify import measure_suggestion, verify
+from utils.model_utils import LoadedModel, load_model
+
+LONG = "word number " * 40
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Texts of which every fourth is long; short rounds."""
+    monkeypatch.setattr(module, "SECONDS", 0.0)
+    config = support.small_config(
+        tmp_path, tiny_model, "dataset.sample_sizes=[24]", "evaluation.max_tokens_per_batch=512"
+    )
+    support.write_dataset(
+        tmp_path / "data", tuple(LONG if i % 4 == 0 else f"books {i}" for i in range(24))
+    )
+    return config
+
+
+@pytest.fixture
+def loaded(config: Config) -> LoadedModel:
+    return load_model(config)
+
+
+def suggest(setting: str | None, title: str = "a suggestion", **changes: Any) -> Suggestion:
+    """Of twice the speed."""
+    batch_size = None
+    if setting and "batch_sizes" in setting:
+        batch_size = int(setting.rpartition(",")[2][:-1])
+    return Suggestion(
+        title=title,
+        cause="",
+        saving_ms=1.0,
+        total_ms=2.0,
+        advice="",
+        evidence="",
+        setting=setting,
+        batch_size=batch_size,
+        **changes,
+    )
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "evaluation.batching=token_budget",
+        "profiling.batch_sizes=[1,4,8]",
+        "profiling.max_length=8",
+        "model.dtype=bfloat16",
+        "model.attn_implementation=eager",
+    ],
+)
+def test_each_kind_of_setting(loaded: LoadedModel, config: Config, setting: str) -> None:
+    tried = measure_suggestion(loaded, config, 4, suggest(setting))
+    assert (
+        tried.reason is None
+        and tried.setting == setting
+        and tried.num_texts == 24
+        and tried.rounds >= 5
+    )
+    low, high = tried.ci95
+    assert low < tried.measured_speedup < high
+    assert tried.prediction_error == pytest.approx(2 / tried.measured_speedup - 1)
+    assert 0 <= tried.label_agreement <= 1
+    if "max_length" not in setting and "dtype" not in setting:
+        assert tried.label_agreement == 1
+
+
+def test_what_a_setting_changes_is_what_is_measured(loaded: LoadedModel, config: Config) -> None:
+    """A forward that takes as long as it has tokens: known speed-ups."""
+    sound = loaded.model.forward
+
+    def by_tokens(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(kwargs["input_ids"].numel() * 2e-4)  # the workload itself
+        return sound(*args, **kwargs)
+
+    loaded.model.forward = by_tokens
+    cut = measure_suggestion(
+        loaded, config, 4, suggest("profiling.max_length=16", prediction="at most")
+    )
+    assert 2.5 < cut.measured_speedup <= 4.2, "64 tokens a text, then 16"
+    assert cut.prediction_error is None, "an upper end is no prediction"
+    grouped = measure_suggestion(loaded, config, 4, suggest("evaluation.batching=token_budget"))
+    assert 2 < grouped.measured_speedup < 4, "in file order every batch has a long text"
+
+
+def test_a_changed_precision_does_not_stay(loaded: LoadedModel, config: Config) -> None:
+    seen = []
+    loaded.model.register_forward_pre_hook(
+        lambda *_: seen.append(torch.get_float32_matmul_precision())
+    )
+    assert (
+        measure_suggestion(loaded, config, 4, suggest("model.matmul_precision=high")).reason is None
+    )
+    assert set(seen) == {"highest"}, "the baseline never runs under the changed setting"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def planted(*_: Any) -> Any:
+    raise torch.OutOfMemoryError("planted")
+
+
+def test_failures_lose_nothing(
+    loaded: LoadedModel, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "load_model", planted)
+    suggestions = (
+        suggest("model.dtype=bfloat16", "first"),
+        suggest(None, "second"),
+        suggest("profiling.batch_sizes=[1,4,400]", "third"),
+        suggest("model.dtype=bfloat16", "the first again"),
+        suggest("evaluation.batching=token_budget", "fourth"),
+        suggest("profiling.max_length=8", "fifth"),
+    )
+    diagnosis = make_diagnosis(suggestions)
+    verified = verify(loaded, config, diagnosis)
+    first, second, third, again, fourth, fifth = (one.verified for one in verified.suggestions)
+    assert first is not None and first.measured_speedup is None
+    assert first.reason == "it does not fit into memory beside the baseline's model"
+    assert second is not None and second.reason == "no matching setting"
+    assert third is not None
+    assert third.reason == "DataError: The data set has 24 texts, a batch would hold 400."
+    assert again is None, "the same setting is tried once"
+    assert fourth is not None and fourth.measured_speedup is not None
+    assert fifth is None, "three settings are tried, those that fail too"
+    written = json.loads(config.files.bottlenecks.read_text())
+    assert written["verified_at"] and written["main_bottleneck"] == diagnosis.headline
+    assert written["wins"][0]["verified"]["reason"] == first.reason
+    assert written["further_wins"][1]["verified"]["rounds"] == fourth.rounds
+
+
+def test_changed_settings_are_checked(config: Config) -> None:
+    assert changed(config, "profiling.batch_sizes=[1,4,8]").profiling.batch_sizes == (1, 4, 8)
+    assert changed(config, "model.dtype=float32") == config
+    with pytest.raises(ConfigError, match="dtype cannot be 'float8'"):
+        changed(config, "model.dtype=float8")

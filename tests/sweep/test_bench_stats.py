@@ -1,0 +1,166 @@
+"""Statistics against values worked by hand and against SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from utils.sweep import bench_stats
+
+VALUES = (2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0)
+
+
+def test_summary_by_hand() -> None:
+    summary = bench_stats.summarise(VALUES)
+    assert (summary.mean, summary.min, summary.max, summary.median) == (5.0, 2.0, 9.0, 4.5)
+    assert summary.std == pytest.approx((32 / 7) ** 0.5)
+
+
+def test_one_value_has_no_spread_and_none_has_nothing() -> None:
+    assert bench_stats.summarise([3.0]).std is None
+    assert bench_stats.summarise([3.0]).mean == 3.0
+    assert bench_stats.summarise([]).mean is None
+    assert bench_stats.mean_interval([3.0]) is None
+    assert bench_stats.coefficient_of_variation([3.0]) is None
+
+
+def test_interval_is_scipys() -> None:
+    low, high = bench_stats.mean_interval(VALUES) or (0, 0)
+    expected = stats.t.interval(0.95, len(VALUES) - 1, loc=np.mean(VALUES), scale=stats.sem(VALUES))
+    assert (low, high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("percent", "needed"), [(90, 64), (95, 130), (99, 662)])
+def test_percentiles_wait_for_enough_values(percent: int, needed: int) -> None:
+    assert bench_stats.percentile(range(needed - 1), percent) is None
+    assert bench_stats.percentile(range(needed), percent) == pytest.approx(
+        (needed - 1) * percent / 100
+    )
+
+
+def test_autocorrelation_by_hand_widens_the_interval() -> None:
+    # deviations -1.5, -0.5, 0.5, 1.5: (0.75 - 0.25 + 0.75) / 5
+    assert bench_stats.autocorrelation((1.0, 2.0, 3.0, 4.0)) == pytest.approx(1.25 / 5)
+    assert bench_stats.autocorrelation((1.0, 1.0, 1.0)) is None
+    wave = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0) * 5
+    r = (30 - 9) * 0.25 / (40 * 0.25)  # of 39 pairs, 30 are alike
+    assert bench_stats.autocorrelation(wave) == pytest.approx(r)
+    worth = 40 * (1 - r) / (1 + r)
+    assert bench_stats.effective_sample_size(wave) == pytest.approx(worth)
+    half = stats.t.ppf(0.975, worth - 1) * np.std(wave, ddof=1) / worth**0.5
+    assert bench_stats.mean_interval(wave) == pytest.approx((0.5 - half, 0.5 + half))
+    assert bench_stats.effective_sample_size([float(i) for i in range(40)]) == 2, (
+        "a mere trend is worth no more"
+    )
+    assert (
+        bench_stats.effective_sample_size((1.0, 2.0) * 20) == 40
+    )  # alternating values are no reason to widen
+
+
+def test_the_interval_holds_the_mean_of_a_correlated_process_as_often_as_it_says() -> None:
+    """A first-order process with r = 0.6: the plain t interval would hold its mean in about 70% of the cases."""
+    random, held, cases = np.random.default_rng(0), 0, 400
+    for _ in range(cases):
+        noise, values = random.normal(size=140), [0.0]
+        for step in noise:
+            values.append(0.6 * values[-1] + float(step))
+        low, high = bench_stats.mean_interval([10 + value for value in values[-120:]]) or (0, 0)
+        held += low <= 10 <= high
+    assert held / cases > 0.9
+
+
+def test_the_interval_holds_another_processs_mean_as_often_as_it_says() -> None:
+    """Processes that differ by 5%, ten runs each that differ by 3%."""
+    random, held, cases = np.random.default_rng(5), 0, 2000
+    for _ in range(cases):
+        runs, other = (random.normal(centre, 0.03, 10) for centre in random.normal(1, 0.05, 2))
+        low, high = bench_stats.between_process_interval(
+            float(np.mean(runs)), bench_stats.mean_interval(runs) or (0, 0), 0.05
+        )
+        held += low <= other.mean() <= high
+    assert held / cases == pytest.approx(0.95, abs=0.02)
+
+
+def test_bootstrap_median_ci_is_scipys_bootstrap() -> None:
+    values = tuple(np.random.default_rng(1).normal(5, 1, 60))
+    low, high = bench_stats.bootstrap_median_ci(values) or (0, 0)
+    expected = stats.bootstrap(
+        (values,), np.median, method="percentile", n_resamples=5000, rng=2
+    ).confidence_interval
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.1)
+    assert low < np.median(values) < high
+    assert bench_stats.bootstrap_median_ci(values) == (low, high), (
+        "seeded: the same values give the same interval"
+    )
+    assert bench_stats.bootstrap_median_ci(values[:4]) is None
+
+
+def test_comparison_is_welchs() -> None:
+    random = np.random.default_rng(3)
+    a, b = random.lognormal(0, 0.02, 12), random.lognormal(0.05, 0.03, 9)
+    found = bench_stats.compare(a, b)
+    between = stats.ttest_ind(np.log(b), np.log(a), equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((np.exp(between.low), np.exp(between.high)))
+    assert found.ratio == pytest.approx(stats.gmean(b) / stats.gmean(a))
+
+
+@pytest.mark.parametrize(
+    ("factor", "noise", "answer"),
+    [
+        (1.0, 0.002, "same"),
+        (1.05, 0.01, "slower"),
+        (0.95, 0.01, "faster"),
+        (1.0, 0.1, "ambiguous"),
+        (1.05, 0.3, "ambiguous"),
+    ],
+)
+def test_four_answers(factor: float, noise: float, answer: str) -> None:
+    base = np.array([1 + noise * (-1) ** i for i in range(10)])
+    assert bench_stats.compare(base, factor * base).answer == answer
+
+
+def test_what_cannot_be_compared_is_ambiguous() -> None:
+    assert bench_stats.compare([1.0], [2.0]) == bench_stats.Comparison(ratio=2.0)
+    assert bench_stats.compare([], [2.0]).ratio is None
+    assert bench_stats.compare([1.0, 0.0], [2.0, 1.0]).answer == "ambiguous"
+    assert (
+        bench_stats.compare([1.0, 1.0], [1.1, 1.1]).answer == "slower"
+    )  # a stopped clock has no spread
+
+
+def test_spreads_by_hand() -> None:
+    assert bench_stats.median_absolute_deviation((1.0, 1.0, 2.0, 2.0, 4.0, 6.0, 9.0)) == 1.0
+    assert bench_stats.iqr_over_median((1.0, 2.0, 3.0, 4.0, 5.0)) == pytest.approx(2 / 3)
+    assert bench_stats.drift((1.0, 1.0, 5.0, 5.0, 2.0, 2.0)) == pytest.approx(1.0)
+    assert bench_stats.drift((1.0, 2.0, 3.0, 4.0, 5.0)) is None, (
+        "thirds of single runs are no thirds"
+    )
+    assert bench_stats.window_means((1.0, 3.0, 5.0, 5.0, 2.0, 4.0)) == (2.0, 5.0, 3.0)
+
+
+def test_outliers_are_flagged() -> None:
+    assert bench_stats.outliers((1.0, 1.1, 0.9, 1.0, 1.05, 10.0)) == (10.0,)
+    assert bench_stats.outliers((1.0, 9.0)) == ()
+
+
+@pytest.mark.parametrize(
+    ("durations", "said"),
+    [
+        ((1.0, 1.0), "too few runs"),
+        ((1.0, 1.3, 0.8, 1.2, 0.7, 1.1), "standard deviation"),
+        ((1.0, 1.0, 1.1, 1.1, 1.2, 1.2), "drift"),
+        ((1.0,) * 4 + (1.5, 1.5) + (1.01, 0.99) * 3, "outliers"),
+        ((1.0, 1.01) * 2 + (1.3, 1.31) * 2 + (1.0, 1.01) * 2, "windows"),
+        ((1.0,) * 9 + (1.7,), "59% away"),
+        ((1.0, 1.0, 1.15, 1.15, 1.0, 1.15), "wide (limit 10%)"),
+        ((1.0, 1.0, 1.4, 1.4, 1.0, 1.4), "very wide (limit 25%)"),
+        ((1e-4,) * 6, "too short to time: a run takes 100 us"),
+    ],
+)
+def test_instability_says_why(durations: tuple[float, ...], said: str) -> None:
+    assert any(said in reason for reason in bench_stats.instability_reasons(durations))
+
+
+def test_steady_runs_are_stable() -> None:
+    assert bench_stats.instability_reasons((1.0, 1.01, 0.99, 1.0, 1.02, 1.0)) == ()

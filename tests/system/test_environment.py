@@ -1,0 +1,56 @@
+"""The machine's record."""
+
+from __future__ import annotations
+
+import json
+
+from utils.system.environment import DRIVER_SETTINGS, driver_record, environment_record
+
+
+class Driver:
+    """What pynvml offers for one card; an old driver that knows no ECC."""
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlInit(self) -> None: ...  # noqa: N802
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "570.1"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        if uuid != "GPU-1":
+            raise self.NVMLError("not found")
+        return "handle"
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+        return {1: 1980, 2: 2619}[kind]
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: str) -> int:  # noqa: N802
+        return 700_000
+
+    def nvmlDeviceGetPersistenceMode(self, handle: str) -> int:  # noqa: N802
+        return 1
+
+    def nvmlDeviceGetEccMode(self, handle: str) -> list[int]:  # noqa: N802
+        raise self.NVMLError("not supported")
+
+
+def test_how_the_gpu_is_set() -> None:
+    assert driver_record("GPU-1", Driver()) == {
+        "driver": "570.1",
+        "max_sm_clock_mhz": 1980,
+        "max_memory_clock_mhz": 2619,
+        "power_limit_w": 700.0,
+        "persistence_mode": 1,
+        "ecc_mode": None,
+    }
+    assert driver_record("GPU-2", Driver()) == dict.fromkeys(DRIVER_SETTINGS)
+
+
+def test_the_record_is_json_and_has_what_results_depend_on() -> None:
+    record = json.loads(json.dumps(environment_record("cpu")))
+    assert record["gpu"] is None
+    assert record["torch"]["num_threads"] >= 1
+    assert record["libraries"]["torch"]
+    assert record["cpu"]["usable_cores"] >= 1

@@ -1,0 +1,495 @@
+"""NVML's readings, through a stand-in for the driver: which device, what is asked for, what it costs, what goes wrong."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from utils.system import gpu_monitor, gpu_nvml, gpu_timeline
+from utils.system.gpu_monitor import GpuMonitor, GpuReadings, device_uuids
+
+UUID, MIG_UUID = "GPU-1234", "MIG-5678"
+CUDA = torch.device("cuda:0")
+MIG_LACKS = (
+    "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetFieldValues",
+    "nvmlDeviceGetPowerUsage",
+    "nvmlDeviceGetSamples",
+    "nvmlDeviceGetTotalEnergyConsumption",
+)
+
+
+class NVMLError(Exception):
+    """A driver's answer that is none."""
+
+
+class Driver:
+    """What pynvml offers for one device: 300 W, 80% busy, an energy counter that moves in steps of 100 ms."""
+
+    NVMLError = NVMLError
+
+    def __init__(
+        self,
+        *missing: str,
+        uuids: tuple[str, ...] = (UUID,),
+        num_processes: int = 1,
+        mig: bool = False,
+    ) -> None:
+        self.missing, self.uuids, self.num_processes, self.mig = (
+            set(missing),
+            uuids,
+            num_processes,
+            mig,
+        )
+        self.asked: list[str] = []
+        self.threads: dict[str, set[int]] = {}
+        self.epoch_s = 0.0  # what the buffers' clock is off by
+        self.util_pct, self.cpu_s, self.lost = 80, 0.0, False
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Any function of NVML; those of an older driver are there and raise, those of an older pynvml are not there."""
+        if not name.startswith("nvml"):
+            raise AttributeError(name)
+        value = getattr(self, f"_{name.removeprefix('nvml')}")
+
+        def function(*arguments: Any) -> Any:
+            self.threads.setdefault(name, set()).add(threading.get_ident())
+            if self.lost or name in self.missing:
+                raise NVMLError("GPU is lost" if self.lost else "Not Supported")
+            if not name.endswith(("Init", "ByUUID")):
+                assert arguments[0] == self.asked[-1], "another device's handle"
+            return value(*arguments[1:] if not name.endswith("ByUUID") else arguments)
+
+        return function
+
+    def _Init(self) -> None: ...  # noqa: N802
+
+    def _DeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        if uuid not in self.uuids:
+            raise NVMLError("Not Found")
+        self.asked.append(uuid)
+        return uuid
+
+    def _DeviceGetMigMode(self) -> list[int]:  # noqa: N802
+        return [int(self.mig), int(self.mig)]
+
+    def _DeviceGetUtilizationRates(self) -> SimpleNamespace:  # noqa: N802
+        until_s = time.thread_time() + self.cpu_s
+        while time.thread_time() < until_s:
+            pass
+        return SimpleNamespace(gpu=self.util_pct)
+
+    def _DeviceGetFieldValues(self, fields: list[int]) -> list[SimpleNamespace]:  # noqa: N802
+        assert fields == [186]
+        return [SimpleNamespace(nvmlReturn=0, valueType=1, value=SimpleNamespace(uiVal=300_000))]
+
+    def _DeviceGetPowerUsage(self) -> int:  # noqa: N802
+        return 290_000
+
+    def _DeviceGetMemoryInfo(self, version: int | None = None) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(used=10**9 if version else 15 * 10**8)
+
+    def _DeviceGetClockInfo(self, clock: int) -> int:  # noqa: N802
+        return {1: 1_980, 2: 2_619}[clock]
+
+    def _DeviceGetTemperature(self, sensor: int) -> int:  # noqa: N802
+        return {0: 50}[sensor]
+
+    def _DeviceGetCurrentClocksEventReasons(self) -> int:  # noqa: N802
+        return 0x4
+
+    def _DeviceGetCurrentClocksThrottleReasons(self) -> int:  # noqa: N802
+        return 0x40
+
+    def _DeviceGetTotalEnergyConsumption(self) -> int:  # noqa: N802
+        return int(time.perf_counter() / 0.1) * 30_000
+
+    def _DeviceGetComputeRunningProcesses_v3(self) -> list[SimpleNamespace]:  # noqa: N802
+        return [SimpleNamespace(pid=pid) for pid in range(self.num_processes)]
+
+    def _DeviceGetSamples(self, kind: int, since_us: int) -> tuple[int, list[SimpleNamespace]]:  # noqa: N802
+        """One each 10 ms, of the last half second, by the system's clock; milliwatts or percent."""
+        now_us = int((time.time() + self.epoch_s) * 100) * 10_000
+        stamps = [now_us - 10_000 * n for n in range(50) if now_us - 10_000 * n > since_us]
+        if not stamps:
+            raise NVMLError("Not Found")
+        return 1, [
+            SimpleNamespace(
+                timeStamp=t, sampleValue=SimpleNamespace(uiVal={0: 310_000, 1: 70}[kind])
+            )
+            for t in stamps
+        ]
+
+
+def wait_for_samples(monitor: GpuMonitor, number: int = 3) -> None:
+    until = len(monitor._rows) + number
+    while len(monitor._rows) < until:
+        time.sleep(0.002)
+
+
+def window(monitor: GpuMonitor, seconds: float = 0.0) -> GpuReadings:
+    monitor.start()
+    time.sleep(seconds)
+    if monitor.reason is None:
+        wait_for_samples(monitor)
+    return monitor.stop()
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in costs more than its short intervals could bear; one test holds the real limit."""
+    monkeypatch.setattr(gpu_monitor, "CPU_SHARE", 1.0)
+
+
+@pytest.fixture
+def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's second takes 20 ms, so that a test need not wait for it."""
+    monkeypatch.setattr(gpu_timeline, "LOOK_BACK_S", 0.02)
+    monkeypatch.setattr(
+        gpu_timeline, "LIMITS_S", dict.fromkeys(gpu_timeline.LIMITS_S, (0.02, 0.02))
+    )
+
+
+def test_every_value_is_of_the_device_with_that_uuid() -> None:
+    driver = Driver()
+    readings = window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID))
+    assert driver.asked == [UUID]
+    sample = readings.samples[0]
+    assert (sample.util_pct, sample.power_w, sample.memory_bytes) == (80.0, 300.0, 10**9)
+    assert (sample.sm_clock_mhz, sample.memory_clock_mhz, sample.temperature_c) == (
+        1_980,
+        2_619,
+        50,
+    )
+    assert readings.device_memory_bytes == 10**9
+    assert readings.num_samples == len(readings.samples) > 1
+    assert readings.throttled == ("software power cap",)
+    assert readings.shared is False
+    assert readings.util_pct_mean is readings.power_w_mean is readings.energy_j is None, (
+        "some milliseconds describe none of them"
+    )
+
+
+def test_older_calls_stand_in_for_newer_ones() -> None:
+    driver = Driver("nvmlDeviceGetFieldValues", "nvmlDeviceGetCurrentClocksEventReasons")
+    driver._DeviceGetMemoryInfo = lambda: SimpleNamespace(used=5)  # type: ignore[method-assign]
+    memory = driver.nvmlDeviceGetMemoryInfo
+
+    def first_version_only(handle: str, *version: int) -> Any:
+        if version:
+            raise NVMLError("Function Not Found")
+        return memory(handle)
+
+    driver.nvmlDeviceGetMemoryInfo = first_version_only
+    monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
+    readings = window(monitor)
+    assert readings.samples[0].power_w == 290.0
+    assert readings.device_memory_bytes == 5
+    assert readings.throttled == ("hardware thermal slowdown",)
+    assert monitor._device is not None and monitor._device.power_source == gpu_timeline.AVERAGE
+
+
+def test_a_field_that_the_device_refuses_is_no_power() -> None:
+    driver = Driver()
+    refused = SimpleNamespace(nvmlReturn=3, valueType=1, value=SimpleNamespace(uiVal=0))
+    driver._DeviceGetFieldValues = lambda fields: [refused]  # type: ignore[method-assign]
+    assert window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)).samples[0].power_w == 290.0
+
+
+@pytest.mark.parametrize("value", list(gpu_nvml.CALLS))
+def test_a_value_that_the_driver_lacks_is_none_and_the_others_stay(value: str) -> None:
+    names = {call[0] for call in gpu_nvml.CALLS[value]}
+    readings = window(GpuMonitor(CUDA, 0.002, nvml=Driver(*names), uuid=UUID))
+    for name in gpu_nvml.SAMPLED:
+        lacking = any(call[0] in names for call in gpu_nvml.CALLS[name])
+        assert (getattr(readings.samples[0], name) is None) == lacking
+    reasons = [text for text in readings.warnings if "Not Supported" in text]
+    assert len(reasons) == {
+        "energy_j": 0,
+        "num_processes": 0,
+        "sm_clock_mhz": 2,
+        "memory_clock_mhz": 2,
+    }.get(value, 1)
+
+
+def test_a_function_that_an_older_pynvml_lacks_is_none_with_the_reason() -> None:
+    driver = Driver()
+    del Driver._DeviceGetTemperature
+    try:
+        readings = window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID))
+    finally:
+        Driver._DeviceGetTemperature = lambda self, sensor: 50  # type: ignore[method-assign]
+    assert readings.temperature_c_max is None
+    assert any(
+        text.startswith("gpu_temperature: nvmlDeviceGetTemperature") for text in readings.warnings
+    )
+
+
+def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(
+    short_limits: None,
+) -> None:
+    driver = Driver()
+    monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
+    monitor.start()
+    time.sleep(0.03)
+    wait_for_samples(monitor)
+    driver.lost = True
+    wait_for_samples(monitor, 1 + len(monitor._rows) // 5)  # over the tenth that may be missing
+    readings = monitor.stop()
+    assert readings.samples[0].util_pct == 80.0
+    assert readings.samples[-1].util_pct is None
+    values = (
+        readings.util_pct_mean,
+        readings.power_w_mean,
+        readings.energy_j,
+        readings.device_memory_bytes,
+        readings.sm_clock_mhz_mean,
+        readings.temperature_c_max,
+    )
+    assert values == (None,) * 6
+    assert sum("GPU is lost" in text for text in readings.warnings) == len(gpu_nvml.SAMPLED)
+    assert any(text.startswith("energy:") for text in readings.warnings)
+
+
+def test_under_mig_the_instance_has_memory_and_no_utilisation() -> None:
+    driver = Driver(*MIG_LACKS, uuids=(MIG_UUID,))
+    readings = window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=MIG_UUID))
+    assert readings.device_memory_bytes == 10**9
+    assert readings.util_pct_mean is readings.power_w_mean is readings.energy_j is None
+    assert sum("under MIG" in text for text in readings.warnings) == 2
+
+
+def test_a_board_in_mig_mode_reports_nothing_of_one_instance() -> None:
+    readings = window(GpuMonitor(CUDA, 0.002, nvml=Driver(mig=True), uuid=UUID))
+    assert readings.samples[0].power_w is readings.device_memory_bytes is None
+    assert readings.sm_clock_mhz_mean == 1_980, "the clock is the board's for every instance"
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "uuid", "names"),
+    [
+        (None, "cuda:0", "12-34", ["MIG-12-34", "GPU-12-34"]),
+        ("1,0", "cuda:1", "GPU-12-34", ["MIG-12-34", "GPU-12-34"]),
+        ("GPU-12", "cuda:0", "12-34", ["MIG-12-34", "GPU-12-34"]),
+        ("MIG-56-78", "cuda", "12-34", ["MIG-56-78", "MIG-12-34", "GPU-12-34"]),
+        ("MIG-GPU-12-34/1/0", "cuda:0", "12-34", ["MIG-GPU-12-34/1/0", "MIG-12-34", "GPU-12-34"]),
+        ("0, MIG-56", "cuda:1", "MIG-12-34", ["MIG-56", "MIG-12-34", "GPU-12-34"]),
+    ],
+)
+def test_names_of_a_device(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str, uuid: str, names: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuid)
+    )
+    assert device_uuids(torch.device(device)) == names
+
+
+def test_the_first_name_that_nvml_knows_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="5678")
+    )
+    for known in (MIG_UUID, "GPU-5678"):
+        driver = Driver(uuids=(known,))
+        assert GpuMonitor(CUDA, nvml=driver).reason is None
+        assert set(driver.asked) == {known}
+
+
+def test_without_cuda_nvml_or_the_device_there_is_a_reason_no_thread_and_no_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monitors = {
+        "not on a CUDA device": GpuMonitor(torch.device("cpu")),
+        "does not answer (Not Found)": GpuMonitor(CUDA, nvml=Driver(), uuid="GPU-other"),
+        "does not answer (Not Supported)": GpuMonitor(CUDA, nvml=Driver("nvmlInit"), uuid=UUID),
+        "nvidia-ml-py is not installed": GpuMonitor(CUDA, uuid=UUID),
+    }
+    for words, monitor in monitors.items():
+        assert (
+            monitor.reason is not None
+            and monitor.reason.startswith("GPU figures: ")
+            and words in monitor.reason
+        )
+        with monitor.sampling():
+            monitor.mark(step="sweep")
+            monitor.start()
+            assert monitor.stop() == monitor.idle() == GpuReadings(warnings=(monitor.reason,))
+            assert monitor.timeline() == []
+            assert not any(thread.name == "gpu-monitor" for thread in threading.enumerate())
+
+
+def test_a_window_has_its_own_readings_and_the_thread_ends_with_it() -> None:
+    monitor = GpuMonitor(CUDA, 0.002, nvml=Driver(), uuid=UUID)
+    first, second = window(monitor), window(monitor)
+    assert first.samples[-1].time_s < second.samples[0].time_s
+    assert not any(thread.name == "gpu-monitor" for thread in threading.enumerate())
+    assert monitor.stop() == GpuReadings(), "no window is open"
+
+
+def test_one_thread_for_many_windows_and_no_nvml_from_the_caller_inside_one() -> None:
+    driver = Driver()
+    monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
+    with monitor.sampling():
+        driver.threads.clear()
+        windows = [window(monitor) for _ in range(3)]
+        assert sum(thread.name == "gpu-monitor" for thread in threading.enumerate()) == 1
+    assert all(readings.num_samples > 1 for readings in windows)
+    ours = threading.get_ident()
+    by_thread = {name for name, threads in driver.threads.items() if ours not in threads}
+    assert {
+        "nvmlDeviceGetUtilizationRates",
+        "nvmlDeviceGetClockInfo",
+        "nvmlDeviceGetFieldValues",
+    } <= by_thread
+    assert len({thread for threads in driver.threads.values() for thread in threads - {ours}}) == 1
+
+
+def test_expensive_readings_come_less_often_so_that_the_thread_stays_under_a_percent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    driver = Driver()
+    driver.cpu_s = 0.001
+    monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
+    began_s = time.perf_counter()
+    readings = window(monitor, 0.8)
+    seconds = time.perf_counter() - began_s
+    assert readings.thread_cpu_share is not None and readings.interval_s_actual is not None
+    assert driver.cpu_s * readings.num_samples / seconds < readings.thread_cpu_share < 0.01
+    assert readings.interval_s_actual > 10 * 0.002
+    assert any(text.startswith("GPU sampling: not every 2 ms") for text in readings.warnings)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_window_too_short_for_the_cpu_limit_gets_no_reading(
+    monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    monkeypatch.undo()
+    driver = Driver()
+    driver.cpu_s = 0.02
+    monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
+    with monitor.sampling() if stays else nullcontext():
+        monitor.start()
+        time.sleep(0.05)  # a reading would be 40% of it
+        readings = monitor.stop()
+    assert readings.num_samples == 0
+    assert "gpu_util: the window is too short for one reading" in readings.warnings
+
+
+def test_energy_comes_from_the_counter_in_a_window_long_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_timeline, "COUNTER_SHORTEST_S", 0.3)
+    monitor = GpuMonitor(
+        CUDA, 0.01, nvml=Driver("nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage"), uuid=UUID
+    )
+    began_s = time.perf_counter()
+    readings = window(monitor, 0.3)
+    seconds = time.perf_counter() - began_s
+    assert readings.energy_source == "counter"
+    assert readings.energy_j is not None
+    assert 300 * (0.3 - 0.1) <= readings.energy_j <= 300 * (seconds + 0.1), (
+        "a step of 100 ms at 300 W at either end"
+    )
+    assert readings.power_w_mean is None
+
+
+def test_the_drivers_own_samples_are_taken_if_they_show_more_distinct_moments(
+    short_limits: None,
+) -> None:
+    readings = window(GpuMonitor(CUDA, 0.01, nvml=Driver(), uuid=UUID), 0.2)
+    assert readings.util_pct_mean == pytest.approx(70.0), (
+        "polled utilisation never changed: 80, one moment"
+    )
+    assert (readings.power_w_mean, readings.power_source) == (pytest.approx(310.0), "sample buffer")
+    assert readings.energy_source == "integrated power"
+    assert readings.energy_j is not None and readings.energy_j >= 310 * 0.2
+
+
+@pytest.mark.parametrize(
+    "driver", [Driver("nvmlDeviceGetSamples"), Driver()], ids=["no buffers", "another clock"]
+)
+def test_without_usable_buffers_polling_stays(short_limits: None, driver: Driver) -> None:
+    driver.epoch_s = -1_000.0
+    readings = window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID), 0.1)
+    assert (readings.util_pct_mean, readings.power_w_mean) == (80.0, 300.0)
+    assert readings.power_source == "instant"
+
+
+def test_buffers_are_fetched_before_they_run_over(
+    short_limits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_monitor, "BUFFER_PERIOD_S", 0.1)
+    fetched: list[gpu_timeline.Window] = []
+    monkeypatch.setattr(gpu_timeline, "summarize_window", fetched.append)
+    monitor = GpuMonitor(CUDA, 0.01, nvml=Driver(), uuid=UUID)
+    window(monitor, 1.0)
+    times = [time_s for time_s, _ in fetched[0].buffered["power_w"]]
+    assert times[0] - fetched[0].start_s < 0.3, "half a second is all that the driver keeps"
+    assert min(later - earlier for earlier, later in pairwise(times)) > 0.005, "none twice"
+    assert len(times) > 60
+
+
+def test_two_processes_share_the_gpu_and_a_container_hides_them() -> None:
+    both = window(GpuMonitor(CUDA, 0.002, nvml=Driver(num_processes=2), uuid=UUID))
+    assert both.shared is True
+    assert "shared: NVML lists 2 compute processes on this GPU, ours is one" in both.warnings
+    assert window(GpuMonitor(CUDA, 0.002, nvml=Driver(num_processes=0), uuid=UUID)).shared is None
+
+
+def test_a_gpu_that_is_busy_while_we_are_idle_is_shared(short_limits: None) -> None:
+    driver = Driver("nvmlDeviceGetSamples", num_processes=0)
+    monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
+    driver.util_pct = 0
+    began_s = time.perf_counter()
+    quiet = monitor.idle(0.1)
+    assert quiet.samples[0].time_s - began_s > gpu_timeline.LOOK_BACK_S
+    assert (quiet.util_pct_mean, quiet.power_w_mean, quiet.shared) == (0.0, 300.0, False)
+    driver.util_pct = 30
+    busy = monitor.idle(0.1)
+    assert busy.shared is True
+    assert any(text.startswith("shared: the GPU works") for text in busy.warnings)
+
+
+def test_the_timeline_has_every_sample_once_with_its_labels() -> None:
+    monitor = GpuMonitor(CUDA, 0.002, nvml=Driver(), uuid=UUID)
+    monitor.mark(step="sweep", batch_size=8, run=3)
+    first = window(monitor)
+    monitor.mark(step="evaluation")
+    second = window(monitor)
+    rows = monitor.timeline()
+    assert len(rows) == first.num_samples + second.num_samples
+    assert [row["time_s"] for row in rows] == sorted(row["time_s"] for row in rows)
+    assert {(row["step"], row["batch_size"], row["run"]) for row in rows} == {
+        ("sweep", 8, 3),
+        ("evaluation", None, None),
+    }
+    assert rows[0] | {"time_s": 0} == {
+        "time_s": 0,
+        "step": "sweep",
+        "batch_size": 8,
+        "run": 3,
+        "util_pct": 80.0,
+        "memory_mb": 1_000.0,
+        "sm_clock_mhz": 1_980,
+        "memory_clock_mhz": 2_619,
+        "power_w": 300.0,
+        "temperature_c": 50,
+        "clock_limit_reasons": "software power cap",
+    }
+    assert monitor.timeline() == []

@@ -1,1 +1,0 @@
-"""From a profiled run to the verdict: operators, modules, ceilings, bottlenecks."""

@@ -1,0 +1,1 @@
+"""The embedded default: a corpus, a small model trained on it, and the files of both."""

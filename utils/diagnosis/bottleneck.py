@@ -1,0 +1,211 @@
+"""What limits a batch size: pure functions from evidence to verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from utils.diagnosis.evidence import Evidence
+
+INPUT_SHARE = 0.5
+"""From half on, even a model that took no time would not make the batch more than twice as fast."""
+CEILING_SHARE = 0.6
+"""Real operators reach 60 to 90% of a ceiling: above it, little of the time can be saved."""
+DEVICE_IDLE_SHARE = 0.5  # from half on, the device waits longer for the host than it works
+OVERHEAD_SHARE = 0.5  # from half on, starting operators takes longer than all they do
+DOUBLING_GROWTH = 0.10
+"""Where a doubled batch takes at most this much longer, the time does not depend on the work."""
+PADDING_SHARE = 0.10  # padding that takes a tenth of the forward is named whatever else limits it
+NONE_NEAR = "none-near"
+CONFIDENCE_RULE = (
+    "high: every number that decided lies further from its threshold than it spreads, and every"
+    " operator's FLOPs are known"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bottleneck:
+    """What limits one batch size.
+
+    Args:
+        rule: the rule that decided, with its ``value`` and ``threshold``.
+        confidence: ``high`` or ``low``, by ``CONFIDENCE_RULE``.
+        sentence: the verdict in words.
+    """
+
+    verdict: str
+    rule: str
+    value: float
+    threshold: float
+    confidence: str
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "rule": self.rule,
+            "number": self.value,
+            "threshold": self.threshold,
+            "confidence": self.confidence,
+            "sentence": self.sentence,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rule:
+    """It holds where ``value``, which may be off by ``spread``, reaches ``threshold``."""
+
+    verdict: str
+    text: str
+    value: float
+    threshold: float
+    reason: str
+    spread: float
+
+    @property
+    def holds(self) -> bool:
+        return self.value >= self.threshold
+
+    @property
+    def nearness(self) -> float:
+        return self.value / self.threshold
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the value lies further from the threshold than it spreads."""
+        return abs(self.nearness - 1) > self.spread
+
+
+def classify_bottleneck(evidence: Evidence) -> Bottleneck:
+    """The verdict; the first rule that holds decides."""
+    rules = _rules(evidence)
+    holding = [position for position, rule in enumerate(rules) if rule.holds]
+    if holding:
+        evaluated = rules[: holding[0] + 1]
+        decisive = evaluated[-1]
+        verdict = decisive.verdict
+        text = decisive.text
+        clause = f"is {verdict}: {decisive.reason}"
+    else:
+        evaluated = rules
+        decisive = max(rules, key=lambda rule: rule.nearness)
+        verdict = NONE_NEAR
+        text = f"no rule holds; nearest: {decisive.text}"
+        largest, share = max(evidence.shares.items(), key=lambda item: item[1])
+        clause = f"is near no limit: {largest} is largest with {share:.0%}"
+    return Bottleneck(
+        verdict=verdict,
+        rule=text,
+        value=decisive.value,
+        threshold=decisive.threshold,
+        confidence=_confidence(verdict, evaluated, evidence),
+        sentence=f"Batch size {evidence.batch_size} {clause}{_padding_clause(evidence)}.",
+    )
+
+
+def _confidence(verdict: str, evaluated: Sequence[_Rule], evidence: Evidence) -> str:
+    # Whatever the operators compute, the input decides before they begin.
+    flops_known = verdict == "input-bound" or not evidence.unknown_operators
+    if flops_known and all(rule.is_clear for rule in evaluated):
+        return "high"
+    return "low"
+
+
+def _padding_clause(evidence: Evidence) -> str:
+    share = evidence.padding_ms / evidence.forward_ms
+    if share < PADDING_SHARE:
+        return ""
+    return (
+        f"; {evidence.padding_fraction:.0%} of its tokens are padding, which takes {share:.0%}"
+        " of the forward pass"
+    )
+
+
+def _rules(evidence: Evidence) -> list[_Rule]:
+    """In the order in which they decide."""
+    rules = [_input_rule(evidence), _ceiling_rule(evidence)]
+    if evidence.device_busy_ms is None:
+        rules.append(_starting_rule(evidence))
+    else:
+        rules.append(_idle_rule(evidence, evidence.device_busy_ms))
+    if evidence.doubling_growth is not None:
+        rules.append(_doubling_rule(evidence, evidence.doubling_growth))
+    return rules
+
+
+def _input_rule(evidence: Evidence) -> _Rule:
+    share = evidence.shares["input"]
+    return _Rule(
+        verdict="input-bound",
+        text=f"tokenising and copying >= {INPUT_SHARE:.0%} of the batch time",
+        value=share,
+        threshold=INPUT_SHARE,
+        reason=f"tokenising and copying take {share:.0%} of its {evidence.total_ms:.3g} ms",
+        spread=evidence.time_spread,
+    )
+
+
+def _ceiling_rule(evidence: Evidence) -> _Rule:
+    compute, memory = evidence.shares["compute"], evidence.shares["memory"]
+    if compute >= memory:
+        verdict, work, share = "compute-bound", "arithmetic", compute
+    else:
+        verdict, work, share = "memory-bound", "moving bytes", memory
+    return _Rule(
+        verdict=verdict,
+        text=(
+            f"time at the measured ceilings >= {CEILING_SHARE:.0%} of the forward, the larger part"
+            " decides"
+        ),
+        value=compute + memory,
+        threshold=CEILING_SHARE,
+        reason=f"{work} at the measured ceiling alone takes {share:.0%} of {_forward(evidence)}",
+        spread=evidence.time_spread + evidence.ceiling_spread,
+    )
+
+
+def _idle_rule(evidence: Evidence, device_busy_ms: float) -> _Rule:
+    idle = 1 - device_busy_ms / evidence.forward_ms
+    return _Rule(
+        verdict="overhead-bound",
+        text=f"device idle >= {DEVICE_IDLE_SHARE:.0%} of the forward",
+        value=idle,
+        threshold=DEVICE_IDLE_SHARE,
+        reason=(
+            f"the device works in {1 - idle:.0%} of {_forward(evidence)} and waits for the host in"
+            " the rest"
+        ),
+        spread=evidence.time_spread,
+    )
+
+
+def _starting_rule(evidence: Evidence) -> _Rule:
+    share = evidence.starting_ms / evidence.forward_ms
+    return _Rule(
+        verdict="overhead-bound",
+        text=f"starting operators >= {OVERHEAD_SHARE:.0%} of the forward",
+        value=share,
+        threshold=OVERHEAD_SHARE,
+        reason=(
+            f"starting {evidence.op_calls:,.0f} operators takes {min(1.0, share):.0%} of"
+            f" {_forward(evidence)}"
+        ),
+        spread=evidence.time_spread,
+    )
+
+
+def _doubling_rule(evidence: Evidence, growth: float) -> _Rule:
+    # The size of the change counts: a doubled batch that takes much less time is noise.
+    return _Rule(
+        verdict="overhead-bound",
+        text=f"a doubled batch takes at most {DOUBLING_GROWTH:.0%} longer",
+        value=1 - abs(growth),
+        threshold=1 - DOUBLING_GROWTH,
+        reason=f"twice the work changes {_forward(evidence)} by only {growth:+.0%}",
+        spread=evidence.time_spread,
+    )
+
+
+def _forward(evidence: Evidence) -> str:
+    return f"the {evidence.forward_ms:.3g} ms of the forward pass"

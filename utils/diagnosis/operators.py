@@ -1,0 +1,88 @@
+"""Operators: what they took beside what they had to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from utils.diagnosis.roofline import Ceilings
+from utils.model.costs import OperatorCost, show_shapes
+
+COLUMNS = (
+    "operator",
+    "calls",
+    "input_shapes",
+    "self_device_ms",
+    "total_device_ms",
+    "self_host_ms",
+    "total_host_ms",
+    "flops",
+    "bytes_moved",
+    "arithmetic_intensity",
+    "memory_allocated_mb",
+    "achieved_gflops_per_s",
+    "achieved_gbytes_per_s",
+    "share_pct",
+    "attainable_ms",
+    "ceiling",
+    "ceiling_share",
+)
+KEY = ["operator", "input_shapes"]
+
+
+def build_operator_table(
+    times: pd.DataFrame, costs: Iterable[OperatorCost], batches: int, ceilings: Ceilings
+) -> pd.DataFrame:
+    """``operators.csv``: all operators, the longest self time first; every amount is per batch.
+
+    FLOPs and bytes stand at the operator that was asked for; those that it is made of or called
+    by have none, so that the column adds up. Achieved rates are over the total device time, shares
+    over the sum of self device times (host times where the device's were not measured). Times are
+    of the traced run, which tracing lengthens. ``ceiling_share`` is attainable over total device
+    time: 1 is at the ``ceiling`` that decides. Unknown FLOPs stay empty.
+
+    Args:
+        times: per batch, from the trace.
+        costs: of all ``batches`` together, counted on the same batches.
+    """
+    table = times.merge(_work_table(costs, batches, ceilings), how="outer", on=KEY)
+    # Work that the profiler has under another name keeps its place in the sums, without a time.
+    has_work = table[["flops", "bytes_moved"]].gt(0).any(axis=1)
+    table = table[table["self_host_ms"].notna() | has_work]
+    own_ms = table["self_device_ms"].fillna(table["self_host_ms"])
+    total_ms = table["total_device_ms"].replace(0.0, np.nan)
+    flops = table["flops"].replace(0.0, np.nan)
+    bytes_moved = table["bytes_moved"].replace(0.0, np.nan)
+    table = table.assign(
+        calls=table["calls"].fillna(table["counted_calls"]),
+        share_pct=100 * own_ms / (own_ms.sum() or np.nan),
+        arithmetic_intensity=table["flops"] / bytes_moved,
+        achieved_gflops_per_s=flops / total_ms / 1e6,
+        achieved_gbytes_per_s=bytes_moved / total_ms / 1e6,
+        ceiling=table["ceiling"].where(table["attainable_ms"].gt(0)),
+        ceiling_share=table["attainable_ms"].replace(0.0, np.nan) / total_ms,
+    )
+    return table.sort_values("share_pct", ascending=False, kind="stable", ignore_index=True)
+
+
+def _work_table(costs: Iterable[OperatorCost], batches: int, ceilings: Ceilings) -> pd.DataFrame:
+    """What each operator has to do per batch, and how long that takes at the ceilings."""
+    rows = []
+    for cost in costs:
+        seconds, ceiling = attainable_s(cost, ceilings)
+        shapes = show_shapes(cost.input_shapes)
+        amounts = (cost.calls, cost.flops, cost.bytes_moved, seconds * 1e3)
+        rows.append((cost.name, shapes, *amounts, ceiling))
+    amount_names = ["counted_calls", "flops", "bytes_moved", "attainable_ms"]
+    work = pd.DataFrame(rows, columns=[*KEY, *amount_names, "ceiling"])
+    work[amount_names] = work[amount_names].astype(float) / batches
+    return work
+
+
+def attainable_s(cost: OperatorCost, ceilings: Ceilings) -> tuple[float, str]:
+    """Seconds of all calls at the ceilings, and which ceiling decides."""
+    flops = None if cost.flops is None else cost.flops // cost.calls
+    seconds, limit = ceilings.attainable_s(flops, cost.bytes_moved / cost.calls)
+    return seconds * cost.calls, limit

@@ -1,0 +1,303 @@
+"""Traces of the batch sizes; of one of them operators, modules, kernels and memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch.profiler import record_function
+
+from utils.config_loader import Config
+from utils.core.files import ResultFiles, write_text
+from utils.diagnosis import kernels, layers, memory, operators, tracing
+from utils.diagnosis.evidence import Evidence
+from utils.diagnosis.findings import OperatorGroup
+from utils.diagnosis.kernels import Event, KernelSummary
+from utils.diagnosis.measurement import (
+    REPEATS,
+    SECONDS_PER_SIZE,
+    MeasuredSize,
+    mean_forward_ms,
+)
+from utils.diagnosis.memory import PeakMemory
+from utils.diagnosis.roofline import Ceilings, MatrixProduct
+from utils.diagnosis.workload import Inputs, Workload
+from utils.model import costs
+
+MAX_PRODUCTS = 4
+"""Matrix products that are tried in another precision; a few shapes have nearly all the FLOPs."""
+MAX_LENGTHENING = 1.5
+"""A trace of the modules that makes the forward more times as long changes the modules' shares."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TracedSize:
+    """The trace of one batch size, with its operators and what they cost."""
+
+    trace: tracing.Trace
+    operators: pd.DataFrame
+    op_costs: tuple[costs.OperatorCost, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TraceFindings:
+    """What a trace's events say of kernels and memory.
+
+    Args:
+        module_memory: what memory each module adds; the index holds the modules' names.
+        not_measured: reason by the name of what is missing in ``bottlenecks.json``.
+    """
+
+    kernels: KernelSummary | None
+    memory_peak: PeakMemory | None
+    module_memory: pd.DataFrame
+    not_measured: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetailedProfile:
+    """One batch size in detail.
+
+    Args:
+        tracing_overhead_ratio: a traced step's time over an untraced one's.
+        layers_by_kind, layers_by_index: the modules' own time, added up.
+        module_ms: a module's own time in one forward; on CUDA that of its kernels.
+        groups: operators by kind.
+        op_costs: of the traced forwards.
+    """
+
+    tracing_overhead_ratio: float
+    layers_by_kind: list[dict[str, Any]]
+    layers_by_index: list[dict[str, Any]]
+    module_ms: dict[str, float]
+    groups: tuple[OperatorGroup, ...]
+    op_costs: tuple[costs.OperatorCost, ...]
+    kernels: KernelSummary | None
+    memory_peak: PeakMemory | None
+    not_measured: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+def profile_sizes(
+    measured: Mapping[int, MeasuredSize], detail: int, ceilings: Ceilings, config: Config
+) -> DetailedProfile:
+    """Trace every batch size, and one of them in detail; write traces, stacks and tables."""
+    files = config.files
+    steps = config.profiling.trace_steps
+    for folder in files.traces_dir.glob("batch_*"):  # an earlier run's
+        shutil.rmtree(folder)
+    warnings: list[str] = []
+    for size, one in measured.items():
+        if size != detail:
+            folder = files.traces_dir / f"batch_{size}"
+            warnings += trace_size(one.workload, steps, ceilings, folder).trace.warnings
+    workload, evidence = measured[detail].workload, measured[detail].evidence
+    traced = trace_size(workload, steps, ceilings, files.traces_dir)
+    warnings += traced.trace.warnings
+    kernel_events: list[Event] = []
+    device = workload.loaded.device
+    if device.type == "cuda":
+        run_step = _TracedStep(workload)
+        kernel_events = tracing.record_kernel_events(run_step, steps=steps, device=device)
+    layer_times = time_modules(workload, evidence)
+    findings = read_events(workload, kernel_events, traced.trace.events, files)
+    table = layer_times.table
+    write_table(files.layers, table.join(findings.module_memory, on="module"))
+    traced_ms = mean_forward_ms(evidence, workload, steps)
+    return DetailedProfile(
+        tracing_overhead_ratio=traced.trace.step_ms / (evidence.input_ms + traced_ms),
+        layers_by_kind=layers.aggregate(table, "kind"),
+        layers_by_index=layers.aggregate(table, "layer_index"),
+        module_ms=module_times_ms(table, evidence),
+        groups=group_operators(traced.operators, traced_ms, evidence.forward_ms),
+        op_costs=traced.op_costs,
+        kernels=findings.kernels,
+        memory_peak=findings.memory_peak,
+        not_measured=findings.not_measured | layer_times.not_measured,
+        warnings=(*warnings, *layer_times.warnings),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ModuleTimes:
+    table: pd.DataFrame
+    not_measured: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+def time_modules(workload: Workload, evidence: Evidence) -> _ModuleTimes:
+    """Time by module, from a trace of its own: recording shapes, memory and stacks costs time."""
+    loaded = workload.loaded
+    number = len(workload.batches)
+    batches = [workload.inputs(index) for index in range(number)]
+    passes = 1 if evidence.total_ms > 1e3 * SECONDS_PER_SIZE else REPEATS
+    with layers.annotate_modules(loaded.model):
+        events = tracing.record_kernel_events(
+            lambda step: workload.forward(batches[step % number]),
+            steps=passes * number,
+            device=loaded.device,
+        )
+    on_cuda = loaded.device.type == "cuda"
+    times = layers.measure_layers(
+        loaded.model, events, number, evidence.forward_ms, on_cuda=on_cuda
+    )
+    if times.traced_forward_ms is None:
+        reason = tracing.NO_KERNELS if events else tracing.NONE_READABLE
+        return _ModuleTimes(table=times.table, not_measured={"layers": reason})
+    lengthening = times.traced_forward_ms / evidence.forward_ms
+    warnings: tuple[str, ...] = ()
+    if not on_cuda and lengthening > MAX_LENGTHENING:
+        warnings = (
+            f"Tracing the modules made the forward {lengthening:.1f} times as long: in layers.csv"
+            " the shares of modules with many short operators are too high.",
+        )
+    return _ModuleTimes(table=times.table, not_measured={}, warnings=warnings)
+
+
+def module_times_ms(table: pd.DataFrame, evidence: Evidence) -> dict[str, float]:
+    """Own time by module, as far as it was measured; without the device's idle time."""
+    busy_ms = evidence.forward_ms
+    if evidence.device_busy_ms is not None:
+        busy_ms = min(busy_ms, evidence.device_busy_ms)
+    times = {}
+    for name, own_ms in zip(table["module"], table["self_time_ms"], strict=True):
+        if pd.notna(own_ms):
+            times[name] = own_ms * busy_ms / evidence.forward_ms
+    return times
+
+
+def trace_size(workload: Workload, steps: int, ceilings: Ceilings, folder: Path) -> TracedSize:
+    """Trace one batch size and count the same forwards; write the files of ``folder``."""
+    loaded = workload.loaded
+    with layers.annotate_modules(loaded.model):
+        trace = tracing.trace(
+            _TracedStep(workload),
+            steps=steps,
+            device=loaded.device,
+            trace_file=folder / "trace.json",
+        )
+    op_costs = costs.count_op_costs(
+        lambda: [workload.forward(workload.inputs(index)) for index in range(steps)]
+    )
+    table = operators.build_operator_table(trace.operators, op_costs, steps, ceilings)
+    write_text(folder / "stacks.txt", "\n".join(trace.stacks) + "\n")
+    write_table(folder / "operators.csv", table[list(operators.COLUMNS)])
+    return TracedSize(trace=trace, operators=table, op_costs=op_costs)
+
+
+def read_events(
+    workload: Workload,
+    kernel_events: Sequence[Event],
+    events: Sequence[Event],
+    files: ResultFiles,
+) -> TraceFindings:
+    """Kernels and memory of the traced steps; write their tables.
+
+    Args:
+        kernel_events: of a trace without shapes, memory and stacks, which delay kernels.
+        events: of the trace with memory.
+    """
+    on_cuda = workload.loaded.device.type == "cuda"
+    not_measured = {}
+    summary = kernels.summarize_kernels(kernel_events)
+    if summary is None:
+        not_measured["kernels"] = _why_no_kernels(kernel_events, on_cuda=on_cuda)
+        files.kernels.unlink(missing_ok=True)  # an earlier run's
+    else:
+        write_table(files.kernels, kernels.build_kernel_table(kernel_events))
+    step = memory.find_peak_step(events, on_cuda=on_cuda)
+    if step is None:
+        not_measured["memory.peak"] = "the trace is incomplete, or holds no allocations"
+        files.memory.unlink(missing_ok=True)  # an earlier run's
+        peak = None
+        module_memory = memory.no_module_memory()
+    else:
+        write_table(files.memory, memory.timeline(step))
+        weights = memory.weights_bytes(workload.loaded.model)
+        peak = memory.attribute_peak(step, events, weights, on_cuda=on_cuda)
+        module_memory = memory.by_module(step, events)
+    return TraceFindings(
+        kernels=summary,
+        memory_peak=peak,
+        module_memory=module_memory,
+        not_measured=not_measured,
+    )
+
+
+def largest_products(op_costs: Sequence[costs.OperatorCost]) -> list[MatrixProduct]:
+    """The matrix products with the most FLOPs."""
+    products = []
+    for cost in op_costs:
+        if costs.base_op_name(cost.name) in ("mm", "addmm") and cost.flops:
+            products.append((cost.flops, cost))
+    products.sort(key=lambda product: product[0], reverse=True)
+    largest = []
+    for _, cost in products[:MAX_PRODUCTS]:
+        left, right = cost.input_shapes[-2:]  # addmm has the bias first
+        largest.append(
+            MatrixProduct(rows=left[0], inner=left[1], columns=right[1], calls=cost.calls)
+        )
+    return largest
+
+
+def group_operators(
+    table: pd.DataFrame, traced_ms: float, forward_ms: float
+) -> tuple[OperatorGroup, ...]:
+    """Operators by kind, per average batch; scaled down where tracing lengthened their times.
+
+    Args:
+        traced_ms: untraced forward of the traced batches, which may be longer or shorter than
+            ``forward_ms``, that of the average batch.
+    """
+    if not table["self_device_ms"].notna().any():
+        return ()  # nothing to compare with the ceilings
+    # Operators that are made of others have a time of their own; work and calls are counted for
+    # their parts.
+    counted_calls = table["calls"].where(table["bytes_moved"].notna())
+    table = table.assign(kind=table["operator"].map(costs.category), calls=counted_calls)
+    sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
+    average = forward_ms / traced_ms
+    operators_ms = max(sums["self_device_ms"].sum(), 1e-9)
+    untraced = average * min(1.0, traced_ms / operators_ms)
+    groups = []
+    for kind, own_ms, attainable_ms, calls in sums.itertuples():
+        groups.append(
+            OperatorGroup(
+                kind=str(kind),
+                measured_ms=untraced * own_ms,
+                attainable_ms=average * attainable_ms,
+                calls=calls,
+            )
+        )
+    return tuple(groups)
+
+
+def write_table(file: Path, table: pd.DataFrame) -> None:
+    """As CSV, with the same line ends everywhere."""
+    write_text(file, table.to_csv(index=False, lineterminator="\n"))
+
+
+def _why_no_kernels(kernel_events: Sequence[Event], *, on_cuda: bool) -> str:
+    if not on_cuda:
+        return "no GPU was used"
+    return tracing.NO_KERNELS if kernel_events else tracing.NONE_READABLE
+
+
+@dataclass(frozen=True, slots=True)
+class _TracedStep:
+    """A step of a trace: one batch from texts to logits, each phase a named range."""
+
+    workload: Workload
+
+    def __call__(self, index: int) -> object:
+        return self.workload.run(index, record_function, self._encode_in_new_thread)
+
+    def _encode_in_new_thread(self, index: int) -> Inputs:
+        """The tracer does not follow: tokenizers make thousands of Python calls a text."""
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            return executor.submit(self.workload.encode, index).result()

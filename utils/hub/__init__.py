@@ -1,0 +1,1 @@
+"""The Hugging Face hub: what a name resolves to, what is cached, and its errors as messages."""

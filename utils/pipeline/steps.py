@@ -1,0 +1,251 @@
+"""The steps, and whether the results of one are still valid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.config_loader import EMBEDDED, Config, project_path, source_files
+from utils.core.errors import UserError
+from utils.core.files import (
+    PROJECT_ROOT,
+    fingerprint,
+    read_json,
+    sha256_file,
+    sha256_tree,
+    write_json,
+)
+
+RECORD_VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One numbered script, and what makes it run again when it changes.
+
+    Args:
+        settings: dotted keys or sections.
+        inputs: files and folders that it reads.
+        outputs: files and folders that it writes.
+        sources: patterns of the code that it runs.
+    """
+
+    number: str
+    script: str
+    title: str
+    skip_flag: str
+    settings: tuple[str, ...]
+    inputs: Callable[[Config], tuple[Path, ...]]
+    outputs: Callable[[Config], tuple[Path, ...]]
+    sources: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        return PROJECT_ROOT / "scripts" / self.script
+
+    @property
+    def command(self) -> str:
+        """The command that runs this step alone."""
+        return f"python scripts/{self.script}"
+
+
+def _data(config: Config) -> tuple[Path, ...]:
+    info_file = config.data_file.with_name("dataset_info.json")
+    return (config.data_file, config.label_mappings_file, info_file)
+
+
+def _source_and_label_names(config: Config) -> tuple[Path, ...]:
+    """The local files that step 01 reads: those of the data set, and the model's label names."""
+    candidates = []
+    for name in (config.model.name, config.model.adapter_base):
+        if name:
+            folder = project_path(name)
+            candidates += [folder, folder / "config.json", folder / "adapter_config.json"]
+    model_files = [path for path in candidates if path.is_file()]
+    return (*source_files(config.dataset.hf_name), *model_files)
+
+
+def _data_and_model(config: Config) -> tuple[Path, ...]:
+    if config.model.name == EMBEDDED:
+        return (*_data(config), project_path(config.embedded.dir) / "model")
+    local = project_path(config.model.name)
+    if local.exists():
+        return (*_data(config), local)
+    return _data(config)
+
+
+def _results_read_by_step_03(config: Config) -> tuple[Path, ...]:
+    return (*_data_and_model(config), config.files.metrics)
+
+
+def _files(*names: str) -> Callable[[Config], tuple[Path, ...]]:
+    """Results by their names in ``ResultFiles``."""
+    return lambda config: tuple(getattr(config.files, name) for name in names)
+
+
+STEPS = (
+    Step(
+        number="01",
+        script="01_download_data.py",
+        skip_flag="skip_download",
+        title="Download and check the data set",
+        settings=(
+            "dataset.hf_name",
+            "dataset.revision",
+            "dataset.split",
+            "dataset.config",
+            "dataset.local_path",
+            "dataset.text_column",
+            "dataset.label_column",
+            "dataset.label_map",
+            "model.name",
+            "model.revision",
+            "model.adapter_base",
+            "model.tokenizer",
+            "model.trust_remote_code",
+            "embedded",
+            "evaluation.unknown_labels",
+        ),
+        inputs=_source_and_label_names,
+        outputs=_data,
+        sources=(
+            "utils/data/*.py",
+            "utils/hub/repository.py",
+            "utils/model/*.py",
+            "utils/model_utils.py",
+        ),
+    ),
+    Step(
+        number="02",
+        script="02_baseline_inference.py",
+        skip_flag="skip_baseline",
+        title="Baseline: batch-size sweep and accuracy on the whole data set",
+        settings=("model", "dataset", "profiling", "evaluation", "output"),
+        inputs=_data_and_model,
+        outputs=_files("metrics", "detailed_metrics", "predictions_dir"),
+        sources=(
+            "utils/profiler.py",
+            "utils/sweep/schedule.py",
+            "utils/metrics.py",
+            "utils/sweep/records.py",
+            "utils/run_*.py",
+            "utils/gpu_*.py",
+            "utils/sweep/bench_stats.py",
+            "utils/model/costs.py",
+            "utils/model_utils.py",
+            "utils/model/*.py",
+            "utils/sweep/sample.py",
+            "utils/evaluation/*.py",
+            "utils/baseline.py",
+        ),
+    ),
+    Step(
+        number="03",
+        script="03_detailed_profiling.py",
+        skip_flag="skip_profiling",
+        title="Profile operators and layers, find the bottleneck",
+        settings=(
+            "model",
+            "dataset",
+            "profiling",
+            "output",
+            "evaluation.compile",
+            "evaluation.max_tokens_per_batch",
+        ),
+        inputs=_results_read_by_step_03,
+        outputs=_files("trace", "stacks", "operators", "layers", "bottlenecks", "ceilings"),
+        sources=(
+            "utils/diagnosis/*.py",
+            "utils/model/costs.py",
+            "utils/model_utils.py",
+            "utils/model/*.py",
+            "utils/hub/repository.py",
+            "utils/sweep/sample.py",
+            "utils/evaluation/*.py",
+        ),
+    ),
+    Step(
+        number="04",
+        script="04_visualize_results.py",
+        skip_flag="skip_viz",
+        title="Draw the plots and write the report",
+        settings=("output",),
+        inputs=_files(
+            "metrics",
+            "detailed_metrics",
+            "bottlenecks",
+            "operators",
+            "layers",
+            "kernels",
+            "memory",
+            "stacks",
+        ),
+        outputs=_files("summary_report", "html_report", "comparison_plot", "heatmap_plot"),
+        sources=(
+            "utils/reporting/*.py",
+            "utils/reporting/templates/*",
+        ),
+    ),
+)
+
+
+def get_step(number: str) -> Step:
+    """The step with that number."""
+    return next(step for step in STEPS if step.number == number)
+
+
+def record_finished(step: Step, config: Config) -> None:
+    """Save the fingerprints of a step that has finished."""
+    record = {
+        "record_version": RECORD_VERSION,
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **_fingerprints(step, config),
+    }
+    write_json(_record_file(step, config), record)
+
+
+def stale_reason(step: Step, config: Config) -> str | None:
+    """Why the step has to run again, or None if its results are still valid."""
+    try:
+        record = read_json(_record_file(step, config), made_by=step.command)
+    except UserError:
+        return "it has not finished here before"
+    if record.get("record_version") != RECORD_VERSION:
+        return "its record is of another version"
+    changes = []
+    for kind, now in _fingerprints(step, config).items():
+        before = record[kind]
+        for key in {**before, **now}:
+            if before.get(key) != now.get(key):
+                changes.append(f"{kind} {key.removeprefix(f'{PROJECT_ROOT}/')}")
+    if not changes:
+        return None
+    return f"changed: {', '.join(changes)}"
+
+
+def _record_file(step: Step, config: Config) -> Path:
+    return config.files.state_dir / f"step_{step.number}.json"
+
+
+def _fingerprints(step: Step, config: Config) -> dict[str, dict[str, Any]]:
+    """All that decides whether a step's results are valid.
+
+    Settings as they are; code, inputs and outputs by their hashes.
+    """
+    return {
+        "setting": {key: config.get(key) for key in step.settings},
+        "code": _hash_code(step),
+        "input": {str(path): sha256_tree(path) for path in step.inputs(config)},
+        "output": {str(path): sha256_tree(path) for path in step.outputs(config)},
+    }
+
+
+def _hash_code(step: Step) -> dict[str, str]:
+    hashes = {}
+    for pattern in (f"scripts/{step.script}", *step.sources):
+        files = PROJECT_ROOT.glob(pattern)
+        hashes[pattern] = fingerprint({file.name: sha256_file(file) for file in files})
+    return hashes

@@ -1,0 +1,1 @@
+"""The batch-size sweep: samples, schedule, statistics, and the row of each batch size."""

@@ -1,0 +1,1 @@
+"""The machine: devices, processes, the environment record and readings of the GPU."""
