@@ -22,10 +22,11 @@ run: setup ## the real model and data on a CUDA GPU; settings with ARGS="--set m
 test: setup-dev ## the whole test suite
 	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -q -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
-lint: setup-dev ## linters and types
+lint: setup-dev ## linter, formatter, types and import layers
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
+	.venv/bin/lint-imports --no-logo
 
 BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/workloads.py benchmarks/optimum_peer.py benchmarks/gpu_check.py, \
 	$(sort $(wildcard benchmarks/[a-z]*.py)))
@@ -37,4 +38,4 @@ bench: setup-dev ## every benchmark in benchmarks/, in turn; ARGS=--quick shows 
 
 clean: ## remove caches and build leftovers; never data/, results/ or .venv
 	find . \( -path ./.venv -o -path ./data -o -path ./results -o -path ./.git \) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
-	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -8,7 +8,8 @@ import csv
 from collections.abc import Callable, Sequence
 
 from utils.config_loader import Config, load_config
-from utils.core.files import METRICS_SCHEMA, ResultFiles, read_json
+from utils.core.files import METRICS_SCHEMA, read_json
+from utils.core.result_files import ResultFiles
 from utils.pipeline import cli, console
 from utils.pipeline.step_process import run_step
 from utils.pipeline.steps import STEPS

@@ -20,6 +20,7 @@ from utils.data.prepared import check_prepared_data
 from utils.evaluation.runner import check_workers, evaluate_dataset
 from utils.model_utils import check_max_length, load_model, model_labels, model_summary_lines
 from utils.pipeline import cli, console, steps
+from utils.reporting.evaluation_facts import evaluation_lines
 
 
 def run(config: Config) -> None:
@@ -36,7 +37,7 @@ def run(config: Config) -> None:
     sweep = baseline.measure_sweep(loaded, config, data_sha256)
     evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
     metrics = baseline.build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
-    lines = baseline.evaluation_lines(evaluation, metrics["model_info"], metrics["dataset_info"])
+    lines = evaluation_lines(evaluation, metrics["model_info"], metrics["dataset_info"])
     console.block("FULL DATASET EVALUATION", lines)
     for warning in metrics["run"]["warnings"]:
         console.warn(warning)

@@ -20,6 +20,7 @@ from utils.data.prepared import check_prepared_data
 from utils.data.reader import hash_data
 from utils.evaluation.runner import evaluate_dataset
 from utils.model_utils import load_model, model_labels
+from utils.reporting.evaluation_facts import evaluation_lines
 from utils.sweep.records import COLUMNS
 
 SCHEMA = json.loads(METRICS_SCHEMA.read_text())
@@ -137,4 +138,4 @@ def test_the_block_says_why_there_is_no_accuracy(
         "f1_macro": None,
         "num_labelled": labelled,
     }
-    assert f"Accuracy: not measured ({reason})" in baseline.evaluation_lines(metrics)
+    assert f"Accuracy: not measured ({reason})" in evaluation_lines(metrics)

@@ -31,7 +31,6 @@ from utils.evaluation.identity import prediction_identity
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.pipeline import console
 from utils.profiler import InferenceProfiler
-from utils.reporting.evaluation_facts import comparison_facts, quality_facts
 from utils.sweep.records import COLUMNS, UNITS
 from utils.sweep.run_summary import SHARED
 from utils.sweep.sample import draw_texts
@@ -280,25 +279,6 @@ def _dependence_warnings(dependence: Sequence[Mapping[str, Any]]) -> list[str]:
             f"samples of {sizes} texts: metrics depend on the sample, take a larger one"
         )
     return warnings
-
-
-def evaluation_lines(
-    metrics: dict[str, Any],
-    model_info: Mapping[str, Any] | None = None,
-    dataset_info: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """The lines of the FULL DATASET EVALUATION block.
-
-    How label ids were decided is shown only with ``dataset_info``.
-    """
-    lines = [f"Samples: {metrics['num_samples']:,}"]
-    for name, text in quality_facts(metrics, model_info or {}, dataset_info or {}):
-        lines.append(f"{name}: {text}")
-    lines.append(f"Inference time: {metrics['inference_time_s']:,.2f} seconds")
-    lines.append(f"Throughput: {metrics['throughput_samples_per_sec']:,.2f} samples/sec")
-    for name, text in comparison_facts(metrics):
-        lines.append(f"{name}: {text}")
-    return lines
 
 
 def build_metrics(

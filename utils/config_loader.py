@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from utils.core.errors import ConfigError
-from utils.core.files import PROJECT_ROOT, ResultFiles
+from utils.core.files import PROJECT_ROOT
+from utils.core.result_files import ResultFiles
 
 EMBEDDED = "embedded"
 """As ``model.name`` or ``dataset.hf_name``: the model and corpus that are made on the spot."""

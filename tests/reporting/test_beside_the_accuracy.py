@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.reporting.conftest import Make
-from utils.baseline import evaluation_lines
 from utils.reporting.answers import six_answers
+from utils.reporting.evaluation_facts import evaluation_lines
 from utils.reporting.facts import model_title
 from utils.reporting.html import page
 from utils.reporting.plots import comparison

@@ -89,3 +89,20 @@ def _decoded(value: bytes, where: object, column: str) -> str:
             where=where,
             fix="decode the column to strings before you save the file",
         ) from error
+
+
+def class_name(number: int | None, names: tuple[str, ...], where: object) -> str | None:
+    """The name of a ClassLabel id; -1 and null are no label.
+
+    Raises:
+        DataError: an id that has no name.
+    """
+    if number is None or number == -1:
+        return None
+    if not 0 <= number < len(names):
+        raise DataError(
+            f"The data set has the label id {number}, but only {len(names)} class names.",
+            where=where,
+            fix="correct the data set's class names, or save its labels as text",
+        )
+    return names[number]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from utils.config_loader import Config
 from utils.core.errors import DataError
-from utils.data.cells import encodable, label_of, text_of
+from utils.data.cells import class_name, encodable, label_of, text_of
 from utils.data.columns import Columns, choose_columns
 from utils.data.files import find_files, origin_of
 from utils.data.formats import SourceFile, check_source_file, iter_cells, open_source_file
@@ -128,23 +128,6 @@ def _rows_of_file(
         if class_names is not None:
             label = class_name(label, class_names, file.path)
         yield text_of(text, file.path, columns.text), label_of(label, file.path, label_column)
-
-
-def class_name(number: int | None, names: tuple[str, ...], where: object) -> str | None:
-    """The name of a ClassLabel id; -1 and null are no label.
-
-    Raises:
-        DataError: an id that has no name.
-    """
-    if number is None or number == -1:
-        return None
-    if not 0 <= number < len(names):
-        raise DataError(
-            f"The data set has the label id {number}, but only {len(names)} class names.",
-            where=where,
-            fix="correct the data set's class names, or save its labels as text",
-        )
-    return names[number]
 
 
 def _refuse_different_columns(files: list[SourceFile]) -> None:

@@ -13,12 +13,12 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationCastErr
 
 from utils.config_loader import Config, project_path
 from utils.core.errors import DataError
-from utils.data.cells import label_of, nested_label, nested_text, text_of
+from utils.data.cells import class_name, label_of, nested_label, nested_text, text_of
 from utils.data.columns import Columns
 from utils.data.formats import BLOCK_ROWS
 from utils.data.hints import setting_flag
-from utils.data.sources import class_name
-from utils.hub.repository import explain, hub_errors, resolve
+from utils.hub.errors import explain, hub_errors
+from utils.hub.repository import resolve
 
 
 @dataclass(frozen=True, kw_only=True)

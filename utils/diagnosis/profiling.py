@@ -13,7 +13,8 @@ import pandas as pd
 from torch.profiler import record_function
 
 from utils.config_loader import Config
-from utils.core.files import ResultFiles, write_text
+from utils.core.files import write_text
+from utils.core.result_files import ResultFiles
 from utils.diagnosis import kernels, layers, memory, operators, tracing
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import OperatorGroup

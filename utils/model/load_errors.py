@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from utils.core.errors import ModelError, UserError, reason_of
-from utils.hub.repository import explain, hub_errors
+from utils.hub.errors import explain, hub_errors
 from utils.system.device import is_out_of_memory
 
 if TYPE_CHECKING:

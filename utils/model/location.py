@@ -13,7 +13,8 @@ from huggingface_hub.errors import EntryNotFoundError
 from utils.config_loader import EMBEDDED, Config, project_path, tried_places
 from utils.core.errors import ModelError, UserError
 from utils.core.files import read_json
-from utils.hub.repository import hub_errors, resolve
+from utils.hub.errors import hub_errors
+from utils.hub.repository import resolve
 from utils.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, find_adapter_weights
 
 TOKENIZER_FILES = (

@@ -127,3 +127,22 @@ def _speeds(comparison: Mapping[str, Any], first: str, second: str) -> str:
     first_speed = f"{comparison[f'{first}_samples_per_sec']:,.1f}"
     second_speed = f"{comparison[f'{second}_samples_per_sec']:,.1f}"
     return f"{comparison['speedup']:.2f} times: {first_speed} against {second_speed} samples/s"
+
+
+def evaluation_lines(
+    metrics: dict[str, Any],
+    model_info: Mapping[str, Any] | None = None,
+    dataset_info: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The lines of the FULL DATASET EVALUATION block.
+
+    How label ids were decided is shown only with ``dataset_info``.
+    """
+    lines = [f"Samples: {metrics['num_samples']:,}"]
+    for name, text in quality_facts(metrics, model_info or {}, dataset_info or {}):
+        lines.append(f"{name}: {text}")
+    lines.append(f"Inference time: {metrics['inference_time_s']:,.2f} seconds")
+    lines.append(f"Throughput: {metrics['throughput_samples_per_sec']:,.2f} samples/sec")
+    for name, text in comparison_facts(metrics):
+        lines.append(f"{name}: {text}")
+    return lines

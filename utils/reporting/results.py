@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from utils.core.errors import UserError
-from utils.core.files import METRICS_SCHEMA, ResultFiles, read_json
+from utils.core.files import METRICS_SCHEMA, read_json
+from utils.core.result_files import ResultFiles
 
 STEP_02 = "python scripts/02_baseline_inference.py"
 STEP_03 = "python scripts/03_detailed_profiling.py"

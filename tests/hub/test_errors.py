@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from tests.hub_server import HubServer
 from utils.core.errors import ModelError, UserError
 from utils.core.files import PROJECT_ROOT
-from utils.hub import repository as hub
+from utils.hub import errors as hub
 
 # The HTTP library that this version of huggingface_hub uses: httpx or its successor.
 httpx = importlib.import_module(hub.HTTPError.__module__.partition(".")[0])
@@ -100,7 +100,7 @@ def test_a_data_set_from_the_hub(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "test.csv").write_text("query,label\none,books\ntwo,games\n", encoding="utf-8")
     code = (
-        "from datasets import load_dataset; from utils.hub.repository import resolve, usable\n"
+        "from datasets import load_dataset; from utils.hub.errors import usable; from utils.hub.repository import resolve\n"
         "name = 'someone/data'; commit = resolve(name, None, 'dataset').commit; print(commit)\n"
         "print(load_dataset(name, split='test', revision=commit)['query'][:]); print(usable('data set'))\n"
     )
