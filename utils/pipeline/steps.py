@@ -139,7 +139,7 @@ STEPS = (
             "utils/model/*.py",
             "utils/sweep/sample.py",
             "utils/evaluation/*.py",
-            "utils/baseline.py",
+            "utils/baseline/*.py",
         ),
     ),
     Step(
