@@ -55,19 +55,19 @@ def build_diagnosis(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
     """``bottlenecks.json`` of the measured rows."""
     on_gpu = device != "cpu"
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "device": device,
         "dtype": "float32",
         "matmul_precision": "highest",
         "ceilings": {"matmul_flops_per_s": 1e11},
         "tracing_overhead_ratio": 1.2,
         "batch_sizes": [_verdict(row) for row in rows if row["status"] == "ok"],
-        "wins": _suggestions(),
+        "suggestions": _suggestions(),
         "main_bottleneck": "compute-bound: 62% of the time is at the matrix ceiling.",
         "warnings": [f"ceilings: {MADE_UP}"],
         "kernels": _kernels() if on_gpu else None,
-        "memory": {"peak": _memory_peak(on_gpu=on_gpu)},
-        "not_measured": {} if on_gpu else {"kernels": "no GPU was used"},
+        "peak_memory": _memory_peak(on_gpu=on_gpu),
+        "unavailable": {} if on_gpu else {"kernels": "no GPU was used"},
     }
 
 
@@ -80,7 +80,7 @@ def _verdict(row: dict[str, Any]) -> dict[str, Any]:
         "rule": "test",
         "padding_fraction": row["padding_fraction"],
         "measured_ms": row["latency_per_batch_ms_mean"],
-        "floor_ms": row["latency_per_batch_ms_mean"] * 0.4,
+        "roofline_ms": row["latency_per_batch_ms_mean"] * 0.4,
     }
 
 
@@ -91,7 +91,7 @@ def _suggestions() -> list[dict[str, Any]]:
         "measured_speedup": 1.93,
         "ci95": [1.9, 1.96],
         "label_agreement": 0.9988,
-        "rounds": 7,
+        "num_rounds": 7,
         "num_texts": 100,
         "reason": None,
     }
@@ -101,8 +101,8 @@ def _suggestions() -> list[dict[str, Any]]:
         "reason": "invented, it does not fit",
     }
     return [
-        _suggestion(1, setting="evaluation.batching", verified=tried),
-        _suggestion(2, prediction="at most", verified=not_possible),
+        _suggestion(1, setting="evaluation.batching", verification=tried),
+        _suggestion(2, prediction="upper-bound", verification=not_possible),
         _suggestion(3),
     ]
 
@@ -111,29 +111,29 @@ def _suggestion(place: int, **changes: Any) -> dict[str, Any]:
     suggestion = {
         "title": f"Invented suggestion {place}",
         "cause": f"Cause {place}.",
-        "win_ms": 41.7 / place,
-        "win_pct": 23.5 / place,
-        "try": f"remedy {place}",
+        "saving_ms": 41.7 / place,
+        "saving_pct": 23.5 / place,
+        "advice": f"remedy {place}",
         "predicted_speedup": 1 + 1 / place,
         "prediction": "estimate",
         "evidence": f"Evidence {place}",
         "setting": None,
-        "verified": None,
+        "verification": None,
     }
     return suggestion | changes
 
 
 def _kernels() -> dict[str, Any]:
     return {
-        "steps": 3,
-        "kernels": 900,
+        "num_steps": 3,
+        "num_kernels": 900,
         "span_ms": 61.5,
         "busy_ms": 41.25,
         "idle_ms": 20.25,
         "median_gap_us": 1.75,
-        "launches": 880,
+        "num_launches": 880,
         "idle_by_cause_ms": {
-            "host_late": 12.0,
+            "host_wait": 12.0,
             "synchronisation": 0.0,
             "between_steps": 8.25,
             "other": 0.0,
@@ -149,15 +149,15 @@ def _memory_peak(*, on_gpu: bool) -> dict[str, Any]:
     largest = {
         "operator": "aten::invented",
         "module": "model.layers.3",
-        "mb": 119.5,
-        "workspace": True,
+        "size_mb": 119.5,
+        "is_workspace": True,
     }
     return {
         "total_mb": 2310.5,
         "weights_mb": 1976.5,
         "activations_mb": 301.5,
         "workspace_mb": 23.25,
-        "held_before_mb": 9.25 if on_gpu else None,
+        "other_mb": 9.25 if on_gpu else None,
         "largest": [largest],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -21,6 +22,8 @@ from utils.reporting.formatting import format_number
 from utils.reporting.html_report import render_page, write_report
 from utils.reporting.pictures import Picture
 from utils.reporting.results import read_results
+
+VERSIONS = Path(__file__).parents[1] / "schema" / "versions"
 
 
 class PageTags(HTMLParser):
@@ -126,7 +129,7 @@ def test_the_kernels_of_a_gpu_are_explained(make_results: MakeResults) -> None:
     assert "Device idle, whole steps" in text
     assert "idle share is of the forward alone" in text
     assert "41.25 ms of 61.50 ms" in text
-    assert "20.25 ms: host late 12 ms, between steps 8.25 ms; median gap 1.75 us" in text
+    assert "20.25 ms: host wait 12 ms, between steps 8.25 ms; median gap 1.75 us" in text
     assert "880 launches, 14,309 per second: 9.50 ms of the host" in text
     assert "where the kernels take 42.50 ms" in text
     assert "matrix product 32 ms, attention 10.50 ms" in text
@@ -137,37 +140,16 @@ def test_without_a_gpu_the_kernels_have_a_reason(make_results: MakeResults) -> N
     assert "not measured: no GPU was used" in render_page(make_results(), ())
 
 
-def test_a_diagnosis_of_an_earlier_version_is_reported(tmp_path: Path) -> None:
-    """It has a predicted largest batch, and what the hooks that timed modules cost."""
+@pytest.mark.parametrize("version", ["1", "2_first", "2_with_memory_model", "2"])
+def test_a_diagnosis_of_an_earlier_version_is_reported(tmp_path: Path, version: str) -> None:
     files = write_results(tmp_path).files
-    diagnosis = json.loads(files.bottlenecks.read_text())
-    diagnosis["memory"]["model"] = {
-        "constant_bytes": 5e6,
-        "per_token_bytes": 4000.0,
-        "per_pair_bytes": 36.0,
-        "relative_error": 0.01,
-        "traced_batches_error": None,
-    }
-    diagnosis["memory"]["prediction"] = {
-        "max_length": 512,
-        "free_mb": 70123.5,
-        "largest_batch": 811,
-        "largest_batch_low": 790,
-        "largest_batch_high": 833,
-        "sweep_longest_tokens": 300,
-        "sweep": [],
-        "agrees_with_sweep": True,
-    }
-    diagnosis["hooks"] = {
-        "forward_ms": 1.0,
-        "forward_by_layers_ms": 1.0,
-        "taken_out_us_per_call": 2.0,
-    }
-    diagnosis["not_measured"]["memory.prediction"] = MADE_UP
-    files.bottlenecks.write_text(json.dumps(diagnosis))
-    text = render_page(read_results(files), ())
-    assert "activations 301.5 MB, workspace 23.25 MB" in text
-    assert "Largest batch that fits" not in text
+    stored = (VERSIONS / f"bottlenecks_{version}.json").read_text()
+    files.bottlenecks.write_text(stored)
+    text = html.unescape(render_page(read_results(files), ()))
+    diagnosis = json.loads(stored)
+    assert diagnosis["main_bottleneck"] in text
+    for suggestion in diagnosis["wins"]:
+        assert f"Try: {suggestion['try']}" in text
 
 
 @pytest.mark.parametrize(
@@ -193,15 +175,15 @@ def test_memory_outside_modules_or_operators_is_named() -> None:
         "weights_mb": 1.0,
         "activations_mb": 1.0,
         "workspace_mb": 1.0,
-        "held_before_mb": 1.0,
+        "other_mb": 1.0,
         "total_mb": 1.0,
         "largest": [
-            {"operator": "aten::x", "module": "", "mb": 5},
-            {"operator": "", "module": "model.norm", "mb": 4},
-            {"operator": "", "module": "", "mb": 3},
+            {"operator": "aten::x", "module": "", "size_mb": 5},
+            {"operator": "", "module": "model.norm", "size_mb": 4},
+            {"operator": "", "module": "", "size_mb": 3},
         ],
     }
-    (fact,) = peak_facts({"memory": {"peak": peak}})
+    (fact,) = peak_facts({"peak_memory": peak})
     assert fact.text.endswith(
         "The largest: aten::x 5 MB; outside operators in model.norm 4 MB; outside operators 3 MB"
     )

@@ -42,7 +42,7 @@ def _idle_text(kernels: Mapping[str, Any]) -> str:
 
 
 def _launch_text(kernels: Mapping[str, Any]) -> str:
-    launches = format_number(kernels["launches"])
+    launches = format_number(kernels["num_launches"])
     per_second = format_number(kernels["launches_per_s"])
     host = format_number(kernels["launch_ms"], "ms")
     device = format_number(kernels["kernel_ms"], "ms")
@@ -54,10 +54,9 @@ def _launch_text(kernels: Mapping[str, Any]) -> str:
 
 def peak_facts(diagnosis: Mapping[str, Any]) -> list[Fact]:
     """What the peak of memory consists of."""
-    memory = diagnosis.get("memory") or {}
-    peak = memory.get("peak")
+    peak = diagnosis.get("peak_memory")
     if not peak:
-        return [Fact("Peak", _why_not(diagnosis, "memory.peak"))]
+        return [Fact("Peak", _why_not(diagnosis, "peak_memory"))]
     return [Fact("Peak", _peak_text(peak))]
 
 
@@ -66,7 +65,7 @@ def _peak_text(peak: Mapping[str, Any]) -> str:
         "weights": peak["weights_mb"],
         "activations": peak["activations_mb"],
         "workspace": peak["workspace_mb"],
-        "libraries": peak["held_before_mb"],
+        "libraries": peak["other_mb"],
     }
     shares = []
     for name, megabytes in owners.items():
@@ -81,11 +80,11 @@ def _allocation_text(allocation: Mapping[str, Any]) -> str:
     owner = allocation["operator"] or "outside operators"
     if allocation["module"]:
         owner += f" in {allocation['module']}"
-    return f"{owner} {format_number(allocation['mb'], 'MB')}"
+    return f"{owner} {format_number(allocation['size_mb'], 'MB')}"
 
 
 def _why_not(diagnosis: Mapping[str, Any], name: str) -> str:
-    return not_measured(diagnosis.get("not_measured", {}).get(name))
+    return not_measured(diagnosis.get("unavailable", {}).get(name))
 
 
 def flame_graph_time(results: Results) -> str:

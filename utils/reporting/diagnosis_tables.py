@@ -28,7 +28,7 @@ def verdict_table(diagnosis: Mapping[str, Any]) -> Table:
                 item.get("confidence", DASH),
                 item.get("sentence", ""),
                 format_number(item.get("measured_ms")),
-                format_number(item.get("floor_ms")),
+                format_number(item.get("roofline_ms")),
                 format_percent(item.get("padding_fraction")),
             )
         )

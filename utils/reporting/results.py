@@ -12,8 +12,9 @@ from utils.core.result_files import ResultFiles
 from utils.reporting.commands import STEP_02, STEP_03, STEP_03_MISSING
 from utils.reporting.sweeps import Sweep, group_sweeps
 from utils.reporting.trace_tables import TraceTables, read_trace_tables
+from utils.schema.diagnosis_versions import convert_diagnosis
 
-DIAGNOSIS_KEYS = {"batch_sizes", "wins", "main_bottleneck"}
+DIAGNOSIS_KEYS = {"batch_sizes", "suggestions", "main_bottleneck"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +102,7 @@ def read_results(files: ResultFiles) -> Results:
 def _read_diagnosis(files: ResultFiles) -> Mapping[str, Any] | None:
     if not files.bottlenecks.exists():
         return None
-    diagnosis = read_json(files.bottlenecks, made_by=STEP_03)
+    diagnosis = convert_diagnosis(read_json(files.bottlenecks, made_by=STEP_03))
     missing = sorted(DIAGNOSIS_KEYS - diagnosis.keys())
     if missing:
         raise UserError(
