@@ -64,7 +64,7 @@ SOURCE_SUFFIXES = tuple(
     for suffix in (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
     for packed in ("", ".gz")
 )
-"""Endings, in lower case, by which ``dataset.hf_name`` is a local file even if there is none of that
+"""Endings, in lower case, by which ``dataset.hf_name`` is a local file even if no file has that
 name."""
 
 

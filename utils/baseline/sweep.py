@@ -64,7 +64,9 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
         loaded.info.device,
         gpu_sample_interval_ms=settings.gpu_sample_interval_ms,
     )
-    drawn = [draw_texts(loaded, config, size) for size in config.dataset.sample_sizes]
+    drawn = []
+    for size in config.dataset.sample_sizes:
+        drawn.append(draw_texts(loaded, config.data_file, settings, size))
     samples = [list(sample.texts) for sample in drawn]
     largest = max(samples, key=len)
     warnings = (*drawn[-1].warnings, *check_on_texts(loaded, largest, settings.max_length))

@@ -107,7 +107,8 @@ def diagnose(loaded: LoadedModel, config: Config) -> Diagnosis:
         UserError: not even the smallest batch fits into memory.
     """
     sweep = read_sweep(config)
-    sample = draw_texts(loaded, config, config.dataset.sample_sizes[0])
+    sample_size = config.dataset.sample_sizes[0]
+    sample = draw_texts(loaded, config.data_file, config.profiling, sample_size)
     warnings = [*sweep.warnings, *sample.warnings]
     warnings += check_on_texts(loaded, sample.texts, config.profiling.max_length)
     dtype = getattr(torch, loaded.info.dtype)

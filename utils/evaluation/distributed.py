@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 Chunk = tuple[int, int]
 """First row of a chunk and its end."""
 Task = dict[str, int]
-"""First row (``start``), end (``stop``) and position in the file (``offset``) of a worker's task."""
+"""First row (``start``), end (``stop``) and position in the file (``offset``) of a task."""
 CHUNKS_PER_TASK = 16
 """Chunks that a worker takes at once. Within a task the next chunk is tokenised while one runs;
 between tasks not.
