@@ -124,6 +124,7 @@ def test_every_setting_is_described() -> None:
         ({"type": "array", "items": {"type": "integer"}}, "list of: integer"),
         ({"type": "object", "additionalProperties": {"type": "string"}}, "names to: text"),
         ({"type": "boolean"}, "`true`, `false`"),
+        ({"type": "string", "pattern": "^a$"}, "text that matches `^a$`"),
     ],
 )
 def test_allowed_values_are_described_in_words(schema: dict[str, object], words: str) -> None:

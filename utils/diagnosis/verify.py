@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from utils.config_loader import Config, changed
+from utils.config_loader import Config, with_override
 from utils.core.errors import DataError, UserError, reason_of
 from utils.core.files import write_json
 from utils.diagnosis.diagnose import Diagnosis
@@ -166,7 +166,7 @@ def _make_ways(
     """The baseline and the changed way, over texts that take about ``SECONDS_A_PASS``."""
     setting = suggestion.setting
     assert setting is not None, "only suggestions with a setting are tried"
-    new_config = changed(config, setting)
+    new_config = with_override(config, setting)
     new_size = suggestion.batch_size or size
     sample_size = config.dataset.sample_sizes[0]
     if not is_evaluation_setting(setting):

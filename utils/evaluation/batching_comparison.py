@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from utils.config_loader import EvaluationConfig
 from utils.data.reader import sample_texts
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStore
@@ -19,6 +18,7 @@ from utils.evaluation.predictions import Predictions
 from utils.evaluation.tokens import TokenChunk
 from utils.evaluation.worker import ChunkWorker
 from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
+from utils.settings import EvaluationConfig
 
 COMPARISON_FILE = "comparison.json"
 MIN_ROWS = 256

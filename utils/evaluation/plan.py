@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.config_loader import Config, EvaluationConfig
+from utils.config_loader import Config
+from utils.settings import EvaluationConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from utils.config_loader import Config, EvaluationConfig
+from utils.config_loader import Config
 from utils.core.errors import ConfigError
 from utils.data.labels import read_mapping_file
 from utils.data.reader import Rows, count_rows, iter_rows
@@ -23,6 +23,7 @@ from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel
 from utils.pipeline import console
 from utils.schema.evaluation import EvaluationMetrics
+from utils.settings import EvaluationConfig
 
 
 def check_workers(settings: EvaluationConfig) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.config_loader import ProfilingConfig
 from utils.core.errors import DataError
 from utils.data.reader import sample_texts
 from utils.model_utils import LoadedModel, texts_of_one_end_token
+from utils.settings import ProfilingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
