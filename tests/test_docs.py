@@ -37,6 +37,8 @@ FILE_NAME = re.compile(
     r"`((?:utils|scripts|tests|configs|setup|docs|benchmarks)/[\w./-]+\.(?:py|yaml|json|txt|sh|md))`"
 )
 ROOM_NAME = re.compile(r"`((?:utils|tests)/[\w/-]+/)`")
+DEFINED_IN = re.compile(r"`((?:utils|scripts|tests)/[\w/]+\.py)`\s\(`(\w+)`\)")
+"""A file with the name of a function or class in it, as in ARCHITECTURE.md."""
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 SETTING = re.compile(
     rf"(?<![\w./])((?:{'|'.join(Config.model_fields)})\.[a-z_]+)(?![\w(*/.])", re.MULTILINE
@@ -189,6 +191,25 @@ def test_named_files_and_packages_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_functions_are_where_the_page_says(page: Path) -> None:
+    missing = []
+    for file, name in DEFINED_IN.findall(text_of(page)):
+        code = (PROJECT_ROOT / file).read_text(encoding="utf-8")
+        if not re.search(rf"^(?:def|class) {name}\b", code, re.MULTILINE):
+            missing.append(f"{file}: {name}")
+    assert missing == []
+
+
+def test_architecture_lists_the_packages_in_the_order_of_their_imports() -> None:
+    contract = (PROJECT_ROOT / ".importlinter").read_text(encoding="utf-8")
+    layers = contract.partition("layers =\n")[2].partition("containers")[0].split()
+    page = text_of(PROJECT_ROOT / "docs" / "ARCHITECTURE.md")
+    table = page.partition("## Packages")[2].partition("## ")[0]
+    listed = re.findall(r"^\| `(\w+)(?:/|\.py)`", table, re.MULTILINE)
+    assert listed == layers
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_line_is_too_wide(page: Path) -> None:
     """Tables may be wider."""
     wide = []
@@ -230,7 +251,11 @@ def _script_and_flags(command: str) -> tuple[str | None, set[str]]:
 
 def _flags_of(script: Path) -> set[str]:
     """Every flag that the script and the command line that all scripts share define."""
-    sources = [script, PROJECT_ROOT / "utils/pipeline/cli.py", PROJECT_ROOT / "benchmarks/common.py"]
+    sources = [
+        script,
+        PROJECT_ROOT / "utils/pipeline/cli.py",
+        PROJECT_ROOT / "benchmarks/common.py",
+    ]
     flags: set[str] = set()
     for source in sources:
         flags.update(FLAG.findall(source.read_text(encoding="utf-8")))
