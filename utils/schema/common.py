@@ -66,8 +66,8 @@ Unavailable = dict[str, str]
 RecordType = TypeVar("RecordType", bound=Record)
 
 
-def metric(unit: str, description: str) -> Any:
-    """A field that is None where it was not measured."""
+def metric(unit: str | None, description: str) -> Any:
+    """A field that is None where it was not measured; ``unit`` is None for what is no quantity."""
     return Field(default=None, description=description, json_schema_extra={UNIT_KEY: unit})
 
 
@@ -81,9 +81,10 @@ def text(description: str) -> Any:
     return Field(description=description)
 
 
-def optional(description: str) -> Any:
-    """A field without a unit that may be None."""
-    return Field(default=None, description=description)
+def optional(description: str, *, unit: str | None = None, default: Any = None) -> Any:
+    """A field that older files may lack; None needs no reason in ``unavailable``."""
+    extra: Any = {} if unit is None else {UNIT_KEY: unit}
+    return Field(default=default, description=description, json_schema_extra=extra)
 
 
 def unavailable() -> Any:
@@ -113,11 +114,17 @@ def is_nullable(field: FieldInfo) -> bool:
     return is_union and type(None) in get_args(field.annotation)
 
 
+def is_metric(field: FieldInfo) -> bool:
+    """Whether the field was declared with ``metric`` or ``required``."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and UNIT_KEY in extra
+
+
 def nullable_metrics(kind: type[Record]) -> tuple[str, ...]:
-    """Names of the fields with a unit that may be None, in order."""
+    """Names of the metrics that may be None, in order."""
     names = []
     for name, field in kind.model_fields.items():
-        if is_nullable(field) and unit_of(field) is not None:
+        if is_metric(field) and is_nullable(field):
             names.append(name)
     return tuple(names)
 
