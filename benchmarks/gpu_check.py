@@ -375,8 +375,8 @@ def diagnosis_rows(file: Path, name: str) -> list[Row]:
     ]
     if diagnosis["kernels"]:
         rows += _kernel_rows(diagnosis, name)
-    for suggestion in (*diagnosis["wins"], *diagnosis["further_wins"]):
-        if suggestion["setting"] is not None and suggestion["verified"] is not None:
+    for suggestion in (*diagnosis["suggestions"], *diagnosis["further_suggestions"]):
+        if suggestion["setting"] is not None and suggestion["verification"] is not None:
             rows.append(_suggestion_row(suggestion, name))
     return rows
 
@@ -400,7 +400,7 @@ def _kernel_rows(diagnosis: Mapping[str, Any], name: str) -> list[Row]:
 
 def _suggestion_row(suggestion: Mapping[str, Any], name: str) -> Row:
     check = f"{name}: {suggestion['title']}, {suggestion['setting']}"
-    verified, predicted = suggestion["verified"], suggestion["predicted_speedup"]
+    verified, predicted = suggestion["verification"], suggestion["predicted_speedup"]
     if verified["reason"]:
         return common.judged(check, False, expected="tried", measured=verified["reason"])
     measured = verified["measured_speedup"]

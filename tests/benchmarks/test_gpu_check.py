@@ -191,38 +191,41 @@ def test_the_pipelines_figures_are_judged(tmp_path: Path) -> None:
 def test_what_was_predicted_is_held_against_what_was_measured(tmp_path: Path) -> None:
     file = tmp_path / "bottlenecks.json"
 
-    def win(
+    def suggestion(
         title: str, predicted: float | None, measured: float | None, **changes: object
     ) -> dict[str, object]:
-        verified = {"measured_speedup": measured, "reason": None if measured else "out of memory"}
+        verification = {
+            "measured_speedup": measured,
+            "reason": None if measured else "out of memory",
+        }
         return {
             "title": title,
             "setting": "a=b",
             "prediction": "estimate",
             "predicted_speedup": predicted,
-            "verified": verified,
+            "verification": verification,
             **changes,
         }
 
-    wins = [
-        win("near", 1.1, 1.0),
-        win("far", 1.2, 1.0),
-        win("failed", 2.0, None),
-        win("bound", None, 3.0, prediction="at most"),
-        win("untried", 2.0, 2.0, verified=None),
+    suggestions = [
+        suggestion("near", 1.1, 1.0),
+        suggestion("far", 1.2, 1.0),
+        suggestion("failed", 2.0, None),
+        suggestion("bound", None, 3.0, prediction="upper-bound"),
+        suggestion("untried", 2.0, 2.0, verification=None),
     ]
     kernels = {
         "busy_ms": 3.0,
         "span_ms": 4.0,
         "by_category_ms": {"copy": 1.0, "attention": 3.0},
-        "idle_by_cause_ms": {"host_late": 0.0},
+        "idle_by_cause_ms": {"host_wait": 0.0},
     }
     found = {
         "batch_sizes": [{"batch_size": 1, "verdict": "overhead-bound"}],
         "kernels": kernels,
         "detail_batch_size": 8,
-        "wins": wins[:3],
-        "further_wins": wins[3:],
+        "suggestions": suggestions[:3],
+        "further_suggestions": suggestions[3:],
     }
     file.write_text(json.dumps(found))
     rows = {row.check.removeprefix("x: "): row for row in gpu_check.diagnosis_rows(file, "x")}
@@ -233,7 +236,7 @@ def test_what_was_predicted_is_held_against_what_was_measured(tmp_path: Path) ->
     assert (
         rows["kernels by category in the traced steps, at 8"].measured == "attention 75%, copy 25%"
     )
-    assert rows["idle by cause in the traced steps, at 8"].measured == "host_late 0%"
+    assert rows["idle by cause in the traced steps, at 8"].measured == "host_wait 0%"
     assert [row.status for name, row in rows.items() if ", a=b" in name] == [
         PASS,
         MISS,
