@@ -19,7 +19,7 @@ from utils.diagnosis.diagnose import diagnose
 from utils.diagnosis.verify import verify
 from utils.model_utils import check_max_length, load_model, model_labels
 from utils.pipeline import cli, console, steps
-from utils.reporting.tables import suggestion_lines, verified_lines
+from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
