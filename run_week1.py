@@ -7,10 +7,11 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from utils.pipeline.early_exit import exit_quietly_on_interrupt
+from utils.pipeline import startup
 
 if __name__ == "__main__":
-    exit_quietly_on_interrupt()  # the imports below take seconds
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
 
 from utils.config_loader import Config
 from utils.core.files import read_json
@@ -18,8 +19,8 @@ from utils.pipeline import cli, console
 from utils.pipeline.step_process import run_step
 from utils.pipeline.steps import STEPS, Step, get_step, stale_reason
 from utils.reporting.answers import answer_lines
-from utils.reporting.facts import model_title
 from utils.reporting.results import read_results
+from utils.reporting.run_facts import model_title
 
 VERIFIER = "03"
 TITLE = "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
 import time
 from collections import Counter
@@ -128,8 +127,6 @@ def _profiled(
     step: Callable[[int], object], steps: int, device: torch.device, **options: Any
 ) -> tuple[profile, list[float]]:
     """The profiler after its steps, and the host's seconds of each."""
-    # The tracing library reports its start and stop to the terminal.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
