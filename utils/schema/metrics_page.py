@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 
 from utils.schema.catalog import FieldEntry, entries_of, record_paths
 from utils.schema.common import Record
 from utils.schema.markdown import table
 
+PAGE_WIDTH = 110
 HEADER = ("Name", "Unit", "Null", "Meaning")
 
 
@@ -22,14 +24,14 @@ def metrics_tables(files: Mapping[str, type[Record]]) -> list[str]:
         for path, record in record_paths(file_record):
             title = f"### `{path}`" if path else f"## `{file_name}`"
             rows = _rows(entries_of(record))
-            lines += [title, "", _summary(record), "", *table(HEADER, rows), ""]
+            lines += [title, "", *_summary(record), "", *table(HEADER, rows), ""]
     return lines
 
 
-def _summary(record: type[Record]) -> str:
-    """The first paragraph of the record's docstring."""
+def _summary(record: type[Record]) -> list[str]:
+    """The first paragraph of the record's docstring, in lines."""
     paragraph = (record.__doc__ or "").strip().partition("\n\n")[0]
-    return " ".join(paragraph.split())
+    return textwrap.wrap(" ".join(paragraph.split()), PAGE_WIDTH)
 
 
 def _rows(entries: Iterable[FieldEntry]) -> list[tuple[str, ...]]:
