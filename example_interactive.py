@@ -7,6 +7,12 @@ import argparse
 import csv
 from collections.abc import Callable, Sequence
 
+from utils.pipeline import startup
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
+
 from utils.config_loader import Config, load_config
 from utils.core.files import METRICS_SCHEMA, read_json
 from utils.core.result_files import ResultFiles

@@ -40,6 +40,7 @@ from utils.evaluation.tokens import tokenize  # noqa: E402
 from utils.evaluation.worker import ChunkWorker  # noqa: E402
 from utils.model.costs import base_op_name, category  # noqa: E402
 from utils.model_utils import LoadedModel, load_model  # noqa: E402
+from utils.pipeline import startup  # noqa: E402
 
 Classify = Callable[[list[str]], np.ndarray[Any, Any]]
 BATCH = 32
@@ -518,6 +519,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = read_config(args)
     texts = read_texts(config, 512 if args.quick else args.rows)
     loaded = load_model(config)
+    startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")
     cuda = loaded.device.type == "cuda"
     ours = Ours(loaded, config)
     print(
