@@ -110,7 +110,7 @@ def closing_lines(config: Config, seconds: float) -> list[str]:
     lines = [f"Time: {seconds:,.1f} s", f"Results: {config.files.results_dir}"]
     if config.files.metrics.exists():
         results = read_results(config.files)
-        lines.append(f"Model: {model_title(results.metrics['model_info'])}")
+        lines.append(f"Model: {model_title(results.metrics.model_info)}")
         lines.append("")
         lines += answer_lines(results)
     return lines

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.core.errors import UserError
-from utils.core.files import METRICS_SCHEMA, read_json
+from utils.core.files import read_json
 from utils.core.result_files import ResultFiles
-from utils.reporting.commands import STEP_02, STEP_03, STEP_03_MISSING
+from utils.reporting.commands import STEP_03, STEP_03_MISSING
 from utils.reporting.sweeps import Sweep, group_sweeps
 from utils.reporting.trace_tables import TraceTables, read_trace_tables
+from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
 from utils.schema.diagnosis_versions import convert_diagnosis
+from utils.schema.evaluation import EvaluationMetrics
 
 DIAGNOSIS_KEYS = {"batch_sizes", "suggestions", "main_bottleneck"}
 
@@ -28,7 +30,7 @@ class Results:
     """
 
     files: ResultFiles
-    metrics: Mapping[str, Any]
+    metrics: BaselineMetrics
     sweeps: tuple[Sweep, ...]
     diagnosis: Mapping[str, Any] | None
     tables: TraceTables
@@ -40,14 +42,14 @@ class Results:
         return max(self.sweeps, key=lambda sweep: sweep.sample_size)
 
     @property
-    def evaluation(self) -> dict[str, Any]:
-        """``full_dataset_metrics``."""
-        return dict(self.metrics["full_dataset_metrics"])
+    def evaluation(self) -> EvaluationMetrics:
+        """The evaluation of the complete data set."""
+        return self.metrics.full_dataset_metrics
 
     @property
     def on_gpu(self) -> bool:
         """Whether the model ran on a CUDA device."""
-        return str(self.metrics["model_info"]["device"]).startswith("cuda")
+        return self.metrics.model_info.device.startswith("cuda")
 
     @property
     def batch1_p50_ms(self) -> float | None:
@@ -59,8 +61,8 @@ class Results:
         """Every warning once; those about rows of the sweep name the batch sizes."""
         warnings = [
             *self.notes,
-            *self.metrics["run"]["warnings"],
-            *self.evaluation["warnings"],
+            *self.metrics.run.warnings,
+            *self.evaluation.warnings,
             *_row_warnings(self.sweep),
         ]
         if self.diagnosis is not None:
@@ -71,8 +73,8 @@ class Results:
 def _row_warnings(sweep: Sweep) -> list[str]:
     batch_sizes: dict[str, list[str]] = {}
     for row in sweep.rows:
-        for warning in row["warnings"]:
-            batch_sizes.setdefault(warning, []).append(str(row["batch_size"]))
+        for warning in row.warnings:
+            batch_sizes.setdefault(warning, []).append(str(row.batch_size))
     lines = []
     for warning, sizes in batch_sizes.items():
         subject = "batch size" if len(sizes) == 1 else "batch sizes"
@@ -86,13 +88,13 @@ def read_results(files: ResultFiles) -> Results:
     Raises:
         UserError: the metrics are missing, or a file is not what its step writes.
     """
-    metrics = read_json(files.metrics, made_by=STEP_02, schema=METRICS_SCHEMA)
+    metrics = load_baseline_metrics(files.metrics)
     diagnosis = _read_diagnosis(files)
     peak_flops_per_s = _peak_matmul_flops_per_s(metrics, diagnosis or {})
     return Results(
         files=files,
         metrics=metrics,
-        sweeps=group_sweeps(metrics["batch_size_profiling"], peak_flops_per_s),
+        sweeps=group_sweeps(metrics.batch_size_profiling, peak_flops_per_s),
         diagnosis=diagnosis,
         tables=read_trace_tables(files),
         notes=(*_missing_files(files), *_mismatches(files, metrics, diagnosis)),
@@ -114,13 +116,13 @@ def _read_diagnosis(files: ResultFiles) -> Mapping[str, Any] | None:
 
 
 def _peak_matmul_flops_per_s(
-    metrics: Mapping[str, Any], diagnosis: Mapping[str, Any]
+    metrics: BaselineMetrics, diagnosis: Mapping[str, Any]
 ) -> float | None:
     """The fastest matrix product that step 03 has measured, if on this device and precision."""
-    model = metrics["model_info"]
-    matmul_precision = metrics["config"]["model"]["matmul_precision"]
+    model = metrics.model_info
+    matmul_precision = metrics.config["model"].get("matmul_precision")
     measured_with = [diagnosis.get(name) for name in ("device", "dtype", "matmul_precision")]
-    if measured_with != [model["device"], model["dtype"], matmul_precision]:
+    if measured_with != [model.device, model.dtype, matmul_precision]:
         return None
     return diagnosis.get("ceilings", {}).get("matmul_flops_per_s") or None
 
@@ -134,7 +136,7 @@ def _missing_files(files: ResultFiles) -> list[str]:
 
 
 def _mismatches(
-    files: ResultFiles, metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None
+    files: ResultFiles, metrics: BaselineMetrics, diagnosis: Mapping[str, Any] | None
 ) -> list[str]:
     """What shows that the metrics and the diagnosis are of different runs."""
     if diagnosis is None:
@@ -142,8 +144,8 @@ def _mismatches(
     metrics_name = files.metrics.name
     diagnosis_name = files.bottlenecks.name
     notes = []
-    for name in ("device", "dtype"):
-        expected = metrics["model_info"][name]
+    model = metrics.model_info
+    for name, expected in (("device", model.device), ("dtype", model.dtype)):
         actual = diagnosis.get(name)
         if actual not in (expected, None):
             notes.append(
