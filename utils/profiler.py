@@ -19,8 +19,9 @@ from utils.model.costs import count_op_costs
 from utils.model.encoding import encode_batch, input_format, select_inputs
 from utils.pipeline import console
 from utils.pipeline.hints import python_arguments
+from utils.schema.batch_size import BatchSizeRow
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
-from utils.sweep.records import BatchSizeRecord
+from utils.sweep.row_text import row_lines
 from utils.sweep.run_log import RunLog
 from utils.sweep.run_outputs import count_label_changes, describe_mismatch, logit_tolerance
 from utils.sweep.schedule import (
@@ -28,7 +29,6 @@ from utils.sweep.schedule import (
     SweepState,
     Trial,
     new_state,
-    result_lines,
     run_rounds,
 )
 from utils.system.device import catch_out_of_memory
@@ -91,7 +91,7 @@ class InferenceProfiler:
         max_length: int = 512,
         on_event: Callable[[str], None] = console.print_line,
         **settings: Any,
-    ) -> tuple[BatchSizeRecord, ...]:
+    ) -> tuple[BatchSizeRow, ...]:
         """Measure each batch size at least ``num_runs`` times over all ``texts``.
 
         Args:
@@ -147,7 +147,7 @@ class InferenceProfiler:
             after_round(state)
         for trial in state.trials:
             on_event("")
-            for line in result_lines(trial.record()):
+            for line in row_lines(trial.record()):
                 on_event(line)
 
     def _set_process_spread(self, state: SweepState, settings: SweepSettings) -> None:
@@ -293,8 +293,7 @@ class InferenceProfiler:
             trial.sustained_run = measurement.run
         if memory.reason is not None:
             trial.warnings.append(
-                "gpu_util, gpu_power, energy: out of memory in the runs back to back: "
-                f"{memory.reason}"
+                f"the runs back to back for the GPU's readings ran out of memory: {memory.reason}"
             )
 
     def _allocate_run_log(self, num_rows: int, batch_size: int) -> RunLog:

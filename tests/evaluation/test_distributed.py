@@ -282,7 +282,7 @@ def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
     assert metrics["num_workers"] == len(metrics["workers"]) == 2
     assert sum(worker["num_samples"] for worker in metrics["workers"]) == len(TEXTS) - 300
     busy = sum(worker["busy_s"] for worker in metrics["workers"])
-    assert metrics["inference_time_s"] < busy + single[1]["inference_time_s"], (
+    assert metrics["inference_time_s"] < busy + single[1].inference_time_s, (
         "they worked at the same time"
     )
     assert metrics["throughput_samples_per_sec"] == pytest.approx(
@@ -322,7 +322,7 @@ def test_interrupted_workers_stop_and_one_process_goes_on(
     num_kept = finished(tmp_path)
     assert 2 <= num_kept < CHUNKS
     metrics = runner.evaluate_dataset(loaded, config)
-    assert metrics["resumed_rows"] == 100 * num_kept
+    assert metrics.resumed_rows == 100 * num_kept
     assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
     assert same_quality(metrics, single[1])
 
@@ -405,11 +405,9 @@ def test_a_node_that_dies_takes_nothing_with_it(
     assert made_by["before"] < CHUNKS, "it died in the middle"
     assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
     assert same_quality(metrics, single[1])
-    assert metrics["resumed_rows"] == 0
-    assert metrics["num_workers"] >= 3, (
-        "two before, and at least one more on the node that was left"
-    )
-    assert sum(worker["num_samples"] for worker in metrics["workers"]) == len(TEXTS)
+    assert metrics.resumed_rows == 0
+    assert metrics.num_workers >= 3, "two before, and at least one more on the node that was left"
+    assert sum(worker.num_samples for worker in metrics.workers) == len(TEXTS)
 
 
 @needs_ray

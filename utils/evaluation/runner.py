@@ -12,13 +12,15 @@ from utils.core.errors import ConfigError
 from utils.data.labels import read_mapping_file
 from utils.data.reader import Rows, count_rows, iter_rows
 from utils.evaluation import distributed
-from utils.evaluation.accumulator import EvaluationAccumulator, EvaluationContext
+from utils.evaluation.accumulator import EvaluationAccumulator
 from utils.evaluation.batching_comparison import compare
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.identity import open_store
+from utils.evaluation.summary import EvaluationContext, summarise_evaluation
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel
 from utils.pipeline import console
+from utils.schema.evaluation import EvaluationMetrics
 
 
 def check_workers(config: Config) -> None:
@@ -47,9 +49,8 @@ def uses_ray(config: Config) -> bool:
 
 def evaluate_dataset(
     loaded: LoadedModel, config: Config, *, data_sha256: str | None = None
-) -> dict[str, Any]:
-    """Predict every row, write ``results/predictions/``, return the contract's
-    ``full_dataset_metrics``.
+) -> EvaluationMetrics:
+    """Predict every row, write ``results/predictions/``, return ``full_dataset_metrics``.
 
     Continues at the first chunk that is missing or damaged; everything is added up from what is
     stored. ``inference_time_s`` adds up the chunks, those of earlier parts of the run included; a
@@ -73,7 +74,8 @@ def evaluate_dataset(
         num_predicted = _predict_missing(worker, loaded, config, num_rows)
     accumulator = _add_up(store, config, num_rows)
     store.delete_other_chunks(num_rows, config.evaluation.chunk_rows)
-    metrics = accumulator.compute(
+    metrics = summarise_evaluation(
+        accumulator,
         EvaluationContext(
             batching=config.evaluation.batching,
             has_random_weights=loaded.info.weights == "dummy",
@@ -81,9 +83,15 @@ def evaluate_dataset(
             predictions_folder=config.files.predictions_dir.name,
             limits=store.limits(),
             resumed_rows=num_rows - num_predicted,
-        )
+        ),
     )
-    return {**metrics, **compare(worker, config, store, metrics)}
+    comparisons = compare(worker, config, metrics)
+    return metrics.model_copy(
+        update={
+            "batching_comparison": comparisons.batching,
+            "compile_comparison": comparisons.compiling,
+        }
+    )
 
 
 def _predict_missing(

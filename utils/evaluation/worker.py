@@ -303,7 +303,7 @@ class ChunkWorker:
             cpu_mem_used_bytes=psutil.Process().memory_info().rss,
             gpu_util_pct=utilization.util_pct,
             gpu_util_s=utilization.seconds,
-            gpu_warnings=utilization.warnings,
+            gpu_util_reason=utilization.reason,
             worker=self.name,
             invocation_id=self.invocation_id,
             done_at_s=None if self.name is None else time.time(),
