@@ -15,6 +15,7 @@ from tests.reporting.metrics_builders import NO_CUDA, OUT_OF_MEMORY, ROW_WARNING
 from utils.core.errors import UserError
 from utils.reporting.commands import STEP_02, STEP_03
 from utils.reporting.results import read_results
+from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
 from utils.reporting.tables import full_batch_table
 
 
@@ -106,7 +107,7 @@ def test_a_missing_column_has_the_reason_of_its_rows(make_results: MakeResults) 
 
 def test_a_sweep_without_measured_rows_has_a_reason(make_results: MakeResults) -> None:
     sweep = make_results(batch_sizes=(1, 2), out_of_memory=(1, 2)).sweep
-    assert sweep.reason("cv") == "no batch size was measured"
+    assert sweep.reason("cv") == NO_BATCH_SIZE_FINISHED
 
 
 def test_mfu_is_computed_with_the_ceilings(make_results: MakeResults) -> None:

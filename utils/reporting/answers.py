@@ -14,11 +14,10 @@ from utils.reporting.formatting import (
     not_measured,
 )
 from utils.reporting.results import Results
+from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
 
 PAGE_COLUMNS = 100
 QUESTION_COLUMNS = 22
-NO_BATCH_SIZE = not_measured("no batch size of the sweep finished")
-THROUGHPUT = "throughput_samples_per_sec"
 
 
 class Answer(NamedTuple):
@@ -41,7 +40,11 @@ def six_answers(results: Results) -> list[Answer]:
         Answer(
             "Optimal batch size?", _optimal_batch_size(results), f"{report}: Batch Size Analysis"
         ),
-        Answer("Maximum throughput?", _max_throughput(results), f"{table}: max({THROUGHPUT}_mean)"),
+        Answer(
+            "Maximum throughput?",
+            _max_throughput(results),
+            f"{table}: max(throughput_samples_per_sec_mean)",
+        ),
         _memory_answer(results),
         Answer(
             "Main bottleneck?",
@@ -87,7 +90,7 @@ def _latency(results: Results) -> str:
 def _optimal_batch_size(results: Results) -> str:
     best = results.metrics.optimal_batch_size
     if best is None:
-        return NO_BATCH_SIZE
+        return not_measured(NO_BATCH_SIZE_FINISHED)
     text = f"{best.batch_size} ({best.criterion})"
     tied = [str(size) for size in best.tied_with if size != best.batch_size]
     if tied:
@@ -99,7 +102,7 @@ def _max_throughput(results: Results) -> str:
     sweep = results.sweep
     throughput = sweep.values("throughput_samples_per_sec_mean")
     if not throughput:
-        return NO_BATCH_SIZE
+        return not_measured(NO_BATCH_SIZE_FINISHED)
     best = max(throughput, key=lambda batch_size: throughput[batch_size])
     text = f"{format_number(throughput[best])} samples/s at batch size {best}"
     low = sweep.values("throughput_samples_per_sec_ci95_low").get(best)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from utils.schema.batch_size import SweepRow
 
-NOTHING_MEASURED = "no batch size was measured"
+NO_BATCH_SIZE_FINISHED = "no batch size of the sweep finished"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class Sweep:
     def reason(self, metric: str) -> str | None:
         """Why a column has no values; None where the file has no reason."""
         if not self.measured_rows:
-            return NOTHING_MEASURED
+            return NO_BATCH_SIZE_FINISHED
         reasons = (row.reason(metric) for row in self.measured_rows)
         return next((reason for reason in reasons if reason is not None), None)
 
