@@ -14,6 +14,7 @@ from torch import nn
 from torch.profiler import record_function
 
 from utils.diagnosis.kernels import Event, find_kernels
+from utils.schema.profile import KindTime, LayerTime
 
 PROJECTIONS = frozenset(
     ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -185,23 +186,28 @@ def measure_layers(
     return LayerTimes(table=table, traced_forward_ms=traced_ms)
 
 
-def aggregate(table: pd.DataFrame, by: str) -> list[dict[str, Any]]:
-    """``self_time_ms`` and its share by ``kind``, the longest first, or by ``layer_index``.
+def aggregate_by_kind(table: pd.DataFrame) -> tuple[KindTime, ...]:
+    """Own time of the modules by kind, the longest first; none where no time was measured."""
+    sums = _sum_times(table, "kind").sort_values("self_time_ms", ascending=False)
+    times = []
+    for kind, self_time_ms, share_pct in sums.itertuples():
+        times.append(KindTime(kind=str(kind), self_time_ms=self_time_ms, share_pct=share_pct))
+    return tuple(times)
 
-    A ``layer_index`` of None stands for modules outside of the layers. Nothing where no module's
-    time was measured.
-    """
+
+def aggregate_by_layer(table: pd.DataFrame) -> tuple[LayerTime, ...]:
+    """Own time of the modules by layer; the modules outside of the layers come last."""
+    times = []
+    for index, self_time_ms, share_pct in _sum_times(table, "layer_index").itertuples():
+        number = None if pd.isna(index) else int(index)
+        times.append(LayerTime(layer_index=number, self_time_ms=self_time_ms, share_pct=share_pct))
+    return tuple(times)
+
+
+def _sum_times(table: pd.DataFrame, by: str) -> pd.DataFrame:
+    """``self_time_ms`` and ``share_pct`` of the modules whose time was measured, added up."""
     measured = table[table["self_time_ms"].notna()]
-    sums = measured.groupby(by, dropna=False)[["self_time_ms", "share_pct"]].sum()
-    if by == "kind":
-        sums = sums.sort_values("self_time_ms", ascending=False)
-    rows = []
-    for key, self_time_ms, share_pct in sums.itertuples():
-        group = None if pd.isna(key) else key
-        if by == "layer_index" and group is not None:
-            group = int(group)  # which JSON can hold
-        rows.append({by: group, "self_time_ms": self_time_ms, "share_pct": share_pct})
-    return rows
+    return measured.groupby(by, dropna=False)[["self_time_ms", "share_pct"]].sum()
 
 
 def _nested_calls(events: Sequence[Event], modules: Collection[str]) -> list[ModuleCall]:

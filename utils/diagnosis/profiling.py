@@ -7,28 +7,27 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from torch.profiler import record_function
 
-from utils.config_loader import Config
 from utils.core.files import write_text
 from utils.core.result_files import ResultFiles
 from utils.diagnosis import kernels, layers, memory, operators, tracing
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import OperatorGroup
-from utils.diagnosis.kernels import Event, KernelSummary
+from utils.diagnosis.kernels import Event
 from utils.diagnosis.measurement import (
     REPEATS,
     SECONDS_PER_SIZE,
     MeasuredSize,
     mean_forward_ms,
 )
-from utils.diagnosis.memory import PeakMemory
-from utils.diagnosis.roofline import Ceilings, MatrixProduct
+from utils.diagnosis.roofline import MatrixProduct
 from utils.diagnosis.workload import Inputs, Workload
 from utils.model import costs
+from utils.schema.ceilings import Ceilings
+from utils.schema.profile import KernelSummary, KindTime, LayerTime, PeakMemory
 
 MAX_PRODUCTS = 4
 """Matrix products that are tried in another precision; a few shapes have nearly all the FLOPs."""
@@ -55,7 +54,7 @@ class TraceFindings:
     """
 
     kernels: KernelSummary | None
-    memory_peak: PeakMemory | None
+    peak_memory: PeakMemory | None
     module_memory: pd.DataFrame
     unavailable: dict[str, str]
 
@@ -73,23 +72,30 @@ class DetailedProfile:
     """
 
     tracing_overhead_ratio: float
-    layers_by_kind: list[dict[str, Any]]
-    layers_by_index: list[dict[str, Any]]
+    layers_by_kind: tuple[KindTime, ...]
+    layers_by_index: tuple[LayerTime, ...]
     module_ms: dict[str, float]
     groups: tuple[OperatorGroup, ...]
     op_costs: tuple[costs.OperatorCost, ...]
     kernels: KernelSummary | None
-    memory_peak: PeakMemory | None
+    peak_memory: PeakMemory | None
     unavailable: dict[str, str]
     warnings: tuple[str, ...]
 
 
 def profile_sizes(
-    measured: Mapping[int, MeasuredSize], detail: int, ceilings: Ceilings, config: Config
+    measured: Mapping[int, MeasuredSize],
+    detail: int,
+    ceilings: Ceilings,
+    files: ResultFiles,
+    steps: int,
 ) -> DetailedProfile:
-    """Trace every batch size, and one of them in detail; write traces, stacks and tables."""
-    files = config.files
-    steps = config.profiling.trace_steps
+    """Trace every batch size, and one of them in detail; write traces, stacks and tables.
+
+    Args:
+        detail: the batch size that is looked at in detail.
+        steps: how many batches are traced.
+    """
     for folder in files.traces_dir.glob("batch_*"):  # an earlier run's
         shutil.rmtree(folder)
     warnings: list[str] = []
@@ -97,7 +103,8 @@ def profile_sizes(
         if size != detail:
             folder = files.traces_dir / f"batch_{size}"
             warnings += trace_size(one.workload, steps, ceilings, folder).trace.warnings
-    workload, evidence = measured[detail].workload, measured[detail].evidence
+    workload = measured[detail].workload
+    evidence = measured[detail].evidence
     traced = trace_size(workload, steps, ceilings, files.traces_dir)
     warnings += traced.trace.warnings
     kernel_events: list[Event] = []
@@ -112,13 +119,13 @@ def profile_sizes(
     traced_ms = mean_forward_ms(evidence, workload, steps)
     return DetailedProfile(
         tracing_overhead_ratio=traced.trace.step_ms / (evidence.input_ms + traced_ms),
-        layers_by_kind=layers.aggregate(table, "kind"),
-        layers_by_index=layers.aggregate(table, "layer_index"),
+        layers_by_kind=layers.aggregate_by_kind(table),
+        layers_by_index=layers.aggregate_by_layer(table),
         module_ms=module_times_ms(table, evidence),
         groups=group_operators(traced.operators, traced_ms, evidence.forward_ms),
         op_costs=traced.op_costs,
         kernels=findings.kernels,
-        memory_peak=findings.memory_peak,
+        peak_memory=findings.peak_memory,
         unavailable=findings.unavailable | layer_times.unavailable,
         warnings=(*warnings, *layer_times.warnings),
     )
@@ -149,7 +156,8 @@ def time_modules(workload: Workload, evidence: Evidence) -> _ModuleTimes:
     )
     if times.traced_forward_ms is None:
         reason = tracing.NO_KERNELS if events else tracing.NONE_READABLE
-        return _ModuleTimes(table=times.table, unavailable={"layers": reason})
+        unavailable = dict.fromkeys(("layers_by_kind", "layers_by_index"), reason)
+        return _ModuleTimes(table=times.table, unavailable=unavailable)
     lengthening = times.traced_forward_ms / evidence.forward_ms
     warnings: tuple[str, ...] = ()
     if not on_cuda and lengthening > MAX_LENGTHENING:
@@ -224,7 +232,7 @@ def read_events(
         module_memory = memory.by_module(step, events)
     return TraceFindings(
         kernels=summary,
-        memory_peak=peak,
+        peak_memory=peak,
         module_memory=module_memory,
         unavailable=unavailable,
     )
@@ -285,7 +293,7 @@ def write_table(file: Path, table: pd.DataFrame) -> None:
 
 def _why_no_kernels(kernel_events: Sequence[Event], *, on_cuda: bool) -> str:
     if not on_cuda:
-        return "no GPU was used"
+        return tracing.NO_GPU
     return tracing.NO_KERNELS if kernel_events else tracing.NONE_READABLE
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,18 @@ from numpy.typing import NDArray
 
 from utils.config_loader import Config, changed
 from utils.core.errors import DataError, UserError, reason_of
-from utils.core.files import write_json
-from utils.diagnosis.diagnose import Diagnosis
-from utils.diagnosis.findings import ESTIMATE, Suggestion, Verification
 from utils.diagnosis.suggestions import COMPILE, TOKEN_BUDGET
-from utils.diagnosis.workload import Workload
+from utils.diagnosis.workload import Workload, split_into_batches
 from utils.evaluation.batching import Batching
-from utils.evaluation.batching_comparison import time_interleaved
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, load_model
 from utils.pipeline import console
+from utils.schema.diagnosis import Diagnosis, Suggestion, Verification, save_diagnosis
 from utils.sweep.bench_stats import MIN_RUNS, compare
 from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
+from utils.system.timing import time_interleaved
 
 logger = logging.getLogger(__name__)
 
@@ -62,26 +60,38 @@ def verify(loaded: LoadedModel, config: Config, diagnosis: Diagnosis) -> Diagnos
     Returns:
         The diagnosis with ``verification`` in each suggestion that was tried.
     """
-    chosen = _choose(diagnosis.suggestions)
-    results = {}
-    for suggestion in console.progress(chosen, what="Trying suggestions", unit="suggestion"):
-        size = diagnosis.detail_batch_size
-        results[suggestion.setting] = measure_suggestion(loaded, config, size, suggestion)
-    suggestions = []
-    for suggestion in diagnosis.suggestions:
-        verification = None
+    chosen = _choose(diagnosis.all_suggestions)
+    size = diagnosis.detail_batch_size
+    verifications: list[Verification | None] = []
+    for suggestion in console.progress(
+        diagnosis.all_suggestions, what="Trying suggestions", unit="suggestion"
+    ):
         if suggestion.setting is None:
-            verification = Verification(reason=NO_SETTING)
+            verifications.append(Verification(reason=NO_SETTING))
         elif any(suggestion is one for one in chosen):
-            verification = results[suggestion.setting]
-        suggestions.append(replace(suggestion, verification=verification))
-    verified_diagnosis = replace(
-        diagnosis,
-        suggestions=tuple(suggestions),
-        verified_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    )
-    write_json(config.files.bottlenecks, verified_diagnosis.to_dict())
+            verifications.append(measure_suggestion(loaded, config, size, suggestion))
+        else:
+            verifications.append(None)
+    verified_diagnosis = _with_verifications(diagnosis, verifications)
+    save_diagnosis(config.files.bottlenecks, verified_diagnosis)
     return verified_diagnosis
+
+
+def _with_verifications(
+    diagnosis: Diagnosis, verifications: Sequence[Verification | None]
+) -> Diagnosis:
+    """The diagnosis with the result of each of its suggestions."""
+    suggestions = []
+    for suggestion, verification in zip(diagnosis.all_suggestions, verifications, strict=True):
+        suggestions.append(suggestion.model_copy(update={"verification": verification}))
+    shown_first = len(diagnosis.suggestions)
+    return diagnosis.model_copy(
+        update={
+            "suggestions": tuple(suggestions[:shown_first]),
+            "further_suggestions": tuple(suggestions[shown_first:]),
+            "verified_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+    )
 
 
 def measure_suggestion(
@@ -139,7 +149,7 @@ def _measure(
     assert speedup.low is not None and speedup.high is not None, "there are enough rounds"
     prediction_error = None
     predicted = suggestion.predicted_speedup
-    if suggestion.prediction == ESTIMATE and predicted is not None:
+    if suggestion.prediction == "estimate" and predicted is not None:
         prediction_error = predicted / speedup.ratio - 1
     return Verification(
         setting=suggestion.setting,
@@ -156,7 +166,9 @@ def _measure(
 def _failure(error: Exception) -> str:
     if is_out_of_memory(error):
         return "it does not fit into memory beside the baseline's model"
-    reason = error.what if isinstance(error, UserError) else reason_of(error)
+    reason = reason_of(error)
+    if isinstance(error, UserError):
+        reason = error.what
     return f"{type(error).__name__}: {reason}"
 
 
@@ -177,7 +189,9 @@ def _make_ways(
     texts = _shorten(loaded, config, size, new_size, texts)
     if is_evaluation_setting(setting):
         return _predictor_ways(loaded, new_config, size, setting, texts)
-    other = load_model(new_config) if setting.startswith("model.") else loaded
+    other = loaded
+    if setting.startswith("model."):
+        other = load_model(new_config)
     return _Comparison(
         baseline=_workload_way(loaded, config, size, texts),
         changed=_workload_way(other, new_config, new_size, texts),
@@ -197,13 +211,12 @@ def _shorten(
 
 
 def _workload_way(loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]) -> Way:
-    batches = tuple(list(texts[start : start + size]) for start in range(0, len(texts), size))
-    workload = Workload(loaded, batches, config.profiling.max_length)
+    workload = Workload(loaded, split_into_batches(texts, size), config.profiling.max_length)
 
     def run() -> NDArray[np.int64]:
         # The precision belongs to the process, not to the model.
         torch.set_float32_matmul_precision(config.model.matmul_precision)
-        logits = [workload.run(index, nullcontext) for index in range(len(batches))]
+        logits = [workload.run(index, nullcontext) for index in range(len(workload.batches))]
         return torch.cat(logits).argmax(dim=-1).numpy()
 
     return run
@@ -228,8 +241,9 @@ def _predictor_ways(
         other.compile()
         other.warm_up(tokens())
     else:
-        budget = config.evaluation.max_tokens_per_batch
-        limit = other.fastest_budget(tokens()) if budget == "auto" else budget
+        limit = config.evaluation.max_tokens_per_batch
+        if limit == "auto":
+            limit = other.fastest_budget(tokens())
         other.batching = Batching(kind="token_budget", limit=limit)
     return _Comparison(
         baseline=lambda: baseline.predict(tokens()).predicted_ids,
