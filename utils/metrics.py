@@ -18,7 +18,7 @@ from utils.schema.batch_size import BatchSizeRow
 from utils.sweep.records import Run
 from utils.sweep.run_summary import summarise_runs
 from utils.system import process
-from utils.system.device import resolve_device
+from utils.system.device import resolve_device, synchronize
 from utils.system.gpu_monitor import GpuMonitor, GpuReadings
 
 
@@ -138,8 +138,7 @@ class MetricsCollector:
 
     def synchronize(self) -> None:
         """Wait until the device has finished all its work."""
-        if self._on_cuda:
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
 
     def _stop(self) -> GpuReadings:
         if self._gc_was_enabled:

@@ -9,8 +9,9 @@ import pytest
 
 from utils.core.errors import UserError
 from utils.schema.baseline import BASELINE_VERSION, load_baseline_metrics
+from utils.schema.baseline_versions import reason_in_warnings
 
-VERSIONS = sorted((Path(__file__).parent / "versions").glob("*.json"))
+VERSIONS = sorted((Path(__file__).parent / "versions").glob("baseline_metrics_*.json"))
 
 
 @pytest.mark.parametrize("file", VERSIONS, ids=lambda file: file.stem)
@@ -80,3 +81,27 @@ def test_a_file_that_does_not_fit_names_the_place(tmp_path: Path) -> None:
     file.write_text("[]")
     with pytest.raises(UserError, match="does not hold an object"):
         load_baseline_metrics(file)
+
+
+@pytest.mark.parametrize(
+    ("metric", "warnings", "reason"),
+    [
+        (
+            "gpu_util_pct_mean",
+            ["cv: high", "gpu_util: run shorter than a second"],
+            "run shorter than a second",
+        ),
+        (
+            "energy_per_sample_j",
+            ["gpu_power, energy: the window is too short"],
+            "the window is too short",
+        ),
+        ("peak_gpu_mem", ["cv: high", "GPU figures: not on CUDA"], "not on CUDA"),
+        ("gpu_util", ["gpu_util is not measured: GPU figures: not on CUDA"], "not on CUDA"),
+        ("mfu", ["GPU figures: not on CUDA", "gpu_util: short"], None),
+    ],
+)
+def test_the_reason_follows_the_name_of_the_metric(
+    metric: str, warnings: list[str], reason: str | None
+) -> None:
+    assert reason_in_warnings(metric, warnings) == reason
