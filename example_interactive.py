@@ -21,7 +21,7 @@ from utils.reporting.evaluation_facts import quality_facts
 from utils.reporting.trace_tables import read_trace_tables
 from utils.schema.baseline import load_baseline_metrics
 from utils.schema.batch_size import SweepRow
-from utils.schema.diagnosis_versions import convert_diagnosis
+from utils.schema.diagnosis import load_diagnosis
 
 SMALL_SETTINGS = (
     "dataset.sample_sizes=[16]",
@@ -70,16 +70,14 @@ def _row_line(row: SweepRow) -> str:
 
 
 def explain_profiling(config: Config) -> list[str]:
-    diagnosis = convert_diagnosis(
-        read_json(config.files.bottlenecks, made_by=get_step("03").command)
-    )
+    diagnosis = load_diagnosis(config.files.bottlenecks)
     layers = read_trace_tables(config.files).layers
     slowest = sorted(layers, key=lambda row: -row.self_time_ms)[:SLOWEST_MODULES]
-    lines = [diagnosis["main_bottleneck"], "The modules that take the most time by themselves:"]
+    lines = [diagnosis.main_bottleneck, "The modules that take the most time by themselves:"]
     lines += [f"  {row.module}: {row.self_time_ms:.3f} ms" for row in slowest]
-    for suggestion in diagnosis["suggestions"][:1]:
-        saving = f"{suggestion['saving_ms']:.2f} ms a batch"
-        lines.append(f"What would save most: {suggestion['title']} ({saving})")
+    for suggestion in diagnosis.suggestions[:1]:
+        saving = f"{suggestion.saving_ms:.2f} ms a batch"
+        lines.append(f"What would save most: {suggestion.title} ({saving})")
     return lines
 
 

@@ -14,13 +14,13 @@ if __name__ == "__main__":
     startup.prepare_process()
 
 from utils.config_loader import Config
-from utils.core.files import read_json
 from utils.pipeline import cli, console
 from utils.pipeline.step_process import run_step
-from utils.pipeline.steps import STEPS, Step, get_step, stale_reason
+from utils.pipeline.steps import STEPS, Step, stale_reason
 from utils.reporting.answers import answer_lines
 from utils.reporting.results import read_results
 from utils.reporting.run_facts import model_title
+from utils.schema.diagnosis import load_diagnosis
 
 VERIFIER = "03"
 TITLE = "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS"
@@ -75,8 +75,7 @@ def decide(
 
 def suggestions_tried(config: Config) -> bool:
     """Whether step 03 has tried what it suggests."""
-    diagnosis = read_json(config.files.bottlenecks, made_by=get_step(VERIFIER).command)
-    return bool(diagnosis.get("verified_at"))
+    return load_diagnosis(config.files.bottlenecks).verified_at is not None
 
 
 def run(config: Config, args: argparse.Namespace) -> None:

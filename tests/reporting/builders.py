@@ -11,8 +11,8 @@ from typing import Any
 from tests.reporting import diagnosis_builders as diagnosis
 from tests.reporting import metrics_builders as metrics
 from utils.config_loader import Config, load_config
-from utils.core.files import write_json
 from utils.schema.baseline import BASELINE_VERSION, BaselineMetrics, save_baseline_metrics
+from utils.schema.diagnosis import save_diagnosis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def write_results(folder: Path, scenario: Scenario | None = None) -> Config:
     # Step 04 names this table, but does not read it.
     files.detailed_metrics.touch()
     if scenario.has_diagnosis:
-        write_json(files.bottlenecks, diagnosis.build_diagnosis(rows, scenario.device))
+        save_diagnosis(files.bottlenecks, diagnosis.build_diagnosis(rows, scenario.device))
         diagnosis.write_traces(files, gpu=scenario.gpu)
     return config
 

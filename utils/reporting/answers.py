@@ -127,7 +127,7 @@ def _memory_answer(results: Results) -> Answer:
 def _main_bottleneck(results: Results) -> str:
     if results.diagnosis is None:
         return not_measured(STEP_03_MISSING)
-    return str(results.diagnosis["main_bottleneck"])
+    return results.diagnosis.main_bottleneck
 
 
 def accuracy_with_context(results: Results) -> str:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from utils.core.errors import UserError
-from utils.core.files import read_json
 from utils.core.result_files import ResultFiles
 from utils.reporting.commands import STEP_03, STEP_03_MISSING
 from utils.reporting.sweeps import Sweep, group_sweeps
 from utils.reporting.trace_tables import TraceTables, read_trace_tables
 from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
-from utils.schema.diagnosis_versions import convert_diagnosis
+from utils.schema.diagnosis import Diagnosis, load_diagnosis
 from utils.schema.evaluation import EvaluationMetrics
-
-DIAGNOSIS_KEYS = {"batch_sizes", "suggestions", "main_bottleneck"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +26,7 @@ class Results:
     files: ResultFiles
     metrics: BaselineMetrics
     sweeps: tuple[Sweep, ...]
-    diagnosis: Mapping[str, Any] | None
+    diagnosis: Diagnosis | None
     tables: TraceTables
     notes: tuple[str, ...]
 
@@ -66,7 +60,7 @@ class Results:
             *_row_warnings(self.sweep),
         ]
         if self.diagnosis is not None:
-            warnings += self.diagnosis.get("warnings", ())
+            warnings += self.diagnosis.warnings
         return tuple(dict.fromkeys(warnings))
 
 
@@ -89,8 +83,8 @@ def read_results(files: ResultFiles) -> Results:
         UserError: the metrics are missing, or a file is not what its step writes.
     """
     metrics = load_baseline_metrics(files.metrics)
-    diagnosis = _read_diagnosis(files)
-    peak_flops_per_s = _peak_matmul_flops_per_s(metrics, diagnosis or {})
+    diagnosis = load_diagnosis(files.bottlenecks) if files.bottlenecks.exists() else None
+    peak_flops_per_s = _peak_matmul_flops_per_s(metrics, diagnosis)
     return Results(
         files=files,
         metrics=metrics,
@@ -101,30 +95,15 @@ def read_results(files: ResultFiles) -> Results:
     )
 
 
-def _read_diagnosis(files: ResultFiles) -> Mapping[str, Any] | None:
-    if not files.bottlenecks.exists():
-        return None
-    diagnosis = convert_diagnosis(read_json(files.bottlenecks, made_by=STEP_03))
-    missing = sorted(DIAGNOSIS_KEYS - diagnosis.keys())
-    if missing:
-        raise UserError(
-            f"{files.bottlenecks.name} has no {', '.join(missing)}.",
-            where=files.bottlenecks,
-            fix=f"make it again: {STEP_03}",
-        )
-    return diagnosis
-
-
-def _peak_matmul_flops_per_s(
-    metrics: BaselineMetrics, diagnosis: Mapping[str, Any]
-) -> float | None:
+def _peak_matmul_flops_per_s(metrics: BaselineMetrics, diagnosis: Diagnosis | None) -> float | None:
     """The fastest matrix product that step 03 has measured, if on this device and precision."""
-    model = metrics.model_info
-    matmul_precision = metrics.config["model"].get("matmul_precision")
-    measured_with = [diagnosis.get(name) for name in ("device", "dtype", "matmul_precision")]
-    if measured_with != [model.device, model.dtype, matmul_precision]:
+    if diagnosis is None:
         return None
-    return diagnosis.get("ceilings", {}).get("matmul_flops_per_s") or None
+    model = metrics.model_info
+    expected = (model.device, model.dtype, metrics.config["model"].get("matmul_precision"))
+    if expected != (diagnosis.device, diagnosis.dtype, diagnosis.matmul_precision):
+        return None
+    return diagnosis.ceilings.matmul_flops_per_s
 
 
 def _missing_files(files: ResultFiles) -> list[str]:
@@ -136,7 +115,7 @@ def _missing_files(files: ResultFiles) -> list[str]:
 
 
 def _mismatches(
-    files: ResultFiles, metrics: BaselineMetrics, diagnosis: Mapping[str, Any] | None
+    files: ResultFiles, metrics: BaselineMetrics, diagnosis: Diagnosis | None
 ) -> list[str]:
     """What shows that the metrics and the diagnosis are of different runs."""
     if diagnosis is None:
@@ -144,10 +123,10 @@ def _mismatches(
     metrics_name = files.metrics.name
     diagnosis_name = files.bottlenecks.name
     notes = []
-    model = metrics.model_info
-    for name, expected in (("device", model.device), ("dtype", model.dtype)):
-        actual = diagnosis.get(name)
-        if actual not in (expected, None):
+    for name in ("device", "dtype"):
+        expected = getattr(metrics.model_info, name)
+        actual = getattr(diagnosis, name)
+        if actual != expected:
             notes.append(
                 f"{diagnosis_name} was measured with {name} {actual}, "
                 f"{metrics_name} with {expected}: run step 03 again"

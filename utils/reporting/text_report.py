@@ -79,7 +79,7 @@ def _batch_size_lines(results: Results) -> list[str]:
 def _bottleneck_lines(results: Results) -> list[str]:
     if results.diagnosis is None:
         return _wrap(f"Not measured: {STEP_03_MISSING}")
-    lines = _wrap(results.diagnosis["main_bottleneck"])
+    lines = _wrap(results.diagnosis.main_bottleneck)
     suggestions = suggestion_lines(results.diagnosis)
     for place, suggestion in enumerate(suggestions, start=1):
         lines += _wrap(suggestion, f"{place}. ", "   ")
