@@ -19,6 +19,7 @@ from utils.reporting.results import Results
 from utils.reporting.run_facts import model_title
 from utils.reporting.sweeps import Sweep
 from utils.reporting.tables import STATUSES
+from utils.schema.batch_size import percentile_columns
 
 MAX_NAME_LENGTH = 60
 MAX_UPRIGHT_TICKS = 8
@@ -70,9 +71,7 @@ PERCENTILES = Panel(
     axis_label="percentiles over batches (ms, log)",
     curves={
         "latency_per_batch_ms_median": "p50",
-        "latency_per_batch_ms_p90": "p90",
-        "latency_per_batch_ms_p95": "p95",
-        "latency_per_batch_ms_p99": "p99",
+        **{column: f"p{percent}" for column, percent in percentile_columns().items()},
     },
     scale="log",
 )

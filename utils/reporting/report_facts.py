@@ -112,12 +112,15 @@ def padding_facts(results: Results) -> list[Fact]:
     ]
     padding_by_size = results.sweep.values("padding_fraction")
     if padding_by_size:
-        least = min(padding_by_size, key=lambda size: (padding_by_size[size], size))
-        most = max(padding_by_size, key=lambda size: (padding_by_size[size], size))
-        least_text = f"{format_percent(padding_by_size[least])} (batch size {least})"
-        most_text = f"{format_percent(padding_by_size[most])} (batch size {most})"
-        facts.append(Fact("Batch-size sweep", f"{least_text} to {most_text}"))
+        by_padding = sorted((share, size) for size, share in padding_by_size.items())
+        least = _padding_text(*by_padding[0])
+        most = _padding_text(*by_padding[-1])
+        facts.append(Fact("Batch-size sweep", f"{least} to {most}"))
     return facts
+
+
+def _padding_text(share: float, batch_size: int) -> str:
+    return f"{format_percent(share)} (batch size {batch_size})"
 
 
 def files_facts(results: Results) -> list[Fact]:

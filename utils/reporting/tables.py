@@ -16,7 +16,7 @@ from utils.reporting.formatting import (
 )
 from utils.reporting.results import Results
 from utils.reporting.sweeps import Sweep, value_of
-from utils.schema.batch_size import SweepRow
+from utils.schema.batch_size import SweepRow, percentile_columns
 from utils.schema.evaluation import ClassMetrics
 
 STATUSES = {
@@ -35,10 +35,9 @@ BATCH_HEADER = (
     "Padding",
     "Stable",
 )
+PERCENTILES = {column: f"p{percent} (ms/batch)" for column, percent in percentile_columns().items()}
 EXTRA_COLUMNS = {
-    "latency_per_batch_ms_p90": "p90 (ms/batch)",
-    "latency_per_batch_ms_p95": "p95 (ms/batch)",
-    "latency_per_batch_ms_p99": "p99 (ms/batch)",
+    **PERCENTILES,
     "latency_per_batch_ms_mad": "MAD (ms/batch)",
     "throughput_tokens_per_sec_mean": "tokens/s",
     "latency_per_token_ms_mean": "ms/token",
@@ -65,6 +64,7 @@ EXTRA_COLUMNS = {
     "cpu_wait_fraction": "CPU wait",
     "cv": "CV",
 }
+"""The columns of the page's table beyond those of ``BATCH_HEADER``, with their titles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
