@@ -34,6 +34,7 @@ from utils.diagnosis import roofline  # noqa: E402
 from utils.evaluation.batching import Batching  # noqa: E402
 from utils.evaluation.chunks import ChunkStore  # noqa: E402
 from utils.evaluation.masking import is_causal  # noqa: E402
+from utils.evaluation.plan import plan_evaluation
 from utils.evaluation.predictions import PendingPredictions  # noqa: E402
 from utils.evaluation.predictor import Predictor  # noqa: E402
 from utils.evaluation.tokens import tokenize  # noqa: E402
@@ -80,7 +81,9 @@ class Ours:
             store = ChunkStore(
                 Path(folder) / "predictions", Path(folder) / "state", {"benchmark": 1}
             )
-            worker = self.worker = self.worker or ChunkWorker(self.loaded, self.config, store)
+            worker = self.worker = self.worker or ChunkWorker(
+                self.loaded, plan_evaluation(self.config), store
+            )
             worker.store = store
             chunks = [
                 Rows(
@@ -504,7 +507,7 @@ def read_config(args: argparse.Namespace) -> Config:
 def read_texts(config: Config, count: int) -> list[str]:
     import pandas as pd
 
-    frame = pd.read_parquet(ensure_demo_assets(config) / "corpus_eval.parquet")
+    frame = pd.read_parquet(ensure_demo_assets(config.embedded) / "corpus_eval.parquet")
     return list(frame["text"].sample(min(count, len(frame)), random_state=0))
 
 

@@ -30,7 +30,7 @@ from utils.reporting.evaluation_facts import evaluation_lines
 def run(config: Config) -> None:
     """Check everything first; earlier results stay until the new ones are complete."""
     started = time.time()
-    check_workers(config)
+    check_workers(config.evaluation)
     prepared = check_prepared_data(config, model_labels(config))
     data_sha256 = prepared.info.sha256
     loaded = load_model(config)

@@ -9,16 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from utils.config_loader import (
-    Config,
-    all_keys,
-    default_config,
-    load_config,
-    source_files,
-    tried_places,
-)
+from utils.config_loader import Config, default_config, load_config
 from utils.core.errors import ConfigError
 from utils.core.files import PROJECT_ROOT
+from utils.core.paths import source_files, tried_places
+from utils.settings import all_keys
 
 SOURCES = [*PROJECT_ROOT.glob("utils/**/*.py"), *PROJECT_ROOT.glob("scripts/*.py")]
 
@@ -105,7 +100,7 @@ def test_unreadable_files_are_refused_with_their_path(tmp_path: Path, content: s
 def test_what_no_setting_can_be_is_refused_with_its_path(tmp_path: Path, content: str) -> None:
     file = tmp_path / "odd.yaml"
     file.write_text(content)
-    with pytest.raises(ConfigError, match="Invalid settings: ") as caught:
+    with pytest.raises(ConfigError, match="Invalid settings") as caught:
         load_config(file)
     assert str(file) in str(caught.value)
 

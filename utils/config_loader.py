@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import glob
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,82 +10,32 @@ from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
 from utils.core.errors import ConfigError
 from utils.core.files import PROJECT_ROOT
 from utils.core.paths import (
-    exists,
     find_in_working_directory,
+    matches_something,
     project_path,
     tried_places,
     works_in_project_root,
 )
-from utils.settings import (
-    EMBEDDED,
-    SECTIONS,
-    Config,
-    DatasetConfig,
-    EmbeddedConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OutputConfig,
-    ProfilingConfig,
-    all_keys,
-)
+from utils.settings import EMBEDDED, SECTIONS, Config, all_keys
 
-__all__ = [
-    "EMBEDDED",
-    "SECTIONS",
-    "SOURCE_SUFFIXES",
-    "Config",
-    "DatasetConfig",
-    "EmbeddedConfig",
-    "EvaluationConfig",
-    "ModelConfig",
-    "OutputConfig",
-    "ProfilingConfig",
-    "all_keys",
-    "changed",
-    "default_config",
-    "find_in_working_directory",
-    "load_config",
-    "project_path",
-    "source_files",
-    "tried_places",
-    "works_in_project_root",
-]
+__all__ = ["Config", "default_config", "load_config", "with_override"]
 
+DEFAULT_FILE = "configs/config.yaml"
 INPUT_KEYS = ("model.name", "model.tokenizer", "model.adapter_base", "dataset.hf_name")
 """Settings that may name a local file, folder or pattern to read."""
-SOURCE_SUFFIXES = tuple(
-    suffix + packed
-    for suffix in (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
-    for packed in ("", ".gz")
-)
-"""Endings, in lower case, by which ``dataset.hf_name`` is a local file even if there is none of that
-name."""
+MIN_SIMILARITY = 0.6
+"""From this ratio of difflib on, a valid name is suggested for an unknown one."""
 
 
 def default_config() -> str:
-    """The settings file that is used where none is named: always the project's own."""
-    name = "configs/config.yaml"
-    return name if works_in_project_root() else str(PROJECT_ROOT / name)
-
-
-def source_files(name: str) -> list[Path]:
-    """The local files that ``dataset.hf_name`` stands for.
-
-    These are the file, all files of the folder, or all that a pattern matches.
-    """
-    path = project_path(name)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        candidates = list(path.rglob("*"))
-    else:
-        candidates = [Path(match) for match in glob.glob(str(path), recursive=True)]
-    return sorted(file for file in candidates if file.is_file())
+    """The settings file that is used if none is named: always the project's own."""
+    if works_in_project_root():
+        return DEFAULT_FILE
+    return str(PROJECT_ROOT / DEFAULT_FILE)
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -106,103 +55,52 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     settings = _read_yaml(file, path)
     overridden: dict[str, Any] = {}
     for override in overrides:
-        _apply(settings, override)
-        _apply(overridden, override)
+        _apply_override(settings, override)
+        _apply_override(overridden, override)
     if not works_in_project_root():
         _resolve_inputs(settings, set(_named_inputs(overridden)))
-    return _validated(settings, file)
+    return _validate(settings, file)
 
 
-def _resolve_inputs(settings: dict[str, Any], overridden: set[str]) -> None:
-    """Make local inputs in the working directory absolute, so that other processes find them.
-
-    What the command line names is looked up in the working directory first; what the configuration
-    file names, in the project's root first.
-    """
-    for key, name in _named_inputs(settings).items():
-        if name == EMBEDDED:
-            continue
-        if key not in overridden and exists(project_path(name)):
-            continue
-        path = find_in_working_directory(name)
-        if path is not None:
-            section, field = key.split(".")
-            settings[section][field] = str(path)
+def with_override(config: Config, override: str) -> Config:
+    """The same settings except for one ``dotted.key=VALUE``, checked as a file's are."""
+    settings = config.to_dict()
+    _apply_override(settings, override)
+    return _validate(settings, f"--set {override}")
 
 
 def _config_file(path: str | Path | None) -> Path:
     if path is None:
-        return PROJECT_ROOT / "configs" / "config.yaml"
+        return PROJECT_ROOT / DEFAULT_FILE
     if works_in_project_root():
         return project_path(path)
     return find_in_working_directory(str(path)) or project_path(path)
-
-
-def _named_inputs(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The names of inputs among some settings, by dotted key."""
-    names = {}
-    for key in INPUT_KEYS:
-        section, field = key.split(".")
-        fields = settings.get(section)
-        name = fields.get(field) if isinstance(fields, dict) else None
-        if isinstance(name, str) and name:
-            names[key] = name
-    return names
-
-
-def changed(config: Config, override: str) -> Config:
-    """The same settings but for one ``dotted.key=VALUE``, checked as a file's are."""
-    settings = config.to_dict()
-    _apply(settings, override)
-    return _validated(settings, f"--set {override}")
-
-
-def _validated(settings: dict[str, Any], where: object) -> Config:
-    try:
-        # As JSON, whose lists may be strict tuples; what YAML has beyond JSON (dates) becomes text.
-        return Config.model_validate_json(json.dumps(settings, default=str))
-    except ValidationError as error:
-        if all(detail["loc"] for detail in error.errors()):
-            raise _refusal(error, where) from error
-        raise _invalid_settings(error, where) from error
-    except ValueError as error:
-        raise _invalid_settings(error, where) from error
-
-
-def _invalid_settings(error: ValueError, where: object) -> ConfigError:
-    return ConfigError(f"Invalid settings: {error}", where=where, fix="see configs/config.yaml")
 
 
 def _read_yaml(file: Path, name: str | Path | None) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise _missing_file(file, name) from error
+        raise _no_such_file(name or file) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"The config file cannot be read: {error}", where=file, fix="name a YAML file in UTF-8"
         ) from error
     if not isinstance(settings, dict | None):
         raise ConfigError(
-            "The config file holds no settings by name.", where=file, fix="see configs/config.yaml"
+            "The config file has no settings by name.", where=file, fix=f"see {DEFAULT_FILE}"
         )
     return settings or {}
 
 
-def _missing_file(file: Path, name: str | Path | None) -> ConfigError:
-    known = []
-    for path in sorted((PROJECT_ROOT / "configs").glob("*.yaml")):
-        known.append(str(path.relative_to(PROJECT_ROOT)))
-    where = tried_places(name) if name else file
-    return ConfigError("No such config file.", where=where, fix=f"use one of: {', '.join(known)}")
+def _no_such_file(name: str | Path) -> ConfigError:
+    files = sorted((PROJECT_ROOT / "configs").glob("*.yaml"))
+    known = ", ".join(str(file.relative_to(PROJECT_ROOT)) for file in files)
+    return ConfigError("No such config file.", where=tried_places(name), fix=f"use one of: {known}")
 
 
-def _apply(settings: dict[str, Any], override: str) -> None:
-    """Set the value that ``dotted.key=VALUE`` gives.
-
-    Raises:
-        ConfigError: the override has another form, or VALUE is not YAML.
-    """
+def _apply_override(settings: dict[str, Any], override: str) -> None:
+    """Put the value of ``dotted.key=VALUE`` into nested settings."""
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
@@ -218,67 +116,119 @@ def _apply(settings: dict[str, Any], override: str) -> None:
             f"The override {override!r} is not valid YAML.", where=f"--set {dotted}"
         ) from error
     target = settings
-    for key in keys[:-1]:
+    for depth, key in enumerate(keys[:-1], start=1):
         target = target.setdefault(key, {})
         if not isinstance(target, dict):
             raise ConfigError(
-                f"{dotted} goes below a value.", where=f"--set {override}", fix=_nearest(keys)
+                f"`{'.'.join(keys[:depth])}` is not a section.",
+                where=f"--set {override}",
+                fix=_suggest_fix(keys),
             )
     target[keys[-1]] = value
 
 
-def _refusal(error: ValidationError, where: object) -> ConfigError:
-    """One message for all that is wrong, the first problem first."""
+def _resolve_inputs(settings: dict[str, Any], overridden: set[str]) -> None:
+    """Make local inputs in the working directory absolute, so that other processes find them.
+
+    What the command line names (``overridden``) is looked up in the working directory first; what
+    the configuration file names, in the project's root first.
+    """
+    for key, name in _named_inputs(settings).items():
+        if name == EMBEDDED:
+            continue
+        if key not in overridden and matches_something(project_path(name)):
+            continue
+        path = find_in_working_directory(name)
+        if path is not None:
+            section, field = key.split(".")
+            settings[section][field] = str(path)
+
+
+def _named_inputs(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The names of inputs among some settings, by dotted key."""
+    names = {}
+    for key in INPUT_KEYS:
+        section, field = key.split(".")
+        fields = settings.get(section)
+        if not isinstance(fields, dict):
+            continue
+        name = fields.get(field)
+        if isinstance(name, str) and name:
+            names[key] = name
+    return names
+
+
+def _validate(settings: dict[str, Any], where: object) -> Config:
+    try:
+        # As JSON, whose lists may be strict tuples; what YAML has beyond JSON (dates) becomes text.
+        return Config.model_validate_json(json.dumps(settings, default=str))
+    except ValidationError as error:
+        if all(detail["loc"] for detail in error.errors()):
+            raise _to_config_error(error, where) from error
+        raise _invalid_settings(error, where) from error
+    except ValueError as error:
+        raise _invalid_settings(error, where) from error
+
+
+def _invalid_settings(error: ValueError, where: object) -> ConfigError:
+    """For YAML that cannot be settings, such as a mapping that contains itself."""
+    return ConfigError(f"Invalid settings: {error}", where=where, fix=f"see {DEFAULT_FILE}")
+
+
+def _to_config_error(error: ValidationError, where: object) -> ConfigError:
+    """One message for everything that is wrong, the first problem first."""
     problems: dict[tuple[str, ...], list[Any]] = {}
     for detail in error.errors():
-        problems.setdefault(_problem_keys(detail["loc"]), []).append(detail)
-    lines = [_describe(".".join(keys), details) for keys, details in problems.items()]
-    first_keys = next(iter(problems))
-    return ConfigError("\n".join(lines), where=where, fix=_nearest(list(first_keys)))
+        problems.setdefault(_setting_of(detail["loc"]), []).append(detail)
+    lines = []
+    for keys, details in problems.items():
+        lines.append(_describe_problem(".".join(keys), details))
+    first = next(iter(problems))
+    return ConfigError("\n".join(lines), where=where, fix=_suggest_fix(list(first)))
 
 
-def _problem_keys(location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """Section, key and positions in lists of a problem; without the names of a union's members."""
-    section, *rest = location
-    keys = [str(section)]
-    for position, part in enumerate(rest):
-        if position == 0 or isinstance(part, int):
-            keys.append(str(part))
-    return tuple(keys)
+def _setting_of(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Section, key and position in a list.
+
+    pydantic's location also has, for a union, the name of its member.
+    """
+    parts = [str(part) for part in location[:2]]
+    parts += [str(part) for part in location[2:] if isinstance(part, int)]
+    return tuple(parts)
 
 
-def _describe(dotted: str, details: list[Any]) -> str:
+def _describe_problem(dotted: str, details: list[Any]) -> str:
     if details[0]["type"] == "extra_forbidden":
         return f"Unknown setting: {dotted}"
-    messages = [str(detail["msg"]).removeprefix("Value error, ") for detail in details]
-    return f"{dotted} cannot be {details[0]['input']!r}: {'; or '.join(messages)}"
+    allowed = "; or ".join(str(d["msg"]).removeprefix("Value error, ") for d in details)
+    return f"{dotted} cannot be {details[0]['input']!r}: {allowed}"
 
 
-def _nearest(keys: list[str]) -> str:
+def _suggest_fix(keys: list[str]) -> str:
     """What to write instead: what the setting allows, or the nearest valid name."""
     if len(keys) == 1 and keys[0] in SECTIONS:
-        return "see configs/config.yaml"
-    fields = SECTIONS.get(keys[0], {})
-    field = fields.get(keys[1]) if len(keys) > 1 else None
+        return f"see {DEFAULT_FILE}"
+    field = None
+    if len(keys) > 1:
+        field = SECTIONS.get(keys[0], {}).get(keys[1])
     if field is not None and all(key.isdigit() for key in keys[2:]):
-        return _allowed_values(field)
+        return _allowed_values(field.annotation, field.default)
     valid = all_keys()
-    close = difflib.get_close_matches(".".join(keys), valid, n=1, cutoff=0.6)
-    if not close:
-        # A right name in the wrong section is near too.
-        close = [key for key in valid if key.rsplit(".", 1)[-1] == keys[-1]]
+    close = difflib.get_close_matches(".".join(keys), valid, n=1, cutoff=MIN_SIMILARITY)
+    # The right name in the wrong section.
+    close += [key for key in valid if key.rsplit(".", 1)[-1] == keys[-1]]
     if close:
         return f"did you mean {close[0]}?"
     return "valid settings: " + ", ".join(valid)
 
 
-def _allowed_values(field: FieldInfo) -> str:
-    """The choices of a setting, where it has some, and its default."""
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
+def _allowed_values(annotation: Any, default: Any) -> str:
+    if isinstance(default, tuple):
+        default = list(default)
     text = f"the default is {default!r}"
-    choices = ", ".join(map(repr, _choices(field.annotation)))
+    choices = _choices(annotation)
     if choices:
-        text = f"allowed: {choices}; {text}"
+        text = f"allowed: {', '.join(map(repr, choices))}; {text}"
     return text
 
 

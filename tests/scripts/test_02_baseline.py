@@ -96,7 +96,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
     assert [int(row["batch_size"]) for row in table] == [1, 4]
     for row, figures in zip(table, payload["batch_size_profiling"], strict=True):
         assert figures["batch_size"] == int(row["batch_size"])
-        assert set(figures) - set(row) == {"sample_size"}
+        assert set(figures) - set(row) == {"sample_size", "unavailable"}
         assert float(row["latency_per_sample_ms_mean"]) == figures["latency_per_sample_ms_mean"]
         assert (row["gpu_power_w_mean"] == "") == (figures["gpu_power_w_mean"] is None)
     rows = pd.concat(
@@ -112,6 +112,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
         "batching",
         "majority_class",
         "per_class",
+        "unavailable",
         "warnings",
         "workers",
         "batching_comparison",

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 
 from utils.baseline.sweep import SweepResult
-from utils.config_loader import Config, DatasetConfig
+from utils.config_loader import Config
 from utils.core.errors import ModelError
 from utils.core.files import fingerprint
 from utils.data.labels import LabelMapping
@@ -20,6 +20,7 @@ from utils.schema.baseline import BASELINE_VERSION, BaselineMetrics
 from utils.schema.catalog import units_of
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.run import DatasetInfo, Environment, ModelInfo, RunInfo
+from utils.settings import DatasetConfig
 from utils.system.environment import environment_record
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from utils.baseline.checkpoint import SweepCheckpoint, checkpoint_writer, load_checkpoint
-from utils.config_loader import Config, ProfilingConfig
+from utils.config_loader import Config
 from utils.core.files import fingerprint
 from utils.core.result_files import ResultFiles
 from utils.evaluation.identity import prediction_identity
@@ -22,6 +22,7 @@ from utils.schema.baseline import (
 )
 from utils.schema.batch_size import OptimalBatchSize, SweepRow
 from utils.schema.common import complete_reasons
+from utils.settings import ProfilingConfig
 from utils.sweep.conclusions import optimal_batch_size, sample_dependence
 from utils.sweep.row_reasons import SHARED
 from utils.sweep.sample import draw_texts
@@ -64,7 +65,9 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
         loaded.info.device,
         gpu_sample_interval_ms=settings.gpu_sample_interval_ms,
     )
-    drawn = [draw_texts(loaded, config, size) for size in config.dataset.sample_sizes]
+    drawn = []
+    for size in config.dataset.sample_sizes:
+        drawn.append(draw_texts(loaded, config.data_file, settings, size))
     samples = [list(sample.texts) for sample in drawn]
     largest = max(samples, key=len)
     warnings = (*drawn[-1].warnings, *check_on_texts(loaded, largest, settings.max_length))

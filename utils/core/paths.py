@@ -1,4 +1,4 @@
-"""Paths that a user names: looked up in the working directory and in the project's root."""
+"""Paths that settings and the command line name: where they start, and whether they exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def project_path(value: str | Path) -> Path:
 
 
 def working_directory() -> Path:
-    """The directory that the user works in; the project's root if that was removed."""
+    """The directory that the user works in; the project's root if it has been removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:
@@ -40,12 +40,29 @@ def tried_places(name: str | Path) -> str:
     return f"{in_working_directory} and {in_project}"
 
 
-def find_in_working_directory(name: str) -> Path | None:
-    """The absolute path of a name or pattern in the working directory; None if nothing is there."""
-    path = Path(os.path.abspath(working_directory() / Path(name).expanduser()))
-    return path if exists(path) else None
-
-
-def exists(path: Path) -> bool:
-    """Whether a path or a pattern stands for something."""
+def matches_something(path: Path) -> bool:
+    """Whether a path exists, or a pattern matches a file or folder."""
     return path.exists() or bool(glob.glob(str(path), recursive=True))
+
+
+def find_in_working_directory(name: str) -> Path | None:
+    """The absolute path of a name or pattern in the working directory; None if it matches nothing."""
+    path = Path(os.path.abspath(working_directory() / Path(name).expanduser()))
+    if matches_something(path):
+        return path
+    return None
+
+
+def source_files(name: str) -> list[Path]:
+    """The local files that ``dataset.hf_name`` stands for.
+
+    They are the file itself, all files of the folder, or all files that the pattern matches.
+    """
+    path = project_path(name)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        candidates = sorted(path.rglob("*"))
+    else:
+        candidates = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    return [file for file in candidates if file.is_file()]

@@ -12,11 +12,14 @@ INPUT_SHARE = 0.5
 """From half on, even a model that took no time would not make the batch more than twice as fast."""
 CEILING_SHARE = 0.6
 """Real operators reach 60 to 90% of a ceiling: above it, little of the time can be saved."""
-DEVICE_IDLE_SHARE = 0.5  # from half on, the device waits longer for the host than it works
-OVERHEAD_SHARE = 0.5  # from half on, starting operators takes longer than all they do
+DEVICE_IDLE_SHARE = 0.5
+"""From half on, the device waits longer for the host than it works."""
+OVERHEAD_SHARE = 0.5
+"""From half on, starting operators takes longer than all they do."""
 DOUBLING_GROWTH = 0.10
 """Where a doubled batch takes at most this much longer, the time does not depend on the work."""
-PADDING_SHARE = 0.10  # padding that takes a tenth of the forward is named whatever else limits it
+PADDING_SHARE = 0.10
+"""Padding that takes a tenth of the forward is named whatever else limits it."""
 CONFIDENCE_RULE = (
     "high: every number that decided lies further from its threshold than it spreads, and every"
     " operator's FLOPs are known"

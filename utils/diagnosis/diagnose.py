@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from utils.config_loader import Config, EvaluationConfig
+from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.diagnosis import profiling, roofline
 from utils.diagnosis.baseline_sweep import BaselineSweep, choose_throughputs, read_sweep
@@ -30,8 +30,10 @@ from utils.schema.diagnosis import (
     Diagnosis,
     Saturation,
     Suggestion,
+    TimedForward,
     save_diagnosis,
 )
+from utils.settings import EvaluationConfig
 from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
 
@@ -66,7 +68,8 @@ def diagnose(loaded: LoadedModel, config: Config) -> Diagnosis:
         UserError: not even the smallest batch fits into memory.
     """
     sweep = read_sweep(config.files.metrics, config.model, config.profiling.batch_sizes)
-    sample = draw_texts(loaded, config, config.dataset.sample_sizes[0])
+    sample_size = config.dataset.sample_sizes[0]
+    sample = draw_texts(loaded, config.data_file, config.profiling, sample_size)
     checked = check_on_texts(loaded, sample.texts, config.profiling.max_length)
     with torch.inference_mode():
         measurements = _measure(loaded, sample.texts, sweep, config)
@@ -93,7 +96,9 @@ def _measure(
             warnings.append(f"Batch size {size} does not fit into memory and is left out.")
     detail = sweep.optimal if sweep.optimal in measured else max(measured)
     evidence_by_size = {size: one.evidence for size, one in measured.items()}
-    timed = [one for evidence in evidence_by_size.values() for one in evidence.timed_forwards]
+    timed: list[TimedForward] = []
+    for evidence in evidence_by_size.values():
+        timed += evidence.timed_forwards
     forecast, reason = make_forecast(
         timed,
         tokenize(loaded.tokenizer, texts, profiled.max_length, loaded.inputs).lengths,
@@ -166,17 +171,7 @@ def conclude(
     bottlenecks = {size: classify_bottleneck(one) for size, one in evidence_by_size.items()}
     throughputs, source = choose_throughputs(sweep, sorted(bottlenecks), measurements.forecast)
     saturation = find_saturation(throughputs, source, bottlenecks)
-    too_large = sweep.out_of_memory | (set(sweep.sizes) - evidence_by_size.keys())
-    findings = Findings(
-        evidence=evidence_by_size[detail],
-        groups=profile.groups,
-        module_ms=profile.module_ms,
-        product_speedups=measurements.product_speedups,
-        forecast=measurements.forecast,
-        largest_batch=max([*bottlenecks, *sweep.batch_sizes]),
-        too_large=min(too_large, default=None),
-    )
-    suggestions = rank_suggestions(findings, settings)
+    suggestions = rank_suggestions(_findings(measurements, sweep), settings)
     return Diagnosis(
         schema_version=DIAGNOSIS_VERSION,
         device=device,
@@ -187,10 +182,7 @@ def conclude(
         tracing_overhead_ratio=profile.tracing_overhead_ratio,
         layers_by_kind=profile.layers_by_kind,
         layers_by_index=profile.layers_by_index,
-        batch_sizes=tuple(
-            describe_batch_size(bottlenecks[size], evidence)
-            for size, evidence in evidence_by_size.items()
-        ),
+        batch_sizes=_describe_batch_sizes(bottlenecks, evidence_by_size),
         confidence_rule=CONFIDENCE_RULE,
         saturation=saturation,
         suggestions=suggestions[:SHOWN_FIRST],
@@ -201,6 +193,31 @@ def conclude(
         warnings=(*measurements.warnings, *_unknown_operators(evidence_by_size.values())),
         unavailable=profile.unavailable,
     )
+
+
+def _findings(measurements: Measurements, sweep: BaselineSweep) -> Findings:
+    """What is known of the batch size that suggestions are made for."""
+    measured_sizes = measurements.evidence_by_size.keys()
+    too_large = sweep.out_of_memory | (set(sweep.sizes) - measured_sizes)
+    profile = measurements.profile
+    return Findings(
+        evidence=measurements.evidence_by_size[measurements.detail_batch_size],
+        groups=profile.groups,
+        module_ms=profile.module_ms,
+        product_speedups=measurements.product_speedups,
+        forecast=measurements.forecast,
+        largest_batch=max([*measured_sizes, *sweep.batch_sizes]),
+        too_large=min(too_large, default=None),
+    )
+
+
+def _describe_batch_sizes(
+    bottlenecks: Mapping[int, Bottleneck], evidence_by_size: Mapping[int, Evidence]
+) -> tuple[BatchSizeDiagnosis, ...]:
+    described = []
+    for size, evidence in evidence_by_size.items():
+        described.append(describe_batch_size(bottlenecks[size], evidence))
+    return tuple(described)
 
 
 def describe_batch_size(bottleneck: Bottleneck, evidence: Evidence) -> BatchSizeDiagnosis:

@@ -20,7 +20,8 @@ ABOVE_FIXED = 1.15
 MAX_FIT_ERROR = 0.25
 """A model that misses the times it was fitted to by more, on average, predicts nothing."""
 IRLS_ITERATIONS = 8
-NEGLIGIBLE_ERROR = 0.01  # a relative error below 1% is as good as none
+NEGLIGIBLE_ERROR = 0.01
+"""A relative error below 1% is as good as none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,14 +22,16 @@ Interval = tuple[float, float]
 
 ON_DEVICE = frozenset(("kernel", "gpu_memcpy", "gpu_memset"))
 CALLS = frozenset(("cuda_runtime", "cuda_driver"))
-STEP = "ProfilerStep"  # how the profiler calls the range of one step
+STEP = "ProfilerStep"
+"""How the profiler calls the range of one step."""
 LAUNCH = re.compile(r"^cu(da)?(Launch|GraphLaunch)")
 """``cudaLaunchKernel`` and its family, and Triton's ``cuLaunchKernelEx`` of the driver."""
 SYNCHRONIZE = re.compile(r"^cu(da)?\w+Synchronize")
 """Calls that return only when the device has done what went before."""
 MEMORY_COPY = re.compile(r"^cu(da)?Memcpy")
 """Calls of which only some wait for the device."""
-CLOCK_SKEW_US = 2.0  # by how much the host's and the device's time may differ in a trace
+CLOCK_SKEW_US = 2.0
+"""By how much the host's and the device's time may differ in a trace."""
 CATEGORIES = (
     ("attention", r"flash|fmha|sdpa|attention"),
     (

@@ -26,7 +26,8 @@ CLASS_KINDS = (
     ("rotary", r"RotaryEmbedding$"),
     ("norm", r"Norm\d?d?$"),
 )
-ROOT = "(model)"  # the model itself, which has no dotted name
+ROOT = "(model)"
+"""The model itself, which has no dotted name."""
 COLUMNS = (
     "module",
     "kind",
@@ -256,7 +257,8 @@ def _add_kernel_times(calls: Sequence[ModuleCall], events: Sequence[Event]) -> N
     ):
         position: int | None = bisect_right(begins_us, launch_us) - 1
         if position == -1:
-            continue  # launched before the model was called
+            # Launched before the model was called.
+            continue
         # The last call that began before may have ended: then it was a caller of it.
         while position is not None and calls[position].end_us < launch_us:
             position = calls[position].caller

@@ -20,7 +20,8 @@ from utils.model.encoding import encode_batch
 from utils.model_utils import LoadedModel
 from utils.schema.ceilings import Ceilings
 from utils.schema.diagnosis import TimedForward
-from utils.system.timing import synchronize, time_callable, time_calls
+from utils.system.device import synchronize
+from utils.system.timing import time_callable, time_calls
 
 REPEATS = 3
 SECONDS_PER_SIZE = 4.0
@@ -106,7 +107,8 @@ def time_phases(workload: Workload, repeats: int = REPEATS) -> PhaseTimes:
         for repeat in range(1 + repeats):
             durations = {}
             workload.run(batch, stopwatch)
-            if repeat > 0:  # the first warms up
+            # The first warms up.
+            if repeat > 0:
                 rows.append({"batch": batch, **durations})
     by_batch = pd.DataFrame(rows).set_index("batch").groupby("batch")
     fastest = by_batch.min()
@@ -125,20 +127,7 @@ def _measure(workload: Workload, size: int, repeats: int, ceilings: Ceilings) ->
     distances = [abs(ms - times.forward_ms) for ms in times.fastest_forwards_ms]
     typical = batches[distances.index(min(distances))]
     counts = _count(workload, batches, ceilings)
-    busy = tracing.measure_device_busy(
-        lambda step: workload.forward(batches[step % len(batches)]),
-        steps=len(batches),
-        device=device,
-    )
-    unavailable = {}
-    if busy.reason is not None:
-        unavailable["device_busy_ms"] = busy.reason
-    doubling_growth = None
-    no_doubling = _why_no_doubling(device, min(times.fastest_forwards_ms))
-    if no_doubling is None:
-        doubling_growth = _growth_when_doubled(workload, typical)
-    else:
-        unavailable["doubling_growth"] = no_doubling
+    overhead = _measure_overhead(workload, batches, typical, min(times.fastest_forwards_ms))
     return Evidence(
         device=device.type,
         batch_size=size,
@@ -152,8 +141,8 @@ def _measure(workload: Workload, size: int, repeats: int, ceilings: Ceilings) ->
         dispatch_us=ceilings.dispatch_s * 1e6,
         flops=counts.flops,
         bytes_moved=counts.bytes_moved,
-        device_busy_ms=busy.ms,
-        doubling_growth=doubling_growth,
+        device_busy_ms=overhead.device_busy_ms,
+        doubling_growth=overhead.doubling_growth,
         padding_fraction=_padding_fraction(batches),
         unknown_operators=counts.unknown_operators,
         timed_forwards=(
@@ -162,7 +151,39 @@ def _measure(workload: Workload, size: int, repeats: int, ceilings: Ceilings) ->
         ),
         time_spread=times.spread,
         ceiling_spread=max(ceilings.matmul_spread_pct, ceilings.copy_spread_pct) / 100,
-        unavailable=unavailable,
+        unavailable=overhead.unavailable,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _OverheadEvidence:
+    """What shows the host's work to start operators: on CUDA idle time, on the CPU growth."""
+
+    device_busy_ms: float | None
+    doubling_growth: float | None
+    unavailable: dict[str, str]
+
+
+def _measure_overhead(
+    workload: Workload, batches: Sequence[Inputs], typical: Inputs, fastest_ms: float
+) -> _OverheadEvidence:
+    device = workload.loaded.device
+    busy = tracing.measure_device_busy(
+        lambda step: workload.forward(batches[step % len(batches)]),
+        steps=len(batches),
+        device=device,
+    )
+    unavailable = {}
+    if busy.reason is not None:
+        unavailable["device_busy_ms"] = busy.reason
+    growth = None
+    no_doubling = _why_no_doubling(device, fastest_ms)
+    if no_doubling is None:
+        growth = _growth_when_doubled(workload, typical)
+    else:
+        unavailable["doubling_growth"] = no_doubling
+    return _OverheadEvidence(
+        device_busy_ms=busy.ms, doubling_growth=growth, unavailable=unavailable
     )
 
 

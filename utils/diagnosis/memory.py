@@ -64,7 +64,7 @@ def weights_bytes(model: nn.Module) -> int:
 
 
 def find_steps(events: Iterable[Event], *, on_cuda: bool) -> tuple[StepMemory, ...]:
-    """The steps in which memory was allocated; without named steps the whole trace is one."""
+    """The steps in which memory was allocated; without named steps the complete trace is one."""
     events = tuple(events)
     changes = _allocator_changes(events, on_cuda=on_cuda)
     annotations = _ranges(events, "user_annotation")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -96,22 +96,26 @@ def profile_sizes(
         detail: the batch size that is looked at in detail.
         steps: how many batches are traced.
     """
-    for folder in files.traces_dir.glob("batch_*"):  # an earlier run's
+    # Left by an earlier run.
+    for folder in files.traces_dir.glob("batch_*"):
         shutil.rmtree(folder)
     warnings: list[str] = []
     for size, one in measured.items():
         if size != detail:
             folder = files.traces_dir / f"batch_{size}"
             warnings += trace_size(one.workload, steps, ceilings, folder).trace.warnings
-    workload = measured[detail].workload
-    evidence = measured[detail].evidence
+    profile = profile_size(measured[detail], ceilings, files, steps)
+    return replace(profile, warnings=(*warnings, *profile.warnings))
+
+
+def profile_size(
+    measured: MeasuredSize, ceilings: Ceilings, files: ResultFiles, steps: int
+) -> DetailedProfile:
+    """Trace one batch size in detail; write traces, stacks and tables."""
+    workload = measured.workload
+    evidence = measured.evidence
     traced = trace_size(workload, steps, ceilings, files.traces_dir)
-    warnings += traced.trace.warnings
-    kernel_events: list[Event] = []
-    device = workload.loaded.device
-    if device.type == "cuda":
-        run_step = _TracedStep(workload)
-        kernel_events = tracing.record_kernel_events(run_step, steps=steps, device=device)
+    kernel_events = _record_kernels(workload, steps)
     layer_times = time_modules(workload, evidence)
     findings = read_events(workload, kernel_events, traced.trace.events, files)
     table = layer_times.table
@@ -127,8 +131,16 @@ def profile_sizes(
         kernels=findings.kernels,
         peak_memory=findings.peak_memory,
         unavailable=findings.unavailable | layer_times.unavailable,
-        warnings=(*warnings, *layer_times.warnings),
+        warnings=(*traced.trace.warnings, *layer_times.warnings),
     )
+
+
+def _record_kernels(workload: Workload, steps: int) -> list[Event]:
+    """Events of a trace without shapes, memory and stacks, which delay kernels; CUDA alone."""
+    device = workload.loaded.device
+    if device.type != "cuda":
+        return []
+    return tracing.record_kernel_events(_TracedStep(workload), steps=steps, device=device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,13 +228,15 @@ def read_events(
     summary = kernels.summarize_kernels(kernel_events)
     if summary is None:
         unavailable["kernels"] = _why_no_kernels(kernel_events, on_cuda=on_cuda)
-        files.kernels.unlink(missing_ok=True)  # an earlier run's
+        # Left by an earlier run.
+        files.kernels.unlink(missing_ok=True)
     else:
         write_table(files.kernels, kernels.build_kernel_table(kernel_events))
     step = memory.find_peak_step(events, on_cuda=on_cuda)
     if step is None:
         unavailable["peak_memory"] = "the trace is incomplete, or holds no allocations"
-        files.memory.unlink(missing_ok=True)  # an earlier run's
+        # Left by an earlier run.
+        files.memory.unlink(missing_ok=True)
         peak = None
         module_memory = memory.no_module_memory()
     else:
@@ -247,7 +261,8 @@ def largest_products(op_costs: Sequence[costs.OperatorCost]) -> list[MatrixProdu
     products.sort(key=lambda product: product[0], reverse=True)
     largest = []
     for _, cost in products[:MAX_PRODUCTS]:
-        left, right = cost.input_shapes[-2:]  # addmm has the bias first
+        # The bias of ``addmm`` comes first.
+        left, right = cost.input_shapes[-2:]
         largest.append(
             MatrixProduct(rows=left[0], inner=left[1], columns=right[1], calls=cost.calls)
         )
@@ -264,7 +279,8 @@ def group_operators(
             ``forward_ms``, that of the average batch.
     """
     if not table["self_device_ms"].notna().any():
-        return ()  # nothing to compare with the ceilings
+        # Nothing to compare with the ceilings.
+        return ()
     # Operators that are made of others have a time of their own; work and calls are counted for
     # their parts.
     counted_calls = table["calls"].where(table["bytes_moved"].notna())

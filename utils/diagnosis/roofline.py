@@ -229,7 +229,8 @@ def measure_dispatch_s(device: torch.device) -> float:
     """Seconds per operator when 10,000 additions of one element follow each other: all overhead."""
     one = torch.ones(1, device=device)
 
-    def additions() -> None:  # a Python call for each would count with them
+    # A Python call for each would count with them.
+    def additions() -> None:
         for _ in range(DISPATCHED_ADDITIONS):
             torch.add(one, one)
 

@@ -17,7 +17,8 @@ from utils.diagnosis.findings import Findings, OperatorGroup, PresentSettings
 from utils.diagnosis.forecast import Forecast, in_file_order
 from utils.schema.diagnosis import Proposal, Suggestion
 
-MIN_SAVING = 0.01  # less than 1% of the batch time lies within the spread of the measurement
+MIN_SAVING = 0.01
+"""Less than 1% of the batch time lies within the spread of the measurement."""
 DEVICE_BOUND_SHARE = 0.9
 """Share of the forward from which on a CUDA device is busy throughout, so that kernels decide."""
 SLOW_LAYER = 2.0
@@ -25,8 +26,10 @@ MIN_PEERS = 3
 """A module that takes twice as long as in the other layers, three at least in all, is slow."""
 SLOW_LAYER_SHARE = 0.05
 """Of the forward that a slow layer has to cost: less may be one interrupt of a few calls."""
-LONG_TEXTS = 0.95  # share of the texts that a smaller ``max_length`` must not truncate
-LENGTH_STEP = 8  # lengths are rounded up to a multiple of 8, which matrix units like
+LONG_TEXTS = 0.95
+"""Share of the texts that a smaller ``max_length`` must not truncate."""
+LENGTH_STEP = 8
+"""Lengths are rounded up to a multiple of 8, which matrix units like."""
 TOKEN_BUDGET = "evaluation.batching=token_budget"
 COMPILE = "evaluation.compile=true"
 

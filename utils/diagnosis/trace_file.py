@@ -54,11 +54,13 @@ def write_trace(trace_file: Path, chrome: dict[str, Any]) -> str | None:
         text = json.dumps(chrome)
         left_out.append(part)
     if len(text) <= COMPRESS_ABOVE_BYTES:
-        packed.unlink(missing_ok=True)  # an earlier run's
+        # Left by an earlier run.
+        packed.unlink(missing_ok=True)
         with atomic_path(plain) as temporary:
             temporary.write_bytes(text.encode())
         return None
-    plain.unlink(missing_ok=True)  # an earlier run's
+    # Left by an earlier run.
+    plain.unlink(missing_ok=True)
     with atomic_path(packed) as temporary:
         temporary.write_bytes(gzip.compress(text.encode(), 6))
     without = _size_clause(left_out, len(text)) if left_out else ""

@@ -24,7 +24,7 @@ from utils.core.files import atomic_path
 from utils.diagnosis.kernels import STEP, Event, find_kernels, merged_length, spans
 from utils.diagnosis.trace_file import parse_truncated_trace, write_trace
 from utils.model.costs import show_shapes
-from utils.system.timing import synchronize
+from utils.system.device import synchronize
 
 logger = logging.getLogger(__name__)
 

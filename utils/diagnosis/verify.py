@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from utils.config_loader import Config, changed
+from utils.config_loader import Config, with_override
 from utils.core.errors import DataError, UserError, reason_of
 from utils.diagnosis.suggestions import COMPILE, TOKEN_BUDGET
 from utils.diagnosis.workload import Workload, split_into_batches
@@ -39,16 +39,16 @@ SECONDS_A_PASS = 2.0
 """With large models a pass takes fewer texts than the sample has, full batches of them."""
 NO_SETTING = "no matching setting"
 
-Way = Callable[[], NDArray[np.int64]]
+Variant = Callable[[], NDArray[np.int64]]
 """Classifies all texts once, from words to predicted label ids on the host."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Comparison:
-    """The present way and the changed one, over the same texts."""
+    """The present settings and the changed ones, over the same texts."""
 
-    baseline: Way
-    changed: Way
+    baseline: Variant
+    changed: Variant
     num_texts: int
 
 
@@ -138,12 +138,13 @@ def _choose(suggestions: Sequence[Suggestion]) -> list[Suggestion]:
 def _measure(
     loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
 ) -> Verification:
-    comparison = _make_ways(loaded, config, size, suggestion)
-    ways = {"baseline": comparison.baseline, "changed": comparison.changed}
-    warm_up, _ = time_interleaved(ways, 1)  # also shows how long a round takes
+    comparison = _make_variants(loaded, config, size, suggestion)
+    variants = {"baseline": comparison.baseline, "changed": comparison.changed}
+    # The warm-up also shows how long a round takes.
+    warm_up, _ = time_interleaved(variants, 1)
     round_s = sum(sum(seconds) for seconds in warm_up.values())
     rounds = round(min(MAX_ROUNDS, max(MIN_RUNS, SECONDS / round_s)))
-    seconds, labels = time_interleaved(ways, rounds)
+    seconds, labels = time_interleaved(variants, rounds)
     speedup = compare(seconds["changed"], seconds["baseline"])
     assert speedup.ratio is not None, "every pass takes time"
     assert speedup.low is not None and speedup.high is not None, "there are enough rounds"
@@ -172,29 +173,30 @@ def _failure(error: Exception) -> str:
     return f"{type(error).__name__}: {reason}"
 
 
-def _make_ways(
+def _make_variants(
     loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
 ) -> _Comparison:
-    """The baseline and the changed way, over texts that take about ``SECONDS_A_PASS``."""
+    """Baseline and changed variant, over texts that take about ``SECONDS_A_PASS``."""
     setting = suggestion.setting
     assert setting is not None, "only suggestions with a setting are tried"
-    new_config = changed(config, setting)
+    new_config = with_override(config, setting)
     new_size = suggestion.batch_size or size
     sample_size = config.dataset.sample_sizes[0]
     if not is_evaluation_setting(setting):
         sample_size = max(sample_size, new_size)
-    texts = list(draw_texts(loaded, config, sample_size).texts)
+    sample = draw_texts(loaded, config.data_file, config.profiling, sample_size)
+    texts = list(sample.texts)
     if len(texts) < new_size and not is_evaluation_setting(setting):
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
     texts = _shorten(loaded, config, size, new_size, texts)
     if is_evaluation_setting(setting):
-        return _predictor_ways(loaded, new_config, size, setting, texts)
+        return _predictor_variants(loaded, new_config, size, setting, texts)
     other = loaded
     if setting.startswith("model."):
         other = load_model(new_config)
     return _Comparison(
-        baseline=_workload_way(loaded, config, size, texts),
-        changed=_workload_way(other, new_config, new_size, texts),
+        baseline=_workload_variant(loaded, config, size, texts),
+        changed=_workload_variant(other, new_config, new_size, texts),
         num_texts=len(texts),
     )
 
@@ -203,14 +205,16 @@ def _shorten(
     loaded: LoadedModel, config: Config, size: int, new_size: int, texts: Sequence[str]
 ) -> list[str]:
     """Full batches of the changed size, as many as a pass has time for, one at least."""
-    one_batch = {"one": _workload_way(loaded, config, size, texts[:size])}
+    one_batch = {"one": _workload_variant(loaded, config, size, texts[:size])}
     seconds, _ = time_interleaved(one_batch, 2)
     affordable = int(SECONDS_A_PASS / min(seconds["one"]) * size / new_size)
     batches = max(1, min(affordable, len(texts) // new_size))
     return list(texts[: new_size * batches])
 
 
-def _workload_way(loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]) -> Way:
+def _workload_variant(
+    loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]
+) -> Variant:
     workload = Workload(loaded, split_into_batches(texts, size), config.profiling.max_length)
 
     def run() -> NDArray[np.int64]:
@@ -222,7 +226,7 @@ def _workload_way(loaded: LoadedModel, config: Config, size: int, texts: Sequenc
     return run
 
 
-def _predictor_ways(
+def _predictor_variants(
     loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]
 ) -> _Comparison:
     """Batches of ``size`` in file order; and the same compiled, or grouped by length."""

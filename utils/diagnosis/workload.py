@@ -12,7 +12,8 @@ import torch
 from utils.model.encoding import encode_batch
 from utils.model_utils import LoadedModel
 
-MAX_BATCHES = 8  # of one size that are timed and counted; more add little but time
+MAX_BATCHES = 8
+"""Batches of one size that are timed and counted; more add little but time."""
 
 Span = Callable[[str], AbstractContextManager[Any]]
 Inputs = dict[str, torch.Tensor]

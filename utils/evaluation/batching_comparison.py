@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from utils.config_loader import Config, EvaluationConfig
 from utils.data.reader import sample_texts
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.plan import EvaluationPlan
 from utils.evaluation.predictions import Predictions
 from utils.evaluation.tokens import TokenChunk
 from utils.evaluation.worker import ChunkWorker
 from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
+from utils.settings import EvaluationConfig
 
 COMPARISON_FILE = "comparison.json"
 MIN_ROWS = 256
@@ -46,14 +47,14 @@ class Comparisons:
     compiling: CompileComparison | None = None
 
 
-def compare(worker: ChunkWorker, config: Config, metrics: EvaluationMetrics) -> Comparisons:
+def compare(worker: ChunkWorker, plan: EvaluationPlan, metrics: EvaluationMetrics) -> Comparisons:
     """Measure the comparisons that the settings ask for.
 
     The rows are tokenised already; forward passes and copies are timed: the variants differ in
     nothing but the batches, or the compiling. They are measured once; a resumed run takes the
     results over.
     """
-    settings = config.evaluation
+    settings = plan.settings
     store = worker.store
     # What the comparison depends on beside what the store's predictions do.
     depends_on = {
@@ -68,7 +69,7 @@ def compare(worker: ChunkWorker, config: Config, metrics: EvaluationMetrics) -> 
     if not settings.compare_batching and not settings.compile:
         return Comparisons()
     size = _choose_sample_size(metrics)
-    texts = sample_texts(config.data_file, size, config.profiling.seed, settings.max_samples)
+    texts = sample_texts(plan.data_file, size, plan.seed, settings.max_samples)
     chunk = worker.tokenize(texts)
     worker.prepare(chunk)
     comparisons = Comparisons(

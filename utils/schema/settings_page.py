@@ -51,6 +51,8 @@ def describe_values(schema: dict[str, Any]) -> str:
         return f"names to: {describe_values(schema['additionalProperties'])}"
     if kind == "boolean":
         return "`true`, `false`"
+    if "pattern" in schema:
+        return f"text that matches `{schema['pattern']}`"
     words = [{"string": "text"}.get(kind, kind)]
     for bound, phrase in BOUNDS.items():
         if bound in schema:

@@ -1,4 +1,4 @@
-"""Waiting for the device, and timing a callable from an idle device to an idle device.
+"""Timing a callable, from an idle device to an idle device.
 
 The clock is ``time.perf_counter``. A stretch of time is never read as a single number: see
 ``CallTimes`` for the statistics.
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+
+from utils.system.device import synchronize
 
 T = TypeVar("T")
 
@@ -37,12 +39,6 @@ class CallTimes:
     def spread(self) -> float:
         """The middle repeat over the fastest, less 1."""
         return self.median_s / self.fastest_s - 1
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished all its work; nothing to do on the CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def time_calls(run: Callable[[], object], device: torch.device, calls: int = 1) -> float:
