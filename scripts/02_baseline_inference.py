@@ -42,9 +42,7 @@ def run(config: Config) -> None:
     startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")
     evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
     metrics = build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
-    lines = evaluation_lines(
-        evaluation.to_dict(), metrics.model_info.to_dict(), metrics.dataset_info.to_dict()
-    )
+    lines = evaluation_lines(evaluation, metrics.model_info, metrics.dataset_info)
     console.block("FULL DATASET EVALUATION", lines)
     for warning in metrics.run.warnings:
         console.warn(warning)
