@@ -438,7 +438,9 @@ def in_tf32(
     torch.set_float32_matmul_precision("high")
     try:
         ours(texts)
-        ceiling = roofline.measure(ours.loaded.device, ours.loaded.model.dtype).matmul_flops_per_s
+        ceiling = roofline.measure_ceilings(
+            ours.loaded.device, ours.loaded.model.dtype
+        ).matmul_flops_per_s
         seconds, labels = rounds({OURS: ours}, texts, count)
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -527,10 +529,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         there, absent = contestants(ours, Path(folder), texts, args.peers)
-        before = roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s
+        before = roofline.measure_ceilings(loaded.device, loaded.model.dtype).matmul_flops_per_s
         seconds, labels = rounds(there, texts, 2 if args.quick else args.rounds)
         ceiling = max(
-            before, roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s
+            before, roofline.measure_ceilings(loaded.device, loaded.model.dtype).matmul_flops_per_s
         )
     chunk = tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs)
     flops = real_flops(loaded.model, chunk.lengths)

@@ -29,7 +29,7 @@ def run(config: Config, args: argparse.Namespace) -> None:
     diagnosis = diagnose(loaded, config)
     for warning in diagnosis.warnings:
         console.warn(warning)
-    lines = [diagnosis.headline]
+    lines = [diagnosis.main_bottleneck]
     for place, line in enumerate(suggestion_lines(diagnosis.to_dict()), start=1):
         lines.append(f"{place}. {line}")
     console.block("BOTTLENECK ANALYSIS", lines)
