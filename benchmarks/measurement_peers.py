@@ -246,7 +246,7 @@ def peer_rows(size: int, figures: dict[str, list[float]]) -> Iterator[Row]:
 def load(device: torch.device) -> tuple[Any, Any, list[str], str, Path | None]:
     """The embedded model and texts from its corpus, or a small Qwen2 with random weights where that is not built."""
     config = load_config("configs/demo.yaml", [f"model.device={device}"])
-    folder = config.path("embedded.dir")
+    folder = config.embedded_dir
     if not (folder / "stamp.json").exists():
         text = workloads.text_of(TOKENS)
         model = workloads.small_qwen2(device)
