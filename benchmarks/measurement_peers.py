@@ -117,7 +117,7 @@ def ours(work: Workload, batch_s: float) -> dict[str, float]:
         seed=0,
         on_event=lambda line: None,
     )
-    latency, rate = record.latency_per_batch_ms.median, record.throughput_batches_per_sec.median
+    latency, rate = record.latency_per_batch_ms_median, record.throughput_batches_per_sec_median
     assert latency is not None and rate is not None and record.forward_ms_mean is not None
     return {"latency": latency, "forward": record.forward_ms_mean, "rate": rate}
 
@@ -246,7 +246,7 @@ def peer_rows(size: int, figures: dict[str, list[float]]) -> Iterator[Row]:
 def load(device: torch.device) -> tuple[Any, Any, list[str], str, Path | None]:
     """The embedded model and texts from its corpus, or a small Qwen2 with random weights where that is not built."""
     config = load_config("configs/demo.yaml", [f"model.device={device}"])
-    folder = config.path("embedded.dir")
+    folder = config.embedded_dir
     if not (folder / "stamp.json").exists():
         text = workloads.text_of(TOKENS)
         model = workloads.small_qwen2(device)

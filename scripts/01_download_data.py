@@ -11,12 +11,13 @@ if __name__ == "__main__":
     # Before the imports below, which take seconds and read environment variables.
     startup.prepare_process()
 
-from utils.config_loader import EMBEDDED, Config
+from utils.config_loader import Config
 from utils.data.sources import read_source
 from utils.data.writer import check_target, prepare, write_dataset
 from utils.demo.assets import ensure_demo_assets
 from utils.model_utils import model_labels
 from utils.pipeline import cli, console, steps
+from utils.settings import EMBEDDED
 
 
 def run(config: Config) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from utils.config_loader import Config, changed, load_config
+from utils.config_loader import Config, load_config, with_override
 from utils.core.errors import DataError, UserError
 from utils.core.files import PROJECT_ROOT, sha256_file
 from utils.data import writer
@@ -64,7 +64,7 @@ def test_the_data_set_of_the_configuration_is_taken(config: Config) -> None:
 def test_the_same_file_by_another_name_is_the_same(config: Config, tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
     for name in (tmp_path / "link.csv", tmp_path / "data" / ".." / "in.csv"):
-        check_prepared_data(changed(config, f"dataset.hf_name={name}"), MODEL)
+        check_prepared_data(with_override(config, f"dataset.hf_name={name}"), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_same_file_by_another_name_is_the_same(config: Config, tmp_path: Pat
     ],
 )
 def test_settings_that_change_nothing_about_a_file_are_free(config: Config, override: str) -> None:
-    check_prepared_data(changed(config, override), MODEL)
+    check_prepared_data(with_override(config, override), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_settings_that_change_nothing_about_a_file_are_free(config: Config, over
 def test_a_setting_that_differs_is_named_with_both_values(config: Config, override: str) -> None:
     key, _, value = override.partition("=")
     with pytest.raises(DataError, match="another configuration") as caught:
-        check_prepared_data(changed(config, override), MODEL)
+        check_prepared_data(with_override(config, override), MODEL)
     assert f"{key}: then {record_of(config)['settings'][key]!r}, now " in caught.value.what  # type: ignore[index]
     assert "01_download_data.py" in str(caught.value.fix)
     assert caught.value.exit_code == 2
@@ -134,7 +134,7 @@ def test_revision_split_and_configuration_of_the_hub_count(tmp_path: Path) -> No
         "dataset.hf_name=someone/else",
     ):
         with pytest.raises(DataError, match=override.partition("=")[0]):
-            check_prepared_data(changed(hub, override), MODEL)
+            check_prepared_data(with_override(hub, override), MODEL)
 
 
 def test_a_data_set_that_was_changed_is_refused(config: Config) -> None:
@@ -174,7 +174,9 @@ def test_a_data_set_that_is_missing_names_step_01(config: Config) -> None:
 def test_several_data_sets_may_lie_in_one_folder_but_only_the_last_is_described(
     config: Config,
 ) -> None:
-    other = changed(config, f"dataset.local_path={config.data_file.with_name('other.parquet')}")
+    other = with_override(
+        config, f"dataset.local_path={config.data_file.with_name('other.parquet')}"
+    )
     write(other)
     check_prepared_data(other, MODEL)
     with pytest.raises(DataError, match=r"describes other\.parquet"):
@@ -198,7 +200,7 @@ def test_files_that_the_user_brought_are_kept(tmp_path: Path, config: Config, na
     target.parent.mkdir()
     target.with_name(name).write_text('{"features": {}}')
     with pytest.raises(DataError, match="not written by step 01"):
-        write(changed(config, f"dataset.local_path={target}"))
+        write(with_override(config, f"dataset.local_path={target}"))
     assert [path.name for path in target.parent.iterdir()] == [name]
     assert target.with_name(name).read_text() == '{"features": {}}'
 

@@ -10,7 +10,7 @@ from typing import Any
 from tests.reporting import diagnosis_builders as diagnosis
 from tests.reporting import metrics_builders as metrics
 from utils.config_loader import Config, load_config
-from utils.core.files import METRICS_SCHEMA, write_json
+from utils.core.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def write_results(folder: Path, scenario: Scenario | None = None) -> Config:
     files = config.files
     rows = _build_rows(scenario)
     payload = _build_metrics(scenario, rows, config)
-    write_json(files.metrics, payload, schema=METRICS_SCHEMA)
+    write_json(files.metrics, payload)
     cells = [list(row.values()) for row in rows]
     diagnosis.write_csv(files.detailed_metrics, metrics.column_names(), cells)
     if scenario.has_diagnosis:

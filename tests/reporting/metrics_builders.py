@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from utils.core.files import METRICS_SCHEMA
+from utils.schema.batch_size import COLUMNS
 
 MADE_UP = "TEST DATA, not measured"
 STATISTICS = {"mean": 1.0, "std": 0.031, "min": 0.95, "max": 1.07, "median": 0.99}
@@ -20,9 +19,8 @@ NO_CUDA_EVALUATION = (
 
 
 def column_names() -> list[str]:
-    """The keys of a row of ``batch_size_profiling``, from the schema."""
-    schema = json.loads(METRICS_SCHEMA.read_text())
-    return list(schema["properties"]["batch_size_profiling"]["items"]["required"])
+    """The keys of a row of ``batch_size_profiling``."""
+    return [*COLUMNS, "sample_size"]
 
 
 def build_row(batch_size: int, *, gpu: bool, sample_size: int = 100) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def test_a_value_that_the_driver_lacks_is_none_and_the_others_stay(value: str) -
     for name in gpu_nvml.SAMPLED:
         lacking = any(call[0] in names for call in gpu_nvml.CALLS[name])
         assert (getattr(readings.samples[0], name) is None) == lacking
-    reasons = [text for text in readings.warnings if "Not Supported" in text]
+    reasons = [text for text in readings.unavailable.values() if "Not Supported" in text]
     assert len(reasons) == {
         "energy_j": 0,
         "num_processes": 0,
@@ -229,9 +229,7 @@ def test_a_function_that_an_older_pynvml_lacks_is_none_with_the_reason() -> None
     finally:
         Driver._DeviceGetTemperature = lambda self, sensor: 50  # type: ignore[method-assign]
     assert readings.temperature_c_max is None
-    assert any(
-        text.startswith("gpu_temperature: nvmlDeviceGetTemperature") for text in readings.warnings
-    )
+    assert readings.unavailable["temperature_c_max"].startswith("nvmlDeviceGetTemperature")
 
 
 def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(
@@ -256,8 +254,9 @@ def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(
         readings.temperature_c_max,
     )
     assert values == (None,) * 6
-    assert sum("GPU is lost" in text for text in readings.warnings) == len(gpu_nvml.SAMPLED)
-    assert any(text.startswith("energy:") for text in readings.warnings)
+    reasons = list(readings.unavailable.values())
+    assert sum("GPU is lost" in text for text in reasons) == len(gpu_nvml.SAMPLED)
+    assert "energy_j" in readings.unavailable
 
 
 def test_under_mig_the_instance_has_memory_and_no_utilisation() -> None:
@@ -265,7 +264,7 @@ def test_under_mig_the_instance_has_memory_and_no_utilisation() -> None:
     readings = window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=MIG_UUID))
     assert readings.device_memory_bytes == 10**9
     assert readings.util_pct_mean is readings.power_w_mean is readings.energy_j is None
-    assert sum("under MIG" in text for text in readings.warnings) == 2
+    assert sum("under MIG" in text for text in readings.unavailable.values()) == 2
 
 
 def test_a_board_in_mig_mode_reports_nothing_of_one_instance() -> None:
@@ -320,17 +319,23 @@ def test_without_cuda_nvml_or_the_device_there_is_a_reason_no_thread_and_no_wait
         "nvidia-ml-py is not installed": GpuMonitor(CUDA, uuid=UUID),
     }
     for words, monitor in monitors.items():
-        assert (
-            monitor.reason is not None
-            and monitor.reason.startswith("GPU figures: ")
-            and words in monitor.reason
-        )
+        assert monitor.reason is not None
+        assert words in monitor.reason
         with monitor.sampling():
             monitor.mark(step="sweep")
             monitor.start()
-            assert monitor.stop() == monitor.idle() == GpuReadings(warnings=(monitor.reason,))
+            readings = monitor.stop()
+            assert readings == monitor.idle()
+            assert set(readings.unavailable.values()) == {monitor.reason}
+            assert readings.util_pct_mean is readings.energy_j is None
             assert monitor.timeline() == []
             assert not any(thread.name == "gpu-monitor" for thread in threading.enumerate())
+
+
+def test_missing_readings_are_a_warning_on_a_gpu_only() -> None:
+    assert GpuMonitor(torch.device("cpu")).stop().warnings == ()
+    lost = GpuMonitor(CUDA, nvml=Driver(), uuid="GPU-other")
+    assert lost.stop().warnings == (f"no GPU readings: {lost.reason}",)
 
 
 def test_a_window_has_its_own_readings_and_the_thread_ends_with_it() -> None:
@@ -388,7 +393,7 @@ def test_a_window_too_short_for_the_cpu_limit_gets_no_reading(
         time.sleep(0.05)  # a reading would be 40% of it
         readings = monitor.stop()
     assert readings.num_samples == 0
-    assert "gpu_util: the window is too short for one reading" in readings.warnings
+    assert readings.unavailable["util_pct_mean"] == "the window is too short for one reading"
 
 
 def test_energy_comes_from_the_counter_in_a_window_long_enough(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from utils.config_loader import DatasetConfig
 from utils.core.errors import DataError
 from utils.data.hints import setting_flag
+from utils.settings import DatasetConfig
 
 SYNONYMS = {"text": "query", "query": "text", "labels": "label", "label": "labels"}
 USUAL_LABEL_NAMES = {

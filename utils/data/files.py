@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from utils.config_loader import EMBEDDED, SOURCE_SUFFIXES, Config, project_path, source_files
+from utils.config_loader import Config
 from utils.core.errors import DataError
+from utils.core.paths import project_path, source_files
 from utils.data.formats import FIX_KIND, file_kind
 from utils.data.hints import setting_flag
+from utils.settings import EMBEDDED
 
 Origin = Literal["embedded", "files", "folder", "saved", "hub"]
 SPLIT_WORDS = {
@@ -26,6 +28,11 @@ SPLIT_WORDS = {
     "eval": "test",
     "evaluation": "test",
 }
+SOURCE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+"""Endings, in lower case, of a local file, also where no file of that name exists.
+
+``.gz`` may follow.
+"""
 SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files that ``save_to_disk`` of the datasets library leaves in a folder."""
 METADATA_NAMES = {
@@ -50,7 +57,12 @@ def origin_of(config: Config) -> Origin:
         saved = any((path / mark).is_file() for mark in SAVED_MARKS)
         return "saved" if saved else "folder"
     looks_local = name.startswith(("/", "./", "../", "~")) or any(mark in name for mark in "*?")
-    if path.exists() or source_files(name) or looks_local or name.lower().endswith(SOURCE_SUFFIXES):
+    if (
+        path.exists()
+        or source_files(name)
+        or looks_local
+        or name.lower().removesuffix(".gz").endswith(SOURCE_SUFFIXES)
+    ):
         return "files"
     return "hub"
 
@@ -65,7 +77,7 @@ def find_files(config: Config) -> list[Path]:
     name = config.dataset.hf_name
     origin = origin_of(config)
     if origin == "embedded":
-        return [config.path("embedded.dir") / "corpus_eval.parquet"]
+        return [config.embedded_dir / "corpus_eval.parquet"]
     files = source_files(name)
     if not files:
         what = (

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.config_loader import DatasetConfig
 from utils.core.errors import DataError
 from utils.data.columns import WITHOUT_LABELS, is_configured, looks_like_labels
+from utils.settings import DatasetConfig
 
 
 def refuse_labels_in_folder_names(

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from utils.config_loader import Config, project_path
+from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.core.files import PROJECT_ROOT, sha256_file
+from utils.core.paths import project_path
 from utils.data.files import Origin, origin_of
 from utils.data.labels import STEP_01, LabelMapping, ModelLabels, read_mapping_file
 from utils.data.reader import count_rows, hash_data

@@ -11,8 +11,9 @@ from typing import Any
 from datasets import ClassLabel, DatasetDict, Value, load_dataset, load_from_disk
 from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationCastError, DatasetsError
 
-from utils.config_loader import Config, project_path
+from utils.config_loader import Config
 from utils.core.errors import DataError
+from utils.core.paths import project_path
 from utils.data.cells import class_name, label_of, nested_label, nested_text, text_of
 from utils.data.columns import Columns
 from utils.data.formats import BLOCK_ROWS

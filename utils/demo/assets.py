@@ -25,7 +25,7 @@ def ensure_demo_assets(config: Config) -> Path:
     Raises:
         UserError: a library of the corpus is missing, too few texts, or the folder cannot be written.
     """
-    folder = config.path("embedded.dir")
+    folder = config.embedded_dir
     wanted = _stamp(config)
     with suppress(
         UserError, OSError

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.config_loader import ModelConfig
 from utils.diagnosis.forecast import Forecast
 from utils.diagnosis.saturation import Throughput
 from utils.schema.baseline import STEP_02, load_baseline_metrics
 from utils.schema.batch_size import SweepRow
+from utils.settings import ModelConfig
 
 OTHER_MODEL = (
     "baseline_metrics.json was measured with other model settings; its batch sizes are used all"

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from utils.config_loader import ModelConfig
 from utils.data.labels import ModelLabels
 from utils.model.encoding import InputFormat
 from utils.model.label_names import read_labels
@@ -35,6 +34,7 @@ from utils.model.weights import (
     load_weights,
     read_architecture,
 )
+from utils.settings import ModelConfig
 from utils.system.device import resolve_device
 
 logger = logging.getLogger(__name__)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from utils.config_loader import ModelConfig
 from utils.model.encoding import InputFormat
 from utils.model.lengths import max_positions
 from utils.model.location import ModelSource
 from utils.model.weights import LoadedWeights
+from utils.settings import ModelConfig
 from utils.system.device import resolve_device
 
 

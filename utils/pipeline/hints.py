@@ -20,9 +20,11 @@ from typing import Any
 
 import yaml
 
-from utils.config_loader import EMBEDDED, SECTIONS, default_config, works_in_project_root
+from utils.config_loader import default_config
 from utils.core.errors import UserError
 from utils.core.files import PROJECT_ROOT
+from utils.core.paths import works_in_project_root
+from utils.settings import EMBEDDED, SECTIONS
 
 VARIABLE = "WEEK1_USER_COMMAND"
 """In the environment of a step that a runner started: the words of the user's command, as JSON."""

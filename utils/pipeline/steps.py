@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.config_loader import EMBEDDED, Config, project_path, source_files
+from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.core.files import PROJECT_ROOT, read_json, sha256_tree, write_json
+from utils.core.paths import project_path, source_files
 from utils.pipeline.code_files import hash_code
+from utils.settings import EMBEDDED
 
 RECORD_VERSION = 3
 MAX_NAMED_CHANGES = 3

@@ -11,7 +11,6 @@ from utils.reporting.formatting import (
     format_interval,
     format_number,
     not_measured,
-    reason_in_warnings,
 )
 from utils.reporting.results import Results
 
@@ -121,7 +120,7 @@ def _memory_answer(results: Results) -> Answer:
 
 
 def _memory_text(results: Results, metric: str) -> str:
-    reason = reason_in_warnings(metric, results.evaluation["warnings"])
+    reason = results.evaluation_reason(metric)
     return format_number(results.evaluation[metric], "MB", missing=not_measured(reason))
 
 
@@ -148,7 +147,7 @@ def accuracy_with_context(results: Results) -> str:
 
 
 def _why_no_accuracy(results: Results) -> str:
-    reason = reason_in_warnings("accuracy", results.evaluation["warnings"])
+    reason = results.evaluation_reason("accuracy")
     if reason is not None:
         return reason
     if results.metrics["model_info"]["weights"] == "dummy":

@@ -91,7 +91,7 @@ GPU_MEMORY = Panel(
     title="GPU memory",
     axis_label="memory (MB)",
     curves={
-        "gpu_mem_used": "change by a run",
+        "gpu_mem_change": "change by a run",
         "peak_gpu_mem": "peak allocated",
         "gpu_mem_reserved": "reserved",
     },

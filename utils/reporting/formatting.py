@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 DASH = "–"
@@ -77,19 +76,6 @@ def not_measured(reason: str | None = None) -> str:
     if not reason:
         return "not measured"
     return f"not measured: {reason}"
-
-
-def reason_in_warnings(metric: str, warnings: Iterable[str]) -> str | None:
-    """Why ``metric`` is null: the text of the first warning that names it, or None."""
-    stem = re.escape(re.sub(r"(_(per_sample|mean|median|pct|w|j))+$", "", metric))
-    pattern = rf"\b{stem}"
-    if re.search("gpu|energy", metric):
-        # A warning may be about all values of the GPU at once, also inside another warning.
-        pattern += "|^GPU figures"
-    for warning in warnings:
-        if re.search(pattern, warning):
-            return warning.split(": ", 1)[-1].removeprefix("GPU figures: ")
-    return None
 
 
 def shorten(name: str, width: int) -> str:

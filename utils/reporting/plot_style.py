@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.rcsetup import cycler
 
-from utils.reporting.formatting import not_measured, reason_in_warnings
+from utils.reporting.formatting import not_measured
 from utils.reporting.sweeps import Sweep
 
 DOTS_PER_INCH = 150
@@ -54,7 +54,7 @@ def has_any_value(sweep: Sweep, metrics: Iterable[str]) -> bool:
 
 def show_missing_reason(axes: Axes, sweep: Sweep, metric: str) -> None:
     """Write into empty axes why no batch size has a value of ``metric``."""
-    reason = reason_in_warnings(metric, sweep.warnings)
+    reason = sweep.reason(metric)
     if reason is None and not sweep.measured_rows:
         reason = "no batch size fitted into memory"
     axes.text(

@@ -15,7 +15,6 @@ from utils.reporting.formatting import (
     format_number,
     format_percent,
     not_measured,
-    reason_in_warnings,
 )
 from utils.reporting.results import Results
 
@@ -101,7 +100,7 @@ def memory_facts(results: Results) -> list[Fact]:
 
 
 def _resource_text(results: Results, metric: str, unit: str) -> str:
-    reason = reason_in_warnings(metric, results.evaluation["warnings"])
+    reason = results.evaluation_reason(metric)
     if reason is None and not results.on_gpu:
         reason = "the model ran on the CPU"
     return format_number(results.evaluation[metric], unit, missing=not_measured(reason))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.core.errors import UserError
-from utils.core.files import METRICS_SCHEMA, read_json
+from utils.core.files import read_json
 from utils.core.result_files import ResultFiles
-from utils.reporting.commands import STEP_02, STEP_03, STEP_03_MISSING
+from utils.reporting.commands import STEP_03, STEP_03_MISSING
 from utils.reporting.sweeps import Sweep, group_sweeps
 from utils.reporting.trace_tables import TraceTables, read_trace_tables
+from utils.schema.baseline import load_baseline_metrics
 from utils.schema.diagnosis_versions import convert_diagnosis
 
 DIAGNOSIS_KEYS = {"batch_sizes", "suggestions", "main_bottleneck"}
@@ -43,6 +44,11 @@ class Results:
     def evaluation(self) -> dict[str, Any]:
         """``full_dataset_metrics``."""
         return dict(self.metrics["full_dataset_metrics"])
+
+    def evaluation_reason(self, metric: str) -> str | None:
+        """Why ``metric`` of the evaluation is null; None where the file does not say."""
+        reason = self.evaluation["unavailable"].get(metric)
+        return None if reason is None else str(reason)
 
     @property
     def on_gpu(self) -> bool:
@@ -86,7 +92,7 @@ def read_results(files: ResultFiles) -> Results:
     Raises:
         UserError: the metrics are missing, or a file is not what its step writes.
     """
-    metrics = read_json(files.metrics, made_by=STEP_02, schema=METRICS_SCHEMA)
+    metrics = load_baseline_metrics(files.metrics).to_dict()
     diagnosis = _read_diagnosis(files)
     peak_flops_per_s = _peak_matmul_flops_per_s(metrics, diagnosis or {})
     return Results(

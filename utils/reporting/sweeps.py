@@ -28,11 +28,6 @@ class Sweep:
         return [row["batch_size"] for row in self.rows]
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """The warnings of all rows."""
-        return tuple(warning for row in self.rows for warning in row["warnings"])
-
-    @property
     def measured_rows(self) -> tuple[Row, ...]:
         """The rows whose batch size was measured to the end."""
         return tuple(row for row in self.rows if row["status"] == "ok")
@@ -40,6 +35,14 @@ class Sweep:
     def rows_with(self, metric: str) -> tuple[Row, ...]:
         """The measured rows that have a value of ``metric``."""
         return tuple(row for row in self.measured_rows if row[metric] is not None)
+
+    def reason(self, metric: str) -> str | None:
+        """Why no measured row has a value of ``metric``; None where the file does not say."""
+        for row in self.measured_rows:
+            reason = row["unavailable"].get(metric)
+            if reason is not None:
+                return str(reason)
+        return None
 
     def values(self, metric: str) -> dict[int, float]:
         """The values of ``metric`` by batch size, of the rows that have one."""
@@ -79,6 +82,6 @@ def _with_mfu(row: Row, matmul_flops_per_s: float | None) -> Row:
     """The row with its share of the matrix ceiling, unless it has one already."""
     if matmul_flops_per_s is None or row["mfu"] is not None or row["achieved_tflops"] is None:
         return row
-    warnings = [warning for warning in row["warnings"] if not warning.startswith("mfu:")]
+    reasons = {name: text for name, text in row["unavailable"].items() if name != "mfu"}
     mfu = 1e12 * row["achieved_tflops"] / matmul_flops_per_s
-    return {**row, "mfu": mfu, "warnings": warnings}
+    return {**row, "mfu": mfu, "unavailable": reasons}

@@ -13,7 +13,6 @@ from utils.reporting.formatting import (
     format_number,
     format_percent,
     not_measured,
-    reason_in_warnings,
 )
 from utils.reporting.results import Results
 from utils.reporting.sweeps import Row, Sweep
@@ -43,7 +42,7 @@ EXTRA_COLUMNS = {
     "latency_per_token_ms_mean": "ms/token",
     "forward_launch_ms_mean": "forward on the host (ms)",
     "forward_device_ms_mean": "forward on the device (ms)",
-    "gpu_mem_used": "GPU memory change (MB)",
+    "gpu_mem_change": "GPU memory change (MB)",
     "peak_gpu_mem": "GPU peak (MB)",
     "activations_mem": "activations (MB)",
     "gpu_mem_device": "whole GPU (MB)",
@@ -138,7 +137,7 @@ def _missing_column_notes(sweep: Sweep, measured: Sequence[str]) -> list[str]:
     labels_by_reason: dict[str, list[str]] = {}
     for name, label in EXTRA_COLUMNS.items():
         if name not in measured:
-            reason = not_measured(reason_in_warnings(name, sweep.warnings))
+            reason = not_measured(sweep.reason(name))
             labels_by_reason.setdefault(reason, []).append(label)
     return [f"{', '.join(labels)}: {reason}" for reason, labels in labels_by_reason.items()]
 

@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from utils.system import gpu_timeline
+from utils.system.device import NOT_ON_CUDA
 from utils.system.gpu_nvml import BUFFERS, NvmlDevice
 from utils.system.gpu_timeline import GpuReadings, Sample, Window
 
@@ -89,8 +91,10 @@ class GpuMonitor:
         end_s = time.perf_counter()
         window = self._window
         device = self._device
-        if device is None or window is None:
-            return GpuReadings(warnings=(self.reason,) if self.reason else ())
+        if device is None:
+            return self._no_readings()
+        if window is None:
+            return GpuReadings()
         counter_j = device.read("energy_j")
         if not self._keep_thread:
             self._join_thread()
@@ -107,6 +111,14 @@ class GpuMonitor:
         window.num_processes = max(window.num_processes or 0, device.read("num_processes") or 0)
         window.samples = [sample for sample in window.samples if sample.time_s <= end_s]
         return gpu_timeline.summarize_window(window)
+
+    def _no_readings(self) -> GpuReadings:
+        assert self.reason is not None
+        readings = gpu_timeline.no_readings(self.reason)
+        if self._torch_device.type != "cuda":
+            return readings
+        # On the CPU nobody expects them.
+        return replace(readings, warnings=(f"no GPU readings: {self.reason}",))
 
     def idle(self, seconds: float = 2.0) -> GpuReadings:
         """A window in which this process gives the device nothing to do.
@@ -211,15 +223,15 @@ def _connect(
 ) -> tuple[NvmlDevice | None, str | None]:
     """The device, or why there are no readings."""
     if device.type != "cuda":
-        return None, "GPU figures: the model is not on a CUDA device"
+        return None, NOT_ON_CUDA
     try:
         nvml = nvml or importlib.import_module("pynvml")
         uuids = [uuid] if uuid else device_uuids(device)
         return NvmlDevice(nvml, uuids), None
     except ImportError as error:
-        return None, f"GPU figures: nvidia-ml-py is not installed ({error})"
+        return None, f"nvidia-ml-py is not installed ({error})"
     except nvml.NVMLError as error:
-        return None, f"GPU figures: NVML does not answer ({error})"
+        return None, f"NVML does not answer ({error})"
 
 
 def device_uuids(device: torch.device) -> list[str]:

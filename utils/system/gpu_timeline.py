@@ -60,14 +60,16 @@ TIMELINE_COLUMNS = (
     "temperature_c",
     "clock_limit_reasons",
 )
-METRIC_NAMES = {
-    "util_pct": "gpu_util",
-    "power_w": "gpu_power",
-    "memory_bytes": "gpu_mem_device, gpu_mem_other",
-    "sm_clock_mhz": "gpu_sm_clock",
-    "temperature_c": "gpu_temperature",
+READING_FIELDS = {
+    "util_pct": "util_pct_mean",
+    "power_w": "power_w_mean",
+    "memory_bytes": "device_memory_bytes",
+    "sm_clock_mhz": "sm_clock_mhz_mean",
+    "memory_clock_mhz": "memory_clock_mhz_mean",
+    "temperature_c": "temperature_c_max",
+    "clock_limit_reasons": "throttled",
 }
-"""Names in the reason why a metric is missing; other fields of ``Sample`` keep their name."""
+"""For each field of ``Sample``: the field of ``GpuReadings`` that it becomes."""
 Points = tuple[tuple[float, float], ...]
 """Pairs of ``time.perf_counter`` in seconds and value."""
 
@@ -135,7 +137,8 @@ class GpuReadings:
         throttled: clock limits that spoil a measurement, at any sample.
         shared: another process computes on the GPU; None is unknown.
         thread_cpu_share: CPU time of the sampling thread over the window's seconds.
-        warnings: why a metric is None, and what spoiled the window.
+        warnings: what spoiled the window.
+        unavailable: for each field without a value why it has none.
     """
 
     samples: tuple[Sample, ...] = ()
@@ -154,6 +157,13 @@ class GpuReadings:
     interval_s_actual: float | None = None
     thread_cpu_share: float | None = None
     warnings: tuple[str, ...] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
+def no_readings(reason: str) -> GpuReadings:
+    """Readings without a single value, for the same reason."""
+    names = (*READING_FIELDS.values(), "energy_j", "shared")
+    return GpuReadings(unavailable=dict.fromkeys(names, reason))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,22 +183,20 @@ class _Energy:
 
 
 def summarize_window(window: Window) -> GpuReadings:
-    """What the window showed, with warnings for what it cannot show."""
-    polled = {}
+    """What the window showed, with the reason for what it cannot show."""
+    polled: dict[str, _Series] = {}
     for item in fields(Sample):
         if item.name != "time_s":
             polled[item.name] = _valid_points(window, item.name)
-    util = _points_inside_window(window, "util_pct", polled["util_pct"].points, AVERAGE)
-    power = _points_inside_window(window, "power_w", polled["power_w"].points, window.power_source)
+    util = _points_inside_window(window, "util_pct", polled["util_pct"], AVERAGE)
+    power = _points_inside_window(window, "power_w", polled["power_w"], window.power_source)
     util_pct_mean = _mean_over_time(util.points)
     power_w_mean = _mean_over_time(power.points)
     energy = _energy(window, power)
     throttled = _throttle_reasons(polled["clock_limit_reasons"].points)
     interval_s = _actual_interval_s(window)
     shared = _is_shared(window, util_pct_mean)
-    reasons = [series.reason for series in (*polled.values(), util, power)]
-    reasons.append(energy.reason)
-    warnings = [reason for reason in reasons if reason is not None]
+    warnings = []
     if throttled:
         warnings.append(f"throttled: {', '.join(throttled)}")
     if interval_s is not None and interval_s > 2 * window.interval_s:
@@ -215,11 +223,21 @@ def summarize_window(window: Window) -> GpuReadings:
         interval_s_actual=interval_s,
         thread_cpu_share=window.cpu_s / window.seconds,
         warnings=tuple(warnings),
+        unavailable=_reasons({**polled, "util_pct": util, "power_w": power}, energy, shared),
     )
 
 
-def _metric_name(field_name: str) -> str:
-    return METRIC_NAMES.get(field_name, field_name)
+def _reasons(series: Mapping[str, _Series], energy: _Energy, shared: bool | None) -> dict[str, str]:
+    """Why readings are missing, by field of ``GpuReadings``."""
+    reasons = {}
+    for name, one in series.items():
+        if one.reason is not None:
+            reasons[READING_FIELDS[name]] = one.reason
+    if energy.reason is not None:
+        reasons["energy_j"] = energy.reason
+    if shared is None:
+        reasons["shared"] = "NVML lists no processes"
+    return reasons
 
 
 def _valid_points(window: Window, name: str) -> _Series:
@@ -234,21 +252,20 @@ def _valid_points(window: Window, name: str) -> _Series:
     reason = "the window is too short for one reading"
     if window.samples:
         reason = window.errors.get(name, "not reported")
-    return _Series(reason=f"{_metric_name(name)}: {reason}")
+    return _Series(reason=reason)
 
 
-def _points_inside_window(window: Window, name: str, polled: Points, source: str) -> _Series:
+def _points_inside_window(window: Window, name: str, polled: _Series, source: str) -> _Series:
     """The readings that describe the window alone.
 
     The driver's own samples replace the polled ones if they show more distinct moments.
     """
-    if not polled:
-        return _Series()
-    ours = _within_limits(window, polled, source)
+    if not polled.points:
+        return polled
+    ours = _within_limits(window, polled.points, source)
     drivers = _within_limits(window, window.buffered.get(name, ()), BUFFER)
     if not ours and not drivers:
-        reason = "the window is too short, the driver's value describes a longer time"
-        return _Series(reason=f"{_metric_name(name)}: {reason}")
+        return _Series(reason="the window is too short, the driver's value describes a longer time")
     if not ours or len(drivers) > _num_distinct(ours):
         return _Series(points=drivers, source=BUFFER)
     return _Series(points=ours, source=source)
@@ -280,8 +297,7 @@ def _energy(window: Window, power: _Series) -> _Energy:
         return _Energy(joules=power_w_mean * window.seconds, source="integrated power")
     return _Energy(
         reason=(
-            "energy: the window is too short for the counter or there is none, and no power to "
-            "integrate"
+            "the window is too short for the counter or there is none, and no power to integrate"
         )
     )
 
