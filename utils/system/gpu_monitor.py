@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from utils.system import gpu_timeline
-from utils.system.device import NOT_ON_CUDA
+from utils.system.device import NOT_ON_CUDA, synchronize
 from utils.system.gpu_nvml import BUFFERS, NvmlDevice
 from utils.system.gpu_timeline import GpuReadings, Sample, Window
 
@@ -127,7 +127,7 @@ class GpuMonitor:
         """
         if self._device is not None:
             if torch.cuda.is_initialized():
-                torch.cuda.synchronize(self._torch_device)
+                synchronize(self._torch_device)
             # Readings look back so far.
             time.sleep(gpu_timeline.LOOK_BACK_S)
             self.start()
