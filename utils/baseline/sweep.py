@@ -28,7 +28,7 @@ from utils.sweep.row_reasons import SHARED
 from utils.sweep.sample import draw_texts
 from utils.sweep.schedule import SweepSettings, SweepState, new_state
 from utils.system.environment import read_environment
-from utils.system.gpu_timeline import GpuReadings
+from utils.system.gpu_readings import GpuReadings
 
 SWEEP_SECTIONS = ("model", "dataset", "profiling", "embedded")
 """Sections of the settings that decide whether a checkpoint of the sweep can be resumed."""
