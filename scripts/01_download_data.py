@@ -23,13 +23,14 @@ from utils.settings import EMBEDDED
 def run(config: Config) -> None:
     check_target(config)
     if EMBEDDED in (config.dataset.hf_name, config.model.name, config.model.tokenizer):
-        ensure_demo_assets(config)
+        ensure_demo_assets(config.embedded)
     step = steps.get_step("01")
     if config.dataset.hf_name == EMBEDDED and steps.stale_reason(step, config) is None:
         console.print_line("The embedded data set is there already and unchanged.")
         return
     labels = model_labels(config)
-    preparation = prepare(config, read_source(config), labels)
+    source = read_source(config.dataset, config.embedded_dir)
+    preparation = prepare(config, source, labels)
     for warning in (*preparation.stats.warnings, *preparation.decision.warnings):
         console.warn(warning)
     write_dataset(config, preparation)

@@ -16,7 +16,7 @@ from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.data import writer
 from utils.data.labels import ModelLabels
-from utils.data.sources import Source
+from utils.data.sources import Source, read_source
 
 LABELS = ("books", "games", "music")
 TEXTS = tuple(f"{word} number {i} " * (1 + i % 7) for i in range(20) for word in LABELS)
@@ -111,6 +111,11 @@ def small_overrides(folder: Path, model: Path) -> list[str]:
         f"output.results_dir={folder / 'results'}",
         f"embedded.dir={folder / 'demo'}",
     ]
+
+
+def read_configured_source(config: Config) -> Source:
+    """The source that the settings name."""
+    return read_source(config.dataset, config.embedded_dir)
 
 
 def small_config(folder: Path, model: Path, *more: str) -> Config:

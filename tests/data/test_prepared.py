@@ -10,13 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests import support
 from utils.config_loader import Config, load_config, with_override
 from utils.core.errors import DataError, UserError
 from utils.core.files import PROJECT_ROOT, sha256_file
 from utils.data import writer
 from utils.data.labels import ModelLabels
 from utils.data.prepared import check_prepared_data, known_hashes
-from utils.data.sources import Source, read_source
+from utils.data.sources import Source
 
 MODEL = ModelLabels(names=("b", "a"), num_labels=2, source="id2label")
 
@@ -39,7 +40,9 @@ def config(tmp_path: Path) -> Config:
 def write(config: Config, model: ModelLabels = MODEL) -> None:
     """What step 01 does."""
     writer.check_target(config)
-    writer.write_dataset(config, writer.prepare(config, read_source(config), model))
+    writer.write_dataset(
+        config, writer.prepare(config, support.read_configured_source(config), model)
+    )
 
 
 def record_of(config: Config) -> dict[str, object]:
@@ -250,4 +253,4 @@ def test_an_interruption_between_two_files_locks_nobody_out(
 def test_names_of_hub_data_sets_are_not_taken_for_paths() -> None:
     assert not (PROJECT_ROOT / "someone").exists()
     hub = load_config("configs/config.yaml", ["dataset.hf_name=someone/data.v2"])
-    assert writer.origin_of(hub) == "hub"
+    assert writer.origin_of(hub.dataset.hf_name) == "hub"

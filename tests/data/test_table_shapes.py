@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
-from utils.data.sources import read_source
 
 FRAME = pd.DataFrame({"text": ["one", "two", "three"], "label": ["b", "a", "b"]})
 ROWS = [("one", "b"), ("two", "a"), ("three", "b")]
@@ -26,7 +26,7 @@ def config_for(source: Path, *more: str) -> Config:
 
 
 def rows_of(source: Path, *more: str) -> list[tuple[str, str | None]]:
-    return list(read_source(config_for(source, *more)).rows())
+    return list(support.read_configured_source(config_for(source, *more)).rows())
 
 
 def refusal_of(source: Path, *more: str) -> DataError:

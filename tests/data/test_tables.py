@@ -1,5 +1,4 @@
-"""Data sets of a hub that cannot be read as they are: one message each, with the library's whole
-reason."""
+"""Data sets of a hub that cannot be read as they are: one message each, with the library's reason."""
 
 from __future__ import annotations
 
@@ -21,10 +20,12 @@ import json, sys
 from utils.config_loader import load_config
 from utils.core.errors import UserError
 from utils.data.sources import read_source
+
 try:
-    source = read_source(load_config("configs/demo.yaml", sys.argv[1:]))
-    print(json.dumps({"rows": list(source.rows()), "class_names": source.class_names, "revision":
-    source.revision}))
+    config = load_config("configs/demo.yaml", sys.argv[1:])
+    source = read_source(config.dataset, config.embedded_dir)
+    seen = {"class_names": source.class_names, "revision": source.revision}
+    print(json.dumps({"rows": list(source.rows()), **seen}))
 except UserError as error:
     print(json.dumps({"what": error.what, "where": error.where, "fix": error.fix}))
 """

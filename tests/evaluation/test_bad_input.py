@@ -12,7 +12,7 @@ from tests import support
 from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.data import writer
-from utils.data.sources import Source, read_source
+from utils.data.sources import Source
 from utils.evaluation import runner
 from utils.model_utils import LoadedModel, load_model, model_labels
 
@@ -114,7 +114,7 @@ def test_a_csv_with_quoted_newlines_keeps_its_rows(
         f"dataset.hf_name={file}",
         f"dataset.local_path={tmp_path / 'data' / 'new.csv'}",
     )
-    prepare(config, read_source(config))
+    prepare(config, support.read_configured_source(config))
     metrics, rows = evaluate(loaded, config)
     assert (metrics.num_samples, rows.label_id.tolist()) == (2, [0, 1])
     assert rows.num_tokens[0] > rows.num_tokens[1]

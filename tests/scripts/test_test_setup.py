@@ -65,7 +65,7 @@ def test_it_speaks_where_nothing_is_installed(tmp_path: Path) -> None:
 def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 18, "final", 0))
     (check,) = script.check_python()
-    assert check.state == script.FAILED and "3.9.18" in check.found
+    assert check.state == script.FAILED and "3.9.18" in check.finding
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_packages_missing_or_out_of_range_are_named(tmp_path: Path) -> None:
     file.write_text("# a comment\nno-such-package>=1\npyyaml>=99\nnumpy>=1\n")
     missing, old = script.check_packages(file)
     assert missing.name == "no-such-package" and missing.state == script.FAILED and missing.fix
-    assert old.name == "pyyaml" and ">=99" in old.found
+    assert old.name == "pyyaml" and ">=99" in old.finding
 
 
 def test_a_package_that_cannot_be_imported_is_named(
@@ -103,7 +103,7 @@ def test_a_package_that_cannot_be_imported_is_named(
     file.write_text("numpy>=1\n")
     monkeypatch.setattr(script.importlib, "import_module", broken)
     (check,) = script.check_packages(file)
-    assert "libcudart.so.12" in check.found and "pip install" in check.fix
+    assert "libcudart.so.12" in check.finding and "pip install" in check.fix
     (check,) = script.check_project()
     assert check.state == script.FAILED
 
@@ -128,7 +128,7 @@ def stand_in_torch(
 
 
 @pytest.mark.parametrize(
-    ("build", "devices", "error", "device", "state", "found"),
+    ("build", "devices", "error", "device", "state", "finding"),
     [
         (None, 0, None, "cuda", script.FAILED, "built without CUDA"),
         (None, 0, None, "cpu", script.WARNING, "built without CUDA"),
@@ -153,12 +153,12 @@ def test_cuda(
     error: str | None,
     device: str,
     state: str,
-    found: str,
+    finding: str,
 ) -> None:
     stand_in_torch(monkeypatch, build, devices, error)
     (check,) = script.check_cuda(device)
     assert check.state == state
-    assert found in check.found
+    assert finding in check.finding
     assert state == script.OK or "--set model.device=" in check.fix
 
 
@@ -180,7 +180,7 @@ def test_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, lambda answer=answer: answer)
     (check,) = script.check_nvml()
-    assert check.state == script.OK and "570" in check.found
+    assert check.state == script.OK and "570" in check.finding
 
 
 def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:

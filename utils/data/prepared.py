@@ -83,7 +83,7 @@ def decisive_settings(config: Config) -> dict[str, Any]:
     it, so that a project that was copied to another machine keeps its data.
     """
     dataset = config.dataset
-    origin = origin_of(config)
+    origin = origin_of(dataset.hf_name)
     local = origin in ("files", "folder", "saved")
     settings: dict[str, Any] = {
         "dataset.hf_name": _portable_path(dataset.hf_name) if local else dataset.hf_name

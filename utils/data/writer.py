@@ -71,7 +71,7 @@ def check_target(config: Config) -> None:
     Raises:
         DataError: one of them would be overwritten.
     """
-    refuse_target_in_source(config, output_files(config))
+    refuse_target_in_source(config.dataset.hf_name, output_files(config))
     refuse_foreign_files(config)
 
 
@@ -137,7 +137,7 @@ def describe(
         file=config.data_file.name,
         sha256=sha256,
         name=config.dataset.hf_name,
-        origin=origin_of(config),
+        origin=origin_of(config.dataset.hf_name),
         revision=source.revision,
         settings=settings,
         split=settings.get("dataset.split"),

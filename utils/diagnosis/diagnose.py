@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.diagnosis import profiling, roofline
 from utils.diagnosis.baseline_sweep import BaselineSweep, choose_throughputs, read_sweep
@@ -32,7 +33,7 @@ from utils.schema.diagnosis import (
     TimedForward,
     save_diagnosis,
 )
-from utils.settings import Config, EvaluationConfig
+from utils.settings import EvaluationConfig
 from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
 
