@@ -20,7 +20,7 @@ from utils.schema.diagnosis import (
     load_diagnosis,
     save_diagnosis,
 )
-from utils.schema.generate import DIAGNOSIS_SCHEMA
+from utils.schema.generate import SCHEMA_FOLDER
 
 VERSIONS = Path(__file__).parent / "versions"
 STORED = ("1", "2_first", "2_with_memory_model", "2")
@@ -158,5 +158,5 @@ def test_written_files_fit_the_committed_json_schema(version: str, tmp_path: Pat
     _, earlier = stored(version)
     file = tmp_path / "bottlenecks.json"
     save_diagnosis(file, earlier.model_copy(update={"schema_version": DIAGNOSIS_VERSION}))
-    schema = json.loads(DIAGNOSIS_SCHEMA.read_text())
+    schema = json.loads((SCHEMA_FOLDER / "bottlenecks.schema.json").read_text())
     jsonschema.validate(json.loads(file.read_text()), schema)

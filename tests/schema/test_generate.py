@@ -9,7 +9,7 @@ import pytest
 from utils.schema import generate
 from utils.schema.baseline import BaselineMetrics
 from utils.schema.batch_size import COLUMNS, BatchSizeRow, percentile_columns
-from utils.schema.catalog import entries_of, units_of
+from utils.schema.catalog import entries_of, record_paths, units_of
 from utils.schema.common import (
     MeasuredRecord,
     Record,
@@ -19,12 +19,12 @@ from utils.schema.common import (
     walk_records,
 )
 from utils.schema.markdown import GENERATED, table, with_generated_part
-from utils.schema.metrics_page import SECTIONS
+from utils.schema.metrics_page import metrics_tables
 from utils.schema.settings_page import describe_values
 from utils.settings import Config
 from utils.sweep.bench_stats import MIN_LATENCIES
 
-RECORDS = list(walk_records(BaselineMetrics))
+RECORDS = [record for file in generate.FILES.values() for record in walk_records(file)]
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -39,26 +39,43 @@ def test_check_names_a_file_that_is_not_up_to_date(
     monkeypatch.setattr(generate, "PROJECT_ROOT", tmp_path)
     monkeypatch.setattr(generate, "SETTINGS_PAGE", tmp_path / "SETTINGS.md")
     monkeypatch.setattr(generate, "METRICS_PAGE", tmp_path / "METRICS.md")
-    monkeypatch.setattr(generate, "METRICS_SCHEMA", tmp_path / "schema.json")
+    monkeypatch.setattr(generate, "SCHEMA_FOLDER", tmp_path)
     assert generate.main(["--check"]) == 1
     assert "SETTINGS.md is not up to date" in capsys.readouterr().err
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
 
 
-def test_every_record_of_the_file_is_on_the_page() -> None:
-    assert {section.record for section in SECTIONS} == {*RECORDS, BatchSizeRow}
+@pytest.mark.parametrize("file", generate.FILES)
+def test_every_field_of_a_file_is_on_the_page(file: str) -> None:
+    page = "\n".join(metrics_tables(generate.FILES))
+    for record in walk_records(generate.FILES[file]):
+        for entry in entries_of(record):
+            assert f"| `{entry.name}` |" in page
+
+
+def test_a_record_stands_under_its_path_in_the_file() -> None:
+    paths = dict(record_paths(BaselineMetrics))
+    assert paths["full_dataset_metrics.workers[]"].__name__ == "WorkerMetrics"
+    assert paths["environment.gpu"].__name__ == "GpuInfo"
+    assert set(paths.values()) == set(walk_records(BaselineMetrics))
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
-def test_every_field_is_described_and_has_one_unit(record: type[Record]) -> None:
-    assert all(entry.description.endswith((".", "?")) for entry in entries_of(record))
+def test_every_record_and_field_is_described_in_sentences(record: type[Record]) -> None:
     assert (record.__doc__ or "").strip()
-    assert set(units_of(record)) <= set(units_of(BaselineMetrics))
+    assert all(entry.description.endswith((".", "?")) for entry in entries_of(record))
+
+
+@pytest.mark.parametrize("file", generate.FILES)
+def test_a_name_has_one_unit_in_a_file(file: str) -> None:
+    assert units_of(generate.FILES[file])
 
 
 @pytest.mark.parametrize(
-    "record", [record for record in RECORDS if issubclass(record, MeasuredRecord)]
+    "record",
+    [record for record in RECORDS if issubclass(record, MeasuredRecord)],
+    ids=lambda record: record.__name__,
 )
 def test_a_record_with_metrics_has_room_for_reasons(record: type[Record]) -> None:
     assert nullable_metrics(record)

@@ -112,6 +112,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
         "batching",
         "majority_class",
         "per_class",
+        "unavailable",
         "warnings",
         "workers",
         "batching_comparison",

@@ -1,4 +1,4 @@
-"""Finished chunks on disk: complete or absent, found again by later runs, never mixed with other
+"""Finished chunks on disk: complete or absent, loaded by later runs, never mixed with those of other
 settings.
 """
 

@@ -1,6 +1,4 @@
-"""What predictions depend on: the identity of a run, by which its chunks are found again and kept
-apart.
-"""
+"""The identity of a run: all that its predictions depend on. Chunks are named by it."""
 
 from __future__ import annotations
 

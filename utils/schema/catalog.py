@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, get_args, get_origin
 
 from utils.schema.common import Record, is_nullable, unit_of, walk_records
 
@@ -31,6 +33,32 @@ def entries_of(kind: type[Record]) -> list[FieldEntry]:
             )
         )
     return entries
+
+
+def record_paths(kind: type[Record]) -> Iterator[tuple[str, type[Record]]]:
+    """The record and every record that it holds, each once, with its path in the JSON file.
+
+    ``[]`` stands for every item of an array; the path of ``kind`` itself is empty.
+    """
+    seen: set[type[Record]] = set()
+    yield from _paths_below("", kind, seen)
+
+
+def _paths_below(
+    path: str, annotation: Any, seen: set[type[Record]]
+) -> Iterator[tuple[str, type[Record]]]:
+    if get_origin(annotation) is tuple:
+        path += "[]"
+    for part in get_args(annotation):
+        yield from _paths_below(path, part, seen)
+    if not isinstance(annotation, type) or not issubclass(annotation, Record):
+        return
+    if annotation in seen:
+        return
+    seen.add(annotation)
+    yield path, annotation
+    for name, field in annotation.model_fields.items():
+        yield from _paths_below(f"{path}.{name}" if path else name, field.annotation, seen)
 
 
 def units_of(kind: type[Record]) -> dict[str, str]:

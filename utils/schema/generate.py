@@ -11,30 +11,37 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.core.files import METRICS_SCHEMA, PROJECT_ROOT, write_text
+from utils.core.files import PROJECT_ROOT, write_text
 from utils.schema.baseline import BaselineMetrics
 from utils.schema.ceilings import CeilingsFile
+from utils.schema.common import Record
 from utils.schema.diagnosis import Diagnosis
 from utils.schema.json_schema import schema_text
 from utils.schema.markdown import with_generated_part
 from utils.schema.metrics_page import metrics_tables
 from utils.schema.settings_page import settings_tables
 
-DIAGNOSIS_SCHEMA = PROJECT_ROOT / "configs" / "bottlenecks.schema.json"
-CEILINGS_SCHEMA = PROJECT_ROOT / "configs" / "ceilings.schema.json"
+FILES: dict[str, type[Record]] = {
+    "baseline_metrics.json": BaselineMetrics,
+    "bottlenecks.json": Diagnosis,
+    "ceilings.json": CeilingsFile,
+}
+"""The record of each file that is published."""
+SCHEMA_FOLDER = PROJECT_ROOT / "configs"
 METRICS_PAGE = PROJECT_ROOT / "docs" / "METRICS.md"
 SETTINGS_PAGE = PROJECT_ROOT / "docs" / "SETTINGS.md"
 
 
 def generated_files() -> dict[Path, str]:
     """The content that each generated file has to have."""
-    return {
-        METRICS_SCHEMA: schema_text("baseline_metrics.json", BaselineMetrics),
-        DIAGNOSIS_SCHEMA: schema_text("bottlenecks.json", Diagnosis),
-        CEILINGS_SCHEMA: schema_text("ceilings.json", CeilingsFile),
-        METRICS_PAGE: with_generated_part(_read(METRICS_PAGE), metrics_tables()),
+    contents = {
+        METRICS_PAGE: with_generated_part(_read(METRICS_PAGE), metrics_tables(FILES)),
         SETTINGS_PAGE: with_generated_part(_read(SETTINGS_PAGE), settings_tables()),
     }
+    for file_name, record in FILES.items():
+        path = SCHEMA_FOLDER / f"{Path(file_name).stem}.schema.json"
+        contents[path] = schema_text(file_name, record)
+    return contents
 
 
 def outdated_files() -> list[Path]:

@@ -34,7 +34,7 @@ def optimal_batch_size(rows: Sequence[BatchSizeRow], state: SweepState) -> Optim
     tied_with = []
     for row in measured:
         comparison = compare(times[best.batch_size], times[row.batch_size])
-        if row is not best and comparison.answer in ("same", "ambiguous"):
+        if row is not best and comparison.result in ("same", "ambiguous"):
             tied_with.append(row.batch_size)
     assert best.throughput_samples_per_sec_mean is not None
     assert best.latency_per_sample_ms_mean is not None
@@ -66,7 +66,7 @@ def _compare_samples(sample_sizes: tuple[int, int], trial: Trial, other: Trial) 
     depends = None
     if comparison.low is not None and comparison.ratio is not None:
         is_large = abs(comparison.ratio - 1) > SAMPLE_EFFECT_THRESHOLD
-        depends = is_large and comparison.answer in ("slower", "faster")
+        depends = is_large and comparison.result in ("slower", "faster")
     values: dict[str, Any] = {
         "time_per_token_ratio": comparison.ratio,
         "ci95_low": comparison.low,
