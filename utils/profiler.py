@@ -29,7 +29,7 @@ from utils.sweep.schedule import (
     run_rounds,
 )
 from utils.system.device import catch_out_of_memory
-from utils.system.gpu_timeline import GpuReadings
+from utils.system.gpu_readings import GpuReadings
 from utils.system.process import frozen_objects
 
 RERUN_TOLERANCE = 0.1

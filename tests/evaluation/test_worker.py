@@ -21,7 +21,8 @@ from utils.evaluation.plan import plan_evaluation
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import load_model
-from utils.system.gpu_timeline import TIMELINE_COLUMNS, GpuReadings
+from utils.system.gpu_readings import GpuReadings
+from utils.system.gpu_timeline import TIMELINE_COLUMNS
 
 PAUSE_S = 0.3
 EXACT = "evaluation.max_tokens_per_batch=256"

@@ -12,7 +12,7 @@ from utils.schema.common import NO_REASON
 from utils.sweep.records import Run
 from utils.sweep.run_summary import RunContext, failed_row, summarise_runs
 from utils.system.device import NOT_ON_CUDA
-from utils.system.gpu_timeline import GpuReadings, no_readings
+from utils.system.gpu_readings import GpuReadings, no_readings
 
 
 def run(seconds: float, **changes: Any) -> Run:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from utils.system import gpu_monitor, gpu_nvml, gpu_timeline
+from utils.system import gpu_monitor, gpu_nvml, gpu_readings
 from utils.system.gpu_monitor import GpuMonitor, GpuReadings, device_uuids
 
 UUID, MIG_UUID = "GPU-1234", "MIG-5678"
@@ -153,9 +153,9 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver's second takes 20 ms, so that a test need not wait for it."""
-    monkeypatch.setattr(gpu_timeline, "LOOK_BACK_S", 0.02)
+    monkeypatch.setattr(gpu_readings, "LOOK_BACK_S", 0.02)
     monkeypatch.setattr(
-        gpu_timeline, "LIMITS_S", dict.fromkeys(gpu_timeline.LIMITS_S, (0.02, 0.02))
+        gpu_readings, "LIMITS_S", dict.fromkeys(gpu_readings.LIMITS_S, (0.02, 0.02))
     )
 
 
@@ -195,7 +195,7 @@ def test_older_calls_stand_in_for_newer_ones() -> None:
     assert readings.samples[0].power_w == 290.0
     assert readings.device_memory_bytes == 5
     assert readings.throttled == ("hardware thermal slowdown",)
-    assert monitor._device is not None and monitor._device.power_source == gpu_timeline.AVERAGE
+    assert monitor._device is not None and monitor._device.power_source == gpu_readings.AVERAGE
 
 
 def test_a_field_that_the_device_refuses_is_no_power() -> None:
@@ -399,7 +399,7 @@ def test_a_window_too_short_for_the_cpu_limit_gets_no_reading(
 def test_energy_comes_from_the_counter_in_a_window_long_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gpu_timeline, "COUNTER_SHORTEST_S", 0.3)
+    monkeypatch.setattr(gpu_readings, "COUNTER_SHORTEST_S", 0.3)
     monitor = GpuMonitor(
         CUDA, 0.01, nvml=Driver("nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage"), uuid=UUID
     )
@@ -440,8 +440,8 @@ def test_buffers_are_fetched_before_they_run_over(
     short_limits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_monitor, "BUFFER_PERIOD_S", 0.1)
-    fetched: list[gpu_timeline.Window] = []
-    monkeypatch.setattr(gpu_timeline, "summarize_window", fetched.append)
+    fetched: list[gpu_readings.Window] = []
+    monkeypatch.setattr(gpu_readings, "summarize_window", fetched.append)
     monitor = GpuMonitor(CUDA, 0.01, nvml=Driver(), uuid=UUID)
     window(monitor, 1.0)
     times = [time_s for time_s, _ in fetched[0].buffered["power_w"]]
@@ -453,7 +453,10 @@ def test_buffers_are_fetched_before_they_run_over(
 def test_two_processes_share_the_gpu_and_a_container_hides_them() -> None:
     both = window(GpuMonitor(CUDA, 0.002, nvml=Driver(num_processes=2), uuid=UUID))
     assert both.shared is True
-    assert "shared: NVML lists 2 compute processes on this GPU, ours is one" in both.warnings
+    assert (
+        "shared: NVML lists 2 compute processes on this GPU, this process is one of them"
+        in both.warnings
+    )
     assert window(GpuMonitor(CUDA, 0.002, nvml=Driver(num_processes=0), uuid=UUID)).shared is None
 
 
@@ -463,7 +466,7 @@ def test_a_gpu_that_is_busy_while_we_are_idle_is_shared(short_limits: None) -> N
     driver.util_pct = 0
     began_s = time.perf_counter()
     quiet = monitor.idle(0.1)
-    assert quiet.samples[0].time_s - began_s > gpu_timeline.LOOK_BACK_S
+    assert quiet.samples[0].time_s - began_s > gpu_readings.LOOK_BACK_S
     assert (quiet.util_pct_mean, quiet.power_w_mean, quiet.shared) == (0.0, 300.0, False)
     driver.util_pct = 30
     busy = monitor.idle(0.1)

@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 
-from utils.system.gpu_timeline import (
+from utils.system.gpu_readings import (
     AVERAGE,
     BUFFER,
     INSTANT,
-    TIMELINE_COLUMNS,
     GpuReadings,
     Sample,
     Window,
     summarize_window,
-    timeline_row,
-    write_timeline,
 )
+from utils.system.gpu_timeline import TIMELINE_COLUMNS, timeline_row, write_timeline
 
 START_S = 100.0
 

@@ -19,9 +19,9 @@ from utils.model_utils import LoadedModel
 from utils.schema.baseline import BASELINE_VERSION, BaselineMetrics
 from utils.schema.catalog import units_of
 from utils.schema.evaluation import EvaluationMetrics
-from utils.schema.run import DatasetInfo, Environment, ModelInfo, RunInfo
+from utils.schema.run import DatasetInfo, ModelInfo, RunInfo
 from utils.settings import DatasetConfig
-from utils.system.environment import environment_record
+from utils.system.environment import read_environment
 
 
 def check_labels(loaded: LoadedModel, labels: LabelMapping) -> None:
@@ -63,7 +63,7 @@ def build_metrics(
             data_sha256=prepared.info.sha256,
             warnings=(*sweep.warnings, *evaluation.warnings),
         ),
-        environment=Environment.model_validate(environment_record(loaded.info.device)),
+        environment=read_environment(loaded.info.device),
         config=settings,
         model_info=ModelInfo.model_validate(loaded.info.to_dict()),
         dataset_info=_dataset_info(

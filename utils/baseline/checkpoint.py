@@ -12,7 +12,8 @@ from utils.core.files import write_text
 from utils.core.result_files import ResultFiles
 from utils.sweep.schedule import SweepState
 from utils.system.gpu_monitor import GpuMonitor
-from utils.system.gpu_timeline import GpuReadings, write_timeline
+from utils.system.gpu_readings import GpuReadings
+from utils.system.gpu_timeline import write_timeline
 
 CHECKPOINT_FILE = "sweep.json"
 

@@ -27,8 +27,8 @@ from utils.sweep.conclusions import optimal_batch_size, sample_dependence
 from utils.sweep.row_reasons import SHARED
 from utils.sweep.sample import draw_texts
 from utils.sweep.schedule import SweepSettings, SweepState, new_state
-from utils.system.environment import environment_record
-from utils.system.gpu_timeline import GpuReadings
+from utils.system.environment import read_environment
+from utils.system.gpu_readings import GpuReadings
 
 SWEEP_SECTIONS = ("model", "dataset", "profiling", "embedded")
 """Sections of the settings that decide whether a checkpoint of the sweep can be resumed."""
@@ -98,7 +98,7 @@ def _sweep_fingerprint(loaded: LoadedModel, config: Config, data_sha256: str) ->
     settings = config.to_dict()
     parts: list[Any] = [settings[name] for name in SWEEP_SECTIONS]
     parts.append(prediction_identity(loaded, config, data_sha256))
-    parts.append(environment_record(loaded.info.device))
+    parts.append(read_environment(loaded.info.device).to_dict())
     parts.append(BASELINE_VERSION)
     return fingerprint(parts)
 

@@ -4,11 +4,10 @@ in the run itself.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from utils.data.reader import sample_texts
 from utils.evaluation.batching import Batching
@@ -19,6 +18,7 @@ from utils.evaluation.tokens import TokenChunk
 from utils.evaluation.worker import ChunkWorker
 from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
 from utils.settings import EvaluationConfig
+from utils.system.timing import time_interleaved
 
 COMPARISON_FILE = "comparison.json"
 MIN_ROWS = 256
@@ -35,7 +35,6 @@ slower: this chooses the size of the sample.
 ROUNDS = 2
 WARM_UP_ROWS = 32
 
-T = TypeVar("T")
 Variant = Callable[[TokenChunk], Predictions]
 
 
@@ -156,25 +155,6 @@ def _compare_compiling(worker: ChunkWorker, chunk: TokenChunk) -> CompileCompari
         plain_padding_fraction=second.padding_fraction,
         label_agreement=both.label_agreement,
     )
-
-
-def time_interleaved(
-    variants: Mapping[str, Callable[[], T]], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, T]]:
-    """Seconds of each round of each variant, and its last result; every other round in the opposite
-    order.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    last_results: dict[str, T] = {}
-    for number in range(rounds):
-        names = list(variants)
-        if number % 2 == 1:
-            names.reverse()
-        for name in names:
-            started_s = time.perf_counter()
-            last_results[name] = variants[name]()
-            seconds[name].append(time.perf_counter() - started_s)
-    return seconds, last_results
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

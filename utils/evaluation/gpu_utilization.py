@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from utils.system.gpu_monitor import GpuMonitor
-from utils.system.gpu_timeline import LOOK_BACK_S, GpuReadings, write_timeline
+from utils.system.gpu_readings import LOOK_BACK_S, GpuReadings
+from utils.system.gpu_timeline import write_timeline
 
 MIN_WINDOW_S = 2 * LOOK_BACK_S
 """A window must be longer than NVML's utilisation looks back, twice to be safe; it may span several

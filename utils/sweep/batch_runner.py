@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from utils.model.costs import count_op_costs
-from utils.model.encoding import encode_batch, input_format, select_inputs
+from utils.model.encoding import compute_logits, encode_batch, input_format, select_inputs
 from utils.sweep.run_log import RunLog
 from utils.system.device import synchronize
 
@@ -35,9 +35,7 @@ class BatchRunner:
         """The logits of one batch on the host, ``[texts, labels]`` in float32."""
         with torch.inference_mode():
             encoded = encode_batch(self.tokenizer, texts, max_length)
-            batch = select_inputs(encoded, self._input_names, self.device)
-            logits: torch.Tensor = self.model(**batch).logits.float().cpu()
-            return logits
+            return compute_logits(self.model, encoded, self._input_names, self.device)
 
     def run_untimed(self, texts: list[str], size: int, max_length: int) -> torch.Tensor:
         """The logits of all texts, ``[texts, labels]``, in batches of ``size``."""

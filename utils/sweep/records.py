@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from utils.system.gpu_timeline import GpuReadings
+from utils.system.gpu_readings import GpuReadings
 
 PHASES = ("tokenize", "host_to_device", "forward", "device_to_host")
 

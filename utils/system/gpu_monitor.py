@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from utils.system import gpu_timeline
-from utils.system.device import NOT_ON_CUDA
+from utils.system import gpu_readings
+from utils.system.device import NOT_ON_CUDA, synchronize
 from utils.system.gpu_nvml import BUFFERS, NvmlDevice
-from utils.system.gpu_timeline import GpuReadings, Sample, Window
+from utils.system.gpu_readings import GpuReadings, Sample, Window
+from utils.system.gpu_timeline import timeline_row
 
 CPU_SHARE = 0.008
 """Of one core for the sampling thread: 1%, less room for a sample that costs more than earlier
@@ -110,11 +111,11 @@ class GpuMonitor:
             window.counter_j = counter_j - window.counter_j
         window.num_processes = max(window.num_processes or 0, device.read("num_processes") or 0)
         window.samples = [sample for sample in window.samples if sample.time_s <= end_s]
-        return gpu_timeline.summarize_window(window)
+        return gpu_readings.summarize_window(window)
 
     def _no_readings(self) -> GpuReadings:
         assert self.reason is not None
-        readings = gpu_timeline.no_readings(self.reason)
+        readings = gpu_readings.no_readings(self.reason)
         if self._torch_device.type != "cuda":
             return readings
         # On the CPU nobody expects them.
@@ -127,9 +128,9 @@ class GpuMonitor:
         """
         if self._device is not None:
             if torch.cuda.is_initialized():
-                torch.cuda.synchronize(self._torch_device)
+                synchronize(self._torch_device)
             # Readings look back so far.
-            time.sleep(gpu_timeline.LOOK_BACK_S)
+            time.sleep(gpu_readings.LOOK_BACK_S)
             self.start()
             time.sleep(seconds)
         return self.stop(idle=True)
@@ -160,7 +161,7 @@ class GpuMonitor:
             rows = self._rows
             self._rows = []
         offset_s = self._epoch_offset_s
-        return [gpu_timeline.timeline_row(sample, offset_s, labels) for sample, labels in rows]
+        return [timeline_row(sample, offset_s, labels) for sample, labels in rows]
 
     def _start_thread(self) -> None:
         if self._thread is not None or self._device is None:
