@@ -16,7 +16,7 @@ from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.data import writer
 from utils.data.labels import ModelLabels
-from utils.data.sources import Source, read_source
+from utils.data.sources import DatasetSource, read_source
 
 LABELS = ("books", "games", "music")
 TEXTS = tuple(f"{word} number {i} " * (1 + i % 7) for i in range(20) for word in LABELS)
@@ -90,7 +90,7 @@ def write_dataset(
         (text, None if number < 0 else labels[number])
         for text, number in zip(texts, ids, strict=True)
     ]
-    source = Source(rows=lambda: iter(rows))
+    source = DatasetSource(rows=lambda: iter(rows))
     writer.write_dataset(config, writer.prepare(config, source, model_labels))
     return file
 
@@ -113,7 +113,7 @@ def small_overrides(folder: Path, model: Path) -> list[str]:
     ]
 
 
-def read_configured_source(config: Config) -> Source:
+def read_configured_source(config: Config) -> DatasetSource:
     """The source that the settings name."""
     return read_source(config.dataset, config.embedded_dir)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
-from utils.data.sources import Source
+from utils.data.sources import DatasetSource
 
 LABELS = ("good", "bad", "fair")
 SAFE_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -32,7 +32,7 @@ def config_for(file: Path, *more: str) -> Config:
     )
 
 
-def open_csv(folder: Path, content: str, name: str = "in.csv") -> Source:
+def open_csv(folder: Path, content: str, name: str = "in.csv") -> DatasetSource:
     file = folder / name
     file.write_bytes(content.encode())
     return support.read_configured_source(config_for(file))

@@ -17,7 +17,7 @@ from utils.core.files import PROJECT_ROOT, sha256_file
 from utils.data import writer
 from utils.data.labels import ModelLabels
 from utils.data.prepared import check_prepared_data, known_hashes
-from utils.data.sources import Source
+from utils.data.sources import DatasetSource
 
 MODEL = ModelLabels(names=("b", "a"), num_labels=2, source="id2label")
 
@@ -122,7 +122,7 @@ def test_revision_split_and_configuration_of_the_hub_count(tmp_path: Path) -> No
     here."""
     target = f"dataset.local_path={tmp_path / 'val_df.csv'}"
     hub = load_config("configs/config.yaml", ["dataset.hf_name=someone/some_data", target])
-    source = Source(rows=lambda: iter([("one", "a")]), revision="c0ffee")
+    source = DatasetSource(rows=lambda: iter([("one", "a")]), revision="c0ffee")
     writer.write_dataset(hub, writer.prepare(hub, source, MODEL))
     info = check_prepared_data(hub, MODEL).info
     assert (info.revision, info.split, info.settings["dataset.revision"]) == (

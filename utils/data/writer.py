@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.core.files import atomic_path, check_disk_space, sha256_file, write_json
-from utils.data.cells import encodable
+from utils.data.cells import replace_surrogates
 from utils.data.files import origin_of, refuse_target_in_source
 from utils.data.label_decision import LabelDecision, decide_labels
 from utils.data.labels import MISSING_ID, ModelLabels
@@ -32,7 +32,7 @@ from utils.data.prepared import (
     refuse_foreign_files,
 )
 from utils.data.reader import BLOCK_ROWS, COLUMNS
-from utils.data.sources import DatasetStats, Source, scan
+from utils.data.sources import DatasetSource, DatasetStats, collect_stats
 
 MAX_KNOWN_HASHES = 4
 """Hashes kept for a file: the one in place and those of interrupted runs after it."""
@@ -42,19 +42,19 @@ MAX_KNOWN_HASHES = 4
 class Preparation:
     """All that the data set is made from."""
 
-    source: Source
+    source: DatasetSource
     stats: DatasetStats
     decision: LabelDecision
     model_labels: ModelLabels
 
 
-def prepare(config: Config, source: Source, model_labels: ModelLabels) -> Preparation:
+def prepare(config: Config, source: DatasetSource, model_labels: ModelLabels) -> Preparation:
     """Read the source once and decide the label ids.
 
     Raises:
         DataError: the source cannot be read, or its labels do not fit the model.
     """
-    stats = scan(source, config.dataset.hf_name)
+    stats = collect_stats(source, config.dataset.hf_name)
     decision = decide_labels(
         stats.label_rows,
         model_labels,
@@ -174,9 +174,9 @@ def _output_rows(preparation: Preparation) -> Iterator[tuple[str, str, int]]:
     for text, label in preparation.source.rows():
         number = decision.ids[label] if label else MISSING_ID
         if number >= 0:
-            yield encodable(text), names[number], number
+            yield replace_surrogates(text), names[number], number
         else:
-            yield encodable(text), "" if number == MISSING_ID else label or "", number
+            yield replace_surrogates(text), "" if number == MISSING_ID else label or "", number
 
 
 def _write_csv(file: Path, rows: Iterator[tuple[str, str, int]]) -> None:

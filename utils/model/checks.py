@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from utils.data.reader import encodable
+from utils.data.cells import replace_surrogates
 from utils.model.encoding import InputFormat, accepted_inputs, encode_batch, select_inputs
 
 LOGIT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
@@ -85,7 +85,7 @@ def probe_texts(tokenizer: Any, max_tokens: int) -> tuple[str, ...]:
         for length in PROBE_LENGTHS:
             ids = chosen.choices(sorted(candidates), k=min(length, max_tokens))
             texts.append(tokenizer.decode(ids))
-    return tuple(encodable(text) for text in texts if text.strip())
+    return tuple(replace_surrogates(text) for text in texts if text.strip())
 
 
 @torch.inference_mode()
