@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The whole pipeline on few samples, with the key results explained as they appear."""
+"""The complete pipeline on few samples, with the key results explained as they appear."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def explain_data(config: Config) -> list[str]:
     mapping = read_json(config.label_mappings_file, made_by="python scripts/01_download_data.py")
     return [
         f"The data set is in {config.data_file} with {mapping['num_labels']} labels.",
-        "A label's number is the model's own: with numbers of our own making, accuracy would be nonsense.",
+        "A label's number is the model's own; with other numbers, accuracy would mean nothing.",
     ]
 
 
@@ -43,12 +43,14 @@ def explain_baseline(config: Config) -> list[str]:
         made_by="python scripts/02_baseline_inference.py",
         schema=METRICS_SCHEMA,
     )
-    rows = [row for row in metrics["batch_size_profiling"] if row["status"] == "ok"]
-    lines = [
-        f"Batch size {row['batch_size']:>3}: {row['latency_per_sample_ms_mean']:8.2f} ms a sample, "
-        f"{row['throughput_samples_per_sec_mean']:8.1f} samples/s"
-        for row in rows
-    ]
+    lines = []
+    for row in metrics["batch_size_profiling"]:
+        if row["status"] == "ok":
+            lines.append(
+                f"Batch size {row['batch_size']:>3}: "
+                f"{row['latency_per_sample_ms_mean']:8.2f} ms a sample, "
+                f"{row['throughput_samples_per_sec_mean']:8.1f} samples/s"
+            )
     lines.append(
         "Every batch size ran over the same texts, so these rows can be compared with each other."
     )
@@ -60,21 +62,28 @@ def explain_baseline(config: Config) -> list[str]:
     facts = quality_facts(evaluation, metrics["model_info"], metrics["dataset_info"])
     lines += [f"  {name}: {text}" for name, text in facts]
     lines.append(
-        f"{evaluation['padding_fraction']:.1%} of the evaluation's tokens were padding, work that no text asked for."
+        f"{evaluation['padding_fraction']:.1%} of the evaluation's tokens were padding, which is "
+        "work for nothing."
     )
     return lines
 
 
 def explain_profiling(config: Config) -> list[str]:
-    found = read_json(config.files.bottlenecks, made_by="python scripts/03_detailed_profiling.py")
+    diagnosis = read_json(
+        config.files.bottlenecks, made_by="python scripts/03_detailed_profiling.py"
+    )
     with config.files.layers.open(encoding="utf-8", newline="") as source:
         measured = [row for row in csv.DictReader(source) if row["self_time_ms"]]
     layers = sorted(measured, key=lambda row: -float(row["self_time_ms"]))
-    lines = [str(found["main_bottleneck"]), "The modules that take the most time by themselves:"]
+    lines = [
+        str(diagnosis["main_bottleneck"]),
+        "The modules that take the most time by themselves:",
+    ]
     lines += [f"  {row['module']}: {float(row['self_time_ms']):.3f} ms" for row in layers[:3]]
-    for suggestion in found["suggestions"][:1]:
+    for suggestion in diagnosis["suggestions"][:1]:
         lines.append(
-            f"What would save most: {suggestion['title']} ({suggestion['saving_ms']:.2f} ms a batch)"
+            f"What would save most: {suggestion['title']} "
+            f"({suggestion['saving_ms']:.2f} ms a batch)"
         )
     return lines
 
@@ -93,19 +102,19 @@ EXPLAIN: dict[str, Callable[[Config], list[str]]] = {
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
-    # The user's own --set comes last, so that it wins over the small sizes chosen here.
+    # The user's own --set comes last, so that it replaces the small sizes chosen here.
     args.overrides = [
         *FEW,
         f"output.results_dir={config.files.results_dir / 'interactive'}",
         *args.overrides,
     ]
     small = load_config(args.config, args.overrides)
-    console.title("WEEK 1 ON FEW SAMPLES: too few to quote, enough to see how it works")
+    console.title("WEEK 1 ON FEW SAMPLES: to see how it works, not to quote")
     for item in STEPS:
         console.section(f"STEP {item.number}: {item.title}")
         run_step(item, cli.common_arguments(args))
-        console.block(f"WHAT STEP {item.number} FOUND", EXPLAIN[item.number](small))
-    console.print_line("\nNow run it whole: python run_week1.py")
+        console.block(f"RESULTS OF STEP {item.number}", EXPLAIN[item.number](small))
+    console.print_line("\nNow run all of it: python run_week1.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Small real things that tests share: a tiny Qwen2 classifier with its own tokenizer, a data set, a config."""
+"""What tests share: a tiny Qwen2 classifier with its own tokenizer, a data set, a config."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def build_model_config(labels: tuple[str, ...] = LABELS, **changes: Any) -> Qwen
 
 
 def build_tiny_model(folder: Path, labels: tuple[str, ...] = LABELS, **changes: Any) -> Path:
-    """Save a tiny classifier (seeded random weights, safetensors) with its tokenizer into ``folder``."""
+    """Save a tiny classifier with seeded random weights and its tokenizer into ``folder``."""
     torch.manual_seed(0)
     Qwen2ForSequenceClassification(build_model_config(labels, **changes)).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
@@ -75,10 +75,10 @@ def write_dataset(
     settings: tuple[str, ...] = (),
     label_ids: tuple[int, ...] | None = None,
 ) -> Path:
-    """Write ``val_df.csv``, ``label_mappings.json`` and ``dataset_info.json`` as step 01 does; return the CSV.
+    """Write a data set, its label mappings and its record as step 01 does; return the CSV.
 
-    ``labels`` are the model's and, in turn, the rows' unless ``label_ids`` are given; ``settings`` are those that the run
-    will have beside ``dataset.local_path``.
+    ``labels`` are the model's and, in turn, the rows' unless ``label_ids`` are given; ``settings``
+    are those that the run will have beside ``dataset.local_path``.
     """
     file = folder / "val_df.csv"
     for old in (file, folder / "label_mappings.json", folder / "dataset_info.json"):

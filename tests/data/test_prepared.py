@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -98,7 +99,8 @@ def test_a_setting_that_differs_is_named_with_both_values(config: Config, overri
     key, _, value = override.partition("=")
     with pytest.raises(DataError, match="another configuration") as caught:
         check_prepared_data(with_override(config, override), MODEL)
-    assert f"{key}: then {record_of(config)['settings'][key]!r}, now " in caught.value.what  # type: ignore[index]
+    settings: Any = record_of(config)["settings"]
+    assert f"{key}: then {settings[key]!r}, now " in caught.value.what
     assert "01_download_data.py" in str(caught.value.fix)
     assert caught.value.exit_code == 2
 

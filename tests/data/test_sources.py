@@ -62,7 +62,10 @@ def model(*names: str) -> ModelLabels:
 def write(
     config: Config, source: DatasetSource, labels: ModelLabels | None = None
 ) -> list[tuple[str, int]]:
-    """The rows as later steps read them; without ``labels`` the model has those of the source, in alphabetical order."""
+    """The rows as later steps read them.
+
+    Without ``labels`` the model has those of the source, in alphabetical order.
+    """
     if labels is None:
         labels = model(*sorted({label for _, label in source.rows() if label} | {"~unused"}))
     writer.write_dataset(config, writer.prepare(config, source, labels))
@@ -140,7 +143,7 @@ def test_numbers_and_missing_labels(tmp_path: Path) -> None:
     ]
 
 
-def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are_no_rows(
+def test_texts_that_are_numbers_with_gaps_stay_integers_and_blank_lines_are_no_rows(
     tmp_path: Path,
 ) -> None:
     frame = pd.DataFrame({"text": pd.array([1, None, 3], dtype="Int64"), "labels": ["a", "b", "a"]})
@@ -157,7 +160,7 @@ def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are
     )
 
 
-def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
+def test_lone_surrogates_are_replaced_with_a_warning(tmp_path: Path) -> None:
     source = given(["a\ud800", "b"], ["x", "x"])
     assert "1 texts" in collect_stats(source, "here").warnings[0]
     assert write(config_for(tmp_path, "x.csv"), source) == [("a?", 0), ("b", 0)]
@@ -298,7 +301,7 @@ def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, suffix: str) -> None:
-    """Peak of what Python allocates, which is what reading a whole table into lists or frames would fill."""
+    """Peak of Python's allocations, which reading a complete table into lists or frames raises."""
     peaks = []
     text = "a text of such a length that both files are longer than what is hashed at once"
     for count in (20_000, 200_000):

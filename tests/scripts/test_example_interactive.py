@@ -14,9 +14,9 @@ def test_it_runs_every_step_and_explains_each(tmp_path: Path, tiny_model: Path) 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for number in ("01", "02", "03", "04"):
-        assert f"WHAT STEP {number} FOUND" in done.stdout
+        assert f"RESULTS OF STEP {number}" in done.stdout
     assert "On 30 rows:\n  Accuracy: " in done.stdout
     assert "always answering" in done.stdout
     assert (tmp_path / "results" / "report.html").exists(), (
-        "the user's own --set wins over the small sizes"
+        "the user's own --set replaces the small sizes"
     )
