@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Step 02: measure every batch size, then predict the whole data set.
+"""Step 02: measure every batch size, then predict the complete data set.
 
 An interrupted run continues where it stopped.
 """

@@ -62,7 +62,7 @@ def test_numbers_are_the_ids_of_a_model_with_names(written: str) -> None:
     assert "label ids" in decision.warnings[0]
 
 
-def test_names_that_are_numbers_win_over_ids() -> None:
+def test_names_that_are_numbers_have_precedence_over_ids() -> None:
     stars = ModelLabels(names=("3", "2", "1"), num_labels=3, source="id2label")
     assert decide(["1", "2"], stars).ids == {"1": 2, "2": 1}
     assert decide(["1.0", "2.0"], stars).ids == {"1.0": 2, "2.0": 1}
