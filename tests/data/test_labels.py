@@ -14,7 +14,7 @@ from utils.data.labels import LabelMapping, read_mapping_file
 def test_the_mapping_survives_its_file(tmp_path: Path) -> None:
     file = tmp_path / "label_mappings.json"
     mapping = LabelMapping(names=("ä", "b"))
-    file.write_text(json.dumps(mapping.to_json()))
+    file.write_text(json.dumps(mapping.to_record().to_dict()))
     assert read_mapping_file(file) == mapping
 
 

@@ -6,15 +6,14 @@ import fnmatch
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from utils.core.errors import DataError
 from utils.core.paths import project_path, source_files
 from utils.data.formats import FIX_KIND, file_kind
 from utils.data.hints import setting_flag
+from utils.schema.dataset import Origin
 from utils.settings import EMBEDDED
 
-Origin = Literal["embedded", "files", "folder", "saved", "hub"]
 SPLIT_WORDS = {
     "train": "train",
     "training": "train",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from utils.core.errors import DataError
-from utils.core.files import read_json
+from utils.schema.common import read_record
+from utils.schema.dataset import LabelMappings
 
 STEP_01 = "python scripts/01_download_data.py"
 MISSING_ID = -1
@@ -49,26 +49,25 @@ class LabelMapping:
     def label2id(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.names)}
 
-    def to_json(self) -> dict[str, Any]:
-        """The payload of ``label_mappings.json``."""
+    def to_record(self) -> LabelMappings:
+        """The content of ``label_mappings.json``."""
         id2label = {str(i): name for i, name in enumerate(self.names)}
-        return {"label2id": self.label2id, "id2label": id2label, "num_labels": len(self.names)}
+        return LabelMappings(label2id=self.label2id, id2label=id2label, num_labels=len(self.names))
 
 
 def read_mapping_file(path: Path) -> LabelMapping:
     """Read ``label_mappings.json``.
 
     Raises:
-        UserError: the file is missing or no JSON.
+        UserError: the file is missing, is no JSON or does not fit its record.
         DataError: the ids are not 0 to n-1, or the parts of the file contradict each other.
     """
-    payload = read_json(path, made_by=STEP_01)
+    record = read_record(path, LabelMappings, made_by=STEP_01)
     fix = f"make it again: {STEP_01}"
-    try:
-        id2label = payload["id2label"]
-        mapping = LabelMapping(names=tuple(id2label[str(i)] for i in range(len(id2label))))
-    except (KeyError, TypeError) as error:
-        raise DataError("The label mappings are damaged.", where=path, fix=fix) from error
-    if not mapping.to_json().items() <= payload.items():
+    ids = [str(label_id) for label_id in range(len(record.id2label))]
+    if set(ids) != set(record.id2label):
+        raise DataError("The label ids are not 0 to n-1.", where=path, fix=fix)
+    mapping = LabelMapping(names=tuple(record.id2label[label_id] for label_id in ids))
+    if mapping.to_record().to_dict() != record.to_dict():
         raise DataError("The label mappings contradict each other.", where=path, fix=fix)
     return mapping

@@ -6,58 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.core.files import PROJECT_ROOT, sha256_file
 from utils.core.paths import project_path
-from utils.data.files import Origin, origin_of
+from utils.data.files import origin_of
 from utils.data.labels import STEP_01, LabelMapping, ModelLabels, read_mapping_file
 from utils.data.reader import count_rows, hash_data
+from utils.schema.dataset import DATASET_RECORD_VERSION, PreparedDatasetInfo
 
 INFO_NAME = "dataset_info.json"
-RECORD_VERSION: Literal[2] = 2
 ORIGINS_WITH_SPLITS = ("hub", "folder", "saved")
 MAX_SHOWN = 8
-
-
-class DatasetInfo(BaseModel):
-    """``dataset_info.json``: what the data set beside it was made from, and how.
-
-    Args:
-        file: name of the data set's file; sha256 is that of its bytes.
-        revision: the commit on the hub.
-        settings: the settings that decided the content of the file, as they were; see
-            ``decisive_settings``.
-        model_label_names: the names that the model's configuration had; None without names.
-        written_files: the hashes under which step 01 may replace a file, by file name: of what it
-            wrote, and after an interruption also of what it was about to write.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-    record_version: Literal[2] = RECORD_VERSION
-    file: str
-    sha256: str
-    name: str
-    origin: Origin
-    revision: str | None
-    settings: dict[str, Any]
-    split: str | None
-    source_text_column: str | None
-    source_label_column: str | None
-    model_label_names: tuple[str, ...] | None
-    model_num_labels: int
-    num_rows: int
-    num_labels: int
-    label_mapping_source: str
-    label_mapping_confidence: str
-    label_mapping_note: str
-    warnings: tuple[str, ...]
-    written_files: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +29,7 @@ class PreparedData:
     """The data set that belongs to a configuration: its label mapping and what it was made from."""
 
     mapping: LabelMapping
-    info: DatasetInfo
+    info: PreparedDatasetInfo
 
 
 def info_file(config: Config) -> Path:
@@ -143,7 +107,7 @@ def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedDa
     return PreparedData(mapping=mapping, info=info)
 
 
-def _read_matching_info(config: Config) -> DatasetInfo:
+def _read_matching_info(config: Config) -> PreparedDatasetInfo:
     """The record of the configured file (DataError: there is none, or it is another file's)."""
     path = info_file(config)
     info = read_info(path)
@@ -165,7 +129,7 @@ def _read_matching_info(config: Config) -> DatasetInfo:
     return info
 
 
-def _check_mapping_unchanged(file: Path, info: DatasetInfo) -> None:
+def _check_mapping_unchanged(file: Path, info: PreparedDatasetInfo) -> None:
     hashes = info.written_files.get(file.name, ())
     if sha256_file(file) not in hashes:
         raise DataError(
@@ -175,10 +139,10 @@ def _check_mapping_unchanged(file: Path, info: DatasetInfo) -> None:
         )
 
 
-def read_info(path: Path) -> DatasetInfo | None:
+def read_info(path: Path) -> PreparedDatasetInfo | None:
     """The record, or None if there is none of the present version."""
     try:
-        return DatasetInfo.model_validate_json(path.read_bytes())
+        return PreparedDatasetInfo.model_validate_json(path.read_bytes(), extra="allow")
     except (OSError, ValidationError):
         return None
 
@@ -220,7 +184,7 @@ def known_hashes(config: Config) -> dict[str, tuple[str, ...]]:
     """The hashes of the files that step 01 wrote, by file name."""
     record = read_record(config)
     written = record.get("written_files")
-    if record.get("record_version") == RECORD_VERSION and isinstance(written, dict):
+    if record.get("record_version") == DATASET_RECORD_VERSION and isinstance(written, dict):
         lists = {name: hashes for name, hashes in written.items() if isinstance(hashes, list)}
         return {name: tuple(hashes) for name, hashes in lists.items()}
     if not _is_of_earlier_version(record, config):
@@ -246,7 +210,7 @@ def _is_of_earlier_version(record: Mapping[str, Any], config: Config) -> bool:
     return sha256_file(config.data_file) == record.get("sha256")
 
 
-def _differences(info: DatasetInfo, config: Config, model_labels: ModelLabels) -> list[str]:
+def _differences(info: PreparedDatasetInfo, config: Config, model_labels: ModelLabels) -> list[str]:
     """A line for each setting that was another one: the setting, then, now."""
     lines = _differing_settings(info.settings, decisive_settings(config))
     if info.model_label_names != model_labels.names:

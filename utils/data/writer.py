@@ -21,8 +21,6 @@ from utils.data.files import origin_of, refuse_target_in_source
 from utils.data.label_decision import LabelDecision, decide_labels
 from utils.data.labels import MISSING_ID, ModelLabels
 from utils.data.prepared import (
-    RECORD_VERSION,
-    DatasetInfo,
     decisive_settings,
     info_file,
     known_hashes,
@@ -32,6 +30,7 @@ from utils.data.prepared import (
 )
 from utils.data.reader import BLOCK_ROWS, COLUMNS
 from utils.data.sources import DatasetSource, DatasetStats, collect_stats
+from utils.schema.dataset import DATASET_RECORD_VERSION, PreparedDatasetInfo
 
 MAX_KNOWN_HASHES = 4
 """Hashes recorded for a file: of the present one and of interrupted runs after it."""
@@ -96,7 +95,7 @@ def write_dataset(config: Config, preparation: Preparation) -> None:
         sha256 = sha256_file(temporary)
         written = _announce(config, file, sha256, written)
     mapping_file = config.label_mappings_file
-    mapping = preparation.decision.mapping.to_json()
+    mapping = preparation.decision.mapping.to_record().to_dict()
     with atomic_path(mapping_file) as temporary:
         text = json.dumps(mapping, indent=2, ensure_ascii=False)
         temporary.write_text(f"{text}\n", encoding="utf-8")
@@ -128,7 +127,7 @@ def _check_writable(file: Path, stats: DatasetStats) -> None:
 
 def describe(
     config: Config, preparation: Preparation, sha256: str, written_files: dict[str, tuple[str, ...]]
-) -> DatasetInfo:
+) -> PreparedDatasetInfo:
     """The record of a data set; ``sha256`` is that of its file."""
     source = preparation.source
     decision = preparation.decision
@@ -138,7 +137,7 @@ def describe(
         text_column = source.columns.text
         label_column = source.columns.label
     settings = decisive_settings(config)
-    return DatasetInfo(
+    return PreparedDatasetInfo(
         file=config.data_file.name,
         sha256=sha256,
         name=config.dataset.hf_name,
@@ -166,7 +165,11 @@ def _announce(
     """Record that a file with this hash is about to move into place; returns all hashes."""
     known = (*written.get(file.name, ()), sha256)[-MAX_KNOWN_HASHES:]
     extended = {**written, file.name: known}
-    record = {**read_record(config), "record_version": RECORD_VERSION, "written_files": extended}
+    record = {
+        **read_record(config),
+        "record_version": DATASET_RECORD_VERSION,
+        "written_files": extended,
+    }
     write_json(info_file(config), record)
     return extended
 

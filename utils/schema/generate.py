@@ -15,6 +15,7 @@ from utils.core.files import PROJECT_ROOT, write_text
 from utils.schema.baseline import BaselineMetrics
 from utils.schema.ceilings import CeilingsFile
 from utils.schema.common import Record
+from utils.schema.dataset import LabelMappings, PreparedDatasetInfo
 from utils.schema.diagnosis import Diagnosis
 from utils.schema.json_schema import schema_text
 from utils.schema.markdown import with_generated_part
@@ -25,6 +26,8 @@ FILES: dict[str, type[Record]] = {
     "baseline_metrics.json": BaselineMetrics,
     "bottlenecks.json": Diagnosis,
     "ceilings.json": CeilingsFile,
+    "dataset_info.json": PreparedDatasetInfo,
+    "label_mappings.json": LabelMappings,
 }
 """The record of each file that is published."""
 SCHEMA_FOLDER = PROJECT_ROOT / "configs"
