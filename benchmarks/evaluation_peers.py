@@ -34,6 +34,7 @@ from utils.diagnosis import roofline  # noqa: E402
 from utils.evaluation.batching import Batching  # noqa: E402
 from utils.evaluation.chunks import ChunkStore  # noqa: E402
 from utils.evaluation.masking import is_causal  # noqa: E402
+from utils.evaluation.plan import plan_evaluation
 from utils.evaluation.predictions import PendingPredictions  # noqa: E402
 from utils.evaluation.predictor import Predictor  # noqa: E402
 from utils.evaluation.tokens import tokenize  # noqa: E402
@@ -80,7 +81,9 @@ class Ours:
             store = ChunkStore(
                 Path(folder) / "predictions", Path(folder) / "state", {"benchmark": 1}
             )
-            worker = self.worker = self.worker or ChunkWorker(self.loaded, self.config, store)
+            worker = self.worker = self.worker or ChunkWorker(
+                self.loaded, plan_evaluation(self.config), store
+            )
             worker.store = store
             chunks = [
                 Rows(

@@ -117,7 +117,7 @@ def ours(work: Workload, batch_s: float) -> dict[str, float]:
         seed=0,
         on_event=lambda line: None,
     )
-    latency, rate = record.latency_per_batch_ms.median, record.throughput_batches_per_sec.median
+    latency, rate = record.latency_per_batch_ms_median, record.throughput_batches_per_sec_median
     assert latency is not None and rate is not None and record.forward_ms_mean is not None
     return {"latency": latency, "forward": record.forward_ms_mean, "rate": rate}
 

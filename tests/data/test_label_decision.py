@@ -163,13 +163,8 @@ def test_the_note_adds_to_what_the_report_says_about_the_source(
     labels: list[str], note: str
 ) -> None:
     decision = decide(labels, skip_unknown=True)
-    info = {
-        "label_mapping_source": decision.source,
-        "label_mapping_confidence": decision.confidence,
-        "label_mapping_note": decision.note,
-    }
     expected = f"from the model's own label names (certain): {note}"
-    assert label_mapping_text(info) == expected
+    assert label_mapping_text(decision.source, decision.confidence, decision.note) == expected
 
 
 def test_ids_of_a_model_without_names_may_have_gaps_and_decimal_points() -> None:

@@ -23,6 +23,7 @@ from utils.evaluation import runner
 from utils.pipeline import cli
 from utils.pipeline.steps import get_step, stale_reason
 from utils.profiler import InferenceProfiler
+from utils.sweep.batch_runner import BatchRunner
 
 SCRIPT = "scripts/02_baseline_inference.py"
 Main = Callable[..., int]
@@ -95,7 +96,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
     assert [int(row["batch_size"]) for row in table] == [1, 4]
     for row, figures in zip(table, payload["batch_size_profiling"], strict=True):
         assert figures["batch_size"] == int(row["batch_size"])
-        assert set(figures) - set(row) == {"sample_size"}
+        assert set(figures) - set(row) == {"sample_size", "unavailable"}
         assert float(row["latency_per_sample_ms_mean"]) == figures["latency_per_sample_ms_mean"]
         assert (row["gpu_power_w_mean"] == "") == (figures["gpu_power_w_mean"] is None)
     rows = pd.concat(
@@ -111,6 +112,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
         "batching",
         "majority_class",
         "per_class",
+        "unavailable",
         "warnings",
         "workers",
         "batching_comparison",
@@ -159,7 +161,7 @@ def test_an_interrupted_sweep_measures_only_the_missing_runs(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured: list[int] = []
-    real = InferenceProfiler._timed_run
+    real = BatchRunner.run_timed
 
     def cut(self: Any, texts: list[str], size: int, *rest: Any) -> None:
         if len(measured) == 3:
@@ -168,11 +170,11 @@ def test_an_interrupted_sweep_measures_only_the_missing_runs(
         real(self, texts, size, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(InferenceProfiler, "_timed_run", cut)
+        patch.setattr(BatchRunner, "run_timed", cut)
         assert main() == 143
     with monkeypatch.context() as patch:
         patch.setattr(
-            InferenceProfiler, "_timed_run", lambda *args: (measured.append(args[2]), real(*args))
+            BatchRunner, "run_timed", lambda *args: (measured.append(args[2]), real(*args))
         )
         assert main() == 0
     assert "are reused" in capsys.readouterr().out

@@ -68,7 +68,8 @@ def diagnose(loaded: LoadedModel, config: Config) -> Diagnosis:
         UserError: not even the smallest batch fits into memory.
     """
     sweep = read_sweep(config.files.metrics, config.model, config.profiling.batch_sizes)
-    sample = draw_texts(loaded, config, config.dataset.sample_sizes[0])
+    sample_size = config.dataset.sample_sizes[0]
+    sample = draw_texts(loaded, config.data_file, config.profiling, sample_size)
     checked = check_on_texts(loaded, sample.texts, config.profiling.max_length)
     with torch.inference_mode():
         measurements = _measure(loaded, sample.texts, sweep, config)

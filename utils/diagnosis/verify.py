@@ -184,7 +184,8 @@ def _make_variants(
     sample_size = config.dataset.sample_sizes[0]
     if not is_evaluation_setting(setting):
         sample_size = max(sample_size, new_size)
-    texts = list(draw_texts(loaded, config, sample_size).texts)
+    sample = draw_texts(loaded, config.data_file, config.profiling, sample_size)
+    texts = list(sample.texts)
     if len(texts) < new_size and not is_evaluation_setting(setting):
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
     texts = _shorten(loaded, config, size, new_size, texts)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from utils.data.cells import replace_surrogates
-from utils.model.encoding import InputFormat, accepted_inputs, encode_batch, select_inputs
+from utils.model.encoding import InputFormat, accepted_inputs, compute_logits, encode_batch
 
 LOGIT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far two logits may differ, relative to their spread.
@@ -117,8 +117,7 @@ def classify_batch(
     """
     encoded = encode_batch(tokenizer, texts, max_length)
     device = next(model.parameters()).device
-    logits: torch.Tensor = model(**select_inputs(encoded, inputs.names, device)).logits
-    return logits.float().cpu()
+    return compute_logits(model, encoded, inputs.names, device)
 
 
 def choose_texts(texts: Sequence[str], count: int = MAX_CHECKED_TEXTS) -> list[str]:

@@ -161,6 +161,18 @@ def select_inputs(encoded: Encoded, names: Sequence[str], device: torch.device) 
     return {name: encoded[name].to(device) for name in names if name in encoded}
 
 
+def compute_logits(
+    model: Any, encoded: Encoded, names: Sequence[str], device: torch.device
+) -> torch.Tensor:
+    """Run one encoded batch.
+
+    Returns:
+        float32 on the CPU, of shape ``[texts, labels]``.
+    """
+    logits: torch.Tensor = model(**select_inputs(encoded, names, device)).logits
+    return logits.float().cpu()
+
+
 def count_end_tokens(
     tokenizer: Any, texts: Sequence[str], max_length: int, end_token_id: int
 ) -> list[int]:

@@ -35,7 +35,7 @@ from utils.model.weights import (
     read_architecture,
 )
 from utils.settings import ModelConfig
-from utils.system.device import resolve_device
+from utils.system.device import resolve_device, synchronize
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +136,5 @@ def _make_weights(
 def _move_to_device(model: Any, source: ModelSource, device: torch.device) -> Any:
     with translate_load_errors("model", source.base):
         moved = model.to(device)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
     return moved
