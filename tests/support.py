@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
+from tests import script_server
 from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.data import writer
@@ -122,13 +123,18 @@ def small_config(folder: Path, model: Path, *more: str) -> Config:
 def run_script(
     script: str, *arguments: str, timeout: float = 550, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script of the project in a process of its own, as a user would."""
+    """Run a script of the project in a process of its own, as a user would.
+
+    ``environment`` is added to this process's. The process is forked from one that has imported the
+    libraries (see ``script_server``), unless a variable concerns the interpreter's own start.
+    """
+    words = [str(PROJECT_ROOT / script), *arguments]
+    variables = {**os.environ, **environment}
+    done = script_server.run_forked(words, variables, timeout)
+    if done is not None:
+        return done
     return subprocess.run(
-        [sys.executable, str(PROJECT_ROOT / script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **environment},
+        [sys.executable, *words], capture_output=True, text=True, timeout=timeout, env=variables
     )
 
 
