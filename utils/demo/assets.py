@@ -16,7 +16,7 @@ from utils.pipeline import console
 
 BUILT_BY = "python scripts/build_demo_assets.py --config configs/demo.yaml"
 PARTS = ("corpus_train.parquet", "corpus_eval.parquet", "model")
-CODE = ("corpus.py", "training.py", "demo_assets.py")
+CODE = ("corpus.py", "training.py", "assets.py")
 
 
 def ensure_demo_assets(config: Config) -> Path:

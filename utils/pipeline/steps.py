@@ -1,4 +1,8 @@
-"""The steps, and whether the results of one are still valid."""
+"""The steps, and whether the results of one are still valid.
+
+Results are valid while the settings, the code, the inputs and the outputs of their step are
+unchanged. Which code a step has follows from its imports (``code_files``).
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,12 @@ from typing import Any
 
 from utils.config_loader import EMBEDDED, Config, project_path, source_files
 from utils.core.errors import UserError
-from utils.core.files import (
-    PROJECT_ROOT,
-    fingerprint,
-    read_json,
-    sha256_file,
-    sha256_tree,
-    write_json,
-)
+from utils.core.files import PROJECT_ROOT, read_json, sha256_tree, write_json
+from utils.pipeline.code_files import hash_code
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
+MAX_NAMED_CHANGES = 3
+"""So many changes are named in a reason; more are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,6 @@ class Step:
         settings: dotted keys or sections.
         inputs: files and folders that it reads.
         outputs: files and folders that it writes.
-        sources: patterns of the code that it runs.
     """
 
     number: str
@@ -40,7 +39,6 @@ class Step:
     settings: tuple[str, ...]
     inputs: Callable[[Config], tuple[Path, ...]]
     outputs: Callable[[Config], tuple[Path, ...]]
-    sources: tuple[str, ...]
 
     @property
     def path(self) -> Path:
@@ -111,12 +109,6 @@ STEPS = (
         ),
         inputs=_source_and_label_names,
         outputs=_data,
-        sources=(
-            "utils/data/*.py",
-            "utils/hub/repository.py",
-            "utils/model/*.py",
-            "utils/model_utils.py",
-        ),
     ),
     Step(
         number="02",
@@ -126,21 +118,6 @@ STEPS = (
         settings=("model", "dataset", "profiling", "evaluation", "output"),
         inputs=_data_and_model,
         outputs=_files("metrics", "detailed_metrics", "predictions_dir"),
-        sources=(
-            "utils/profiler.py",
-            "utils/sweep/schedule.py",
-            "utils/metrics.py",
-            "utils/sweep/records.py",
-            "utils/run_*.py",
-            "utils/gpu_*.py",
-            "utils/sweep/bench_stats.py",
-            "utils/model/costs.py",
-            "utils/model_utils.py",
-            "utils/model/*.py",
-            "utils/sweep/sample.py",
-            "utils/evaluation/*.py",
-            "utils/baseline.py",
-        ),
     ),
     Step(
         number="03",
@@ -157,15 +134,6 @@ STEPS = (
         ),
         inputs=_results_read_by_step_03,
         outputs=_files("trace", "stacks", "operators", "layers", "bottlenecks", "ceilings"),
-        sources=(
-            "utils/diagnosis/*.py",
-            "utils/model/costs.py",
-            "utils/model_utils.py",
-            "utils/model/*.py",
-            "utils/hub/repository.py",
-            "utils/sweep/sample.py",
-            "utils/evaluation/*.py",
-        ),
     ),
     Step(
         number="04",
@@ -184,10 +152,6 @@ STEPS = (
             "stacks",
         ),
         outputs=_files("summary_report", "html_report", "comparison_plot", "heatmap_plot"),
-        sources=(
-            "utils/reporting/*.py",
-            "utils/reporting/templates/*",
-        ),
     ),
 )
 
@@ -215,15 +179,30 @@ def stale_reason(step: Step, config: Config) -> str | None:
         return "it has not finished here before"
     if record.get("record_version") != RECORD_VERSION:
         return "its record is of another version"
-    changes = []
-    for kind, now in _fingerprints(step, config).items():
-        before = record[kind]
-        for key in {**before, **now}:
-            if before.get(key) != now.get(key):
-                changes.append(f"{kind} {key.removeprefix(f'{PROJECT_ROOT}/')}")
+    changes = _list_changes(record, _fingerprints(step, config))
     if not changes:
         return None
-    return f"changed: {', '.join(changes)}"
+    named = ", ".join(changes[:MAX_NAMED_CHANGES])
+    if len(changes) > MAX_NAMED_CHANGES:
+        named += f" and {len(changes) - MAX_NAMED_CHANGES} more"
+    return f"changed: {named}"
+
+
+def _list_changes(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
+    """What differs between two fingerprints: what has another value, then what was added or
+    removed.
+    """
+    changed = []
+    added_or_removed = []
+    for kind, now in after.items():
+        earlier = before[kind]
+        for key in {**earlier, **now}:
+            name = f"{kind} {key.removeprefix(f'{PROJECT_ROOT}/')}"
+            if key not in earlier or key not in now:
+                added_or_removed.append(name)
+            elif earlier[key] != now[key]:
+                changed.append(name)
+    return changed + added_or_removed
 
 
 def _record_file(step: Step, config: Config) -> Path:
@@ -237,15 +216,7 @@ def _fingerprints(step: Step, config: Config) -> dict[str, dict[str, Any]]:
     """
     return {
         "setting": {key: config.get(key) for key in step.settings},
-        "code": _hash_code(step),
+        "code": hash_code(step.path, PROJECT_ROOT),
         "input": {str(path): sha256_tree(path) for path in step.inputs(config)},
         "output": {str(path): sha256_tree(path) for path in step.outputs(config)},
     }
-
-
-def _hash_code(step: Step) -> dict[str, str]:
-    hashes = {}
-    for pattern in (f"scripts/{step.script}", *step.sources):
-        files = PROJECT_ROOT.glob(pattern)
-        hashes[pattern] = fingerprint({file.name: sha256_file(file) for file in files})
-    return hashes
