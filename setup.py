@@ -1,4 +1,7 @@
-"""Package installation: ``pip install -e .`` in an environment of your own; ``./setup_environment.sh`` makes one."""
+"""Package installation: ``pip install -e .`` in an environment of your own.
+
+``./setup_environment.sh`` makes an environment.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ def requirements(name: str) -> list[str]:
 setup(
     name="week1-inference-baseline",
     version="1.0.0",
-    description="Latency, throughput, memory, accuracy and the bottleneck of a transformer text classifier",
+    description=(
+        "Latency, throughput, memory, accuracy and the bottleneck of a transformer text classifier"
+    ),
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["utils", "utils.*"]),

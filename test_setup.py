@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Level 1 check: imports, versions, CUDA, NVML, folders, config, disk space, write access; what to do if one fails."""
+"""Level 1 check of the set-up, with what to do for each check that fails.
+
+Checked are imports, versions, CUDA, NVML, folders, config, disk space and write access.
+"""
 
 # Only the standard library up here: this script has to speak where nothing is installed yet.
 from __future__ import annotations
@@ -23,44 +26,50 @@ IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "nvidia-ml-py": "py
 PROJECT_MODULES = ("utils.config_loader", "utils.model_utils", "utils.profiler", "utils.metrics")
 # What a broken or half installed library raises when it is imported.
 IMPORT_ERRORS = (ImportError, OSError, AttributeError, RuntimeError, TypeError, ValueError)
-# The default model (2 GB in float32), the data set twice (hub cache and val_df), predictions and traces.
+# The default model (2 GB in float32), the data set twice (hub cache and val_df), the results.
 DISK_NEEDED_HUB_BYTES = 5 * 10**9
 DISK_NEEDED_LOCAL_BYTES = 10**9
+DISK_FIX = (
+    "free some, or move the cache (HF_HOME) and the results (--set output.results_dir=PATH) "
+    "to a larger disk"
+)
 OK, WARNING, FAILED = "ok", "warning", "FAILED"
 
 
 class Check(NamedTuple):
-    """One thing looked at: what it is, how it is, what was found, and what to do unless it is ok."""
+    """One check: its name, its state, the details, and what to do unless it is ok."""
 
     name: str
     state: str
-    found: str
+    details: str
     fix: str = ""
 
 
 def check_python() -> Iterator[Check]:
     """Whether this Python is one that the project supports."""
-    found = ".".join(map(str, sys.version_info[:3])) + f" ({sys.executable})"
+    details = ".".join(map(str, sys.version_info[:3])) + f" ({sys.executable})"
     if PYTHON_RANGE[0] <= sys.version_info[:2] < PYTHON_RANGE[1]:
-        yield Check("Python", OK, found)
+        yield Check("Python", OK, details)
     else:
         yield Check(
-            "Python", FAILED, f"{found}; 3.10 to 3.13 is needed", "PYTHON=python3.12 " + INSTALL
+            "Python", FAILED, f"{details}; 3.10 to 3.13 is needed", "PYTHON=python3.12 " + INSTALL
         )
 
 
 def check_packages(file: Path = ROOT / "setup" / "requirements.txt") -> Iterator[Check]:
     """Whether each requirement is installed, in its range, and can be imported."""
     lines = file.read_text(encoding="utf-8").splitlines()
-    wanted = [line for line in lines if line and not line.startswith("#")]
-    problems = [problem for line in wanted if (problem := _package_problem(line))]
-    yield from problems
+    requirements = [line for line in lines if line and not line.startswith("#")]
+    problems = 0
+    for line in requirements:
+        problem = _package_problem(line)
+        if problem is not None:
+            problems += 1
+            yield problem
     if not problems:
-        yield Check(
-            "Packages",
-            OK,
-            f"{len(wanted)} of setup/requirements.txt installed, in range, importable",
-        )
+        number = len(requirements)
+        details = f"{number} of setup/requirements.txt installed, in range, importable"
+        yield Check("Packages", OK, details)
 
 
 def _package_problem(requirement: str) -> Check | None:
@@ -74,9 +83,9 @@ def _package_problem(requirement: str) -> Check | None:
     try:
         importlib.import_module(IMPORT_NAMES.get(name, name))
     except IMPORT_ERRORS as error:
-        found = f"{version} is installed but cannot be imported: {type(error).__name__}: {error}"
+        details = f"{version} is installed but cannot be imported: {type(error).__name__}: {error}"
         return Check(
-            name, FAILED, found, f"pip install --force-reinstall --no-deps {name}=={version}"
+            name, FAILED, details, f"pip install --force-reinstall --no-deps {name}=={version}"
         )
     return None
 
@@ -102,7 +111,7 @@ def check_project() -> Iterator[Check]:
         try:
             importlib.import_module(name)
         except IMPORT_ERRORS as error:
-            fix = f"mend what is named above, or {INSTALL}"
+            fix = f"fix what is named above, or {INSTALL}"
             yield Check(
                 "Project",
                 FAILED,
@@ -114,11 +123,11 @@ def check_project() -> Iterator[Check]:
 
 
 def check_cuda(device: str) -> Iterator[Check]:
-    """Whether PyTorch can compute on a CUDA device. Its absence fails only where ``device`` asks for one."""
+    """Whether PyTorch can compute on a CUDA device; fails only where ``device`` asks for one."""
     try:
         import torch
     except IMPORT_ERRORS:
-        return  # said by check_packages
+        return  # check_packages reports it
     needed = device.startswith("cuda")
     state = FAILED if needed else WARNING
     fix = (
@@ -128,11 +137,11 @@ def check_cuda(device: str) -> Iterator[Check]:
     if torch.version.cuda is None:
         yield Check("CUDA", state, f"torch {torch.__version__} is built without CUDA", fix)
     elif not torch.cuda.is_available():
-        found = (
+        details = (
             f"torch {torch.__version__} is built for CUDA {torch.version.cuda} but sees no device"
         )
         yield Check(
-            "CUDA", state, found, "look at nvidia-smi (driver, CUDA_VISIBLE_DEVICES); or " + fix
+            "CUDA", state, details, "look at nvidia-smi (driver, CUDA_VISIBLE_DEVICES); or " + fix
         )
     else:
         yield _try_cuda(torch, device if needed else "cuda", fix)
@@ -141,10 +150,12 @@ def check_cuda(device: str) -> Iterator[Check]:
 def _try_cuda(torch: Any, device: str, fix: str) -> Check:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if device.startswith("cuda:") and int(device[5:]) >= len(names):
-        found = f"model.device is {device}, but there are {len(names)} devices: {', '.join(names)}"
-        return Check("CUDA", FAILED, found, "--set model.device=cuda:0")
+        details = (
+            f"model.device is {device}, but there are {len(names)} devices: {', '.join(names)}"
+        )
+        return Check("CUDA", FAILED, details, "--set model.device=cuda:0")
     try:
-        # A build without kernels for this device's architecture, or a full one, shows only when it computes.
+        # A build without kernels for this device, or a full device, shows only when it computes.
         torch.ones(8, device=device).sum().item()
     except RuntimeError as error:
         return Check(
@@ -159,20 +170,20 @@ def _try_cuda(torch: Any, device: str, fix: str) -> Check:
 
 
 def check_nvml() -> Iterator[Check]:
-    """Whether utilisation, power and energy can be read. Without NVML they stay empty, and all else is measured."""
+    """Whether utilisation, power and energy can be read; without NVML they stay empty."""
     try:
         import pynvml
     except IMPORT_ERRORS:
-        return  # said by check_packages
+        return  # check_packages reports it
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
         driver = pynvml.nvmlSystemGetDriverVersion()
         pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        found = f"not readable ({error}): utilisation, power and energy stay empty"
+        details = f"not readable ({error}): utilisation, power and energy stay empty"
         yield Check(
-            "NVML", WARNING, found, "nothing without an NVIDIA GPU; with one, look at nvidia-smi"
+            "NVML", WARNING, details, "nothing without an NVIDIA GPU; with one, look at nvidia-smi"
         )
     else:
         yield Check("NVML", OK, f"{count} devices, driver {driver}")
@@ -190,8 +201,8 @@ def check_config(args: argparse.Namespace) -> tuple[Check, Any]:
     try:
         config = load_config(args.config, args.overrides)
     except UserError as error:
-        found = error.what + (f" (in {error.where})" if error.where else "")
-        return Check("Config", FAILED, found, error.fix or "see configs/config.yaml"), None
+        details = error.what + (f" (in {error.where})" if error.where else "")
+        return Check("Config", FAILED, details, error.fix or "see configs/config.yaml"), None
     return Check("Config", OK, args.config), config
 
 
@@ -208,7 +219,8 @@ def check_folders(config: Any) -> Iterator[Check]:
             with tempfile.TemporaryFile(dir=base):
                 pass
         except OSError as error:
-            fix = f"make {base} a folder that you can write, or choose another with --set {setting}=PATH"
+            choose = f"choose another with --set {setting}=PATH"
+            fix = f"make {base} a folder that you can write, or {choose}"
             yield Check("Folder", FAILED, f"{folder} cannot be written: {error.strerror}", fix)
         else:
             yield Check("Folder", OK, f"{folder} (writable{made})")
@@ -230,9 +242,11 @@ def check_disk(config: Any) -> Iterator[Check]:
         places[Path(constants.HF_HUB_CACHE)] = DISK_NEEDED_HUB_BYTES
     for folder, needed in places.items():
         free = shutil.disk_usage(existing(folder)).free
-        found = f"{free / 1e9:,.1f} GB free at {folder} ({needed / 1e9:,.0f} GB wanted)"
-        fix = "free some, or move the cache (HF_HOME) and the results (--set output.results_dir=PATH) to a larger disk"
-        yield Check("Disk", OK, found) if free >= needed else Check("Disk", FAILED, found, fix)
+        details = f"{free / 1e9:,.1f} GB free at {folder} ({needed / 1e9:,.0f} GB needed)"
+        if free >= needed:
+            yield Check("Disk", OK, details)
+        else:
+            yield Check("Disk", FAILED, details, DISK_FIX)
 
 
 def existing(path: Path) -> Path:
@@ -256,7 +270,7 @@ def all_checks(args: argparse.Namespace) -> Iterator[Check]:
 
 def show(check: Check) -> None:
     """One check on the terminal, with what to do below it."""
-    print(f"[{check.state:^7}] {check.name}: {check.found}", flush=True)
+    print(f"[{check.state:^7}] {check.name}: {check.details}", flush=True)
     if check.state != OK:
         print(f"          fix: {check.fix}", flush=True)
 
@@ -295,10 +309,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look at everything, say what was found.
+    """Run every check and print it.
 
     Returns:
-        0 nothing failed; 2 something has to be mended.
+        0 nothing failed; 2 something has to be fixed.
     """
     args = make_parser().parse_args(argv)
     failed = warned = 0

@@ -1,8 +1,11 @@
-"""Print what setup_environment.sh decides by, on one line: Python's version, PyTorch's version, the CUDA version
-that PyTorch was built for ("-" where there is none) and the interpreter, which last may hold spaces.
+"""Print on one line what setup_environment.sh decides by.
 
-Asked inside a virtual environment, it answers for the Python that the environment was made from. PyTorch is not
-imported: its version file is read, which takes no time. Runs on any Python 3, so that an old one is refused by name.
+That is Python's version, PyTorch's version, the CUDA version that PyTorch was built for ("-" where
+there is none) and the interpreter, which comes last because it may contain spaces.
+
+Inside a virtual environment it describes the Python that the environment was made from. PyTorch is
+not imported: its version file is read, which takes no time. Runs on any Python 3, so that an old
+one is refused by name.
 """
 
 import os
@@ -18,14 +21,14 @@ def torch_build():
     if spec is None or not spec.origin:
         return "-", "-"
     try:
-        found = runpy.run_path(os.path.join(os.path.dirname(spec.origin), "version.py"))
+        version = runpy.run_path(os.path.join(os.path.dirname(spec.origin), "version.py"))
     except OSError:
         return "-", "-"
-    return str(found.get("__version__") or "-"), found.get("cuda") or "-"
+    return str(version.get("__version__") or "-"), version.get("cuda") or "-"
 
 
 def main():
-    """Answer, or let the base interpreter answer."""
+    """Print the line, or let the base interpreter print it."""
     base = getattr(sys, "_base_executable", None) or sys.executable
     if sys.prefix != sys.base_prefix and base != sys.executable:
         os.execv(base, [base, os.path.abspath(__file__)])

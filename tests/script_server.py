@@ -21,10 +21,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 READY = "ready"
+# As the tests began: a test may change its own, which its scripts get with each request.
+START_ENVIRONMENT = dict(os.environ)
 # Libraries that read no environment variable of the hub when they are imported.
 HUB_INDEPENDENT = ("numpy", "pandas", "pyarrow.parquet", "sklearn.metrics", "scipy.stats", "torch")
 HUB_INDEPENDENT += ("torch.profiler", "torch.utils.flop_counter", "tokenizers", "pydantic")
@@ -39,10 +45,10 @@ class ScriptServer:
     """A process that has imported ``modules`` and forks a script's process on request."""
 
     def __init__(self, modules: tuple[str, ...]) -> None:
-        self.environment = dict(os.environ)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.script_server", *modules],
             cwd=PROJECT_ROOT,
+            env=START_ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -71,8 +77,18 @@ class ScriptServer:
             stderr = Path(request["stderr"]).read_text(encoding="utf-8")
         return subprocess.CompletedProcess(words, returncode, stdout, stderr)
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def close(self) -> None:
-        self._process.kill()
+        """End the server, and the script that it may still be running."""
+        if not self.is_alive:
+            return
+        server = psutil.Process(self._process.pid)
+        for process in [*server.children(recursive=True), server]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
 
     def _read_line(self, timeout: float) -> str:
@@ -97,18 +113,17 @@ def run_forked(
     modules = HUB_INDEPENDENT
     if not any(name.startswith(HUB_VARIABLES) for name in changed):
         modules += HUB_DEPENDENT
-    if modules not in _servers:
-        _servers[modules] = ScriptServer(modules)
-    return _servers[modules].run(words, environment, timeout)
+    server = _servers.get(modules)
+    if server is None or not server.is_alive:
+        server = ScriptServer(modules)
+        _servers[modules] = server
+    return server.run(words, environment, timeout)
 
 
 def changed_variables(environment: Mapping[str, str]) -> set[str]:
-    """The names of the variables that differ from those that a server has or would start with."""
-    started_with: Mapping[str, str] = os.environ
-    for server in _servers.values():
-        started_with = server.environment
-    names = {*environment, *started_with}
-    return {name for name in names if environment.get(name) != started_with.get(name)}
+    """The names of the variables that differ from those that the servers start with."""
+    names = {*environment, *START_ENVIRONMENT}
+    return {name for name in names if environment.get(name) != START_ENVIRONMENT.get(name)}
 
 
 def serve(modules: list[str]) -> None:
@@ -125,7 +140,7 @@ def serve(modules: list[str]) -> None:
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def run_request(request: dict) -> None:
+def run_request(request: dict[str, Any]) -> None:
     """Become the process that was asked for, and run its script to its end."""
     redirect(0, os.devnull, os.O_RDONLY)
     redirect(1, request["stdout"], os.O_WRONLY | os.O_CREAT)

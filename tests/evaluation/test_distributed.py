@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ SETTINGS = (
 )
 CHUNKS = len(TEXTS) // 100
 RAY_S = 480
+Driver = Callable[..., dict[str, Any]]
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
@@ -56,14 +57,21 @@ needs_ray = pytest.mark.skipif(
 
 
 @pytest.fixture
-def no_ray_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kills what a test that went wrong leaves of Ray; every process started by it carries the
-    mark.
-    """
-    resource_tracker.ensure_running()  # multiprocessing's own helper stays without the mark
+def no_ray_left() -> Iterator[None]:
+    """Kills what a test that went wrong leaves of Ray."""
+    with marked_processes():
+        yield
+
+
+@contextmanager
+def marked_processes() -> Iterator[None]:
+    """Processes that are started inside the block carry a mark, and are killed at its end."""
+    # multiprocessing's own helper stays without the mark.
+    resource_tracker.ensure_running()
     mark = uuid.uuid4().hex
-    monkeypatch.setenv("DISTRIBUTED_TEST", mark)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTRIBUTED_TEST", mark)
+        yield
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get("DISTRIBUTED_TEST") == mark:
@@ -359,11 +367,13 @@ class Cluster:
         )
 
 
-@pytest.fixture
-def cluster(no_ray_left: None) -> Iterator[Cluster]:
-    nodes = Cluster()
-    yield nodes
-    nodes.process.communicate(timeout=200)
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Both nodes live until the last test of this module kills one."""
+    with marked_processes():
+        nodes = Cluster()
+        yield nodes
+        nodes.process.communicate(timeout=200)
 
 
 def evaluated(folder: Path, model: Path, *more: str) -> dict[str, Any]:
@@ -372,18 +382,40 @@ def evaluated(folder: Path, model: Path, *more: str) -> dict[str, Any]:
     return runner.evaluate_dataset(loaded, configured(folder, model, *more))
 
 
-def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Call in a process of its own: Ray ends its driver's process when the cluster is lost."""
-    with ProcessPoolExecutor(
-        max_workers=1, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-        return pool.submit(function, *arguments).result(timeout=RAY_S)
+@pytest.fixture(scope="module")
+def driver(cluster: Cluster) -> Iterator[Driver]:
+    """Evaluates in a process of its own: Ray ends its driver's process when the cluster is lost."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        yield lambda *arguments: pool.submit(evaluated, *arguments).result(timeout=RAY_S)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_what_a_worker_or_the_cluster_cannot_do_is_a_message_of_the_project(
+    cluster: Cluster, driver: Driver, tmp_path: Path, model: Path
+) -> None:
+    here = f"evaluation.ray_address={cluster.address}"
+    with pytest.raises(ConfigError, match="num_workers is 3; Ray has 2 CPUs on 2 nodes"):
+        driver(tmp_path, model, "evaluation.num_workers=3", here)
+    broken = tmp_path / "model"
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="The model has no model.safetensors"):
+        driver(tmp_path, model, f"model.name={broken}", "evaluation.num_workers=2", here)
+    assert json.loads(next((tmp_path / "results").rglob("run.json")).read_text())["limit"] == 256
+    with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
+        driver(tmp_path, model, "evaluation.ray_address=127.0.0.1:1")
 
 
 @needs_ray
 @pytest.mark.slow
 def test_a_node_that_dies_takes_nothing_with_it(
-    cluster: Cluster, tmp_path: Path, model: Path, single: tuple[Path, dict[str, Any]]
+    cluster: Cluster,
+    driver: Driver,
+    tmp_path: Path,
+    model: Path,
+    single: tuple[Path, dict[str, Any]],
 ) -> None:
     made_by: dict[str, int] = {}
 
@@ -394,13 +426,8 @@ def test_a_node_that_dies_takes_nothing_with_it(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    metrics = apart(
-        evaluated,
-        tmp_path,
-        model,
-        "evaluation.num_workers=2",
-        f"evaluation.ray_address={cluster.address}",
-    )
+    here = f"evaluation.ray_address={cluster.address}"
+    metrics = driver(tmp_path, model, "evaluation.num_workers=2", here)
     killer.join()
     assert made_by["before"] < CHUNKS, "it died in the middle"
     assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
@@ -410,21 +437,3 @@ def test_a_node_that_dies_takes_nothing_with_it(
         "two before, and at least one more on the node that was left"
     )
     assert sum(worker["num_samples"] for worker in metrics["workers"]) == len(TEXTS)
-
-
-@needs_ray
-@pytest.mark.slow
-def test_what_a_worker_or_the_cluster_cannot_do_is_said_in_our_words(
-    cluster: Cluster, tmp_path: Path, model: Path
-) -> None:
-    here = f"evaluation.ray_address={cluster.address}"
-    with pytest.raises(ConfigError, match="num_workers is 3; Ray has 2 CPUs on 2 nodes"):
-        apart(evaluated, tmp_path, model, "evaluation.num_workers=3", here)
-    broken = tmp_path / "model"
-    shutil.copytree(model, broken)
-    (broken / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="The model has no model.safetensors"):
-        apart(evaluated, tmp_path, model, f"model.name={broken}", "evaluation.num_workers=2", here)
-    assert json.loads(next((tmp_path / "results").rglob("run.json")).read_text())["limit"] == 256
-    with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
-        apart(evaluated, tmp_path, model, "evaluation.ray_address=127.0.0.1:1")

@@ -30,29 +30,39 @@ SETTINGS = (
     "profiling.num_measurement_runs=1",
 )
 
-NURSERY = """
+# Forks an evaluation for each delay, and kills it then; the last one works to its end.
+KILLER = """
 import os, signal, sys, time
 from utils.config_loader import load_config
-import pandas  # pyarrow imports it at its first array, which each child would wait for
+# pyarrow imports it at its first array, which each child would wait for.
+import pandas
 from utils.evaluation import chunks, predictor, runner
 from utils.model_utils import load_model
 
-log, delays, overrides = sys.argv[1], [float(word) for word in sys.argv[2].split(",") if word], sys.argv[3:]
+log = sys.argv[1]
+delays = [float(word) for word in sys.argv[2].split(",") if word]
+overrides = sys.argv[3:]
 
 def note(word, number):
     with open(log, "a") as out:
         out.write(f"{word} {number}\\n")
 
 def evaluate(begun):
-    save, launch = chunks.ChunkStore.save, predictor.Predictor.launch
-    def saving(self, start, *rest):
+    save = chunks.ChunkStore.save
+    launch = predictor.Predictor.launch
+
+    def save_and_note(self, start, *rest):
         save(self, start, *rest)
         note("saved", start)
-    def launching(self, chunk):
+
+    def note_and_launch(self, chunk):
         note("begun", os.getpid())
         return launch(self, chunk)
-    chunks.ChunkStore.save, predictor.Predictor.launch = saving, launching
-    if limit := os.environ.get("LIMIT"):
+
+    chunks.ChunkStore.save = save_and_note
+    predictor.Predictor.launch = note_and_launch
+    limit = os.environ.get("LIMIT")
+    if limit:
         predictor.Predictor.fastest_budget = lambda *_: int(limit)
     os.write(begun, b"!")
     runner.evaluate_dataset(loaded, config)
@@ -60,7 +70,7 @@ def evaluate(begun):
 
 config = load_config(overrides=overrides)
 loaded = load_model(config)
-for delay in [*delays, None]:  # None: until it is finished
+for delay in [*delays, None]:
     ready, begun = os.pipe()
     child = os.fork()
     if not child:
@@ -72,7 +82,10 @@ for delay in [*delays, None]:  # None: until it is finished
         time.sleep(delay)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    note("killed" if os.WIFSIGNALED(status) else "ended", os.WTERMSIG(status) or os.WEXITSTATUS(status))
+    if os.WIFSIGNALED(status):
+        note("killed", os.WTERMSIG(status))
+    else:
+        note("ended", os.WEXITSTATUS(status))
 """
 
 
@@ -97,11 +110,12 @@ def resolved_limit(folder: Path) -> int:
     return int(json.loads(next((folder / "results").rglob("run.json")).read_text())["limit"])
 
 
-def run_nursery(
+def run_and_kill(
     folder: Path, model: Path, delays: list[float], **variables: str
 ) -> list[list[str]]:
-    """Processes forked from one that has only loaded the model, on one thread: a start costs
-    milliseconds.
+    """The events of evaluations that are killed after ``delays`` seconds, and of a last one.
+
+    They are forked from a process that has only loaded the model, so a start costs milliseconds.
     """
     log = folder / "log.txt"
     words = [
@@ -112,7 +126,7 @@ def run_nursery(
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     done = subprocess.run(
-        [sys.executable, "-c", NURSERY, *words],
+        [sys.executable, "-c", KILLER, *words],
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
@@ -131,7 +145,7 @@ def test_killed_at_25_random_moments_the_result_is_that_of_an_uninterrupted_run(
     for folder in (killed, complete):
         support.write_dataset(folder / "data", texts)
     chance = random.Random(4)
-    events = run_nursery(killed, tiny_model, [chance.uniform(0, 0.12) for _ in range(KILLS)])
+    events = run_and_kill(killed, tiny_model, [chance.uniform(0, 0.12) for _ in range(KILLS)])
     kinds = Counter(event[0] for event in events)
     assert kinds["killed"] == KILLS, "each was at work when it was killed"
     assert events[-1] == ["ended", "0"]
@@ -144,7 +158,7 @@ def test_killed_at_25_random_moments_the_result_is_that_of_an_uninterrupted_run(
     assert kinds["begun"] - len(saved) <= KILLS, "a kill costs at most the running chunk"
     assert len(begun) > 5, "the kills fell into the work"
     limit = str(resolved_limit(killed))
-    complete_events = run_nursery(complete, tiny_model, [], LIMIT=limit)
+    complete_events = run_and_kill(complete, tiny_model, [], LIMIT=limit)
     assert complete_events[-1] == ["ended", "0"]
     check_rows(killed, len(texts))
     assert chunk_bytes(killed) == chunk_bytes(complete)
@@ -166,7 +180,7 @@ def start_script(folder: Path, model: Path) -> subprocess.Popen[str]:
 def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
     tmp_path: Path, tiny_model: Path, number: signal.Signals, code: int
 ) -> None:
-    texts = tuple(f"{text} {i}" for i in range(100) for text in support.TEXTS)
+    texts = tuple(f"{text} {i}" for i in range(40) for text in support.TEXTS)
     support.write_dataset(tmp_path / "data", texts)
     process = start_script(tmp_path, tiny_model)
     waiting_since = time.monotonic()
@@ -182,10 +196,10 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
     assert not list((tmp_path / "results" / "predictions").glob(".*")), (
         "nothing half written is left"
     )
-    process = start_script(tmp_path, tiny_model)
-    output, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    assert "reused" in output
+    words = support.set_flags([*support.small_overrides(tmp_path, tiny_model), *SETTINGS])
+    done = support.run_script(SCRIPT, *words)
+    assert done.returncode == 0, done.stderr
+    assert "reused" in done.stdout
     check_rows(tmp_path, len(texts))
     assert kept.items() <= chunk_bytes(tmp_path).items(), "finished chunks were not touched"
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -205,31 +202,6 @@ def test_a_failing_step_stops_the_run_with_its_code(tmp_path: Path, tiny_model: 
     assert "01_download_data.py" in done.stderr
     assert "Traceback" not in done.stderr
     assert "COMPLETE" not in done.stdout
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_interrupted_keeps_what_is_finished_and_says_how_to_go_on(
-    tmp_path: Path, tiny_model: Path, number: signal.Signals, code: int
-) -> None:
-    words = [sys.executable, str(PROJECT_ROOT / "run_week1.py"), *flags(tmp_path, tiny_model)]
-    words += ["--set", "profiling.num_measurement_runs=100000"]
-    process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
-    deadline = time.monotonic() + 300
-    while (
-        not (tmp_path / "results" / ".state" / "step_01.json").exists()
-        and time.monotonic() < deadline
-    ):
-        time.sleep(0.1)
-    time.sleep(3)
-    process.send_signal(number)
-    _, messages = process.communicate(timeout=200)
-    assert process.returncode == code, messages
-    assert "--resume" in messages
-    assert "Traceback" not in messages
-    assert (tmp_path / "data" / "val_df.csv").exists()
-    assert not (tmp_path / "results" / "baseline_metrics.json").exists()
 
 
 def test_no_script_is_left_without_a_test() -> None:
