@@ -7,6 +7,12 @@ import argparse
 import csv
 from collections.abc import Callable, Sequence
 
+from utils.pipeline import startup
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
+
 from utils.config_loader import Config, load_config
 from utils.core.files import METRICS_SCHEMA, read_json
 from utils.core.result_files import ResultFiles
@@ -66,9 +72,9 @@ def explain_profiling(config: Config) -> list[str]:
     layers = sorted(measured, key=lambda row: -float(row["self_time_ms"]))
     lines = [str(found["main_bottleneck"]), "The modules that take the most time by themselves:"]
     lines += [f"  {row['module']}: {float(row['self_time_ms']):.3f} ms" for row in layers[:3]]
-    for suggestion in found["wins"][:1]:
+    for suggestion in found["suggestions"][:1]:
         lines.append(
-            f"What would save most: {suggestion['title']} ({suggestion['win_ms']:.2f} ms a batch)"
+            f"What would save most: {suggestion['title']} ({suggestion['saving_ms']:.2f} ms a batch)"
         )
     return lines
 

@@ -7,10 +7,11 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from utils.pipeline.early_exit import exit_quietly_on_interrupt
+from utils.pipeline import startup
 
 if __name__ == "__main__":
-    exit_quietly_on_interrupt()  # the imports below take seconds
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
 
 from utils.config_loader import Config
 from utils.core.files import read_json

@@ -10,7 +10,7 @@ usage="Usage: ./setup_environment.sh [--dev] [--plan]
 PYTHON=python3.12 ./setup_environment.sh takes that interpreter (3.10 to 3.13)."
 
 venv=.venv
-workspace=/workspace # a pod's persistent volume; utils/system/pod.py puts the hub's cache there
+workspace=/workspace # a pod's persistent volume; utils/pipeline/startup.py puts the hub's cache there
 
 say() { printf '%s\n' "$*"; }
 

@@ -268,6 +268,15 @@ def all_checks(args: argparse.Namespace) -> Iterator[Check]:
         yield from check_disk(config)
 
 
+def _use_pipeline_cache() -> None:
+    """Look at the cache that the pipeline will use; before huggingface_hub is imported."""
+    try:
+        from utils.pipeline.startup import use_persistent_hub_cache
+    except IMPORT_ERRORS:
+        return
+    use_persistent_hub_cache()
+
+
 def show(check: Check) -> None:
     """One check on the terminal, with what to do below it."""
     print(f"[{check.state:^7}] {check.name}: {check.details}", flush=True)
@@ -315,6 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 nothing failed; 2 something has to be fixed.
     """
     args = make_parser().parse_args(argv)
+    _use_pipeline_cache()
     failed = warned = 0
     for check in all_checks(args):
         failed += check.state == FAILED

@@ -38,6 +38,7 @@ from utils.demo.assets import ensure_demo_assets
 from utils.diagnosis import roofline
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import load_model
+from utils.pipeline import startup
 
 # Rows of the default data set. Its time is projected at the lengths of the embedded corpus.
 DEFAULT_DATASET_ROWS = 369_475
@@ -203,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     texts = read_texts(config, QUICK_TEXTS if args.quick else args.rows)
     loaded = load_model(config)
     is_cuda = loaded.device.type == "cuda"
+    startup.prepare_evaluation(on_cuda=is_cuda)
     evaluator = Evaluator(loaded, config)
     size = f"{loaded.info.total_params / 1e6:.1f}M parameters"
     print(f"{len(texts):,} texts, {size}, {args.dtype}, {loaded.device}")

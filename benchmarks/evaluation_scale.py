@@ -85,6 +85,7 @@ def evaluate(file: Path) -> dict[str, float]:
     from utils.evaluation import runner
     from utils.model.encoding import input_format
     from utils.model_utils import LoadedModel
+    from utils.pipeline import startup
 
     info: Any = SimpleNamespace(
         revision=None,
@@ -108,6 +109,7 @@ def evaluate(file: Path) -> dict[str, float]:
         "evaluation.max_tokens_per_batch=4096",
         "evaluation.compare_batching=false",
     ]
+    startup.prepare_evaluation(on_cuda=False)
     started = time.perf_counter()
     metrics = runner.evaluate_dataset(loaded, load_config(overrides=settings))
     seconds = time.perf_counter() - started

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.pipeline.early_exit import exit_quietly_on_interrupt
+from utils.pipeline import startup
 
 if __name__ == "__main__":
-    exit_quietly_on_interrupt()  # the imports below take seconds
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
 
 from utils import baseline
 from utils.config_loader import Config
@@ -35,6 +36,7 @@ def run(config: Config) -> None:
     console.block("MODEL SUMMARY", model_summary_lines(loaded.info))
     console.section("PROFILING MULTIPLE BATCH SIZES")
     sweep = baseline.measure_sweep(loaded, config, data_sha256)
+    startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")
     evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
     metrics = baseline.build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
     lines = evaluation_lines(evaluation, metrics["model_info"], metrics["dataset_info"])

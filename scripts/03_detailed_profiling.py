@@ -2,17 +2,16 @@
 """Step 03: profile operators and layers, and say what the bottleneck is."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.pipeline.early_exit import exit_quietly_on_interrupt
+from utils.pipeline import startup
 
 if __name__ == "__main__":
-    exit_quietly_on_interrupt()  # the imports below take seconds
-# Read by PyTorch when it is imported: its profiler warns of memory that it did not see allocated.
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
+    startup.quiet_torch_warnings()
 
 from utils.config_loader import Config
 from utils.data.prepared import check_prepared_data

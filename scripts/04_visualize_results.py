@@ -1,17 +1,16 @@
 #!/usr/bin/env python
 """Step 04: draw the plots and write the reports, from the result files alone."""
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.pipeline.early_exit import exit_quietly_on_interrupt
+from utils.pipeline import startup
 
 if __name__ == "__main__":
-    exit_quietly_on_interrupt()  # the imports below take seconds
-# Read by matplotlib when it is imported. A notebook's backend, or a missing one, would end it.
-os.environ["MPLBACKEND"] = "Agg"
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
+    startup.draw_without_display()
 
 from utils.config_loader import Config
 from utils.pipeline import cli, console, steps

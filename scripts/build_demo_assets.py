@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.pipeline.early_exit import exit_quietly_on_interrupt
+from utils.pipeline import startup
 
 if __name__ == "__main__":
-    exit_quietly_on_interrupt()  # the imports below take seconds
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
 
 from utils.config_loader import Config
 from utils.demo.assets import ensure_demo_assets

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from transformers import PretrainedConfig
-from transformers.utils import logging as transformers_logging
 
 from utils.config_loader import EMBEDDED, Config, ModelConfig, find_in_working_directory
 from utils.core.errors import ConfigError, ModelError
@@ -129,7 +127,6 @@ def load_model(config: Config) -> LoadedModel:
     torch.set_float32_matmul_precision(settings.matmul_precision)
     device = resolve_device(settings.device)
     source = resolve_model(config)
-    _quiet_transformers()
     labels = _labels_of(source, settings.trust_remote_code)
     architecture = read_architecture(settings, source.base)
     check_attention(settings, architecture)
@@ -170,14 +167,6 @@ def load_model(config: Config) -> LoadedModel:
         device=device,
         inputs=choice.inputs,
     )
-
-
-def _quiet_transformers() -> None:
-    """What transformers reports of missing and unexpected weights we check and report ourselves."""
-    log: Any = transformers_logging  # its functions have no types
-    log.set_verbosity_error()
-    if not sys.stderr.isatty():
-        log.disable_progress_bar()
 
 
 def _check_batch_sizes(inputs: InputFormat, config: Config, place: object) -> None:

@@ -119,8 +119,8 @@ def diagnosis_rows(file: Path, name: str) -> list[Row]:
     ]
     if diagnosis["kernels"]:
         rows += _kernel_rows(diagnosis, name)
-    for suggestion in (*diagnosis["wins"], *diagnosis["further_wins"]):
-        if suggestion["setting"] is not None and suggestion["verified"] is not None:
+    for suggestion in (*diagnosis["suggestions"], *diagnosis["further_suggestions"]):
+        if suggestion["setting"] is not None and suggestion["verification"] is not None:
             rows.append(_suggestion_row(suggestion, name))
     return rows
 
@@ -147,11 +147,11 @@ def _shares(parts_ms: Mapping[str, float]) -> str:
 
 def _suggestion_row(suggestion: Mapping[str, Any], name: str) -> Row:
     check = f"{name}: {suggestion['title']}, {suggestion['setting']}"
-    verified = suggestion["verified"]
+    verification = suggestion["verification"]
     predicted = suggestion["predicted_speedup"]
-    if verified["reason"]:
-        return common.checked(check, False, expected="tried", measured=verified["reason"])
-    measured = verified["measured_speedup"]
+    if verification["reason"]:
+        return common.checked(check, False, expected="tried", measured=verification["reason"])
+    measured = verification["measured_speedup"]
     if suggestion["prediction"] == "estimate":
         return common.within(check, measured, predicted, "times", relative=MAX_PREDICTION_ERROR)
     bound = f"predicted: at most {predicted or math.inf:.2f}"

@@ -209,13 +209,16 @@ def test_predicted_speedups_are_compared_with_measured_ones(tmp_path: Path) -> N
     def suggestion(
         title: str, predicted: float | None, measured: float | None, **changes: object
     ) -> dict[str, object]:
-        verified = {"measured_speedup": measured, "reason": None if measured else "out of memory"}
+        verification = {
+            "measured_speedup": measured,
+            "reason": None if measured else "out of memory",
+        }
         return {
             "title": title,
             "setting": "a=b",
             "prediction": "estimate",
             "predicted_speedup": predicted,
-            "verified": verified,
+            "verification": verification,
             **changes,
         }
 
@@ -223,21 +226,21 @@ def test_predicted_speedups_are_compared_with_measured_ones(tmp_path: Path) -> N
         suggestion("near", 1.1, 1.0),
         suggestion("far", 1.2, 1.0),
         suggestion("failed", 2.0, None),
-        suggestion("bound", None, 3.0, prediction="at most"),
-        suggestion("untried", 2.0, 2.0, verified=None),
+        suggestion("bound", None, 3.0, prediction="upper-bound"),
+        suggestion("untried", 2.0, 2.0, verification=None),
     ]
     kernels = {
         "busy_ms": 3.0,
         "span_ms": 4.0,
         "by_category_ms": {"copy": 1.0, "attention": 3.0},
-        "idle_by_cause_ms": {"host_late": 0.0},
+        "idle_by_cause_ms": {"host_wait": 0.0},
     }
     diagnosis = {
         "batch_sizes": [{"batch_size": 1, "verdict": "overhead-bound"}],
         "kernels": kernels,
         "detail_batch_size": 8,
-        "wins": suggestions[:3],
-        "further_wins": suggestions[3:],
+        "suggestions": suggestions[:3],
+        "further_suggestions": suggestions[3:],
     }
     file.write_text(json.dumps(diagnosis))
     written = pipeline_results.diagnosis_rows(file, "x")
@@ -249,7 +252,7 @@ def test_predicted_speedups_are_compared_with_measured_ones(tmp_path: Path) -> N
     assert (
         rows["kernels by category in the traced steps, at 8"].measured == "attention 75%, copy 25%"
     )
-    assert rows["idle by cause in the traced steps, at 8"].measured == "host_late 0%"
+    assert rows["idle by cause in the traced steps, at 8"].measured == "host_wait 0%"
     assert [row.status for name, row in rows.items() if ", a=b" in name] == [
         PASS,
         MISS,

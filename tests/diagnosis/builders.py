@@ -175,7 +175,7 @@ def make_diagnosis(suggestions: tuple[Suggestion, ...]) -> Diagnosis:
         op_costs=(),
         kernels=None,
         memory_peak=None,
-        not_measured={},
+        unavailable={},
         warnings=(),
     )
     return Diagnosis(

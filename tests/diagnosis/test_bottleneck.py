@@ -13,7 +13,7 @@ from utils.diagnosis.bottleneck import classify_bottleneck
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "none-near"),
+        ({}, "no-dominant-limit"),
         ({"tokenize_ms": 30.0}, "input-bound"),
         ({"tokenize_ms": 3.0, "host_to_device_ms": 4.0, "device_to_host_ms": 3.1}, "input-bound"),
         ({"tokenize_ms": 10.0}, "input-bound"),  # exactly half
@@ -26,25 +26,26 @@ from utils.diagnosis.bottleneck import classify_bottleneck
         ),  # in a cache: above the ceiling
         ({"op_calls": 5000}, "overhead-bound"),
         ({"doubling_growth": 0.09}, "overhead-bound"),
-        ({"doubling_growth": 0.9}, "none-near"),
-        ({"doubling_growth": -0.8}, "none-near"),  # noise
+        ({"doubling_growth": 0.9}, "no-dominant-limit"),
+        ({"doubling_growth": -0.8}, "no-dominant-limit"),  # noise
         ({"device": "cuda", "device_busy_ms": 4.9}, "overhead-bound"),
         (
             {"device": "cuda", "device_busy_ms": 9.0, "op_calls": 9000},
-            "none-near",
+            "no-dominant-limit",
         ),  # started ahead, beside the device's work
     ],
 )
 def test_rules(changes: dict[str, Any], expected: str) -> None:
     verdict = classify_bottleneck(make_evidence(**changes))
     assert verdict.verdict == expected
-    assert verdict.sentence.startswith(
-        f"Batch size 4 is {'near no limit' if expected == 'none-near' else expected}: "
-    )
+    clause = f"is {expected}"
+    if expected == "no-dominant-limit":
+        clause = "has no dominant limit"
+    assert verdict.sentence.startswith(f"Batch size 4 {clause}: ")
     assert verdict.rule
 
 
-def test_none_near_names_the_largest() -> None:
+def test_no_dominant_limit_names_the_largest_share() -> None:
     assert (
         "memory is largest with 30%"
         in classify_bottleneck(make_evidence(copy_limited_ms=3.0)).sentence

@@ -59,7 +59,7 @@ KEYS = [
     "layers_by_index",
     "batch_sizes",
     "confidence_rule",
-    "verdict_changes",
+    "saturation",
     "wins",
     "further_wins",
     "main_bottleneck",
@@ -67,7 +67,7 @@ KEYS = [
     "warnings",
     "kernels",
     "memory",
-    "not_measured",
+    "unavailable",
 ]
 
 
@@ -97,14 +97,14 @@ def test_the_sweep_decides_where_larger_batches_stop_helping(
     assert result.detail_batch_size == 2
     assert [size.evidence.batch_size for size in result.batch_sizes] == [1, 2, 4]
     saturation = result.saturation
-    assert (saturation.batch_size, saturation.because) == (2, "padding")
+    assert (saturation.batch_size, saturation.limited_by) == (2, "padding")
     assert saturation.source == "the sweep"
     assert saturation.sentence in result.headline and "Confidence: " in result.headline
     titles = [suggestion.title for suggestion in result.suggestions]
     assert "batch size" not in titles, "the sweep has tried 4"
     written = json.loads(config.files.bottlenecks.read_text())
     assert list(written) == KEYS
-    assert written["verdict_changes"]["because"] == "padding"
+    assert written["saturation"]["limited_by"] == "padding"
     all_written = written["wins"] + written["further_wins"]
     assert [suggestion["title"] for suggestion in all_written] == titles
 

@@ -19,10 +19,10 @@ def test_busy_and_idle_by_cause() -> None:
         (1.210, 0.470, 0.740)
     )
     assert summary.idle_by_cause_ms == pytest.approx(
-        {"host_late": 0.050, "synchronisation": 0.030, "between_steps": 0.600, "other": 0.060}
+        {"host_wait": 0.050, "synchronisation": 0.030, "between_steps": 0.600, "other": 0.060}
     )
     assert sum(summary.idle_by_cause_ms.values()) == pytest.approx(summary.idle_ms)
-    assert (summary.steps, summary.kernels, summary.launches) == (2, 9, 5), (
+    assert (summary.num_steps, summary.num_kernels, summary.num_launches) == (2, 9, 5), (
         "a graph is one launch, a copy is none"
     )
     assert summary.launches_per_s == pytest.approx(5 / 1210e-6)
@@ -45,12 +45,12 @@ def test_busy_and_idle_by_cause() -> None:
         (
             "cudaMemcpyAsync",
             330,
-            "host_late",
+            "host_wait",
         ),  # pinned, or on the device: the call returned long before
         ("cudaMemcpy", 300, "synchronisation"),
-        ("cuMemcpyDtoHAsync_v2", 330, "host_late"),
+        ("cuMemcpyDtoHAsync_v2", 330, "host_wait"),
         ("cudaStreamSynchronize", 290, "synchronisation"),
-        ("cudaMemcpyAsync", None, "host_late"),  # its copy is not in the trace
+        ("cudaMemcpyAsync", None, "host_wait"),  # its copy is not in the trace
     ],
 )
 def test_a_copy_waits_only_where_it_is_over_when_its_call_returns(
@@ -171,5 +171,5 @@ def test_against_holistic_trace_analysis(tmp_path: Path) -> None:
     [waited_us] = causes.loc[causes["idle_category"] == "host_wait", "idle_time"]
     # There these three are one cause.
     by_cause = summary.idle_by_cause_ms
-    waited_ms = by_cause["host_late"] + by_cause["synchronisation"] + by_cause["between_steps"]
+    waited_ms = by_cause["host_wait"] + by_cause["synchronisation"] + by_cause["between_steps"]
     assert waited_us == pytest.approx(1e3 * waited_ms, rel=0.02)

@@ -67,7 +67,7 @@ def test_owners_worked_by_hand() -> None:
         "weights_mb": 10,
         "activations_mb": 4,
         "workspace_mb": 4,
-        "held_before_mb": 2,
+        "other_mb": 2,
         "largest": (
             {
                 "operator": "aten::attention",
@@ -128,8 +128,8 @@ def test_two_tensors_of_known_size(tmp_path: Path) -> None:
     assert [step.peak_bytes for step in steps] == [3 * MB, 3 * MB] and steps[0].before == 0
     assert memory.by_module(steps[1], traced.events).loc["second"].tolist() == [2, 2]
     peak = memory.attribute_peak(steps[0], traced.events, 0, on_cuda=False)
-    assert [(one.operator, one.mb, one.workspace) for one in peak.largest] == [
+    assert [(one.operator, one.size_mb, one.is_workspace) for one in peak.largest] == [
         ("aten::empty", 2, False),
         ("aten::ones", 1, False),
     ]
-    assert peak.held_before_mb is None, "not seen on the CPU"
+    assert peak.other_mb is None, "not seen on the CPU"

@@ -37,11 +37,11 @@ def test_kernels_of_a_cuda_trace_reach_the_files(
     files = support.small_config(tmp_path, tiny_model).files
     workload = Workload(replace(loaded, device=torch.device("cuda")), (["books"],), 64)
     findings = read_events(workload, CUDA_TRACE, (), files)
-    assert findings.kernels is not None and findings.kernels.kernels == 9
-    assert "kernels" not in findings.not_measured
+    assert findings.kernels is not None and findings.kernels.num_kernels == 9
+    assert "kernels" not in findings.unavailable
     assert pd.read_csv(files.kernels)["calls"].sum() == 9
     assert findings.memory_peak is None
-    assert "incomplete" in findings.not_measured["memory.peak"]
+    assert "incomplete" in findings.unavailable["peak_memory"]
     modules = pd.DataFrame({"module": ["a"]}).join(findings.module_memory, on="module")
     assert modules["memory_peak_mb"].isna().all()
 
@@ -53,12 +53,12 @@ def test_the_reason_for_missing_kernels_is_named(
     workload = Workload(replace(loaded, device=torch.device("cuda")), (["books"],), 64)
     read_events(workload, CUDA_TRACE, (), files)
     unreadable = read_events(workload, (), (), files)
-    assert unreadable.not_measured["kernels"] == NONE_READABLE
+    assert unreadable.unavailable["kernels"] == NONE_READABLE
     assert not files.kernels.exists(), "an earlier run's is gone"
     host_only = [event for event in CUDA_TRACE if event.get("cat") == "cpu_op"]
-    assert read_events(workload, host_only, (), files).not_measured["kernels"] == NO_KERNELS
+    assert read_events(workload, host_only, (), files).unavailable["kernels"] == NO_KERNELS
     on_cpu = read_events(Workload(loaded, (["books"],), 64), (), (), files)
-    assert on_cpu.not_measured["kernels"] == "no GPU was used"
+    assert on_cpu.unavailable["kernels"] == "no GPU was used"
 
 
 def test_a_long_trace_of_the_modules_is_told(loaded: LoadedModel) -> None:
@@ -67,7 +67,7 @@ def test_a_long_trace_of_the_modules_is_told(loaded: LoadedModel) -> None:
         times = time_modules(workload, make_evidence(forward_ms=1e-3))
         assert "times as long" in times.warnings[0]
         times = time_modules(workload, make_evidence(forward_ms=1e3))
-    assert times.warnings == () and times.not_measured == {}
+    assert times.warnings == () and times.unavailable == {}
     assert times.table["self_time_ms"].sum() == pytest.approx(1e3)
 
 

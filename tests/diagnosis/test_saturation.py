@@ -27,7 +27,7 @@ def saturation_of(*rows: tuple[int, float, float], then: str = "compute-bound") 
 
 def test_where_larger_batches_stop_helping() -> None:
     saturation = saturation_of((1, 10, 0.0), (8, 40, 0.0), (64, 41, 0.0))
-    assert (saturation.batch_size, saturation.from_verdict, saturation.because) == (
+    assert (saturation.batch_size, saturation.verdict_at_smallest, saturation.limited_by) == (
         8,
         "overhead-bound",
         "compute-bound",
@@ -38,16 +38,16 @@ def test_where_larger_batches_stop_helping() -> None:
         " compute-bound."
     )
     padded = saturation_of((1, 40, 0.0), (8, 39, 0.4), (64, 30, 0.7))
-    assert (padded.batch_size, padded.because) == (1, "padding"), (
+    assert (padded.batch_size, padded.limited_by) == (1, "padding"), (
         "100 tokens a second against 40: everything but padding pays"
     )
     assert "0% to 70%" in padded.sentence
-    assert saturation_of((1, 40, 0.0), (8, 39, 0.1), (64, 30, 0.2)).because == "compute-bound", (
+    assert saturation_of((1, 40, 0.0), (8, 39, 0.1), (64, 30, 0.2)).limited_by == "compute-bound", (
         "no more tokens a second either"
     )
-    for then in ("none-near", "overhead-bound"):
+    for then in ("no-dominant-limit", "overhead-bound"):
         unknown = saturation_of((1, 40, 0.0), (64, 30, 0.0), then=then)
-        assert unknown.because is None and "no ceiling is near" in unknown.sentence
+        assert unknown.limited_by is None and "no ceiling is near" in unknown.sentence
 
 
 def test_larger_batches_may_help_to_the_end() -> None:
@@ -55,6 +55,6 @@ def test_larger_batches_may_help_to_the_end() -> None:
         saturation = saturation_of(*rows)
         assert (
             saturation.batch_size is None
-            and saturation.because is None
+            and saturation.limited_by is None
             and "up to the largest batch size, 64" in saturation.sentence
         )

@@ -60,7 +60,7 @@ def test_padding() -> None:
     assert padding.saving_ms == pytest.approx(17 * (1 - (3 + 17.2) / (4 + 64)))
     assert padding.predicted_speedup == pytest.approx(18 / (18 - padding.saving_ms))
     assert padding.setting == "evaluation.batching=token_budget"
-    assert (padding.prediction, padding.verified) == ("estimate", None)
+    assert (padding.prediction, padding.verification) == ("estimate", None)
 
 
 def test_a_larger_batch_is_suggested_where_it_is_not_padded() -> None:

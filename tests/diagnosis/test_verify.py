@@ -132,7 +132,7 @@ def test_failures_lose_nothing(
     )
     diagnosis = make_diagnosis(suggestions)
     verified = verify(loaded, config, diagnosis)
-    first, second, third, again, fourth, fifth = (one.verified for one in verified.suggestions)
+    first, second, third, again, fourth, fifth = (one.verification for one in verified.suggestions)
     assert first is not None and first.measured_speedup is None
     assert first.reason == "it does not fit into memory beside the baseline's model"
     assert second is not None and second.reason == "no matching setting"
@@ -143,8 +143,8 @@ def test_failures_lose_nothing(
     assert fifth is None, "three settings are tried, those that fail too"
     written = json.loads(config.files.bottlenecks.read_text())
     assert written["verified_at"] and written["main_bottleneck"] == diagnosis.headline
-    assert written["wins"][0]["verified"]["reason"] == first.reason
-    assert written["further_wins"][1]["verified"]["rounds"] == fourth.rounds
+    assert written["suggestions"][0]["verification"]["reason"] == first.reason
+    assert written["further_suggestions"][1]["verification"]["num_rounds"] == fourth.num_rounds
 
 
 def test_changed_settings_are_checked(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The evaluator on a CUDA device: the predictions of a plain loop, and no row lost without memory."""
+"""The evaluator on a CUDA device: the predictions of a plain loop, and no row is lost."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def little_memory(loaded: LoadedModel) -> Iterator[int]:
 def test_at_the_end_of_the_memory_no_row_is_lost(
     loaded: LoadedModel, little_memory: int, kind: Any
 ) -> None:
-    """16,384 rows padded to 64 tokens in one batch: a hidden state of 128 bytes a token is 128 MiB."""
+    """16,384 rows of 64 tokens in one batch: a hidden state of 128 bytes a token is 128 MiB."""
     many = (support.TEXTS * 274)[:16384]
     texts = tuple(f"{text} {'long ' * (i % 50)}" for i, text in enumerate(many))
     chunk = tokenize(loaded.tokenizer, texts, MAX_LENGTH, loaded.inputs)

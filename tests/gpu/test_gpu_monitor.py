@@ -88,7 +88,7 @@ def spin(cuda: torch.device) -> Callable[[float], None]:
 
 
 def multiply(cuda: torch.device, seconds: float) -> None:
-    """Matrix products, so that power is far from idle; they are waited for, so that it ends in time."""
+    """Matrix products, so that power is far from idle; waited for, so that it ends in time."""
     a = torch.randn(4096, 4096, device=cuda)
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -18,9 +18,9 @@ PLAIN = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "
 SAY = f"""
 import sys
 sys.path.insert(0, {str(PROJECT_ROOT)!r})
-from utils.pipeline import console
-console.start_terminal()
-console.configure_logging("INFO", None)
+from utils.pipeline import console, startup
+startup.escape_unprintable_output()
+startup.configure_logging("INFO", None)
 console.print_line("label 图书 🎮 \\udce9")
 console.warn("warning 图书")
 console.print_line("the end")

@@ -302,13 +302,13 @@ def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
             "rule": "test",
             "padding_fraction": item["padding_fraction"],
             "measured_ms": item["latency_per_batch_ms_mean"],
-            "floor_ms": item["latency_per_batch_ms_mean"] * 0.4,
+            "roofline_ms": item["latency_per_batch_ms_mean"] * 0.4,
         }
         for item in rows
         if item["status"] == "ok"
     ]
     no_figures = dict.fromkeys(
-        ("measured_speedup", "ci95", "label_agreement", "rounds", "num_texts")
+        ("measured_speedup", "ci95", "label_agreement", "num_rounds", "num_texts")
     )
     tried = [
         {
@@ -316,37 +316,37 @@ def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
             "measured_speedup": 1.93,
             "ci95": [1.9, 1.96],
             "label_agreement": 0.9988,
-            "rounds": 7,
+            "num_rounds": 7,
             "num_texts": 100,
             "reason": None,
         },
         {**no_figures, "predicted_speedup": 1.5, "reason": "invented, it does not fit"},
         None,
     ]
-    wins = [
+    suggestions = [
         {
             "title": f"Invented win {i}",
             "cause": f"Cause {i}.",
-            "win_ms": 41.7 / i,
-            "win_pct": 23.5 / i,
-            "try": f"remedy {i}",
+            "saving_ms": 41.7 / i,
+            "saving_pct": 23.5 / i,
+            "advice": f"remedy {i}",
             "predicted_speedup": 1 + 1 / i,
-            "prediction": "at most" if i == 2 else "estimate",
+            "prediction": "upper-bound" if i == 2 else "estimate",
             "evidence": f"Evidence {i}",
             "setting": "evaluation.batching" if i == 1 else None,
-            "verified": tried[i - 1],
+            "verification": tried[i - 1],
         }
         for i in (1, 2, 3)
     ]
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "device": device,
         "dtype": "float32",
         "matmul_precision": "highest",
         "ceilings": {"matmul_flops_per_s": 1e11},
         "tracing_overhead_ratio": 1.2,
         "batch_sizes": verdicts,
-        "wins": wins,
+        "suggestions": suggestions,
         "main_bottleneck": "compute-bound: 62% of the time is at the matrix ceiling.",
         "warnings": [f"ceilings: {MADE_UP}"],
         **device_and_memory(gpu=device != "cpu"),
@@ -356,15 +356,15 @@ def bottlenecks(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
 def device_and_memory(*, gpu: bool) -> dict[str, Any]:
     """Made-up ``kernels`` and ``memory``; on the CPU no kernels."""
     kernels = {
-        "steps": 3,
-        "kernels": 900,
+        "num_steps": 3,
+        "num_kernels": 900,
         "span_ms": 61.5,
         "busy_ms": 41.25,
         "idle_ms": 20.25,
         "median_gap_us": 1.75,
-        "launches": 880,
+        "num_launches": 880,
         "idle_by_cause_ms": {
-            "host_late": 12.0,
+            "host_wait": 12.0,
             "synchronisation": 0.0,
             "between_steps": 8.25,
             "other": 0.0,
@@ -379,20 +379,20 @@ def device_and_memory(*, gpu: bool) -> dict[str, Any]:
         "weights_mb": 1976.5,
         "activations_mb": 301.5,
         "workspace_mb": 23.25,
-        "held_before_mb": 9.25 if gpu else None,
+        "other_mb": 9.25 if gpu else None,
         "largest": [
             {
                 "operator": "aten::invented",
                 "module": "model.layers.3",
-                "mb": 119.5,
-                "workspace": True,
+                "size_mb": 119.5,
+                "is_workspace": True,
             }
         ],
     }
     return {
         "kernels": kernels if gpu else None,
-        "memory": {"peak": peak},
-        "not_measured": {} if gpu else {"kernels": "no GPU was used"},
+        "peak_memory": peak,
+        "unavailable": {} if gpu else {"kernels": "no GPU was used"},
     }
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from utils.reporting import facts
 from utils.reporting.html import page, write_report
 from utils.reporting.plots import Picture, write_plots
 from utils.reporting.results import read_results
+
+VERSIONS = Path(__file__).parents[1] / "schema" / "versions"
 
 
 class Tags(HTMLParser):
@@ -107,7 +110,7 @@ def test_kernels_memory_and_flame_graph(tmp_path: Path, gpu: bool) -> None:
         assert "Device idle, whole steps" in text and "idle share is of the forward alone" in text
         assert (
             "41.25 ms of 61.50 ms" in text
-            and "20.25 ms: host late 12 ms, between steps 8.25 ms; median gap 1.75 us" in text
+            and "20.25 ms: host wait 12 ms, between steps 8.25 ms; median gap 1.75 us" in text
         )
         assert (
             "880 launches, 14,309 per second: 9.50 ms of the host, where the kernels take 42.50 ms"
@@ -133,40 +136,18 @@ def test_modules_without_times_are_left_out(tmp_path: Path) -> None:
     assert "layers_time.png" not in [picture.path.name for picture in write_plots(results)]
 
 
-def test_a_diagnosis_of_an_earlier_version_is_reported(tmp_path: Path) -> None:
-    """It holds a predicted largest batch, and what the hooks that timed modules cost."""
+@pytest.mark.parametrize("version", ["1", "2_first", "2_with_memory_model", "2"])
+def test_a_diagnosis_of_an_earlier_version_is_reported(tmp_path: Path, version: str) -> None:
     config = fixtures.write_results(tmp_path)
-    diagnosis = json.loads(config.files.bottlenecks.read_text())
-    diagnosis["memory"]["model"] = {
-        "constant_bytes": 5e6,
-        "per_token_bytes": 4000.0,
-        "per_pair_bytes": 36.0,
-        "relative_error": 0.01,
-        "traced_batches_error": None,
-    }
-    diagnosis["memory"]["prediction"] = {
-        "max_length": 512,
-        "free_mb": 70123.5,
-        "largest_batch": 811,
-        "largest_batch_low": 790,
-        "largest_batch_high": 833,
-        "sweep_longest_tokens": 300,
-        "sweep": [],
-        "agrees_with_sweep": True,
-    }
-    diagnosis["hooks"] = {
-        "forward_ms": 1.0,
-        "forward_by_layers_ms": 1.0,
-        "taken_out_us_per_call": 2.0,
-    }
-    diagnosis["not_measured"]["memory.prediction"] = fixtures.MADE_UP
-    config.files.bottlenecks.write_text(json.dumps(diagnosis))
+    stored = (VERSIONS / f"bottlenecks_{version}.json").read_text()
+    config.files.bottlenecks.write_text(stored)
     results = read_results(config.files)
     write_report(results)
-    text = results.files.html_report.read_text()
-    assert (
-        "activations 301.5 MB, workspace 23.25 MB" in text and "Largest batch that fits" not in text
-    )
+    text = unescape(results.files.html_report.read_text())
+    diagnosis = json.loads(stored)
+    assert diagnosis["main_bottleneck"] in text
+    for suggestion in diagnosis["wins"]:
+        assert f"Try: {suggestion['try']}" in text
 
 
 @pytest.mark.parametrize(
@@ -193,12 +174,12 @@ def test_the_flame_graph_says_whose_time_it_shows(
 def test_memory_held_outside_modules_or_operators() -> None:
     places = [("aten::x", "", 5), ("", "model.norm", 4), ("", "", 3)]
     largest = [
-        {"operator": operator, "module": module, "mb": mb} for operator, module, mb in places
+        {"operator": operator, "module": module, "size_mb": mb} for operator, module, mb in places
     ]
     sizes = dict.fromkeys(
-        ("weights_mb", "activations_mb", "workspace_mb", "held_before_mb", "total_mb"), 1.0
+        ("weights_mb", "activations_mb", "workspace_mb", "other_mb", "total_mb"), 1.0
     )
-    said = dict(facts.peak_facts({"memory": {"peak": {**sizes, "largest": largest}}}))["Peak"]
+    said = dict(facts.peak_facts({"peak_memory": {**sizes, "largest": largest}}))["Peak"]
     assert said.endswith(
         "The largest: aten::x 5 MB; outside operators in model.norm 4 MB; outside operators 3 MB"
     )

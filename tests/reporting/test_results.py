@@ -19,7 +19,7 @@ from utils.reporting.tables import batch_table
 def test_all_files_are_read(make: Make) -> None:
     results = make(gpu=True)
     assert results.on_gpu and results.notes == ()
-    assert results.diagnosis is not None and len(results.diagnosis["wins"]) == 3
+    assert results.diagnosis is not None and len(results.diagnosis["suggestions"]) == 3
     assert results.operators is not None and results.layers is not None
     assert results.layers["layer_index"].isna().sum() == 1
 
@@ -48,10 +48,14 @@ def test_a_broken_table_is_refused_naming_step_03(tmp_path: Path, text: str) -> 
         read_results(files)
 
 
-def test_metrics_off_the_schema_and_a_diagnosis_without_wins_are_refused(tmp_path: Path) -> None:
+def test_metrics_off_the_schema_and_a_diagnosis_without_suggestions_are_refused(
+    tmp_path: Path,
+) -> None:
     files = fixtures.write_results(tmp_path).files
-    files.bottlenecks.write_text(json.dumps({"batch_sizes": [], "main_bottleneck": ""}))
-    with pytest.raises(UserError, match="no wins"):
+    files.bottlenecks.write_text(
+        json.dumps({"schema_version": 3, "batch_sizes": [], "main_bottleneck": ""})
+    )
+    with pytest.raises(UserError, match="no suggestions"):
         read_results(files)
     files.metrics.write_text(
         json.dumps({**json.loads(files.metrics.read_text()), "schema_version": 1})

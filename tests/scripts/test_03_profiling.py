@@ -12,7 +12,7 @@ from tests import support
 from utils.pipeline import steps
 
 SCRIPT = "scripts/03_detailed_profiling.py"
-VERDICTS = {"input-bound", "overhead-bound", "memory-bound", "compute-bound", "none-near"}
+VERDICTS = {"input-bound", "overhead-bound", "memory-bound", "compute-bound", "no-dominant-limit"}
 
 
 def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
@@ -28,40 +28,40 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
     assert "USDT" not in done.stderr
 
     found = json.loads(config.files.bottlenecks.read_text())
-    assert found["schema_version"] == 2 and (found["device"], found["dtype"]) == ("cpu", "float32")
+    assert found["schema_version"] == 3 and (found["device"], found["dtype"]) == ("cpu", "float32")
     assert [row["batch_size"] for row in found["batch_sizes"]] == [1, 4]
     for row in found["batch_sizes"]:
         assert row["verdict"] in VERDICTS and row["sentence"] and row["rule"]
-        assert 0 < row["floor_ms"] <= row["measured_ms"]
+        assert 0 < row["roofline_ms"] <= row["measured_ms"]
         assert 0 <= row["padding_fraction"] < 1
         assert row["evidence"]["flops"] > 0 and row["evidence"]["unknown_operators"] == []
         assert row["confidence"] in ("high", "low") and row["threshold"] > 0
-    wins = found["wins"] + found["further_wins"]
-    assert 1 <= len(found["wins"]) <= 3 and found["verified_at"]
+    wins = found["suggestions"] + found["further_suggestions"]
+    assert 1 <= len(found["suggestions"]) <= 3 and found["verified_at"]
     assert all(
         set(win)
         == {
             "title",
             "cause",
-            "win_ms",
-            "win_pct",
+            "saving_ms",
+            "saving_pct",
             "predicted_speedup",
             "prediction",
-            "try",
+            "advice",
             "setting",
             "evidence",
             "batch_size",
-            "verified",
+            "verification",
         }
         for win in wins
     )
-    assert sorted(wins, key=lambda win: -win["win_ms"]) == wins
-    tried = [win["verified"] for win in wins if win["setting"]]
+    assert sorted(wins, key=lambda win: -win["saving_ms"]) == wins
+    tried = [win["verification"] for win in wins if win["setting"]]
     assert all(one["measured_speedup"] or one["reason"] for one in tried[:3]) and tried[3:] == [
         None
     ] * len(tried[3:])
     assert done.stdout.count(", measured ") == sum(one["reason"] is None for one in tried[:3])
-    assert found["verdict_changes"]["source"].startswith("the forward passes")
+    assert found["saturation"]["source"].startswith("the forward passes")
     assert found["main_bottleneck"] in done.stdout
     assert found["tracing_overhead_ratio"] > 0
 
@@ -112,10 +112,9 @@ def test_all_files(tmp_path: Path, tiny_model: Path) -> None:
         layers["self_time_ms"].sum()
     )
     assert [row["layer_index"] for row in found["layers_by_index"]] == [0, 1, None]
-    assert found["kernels"] is None and found["not_measured"]["kernels"] == "no GPU was used"
+    assert found["kernels"] is None and found["unavailable"]["kernels"] == "no GPU was used"
     assert not config.files.kernels.exists()
-    assert set(found["memory"]) == {"peak"}
-    peak = found["memory"]["peak"]
+    peak = found["peak_memory"]
     assert peak["total_mb"] == pytest.approx(
         peak["weights_mb"] + peak["activations_mb"] + peak["workspace_mb"]
     )

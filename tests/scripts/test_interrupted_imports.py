@@ -22,7 +22,7 @@ def test_interrupted_while_importing(script: str) -> None:
     )
     assert process.stderr is not None
     for line in process.stderr:  # each import is reported as it ends
-        if "utils.pipeline.early_exit" in line:
+        if "utils.pipeline.startup" in line:
             break
     time.sleep(0.02)
     process.send_signal(signal.SIGINT)

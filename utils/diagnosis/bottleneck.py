@@ -17,7 +17,7 @@ OVERHEAD_SHARE = 0.5  # from half on, starting operators takes longer than all t
 DOUBLING_GROWTH = 0.10
 """Where a doubled batch takes at most this much longer, the time does not depend on the work."""
 PADDING_SHARE = 0.10  # padding that takes a tenth of the forward is named whatever else limits it
-NONE_NEAR = "none-near"
+NO_DOMINANT_LIMIT = "no-dominant-limit"
 CONFIDENCE_RULE = (
     "high: every number that decided lies further from its threshold than it spreads, and every"
     " operator's FLOPs are known"
@@ -45,7 +45,7 @@ class Bottleneck:
         return {
             "verdict": self.verdict,
             "rule": self.rule,
-            "number": self.value,
+            "value": self.value,
             "threshold": self.threshold,
             "confidence": self.confidence,
             "sentence": self.sentence,
@@ -90,10 +90,10 @@ def classify_bottleneck(evidence: Evidence) -> Bottleneck:
     else:
         evaluated = rules
         decisive = max(rules, key=lambda rule: rule.nearness)
-        verdict = NONE_NEAR
+        verdict = NO_DOMINANT_LIMIT
         text = f"no rule holds; nearest: {decisive.text}"
         largest, share = max(evidence.shares.items(), key=lambda item: item[1])
-        clause = f"is near no limit: {largest} is largest with {share:.0%}"
+        clause = f"has no dominant limit: {largest} is largest with {share:.0%}"
     return Bottleneck(
         verdict=verdict,
         rule=text,

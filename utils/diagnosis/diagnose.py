@@ -10,12 +10,12 @@ import torch
 
 from utils.config_loader import Config
 from utils.core.errors import UserError
-from utils.core.files import SCHEMA_VERSION, write_json
+from utils.core.files import write_json
 from utils.diagnosis import profiling, roofline
 from utils.diagnosis.baseline_sweep import BaselineSweep, choose_throughputs, read_sweep
 from utils.diagnosis.bottleneck import CONFIDENCE_RULE, Bottleneck, classify_bottleneck
 from utils.diagnosis.evidence import Evidence
-from utils.diagnosis.findings import ESTIMATE, UPPER_BOUND, Findings, Suggestion
+from utils.diagnosis.findings import ESTIMATE, Findings, Suggestion
 from utils.diagnosis.forecast import MAX_FIT_ERROR, Forecast, fit_time_model
 from utils.diagnosis.measurement import MeasuredSize, measure_batch_size
 from utils.diagnosis.roofline import Ceilings
@@ -25,6 +25,7 @@ from utils.evaluation.predictor import CPU_BUDGETS, CUDA_BUDGETS
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.pipeline import console
+from utils.schema.diagnosis_versions import DIAGNOSIS_VERSION
 from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
 
@@ -43,7 +44,7 @@ class SizeDiagnosis:
             "evidence": self.evidence.to_dict(),
             "padding_fraction": self.evidence.padding_fraction,
             "measured_ms": self.evidence.total_ms,
-            "floor_ms": self.evidence.roofline_ms,
+            "roofline_ms": self.evidence.roofline_ms,
         }
 
 
@@ -75,7 +76,7 @@ class Diagnosis:
         peak = self.profile.memory_peak
         on_device = self.profile.kernels
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": DIAGNOSIS_VERSION,
             "device": self.device,
             "dtype": self.dtype,
             "matmul_precision": self.matmul_precision,
@@ -86,15 +87,15 @@ class Diagnosis:
             "layers_by_index": self.profile.layers_by_index,
             "batch_sizes": [size.to_dict() for size in self.batch_sizes],
             "confidence_rule": CONFIDENCE_RULE,
-            "verdict_changes": self.saturation.to_dict(),
-            "wins": suggestions[:SHOWN_FIRST],
-            "further_wins": suggestions[SHOWN_FIRST:],
+            "saturation": self.saturation.to_dict(),
+            "suggestions": suggestions[:SHOWN_FIRST],
+            "further_suggestions": suggestions[SHOWN_FIRST:],
             "main_bottleneck": self.headline,
             "verified_at": self.verified_at,
             "warnings": list(self.warnings),
             "kernels": None if on_device is None else asdict(on_device),
-            "memory": {"peak": None if peak is None else asdict(peak)},
-            "not_measured": self.profile.not_measured,
+            "peak_memory": None if peak is None else asdict(peak),
+            "unavailable": self.profile.unavailable,
         }
 
 
@@ -262,7 +263,7 @@ def _headline(
     # What is known to be saved comes before what may be saved at most.
     estimates = [one for one in suggestions[:SHOWN_FIRST] if one.prediction == ESTIMATE]
     first = estimates[0] if estimates else suggestions[0]
-    amount = "about" if first.prediction == ESTIMATE else UPPER_BOUND
+    amount = "about" if first.prediction == ESTIMATE else "at most"
     return (
         f"{sentences} First to try: {first.advice} ({first.title}, {amount}"
         f" {first.saving_pct:.0f}% of the batch time)."

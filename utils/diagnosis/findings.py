@@ -10,7 +10,7 @@ from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.forecast import Forecast
 
 ESTIMATE = "estimate"  # the prediction follows from measured times of what goes away
-UPPER_BOUND = "at most"  # the saving cannot be more
+UPPER_BOUND = "upper-bound"  # the saving cannot be more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class Verification:
     label_agreement: float | None = None
     prediction_error: float | None = None
     num_texts: int | None = None
-    rounds: int | None = None
+    num_rounds: int | None = None
     reason: str | None = None
 
 
@@ -40,7 +40,7 @@ class Suggestion:
 
     Args:
         saving_ms: of a batch of ``total_ms``.
-        prediction: ``estimate`` or ``at most``, of the saving and of the speed-up.
+        prediction: ``estimate`` or ``upper-bound``, of the saving and of the speed-up.
         setting: ``section.key=VALUE`` that tries it; None where no setting does.
         batch_size: where the suggestion is another one.
     """
@@ -54,7 +54,7 @@ class Suggestion:
     prediction: str = ESTIMATE
     setting: str | None = None
     batch_size: int | None = None
-    verified: Verification | None = None
+    verification: Verification | None = None
 
     @property
     def saving_pct(self) -> float:
@@ -72,15 +72,15 @@ class Suggestion:
         return {
             "title": self.title,
             "cause": self.cause,
-            "win_ms": self.saving_ms,
-            "win_pct": self.saving_pct,
+            "saving_ms": self.saving_ms,
+            "saving_pct": self.saving_pct,
             "predicted_speedup": self.predicted_speedup,
             "prediction": self.prediction,
-            "try": self.advice,
+            "advice": self.advice,
             "setting": self.setting,
             "evidence": self.evidence,
             "batch_size": self.batch_size,
-            "verified": None if self.verified is None else asdict(self.verified),
+            "verification": None if self.verification is None else asdict(self.verification),
         }
 
 

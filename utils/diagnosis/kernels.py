@@ -49,7 +49,7 @@ CATEGORIES = (
 )
 """The first pattern in a kernel's name, whatever its case, decides. The order matters, for names
 contain each other's words (fused attention is made of cutlass products, a copy is element-wise)."""
-HOST_WAIT = "host_late"
+HOST_WAIT = "host_wait"
 CAUSES = (HOST_WAIT, "synchronisation", "between_steps", "other")
 
 
@@ -66,14 +66,14 @@ class KernelSummary:
         kernel_ms: the kernels' own times added up.
     """
 
-    steps: int
-    kernels: int
+    num_steps: int
+    num_kernels: int
     span_ms: float
     busy_ms: float
     idle_ms: float
     idle_by_cause_ms: dict[str, float]
     median_gap_us: float | None
-    launches: int
+    num_launches: int
     launches_per_s: float | None
     launch_ms: float
     kernel_ms: float
@@ -157,7 +157,7 @@ def find_gaps(
     """Cause and length of each gap in which the device idled between its first and last kernel.
 
     ``between_steps``: a step began meanwhile. ``synchronisation``: as the gap began the host was
-    inside a call that waits for the device, so it could launch nothing. ``host_late``: else, the
+    inside a call that waits for the device, so it could launch nothing. ``host_wait``: else, the
     launch of the next kernel began after the gap did. ``other``: it was launched in time, or its
     launch is not in the trace.
     """
@@ -195,14 +195,14 @@ def summarize_kernels(events: Sequence[Event]) -> KernelSummary | None:
     by_category = table.groupby("category")["time_ms"].sum()
     by_category_ms = {str(kind): float(ms) for kind, ms in by_category.items()}
     return KernelSummary(
-        steps=len(step_begins),
-        kernels=len(kernels),
+        num_steps=len(step_begins),
+        num_kernels=len(kernels),
         span_ms=span_us / 1e3,
         busy_ms=busy_us / 1e3,
         idle_ms=(span_us - busy_us) / 1e3,
         idle_by_cause_ms=idle_by_cause_ms,
         median_gap_us=statistics.median(length for _, length in gaps) if gaps else None,
-        launches=len(launches),
+        num_launches=len(launches),
         launches_per_s=len(launches) / span_us * 1e6 if span_us else None,
         launch_ms=merged_length(launches) / 1e3,
         kernel_ms=sum(by_category_ms.values()),

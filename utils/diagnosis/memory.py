@@ -48,13 +48,13 @@ class Allocation:
     """Memory that is there at the peak, with the operator and the module that asked for it.
 
     Args:
-        workspace: the operator gives it back before it returns.
+        is_workspace: the operator gives it back before it returns.
     """
 
     operator: str
     module: str
-    mb: float
-    workspace: bool
+    size_mb: float
+    is_workspace: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +64,7 @@ class PeakMemory:
     Args:
         activations_mb: tensors that outlive the operator that made them.
         workspace_mb: what operators both ask for and give back before they return.
-        held_before_mb: neither weights nor the step's: what CUDA's libraries keep. None on the
+        other_mb: neither weights nor the step's: what CUDA's libraries keep. None on the
             CPU, where it is not seen.
         largest: the largest allocations of the step, the largest first.
     """
@@ -73,7 +73,7 @@ class PeakMemory:
     weights_mb: float
     activations_mb: float
     workspace_mb: float
-    held_before_mb: float | None
+    other_mb: float | None
     largest: tuple[Allocation, ...]
 
 
@@ -129,19 +129,19 @@ def attribute_peak(
     step: StepMemory, events: Sequence[Event], weights_bytes: int, *, on_cuda: bool
 ) -> PeakMemory:
     """Split the peak into weights, activations, workspace and what was there before the step."""
-    allocations = sorted(_at_peak(step, events), key=attrgetter("mb"), reverse=True)
-    workspace_mb = sum(allocation.mb for allocation in allocations if allocation.workspace)
+    allocations = sorted(_at_peak(step, events), key=attrgetter("size_mb"), reverse=True)
+    workspace_mb = sum(allocation.size_mb for allocation in allocations if allocation.is_workspace)
     peak_mb = step.peak_bytes / 1e6
     weights_mb = weights_bytes / 1e6
-    held_before_mb = None
+    other_mb = None
     if on_cuda:
-        held_before_mb = max(0.0, step.before / 1e6 - weights_mb)
+        other_mb = max(0.0, step.before / 1e6 - weights_mb)
     return PeakMemory(
-        total_mb=weights_mb + peak_mb + (held_before_mb or 0.0),
+        total_mb=weights_mb + peak_mb + (other_mb or 0.0),
         weights_mb=weights_mb,
         activations_mb=peak_mb - workspace_mb,
         workspace_mb=workspace_mb,
-        held_before_mb=held_before_mb,
+        other_mb=other_mb,
         largest=tuple(allocations[:LARGEST_SHOWN]),
     )
 
@@ -197,8 +197,8 @@ def _at_peak(step: StepMemory, events: Sequence[Event]) -> list[Allocation]:
             Allocation(
                 operator=operator.name,
                 module=module.name,
-                mb=size / 1e6,
-                workspace=returned_us.get(address, float("inf")) <= operator.end_us,
+                size_mb=size / 1e6,
+                is_workspace=returned_us.get(address, float("inf")) <= operator.end_us,
             )
         )
     return allocations

@@ -51,13 +51,13 @@ class TraceFindings:
 
     Args:
         module_memory: what memory each module adds; the index holds the modules' names.
-        not_measured: reason by the name of what is missing in ``bottlenecks.json``.
+        unavailable: reason by the name of what is missing in ``bottlenecks.json``.
     """
 
     kernels: KernelSummary | None
     memory_peak: PeakMemory | None
     module_memory: pd.DataFrame
-    not_measured: dict[str, str]
+    unavailable: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ class DetailedProfile:
     op_costs: tuple[costs.OperatorCost, ...]
     kernels: KernelSummary | None
     memory_peak: PeakMemory | None
-    not_measured: dict[str, str]
+    unavailable: dict[str, str]
     warnings: tuple[str, ...]
 
 
@@ -119,7 +119,7 @@ def profile_sizes(
         op_costs=traced.op_costs,
         kernels=findings.kernels,
         memory_peak=findings.memory_peak,
-        not_measured=findings.not_measured | layer_times.not_measured,
+        unavailable=findings.unavailable | layer_times.unavailable,
         warnings=(*warnings, *layer_times.warnings),
     )
 
@@ -127,7 +127,7 @@ def profile_sizes(
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _ModuleTimes:
     table: pd.DataFrame
-    not_measured: dict[str, str]
+    unavailable: dict[str, str]
     warnings: tuple[str, ...] = ()
 
 
@@ -149,7 +149,7 @@ def time_modules(workload: Workload, evidence: Evidence) -> _ModuleTimes:
     )
     if times.traced_forward_ms is None:
         reason = tracing.NO_KERNELS if events else tracing.NONE_READABLE
-        return _ModuleTimes(table=times.table, not_measured={"layers": reason})
+        return _ModuleTimes(table=times.table, unavailable={"layers": reason})
     lengthening = times.traced_forward_ms / evidence.forward_ms
     warnings: tuple[str, ...] = ()
     if not on_cuda and lengthening > MAX_LENGTHENING:
@@ -157,7 +157,7 @@ def time_modules(workload: Workload, evidence: Evidence) -> _ModuleTimes:
             f"Tracing the modules made the forward {lengthening:.1f} times as long: in layers.csv"
             " the shares of modules with many short operators are too high.",
         )
-    return _ModuleTimes(table=times.table, not_measured={}, warnings=warnings)
+    return _ModuleTimes(table=times.table, unavailable={}, warnings=warnings)
 
 
 def module_times_ms(table: pd.DataFrame, evidence: Evidence) -> dict[str, float]:
@@ -204,16 +204,16 @@ def read_events(
         events: of the trace with memory.
     """
     on_cuda = workload.loaded.device.type == "cuda"
-    not_measured = {}
+    unavailable = {}
     summary = kernels.summarize_kernels(kernel_events)
     if summary is None:
-        not_measured["kernels"] = _why_no_kernels(kernel_events, on_cuda=on_cuda)
+        unavailable["kernels"] = _why_no_kernels(kernel_events, on_cuda=on_cuda)
         files.kernels.unlink(missing_ok=True)  # an earlier run's
     else:
         write_table(files.kernels, kernels.build_kernel_table(kernel_events))
     step = memory.find_peak_step(events, on_cuda=on_cuda)
     if step is None:
-        not_measured["memory.peak"] = "the trace is incomplete, or holds no allocations"
+        unavailable["peak_memory"] = "the trace is incomplete, or holds no allocations"
         files.memory.unlink(missing_ok=True)  # an earlier run's
         peak = None
         module_memory = memory.no_module_memory()
@@ -226,7 +226,7 @@ def read_events(
         kernels=summary,
         memory_peak=peak,
         module_memory=module_memory,
-        not_measured=not_measured,
+        unavailable=unavailable,
     )
 
 

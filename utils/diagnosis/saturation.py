@@ -37,24 +37,24 @@ class Saturation:
     Args:
         batch_size: the smallest that no larger one beats by more than ``MIN_GAIN``; None where
             larger ones help to the end, or no throughput is known.
-        from_verdict, to_verdict: of the smallest and the largest batch size that was profiled.
-        because: ``padding`` or the verdict that limits the larger ones; None where it is not known.
+        verdict_at_smallest, verdict_at_largest: of the smallest and the largest batch size that was profiled.
+        limited_by: ``padding`` or the verdict that limits the larger ones; None where it is not known.
         source: where the throughputs come from.
     """
 
     batch_size: int | None
-    from_verdict: str | None
-    to_verdict: str | None
-    because: str | None
+    verdict_at_smallest: str | None
+    verdict_at_largest: str | None
+    limited_by: str | None
     source: str
     sentence: str
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "batch_size": self.batch_size,
-            "from_verdict": self.from_verdict,
-            "to_verdict": self.to_verdict,
-            "because": self.because,
+            "verdict_at_smallest": self.verdict_at_smallest,
+            "verdict_at_largest": self.verdict_at_largest,
+            "limited_by": self.limited_by,
             "source": self.source,
             "sentence": self.sentence,
         }
@@ -71,7 +71,8 @@ def find_saturation(
     Args:
         bottlenecks: by batch size.
     """
-    batch_size = because = None
+    batch_size = None
+    limited_by = None
     if not throughputs:
         sentence = "Which batch size is best, step 02 measures."
     else:
@@ -82,15 +83,15 @@ def find_saturation(
             sentence = _still_helping(last, len(rising))
         else:
             batch_size = saturated.batch_size
-            because, reason = _reason(saturated, last, bottlenecks)
+            limited_by, reason = _reason(saturated, last, bottlenecks)
             sentence = (
                 f"From batch size {batch_size} on larger batches stop helping, because {reason}."
             )
     return Saturation(
         batch_size=batch_size,
-        from_verdict=bottlenecks[min(bottlenecks)].verdict if bottlenecks else None,
-        to_verdict=bottlenecks[max(bottlenecks)].verdict if bottlenecks else None,
-        because=because,
+        verdict_at_smallest=bottlenecks[min(bottlenecks)].verdict if bottlenecks else None,
+        verdict_at_largest=bottlenecks[max(bottlenecks)].verdict if bottlenecks else None,
+        limited_by=limited_by,
         source=source,
         sentence=sentence,
     )

@@ -6,7 +6,6 @@ import gzip
 import json
 import logging
 import math
-import os
 import re
 import time
 from collections import Counter
@@ -124,8 +123,6 @@ def _profiled(
     step: Callable[[int], object], steps: int, device: torch.device, **options: Any
 ) -> tuple[profile, list[float]]:
     """The profiler after its steps, and the host's seconds of each."""
-    # The tracing library reports its start and stop to the terminal.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)

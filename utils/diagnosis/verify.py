@@ -60,7 +60,7 @@ def verify(loaded: LoadedModel, config: Config, diagnosis: Diagnosis) -> Diagnos
     A suggestion that fails has the reason in its place.
 
     Returns:
-        The diagnosis with ``verified`` in each suggestion that was tried.
+        The diagnosis with ``verification`` in each suggestion that was tried.
     """
     chosen = _choose(diagnosis.suggestions)
     results = {}
@@ -69,12 +69,12 @@ def verify(loaded: LoadedModel, config: Config, diagnosis: Diagnosis) -> Diagnos
         results[suggestion.setting] = measure_suggestion(loaded, config, size, suggestion)
     suggestions = []
     for suggestion in diagnosis.suggestions:
-        verified = None
+        verification = None
         if suggestion.setting is None:
-            verified = Verification(reason=NO_SETTING)
+            verification = Verification(reason=NO_SETTING)
         elif any(suggestion is one for one in chosen):
-            verified = results[suggestion.setting]
-        suggestions.append(replace(suggestion, verified=verified))
+            verification = results[suggestion.setting]
+        suggestions.append(replace(suggestion, verification=verification))
     verified_diagnosis = replace(
         diagnosis,
         suggestions=tuple(suggestions),
@@ -149,7 +149,7 @@ def _measure(
         label_agreement=float((labels["baseline"] == labels["changed"]).mean()),
         prediction_error=prediction_error,
         num_texts=comparison.num_texts,
-        rounds=rounds,
+        num_rounds=rounds,
     )
 
 

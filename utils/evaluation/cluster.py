@@ -5,7 +5,6 @@ workers.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -17,19 +16,12 @@ import torch
 
 from utils.config_loader import Config
 from utils.core.errors import ConfigError, Interrupted, reason_of
+from utils.pipeline import startup
 
 CONNECT_TIMEOUT_S = 10.0
 OBJECT_STORE_BYTES = 80 * 10**6
 """Ray's shared memory on this machine; about its smallest. Only row numbers go through it."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-RAY_VARIABLES = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-}
-"""Ray reads them when it is imported or started: it reports to nobody, and draws no progress bars
-of its own.
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +40,7 @@ def connected_ray(config: Config) -> Iterator[Any]:
     Raises:
         ConfigError: there is no cluster at that address.
     """
-    os.environ |= RAY_VARIABLES
+    startup.prepare_ray()
     import ray
 
     address = config.evaluation.ray_address

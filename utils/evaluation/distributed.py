@@ -33,6 +33,7 @@ from utils.evaluation.cluster import Placement, connected_ray, count_slots, plac
 from utils.evaluation.identity import make_store, prediction_identity
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel, load_model
+from utils.pipeline import startup
 
 logger = logging.getLogger(__name__)
 
@@ -356,6 +357,7 @@ def _make_worker(job: Job, cpus: int) -> ChunkWorker:
         ModelError: its model, versions or device are others.
     """
     torch.set_num_threads(cpus)
+    startup.prepare_evaluation(on_cuda=job.on_cuda)
     config, node = job.config, platform.node()
     if not config.data_file.is_file() or config.data_file.stat().st_size != job.data_bytes:
         raise DataError(

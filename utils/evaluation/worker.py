@@ -4,7 +4,6 @@ cluster, runs.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import psutil
-import pyarrow as pa
 import torch
 
 from utils.config_loader import Config
@@ -32,7 +30,6 @@ from utils.model.tokenizer import missing_embedding
 from utils.model_utils import LoadedModel
 
 T = TypeVar("T")
-SWITCH_INTERVAL_S = 1e-4
 NUM_CHECKED_TEXTS = 8
 CHECK_FILE = "check.json"
 
@@ -88,7 +85,6 @@ class ChunkWorker:
         self.on_cuda = loaded.device.type == "cuda"
         # On a GPU the next chunk's batches are launched while one chunk is copied back and written.
         self.max_in_flight = 1 if self.on_cuda else 0
-        _configure_process(self.on_cuda)
         self._gpu = UtilizationRecorder(
             loaded.device,
             config.profiling.gpu_sample_interval_ms / 1000,
@@ -325,15 +321,6 @@ def _make_predictor(loaded: LoadedModel, batching: Batching, *, compiled: bool) 
     if compiled:
         predictor.compile()
     return predictor
-
-
-def _configure_process(on_cuda: bool) -> None:
-    """Settings of this process that the evaluation needs."""
-    # Arrow's own allocator keeps some 50 MB of what each chunk frees.
-    pa.set_memory_pool(pa.system_memory_pool())
-    if on_cuda:
-        # The tokenizer's thread may delay the launching one for less than a kernel's time.
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 def get_configured_limit(config: Config) -> int | Literal["auto"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from utils.config_loader import Config, default_config, load_config
 from utils.core.errors import Interrupted, UserError
 from utils.core.files import write_error
-from utils.pipeline import console, hints
+from utils.pipeline import console, hints, startup
 from utils.pipeline.lock import run_lock
 
 logger = logging.getLogger(__name__)
@@ -85,11 +84,10 @@ def run_script(
     Returns:
         0: done; 1: failed inside; 2: the user must change something; 130 or 143: interrupted.
     """
-    console.start_terminal()
+    startup.escape_unprintable_output()
     words = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(words)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    startup.raise_on_signals()
     with hints.command_line(args.config, args.overrides, [sys.argv[0], *words]):
         code = _run(Path(parser.prog).stem, run, args, exclusive=exclusive)
     if code in INTERRUPTED_CODES and argv is None:
@@ -110,19 +108,14 @@ def exit_at_once(code: int) -> None:
     os._exit(code)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    # An exception, so that ``with`` and ``finally`` blocks clean up.
-    raise Interrupted(number)
-
-
 def _run(name: str, run: Main, args: argparse.Namespace, *, exclusive: bool) -> int:
     started = time.perf_counter()
     log_file = None
     try:
-        console.configure_logging(args.log_level, None)
+        startup.configure_logging(args.log_level, None)
         config = load_config(args.config, args.overrides)
         log_file = _create_log_file(config, name)
-        console.configure_logging(args.log_level, log_file)
+        startup.configure_logging(args.log_level, log_file)
         logger.info("%s started: %s", name, " ".join(sys.argv))
         is_dry_run = getattr(args, "dry_run", False)
         with run_lock(config.files.lock) if exclusive and not is_dry_run else nullcontext():

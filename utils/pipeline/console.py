@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from utils.core.errors import UserError
 from utils.pipeline import hints
+from utils.pipeline.startup import CONSOLE_LOGGER
 
 RULE = "=" * 70
-# Libraries that report every connection or file: only their warnings are of interest.
-QUIET_LOGGERS = (
-    "httpx",
-    "httpcore",
-    "urllib3",
-    "filelock",
-    "matplotlib",
-    "PIL",
-    "fsspec",
-    "datasets",
-    "asyncio",
-)
-
-
-def start_terminal() -> None:
-    """Show characters that the terminal cannot print as escapes (``\\u4e2d``)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A closed stream cannot be reconfigured.
-            with suppress(OSError, ValueError):
-                stream.reconfigure(errors="backslashreplace")
 
 
 def print_line(text: str = "") -> None:
@@ -47,7 +25,7 @@ def print_line(text: str = "") -> None:
     """
     text = hints.with_flags(text)
     _write(text, "stdout")
-    logging.getLogger("console").debug("%s", text)
+    logging.getLogger(CONSOLE_LOGGER).debug("%s", text)
 
 
 def _write(text: str, name: str) -> None:
@@ -76,9 +54,6 @@ def _discard_output(stream: Any, name: str) -> None:
     setattr(sys, name, null)
 
 
-# For callers that have not been renamed yet.
-
-
 def title(text: str) -> None:
     """The run's title between two rules."""
     print_line(f"{RULE}\n{text}\n{RULE}")
@@ -98,7 +73,7 @@ def block(name: str, lines: Iterable[str]) -> None:
 def print_error(text: str, level: int = logging.ERROR) -> None:
     """Write a message to standard error, as it is."""
     _write(text, "stderr")
-    logging.getLogger("console").log(level, "%s", text)
+    logging.getLogger(CONSOLE_LOGGER).log(level, "%s", text)
 
 
 def error(problem: UserError) -> None:
@@ -129,22 +104,3 @@ def progress(
         disable=None,
         dynamic_ncols=True,
     )
-
-
-def configure_logging(level: str, log_file: Path | None) -> None:
-    """Send records of ``level`` and above to standard error, and all records to ``log_file``."""
-    # A full disk is reported once, by the code that cannot write a result.
-    logging.raiseExceptions = False
-    terminal = logging.StreamHandler(sys.stderr)
-    terminal.setLevel(level)
-    # What this module writes is on the terminal already.
-    terminal.addFilter(lambda record: record.name != "console")
-    terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    handlers: list[logging.Handler] = [terminal]
-    if log_file is not None:
-        handlers.append(logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace"))
-    line_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.DEBUG, format=line_format, handlers=handlers, force=True)
-    for name in QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.captureWarnings(True)

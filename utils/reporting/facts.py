@@ -256,7 +256,9 @@ def kernel_facts(diagnosis: Mapping[str, Any]) -> Facts:
     busy, span, idle, host, device = (
         number(found[f"{name}_ms"], "ms") for name in ("busy", "span", "idle", "launch", "kernel")
     )
-    launches = f"{number(found['launches'])} launches, {number(found['launches_per_s'])} per second"
+    launches = (
+        f"{number(found['num_launches'])} launches, {number(found['launches_per_s'])} per second"
+    )
     return [
         ("Device busy", f"{busy} of {span} from the first kernel to the last"),
         (
@@ -270,20 +272,19 @@ def kernel_facts(diagnosis: Mapping[str, Any]) -> Facts:
 
 def peak_facts(diagnosis: Mapping[str, Any]) -> Facts:
     """What holds the memory's peak."""
-    memory = diagnosis.get("memory") or {}
-    peak = memory.get("peak")
-    return [("Peak", _peak(peak) if peak else _why_not(diagnosis, "memory.peak"))]
+    peak = diagnosis.get("peak_memory")
+    return [("Peak", _peak(peak) if peak else _why_not(diagnosis, "peak_memory"))]
 
 
 def _peak(peak: Mapping[str, Any]) -> str:
     owners = {name: peak[f"{name}_mb"] for name in ("weights", "activations", "workspace")} | {
-        "libraries": peak["held_before_mb"]
+        "libraries": peak["other_mb"]
     }
     shares = ", ".join(
         f"{name} {number(mb, 'MB')}" for name, mb in owners.items() if mb is not None
     )
     largest = "; ".join(
-        f"{one['operator'] or 'outside operators'}{' in ' if one['module'] else ''}{one['module']} {number(one['mb'], 'MB')}"
+        f"{one['operator'] or 'outside operators'}{' in ' if one['module'] else ''}{one['module']} {number(one['size_mb'], 'MB')}"
         for one in peak["largest"][:3]
     )
     return f"{number(peak['total_mb'], 'MB')}: {shares}. The largest: {largest}"
@@ -300,7 +301,7 @@ def _listed_ms(parts: Mapping[str, float]) -> str:
 
 
 def _why_not(diagnosis: Mapping[str, Any], name: str) -> str:
-    return not_measured(diagnosis.get("not_measured", {}).get(name))
+    return not_measured(diagnosis.get("unavailable", {}).get(name))
 
 
 def flame_time(results: Results) -> str:

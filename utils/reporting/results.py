@@ -13,11 +13,12 @@ import pandas as pd
 from utils.core.errors import UserError
 from utils.core.files import METRICS_SCHEMA, read_json
 from utils.core.result_files import ResultFiles
+from utils.schema.diagnosis_versions import convert_diagnosis
 
 STEP_02 = "python scripts/02_baseline_inference.py"
 STEP_03 = "python scripts/03_detailed_profiling.py"
 STEP_03_MISSING = f"step 03 has not run; run it with the same --config: {STEP_03}"
-DIAGNOSIS_KEYS = {"batch_sizes", "wins", "main_bottleneck"}
+DIAGNOSIS_KEYS = {"batch_sizes", "suggestions", "main_bottleneck"}
 # Of step 03's tables, the columns that are shown: words, then numbers.
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "operators": (
@@ -141,9 +142,9 @@ def read_results(files: ResultFiles) -> Results:
         UserError: the metrics are missing, or a file is not what its step writes.
     """
     metrics = read_json(files.metrics, made_by=STEP_02, schema=METRICS_SCHEMA)
-    diagnosis = (
-        read_json(files.bottlenecks, made_by=STEP_03) if files.bottlenecks.exists() else None
-    )
+    diagnosis = None
+    if files.bottlenecks.exists():
+        diagnosis = convert_diagnosis(read_json(files.bottlenecks, made_by=STEP_03))
     if diagnosis is not None and not diagnosis.keys() >= DIAGNOSIS_KEYS:
         missing = ", ".join(sorted(DIAGNOSIS_KEYS - diagnosis.keys()))
         raise UserError(

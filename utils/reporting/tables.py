@@ -137,7 +137,7 @@ def sample_table(results: Results) -> Table | None:
 
 def suggestion_lines(diagnosis: Mapping[str, Any]) -> list[str]:
     """The suggestions that save most, each with its cause and what to try. Savings overlap: they do not add up."""
-    return [_suggestion_line(suggestion) for suggestion in diagnosis["wins"]]
+    return [_suggestion_line(suggestion) for suggestion in diagnosis["suggestions"]]
 
 
 def _suggestion_line(suggestion: Mapping[str, Any]) -> str:
@@ -148,37 +148,37 @@ def _suggestion_line(suggestion: Mapping[str, Any]) -> str:
     if suggestion.get("setting"):
         setting = f"--set {suggestion['setting']}"
     return (
-        f"{suggestion['title']}: up to {number(suggestion['win_ms'], 'ms')}"
-        f" ({number(suggestion['win_pct'])}%) of a batch{speedup};"
+        f"{suggestion['title']}: up to {number(suggestion['saving_ms'], 'ms')}"
+        f" ({number(suggestion['saving_pct'])}%) of a batch{speedup};"
         f" {suggestion.get('cause') or DASH}: {suggestion.get('evidence') or DASH}."
-        f" Try: {suggestion.get('try') or DASH} ({setting})"
+        f" Try: {suggestion.get('advice') or DASH} ({setting})"
     )
 
 
 def _speedup(suggestion: Mapping[str, Any], predicted: float) -> str:
-    bound = "at most " if suggestion.get("prediction") == "at most" else ""
+    bound = "at most " if suggestion.get("prediction") == "upper-bound" else ""
     return f"{bound}{predicted:.2f} times as fast"
 
 
 def verified_lines(diagnosis: Mapping[str, Any]) -> list[str]:
     """What trying the suggestions showed, each alone; none where they were not tried."""
     lines = []
-    for suggestion in (*diagnosis["wins"], *diagnosis.get("further_wins", ())):
-        if suggestion.get("verified"):
+    for suggestion in (*diagnosis["suggestions"], *diagnosis.get("further_suggestions", ())):
+        if suggestion.get("verification"):
             setting = suggestion["setting"] or "no setting"
             lines.append(f"{suggestion['title']} ({setting}): {_verification_line(suggestion)}")
     return lines
 
 
 def _verification_line(suggestion: Mapping[str, Any]) -> str:
-    verified = suggestion["verified"]
+    verified = suggestion["verification"]
     if verified["reason"]:
         return f"not tried: {verified['reason']}"
     low, high = verified["ci95"]
     return (
         f"predicted {_speedup(suggestion, verified['predicted_speedup'])},"
         f" measured {verified['measured_speedup']:.2f}"
-        f" (95% interval {low:.2f} to {high:.2f}, {verified['rounds']} rounds of"
+        f" (95% interval {low:.2f} to {high:.2f}, {verified['num_rounds']} rounds of"
         f" {number(verified['num_texts'])} texts); {verified['label_agreement']:.2%} of the labels equal"
     )
 
@@ -187,7 +187,15 @@ def verdict_table(diagnosis: Mapping[str, Any]) -> Table:
     """The verdict for each batch size."""
     return Table(
         caption="Verdict by batch size, with its reason",
-        header=("Batch", "Verdict", "Confidence", "Why", "Measured (ms)", "Floor (ms)", "Padding"),
+        header=(
+            "Batch",
+            "Verdict",
+            "Confidence",
+            "Why",
+            "Measured (ms)",
+            "Roofline (ms)",
+            "Padding",
+        ),
         words=4,
         rows=tuple(
             (
@@ -196,7 +204,7 @@ def verdict_table(diagnosis: Mapping[str, Any]) -> Table:
                 item.get("confidence", DASH),
                 item.get("sentence", ""),
                 number(item.get("measured_ms")),
-                number(item.get("floor_ms")),
+                number(item.get("roofline_ms")),
                 percent(item.get("padding_fraction")),
             )
             for item in diagnosis["batch_sizes"]

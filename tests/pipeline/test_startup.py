@@ -1,0 +1,112 @@
+"""Effects on the process: the hub's cache on a persistent volume, variables, evaluation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.core.files import PROJECT_ROOT
+from utils.pipeline import startup
+from utils.pipeline.startup import USER_CACHE_VARIABLES, use_persistent_hub_cache
+
+
+def test_caches_lie_on_the_volume(tmp_path: Path) -> None:
+    variables: dict[str, str] = {}
+    folder = use_persistent_hub_cache(tmp_path, variables)
+    assert folder == tmp_path / ".cache" / "huggingface"
+    assert variables == {
+        "HF_HUB_CACHE": str(folder / "hub"),
+        "HF_DATASETS_CACHE": str(folder / "datasets"),
+    }
+
+
+@pytest.mark.parametrize("name", USER_CACHE_VARIABLES)
+def test_a_cache_of_the_users_own_is_kept(tmp_path: Path, name: str) -> None:
+    variables = {name: "/somewhere"}
+    assert use_persistent_hub_cache(tmp_path, variables) is None
+    assert variables == {name: "/somewhere"}
+
+
+def test_a_data_set_cache_of_the_users_own_is_kept(tmp_path: Path) -> None:
+    variables = {"HF_DATASETS_CACHE": "/somewhere"}
+    use_persistent_hub_cache(tmp_path, variables)
+    assert variables["HF_DATASETS_CACHE"] == "/somewhere"
+
+
+def test_no_volume_changes_nothing(tmp_path: Path) -> None:
+    variables: dict[str, str] = {}
+    assert use_persistent_hub_cache(tmp_path / "none", variables) is None
+    (tmp_path / "file").touch()
+    assert use_persistent_hub_cache(tmp_path / "file", variables) is None
+    assert variables == {}
+
+
+def test_a_volume_that_cannot_be_written_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    variables: dict[str, str] = {}
+    assert use_persistent_hub_cache(tmp_path, variables) is None
+    assert variables == {}
+
+
+@pytest.mark.parametrize("script", sorted((PROJECT_ROOT / "scripts").glob("*.py")))
+def test_scripts_prepare_the_process_before_they_import_libraries(script: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        "from utils.pipeline import startup\n"
+        "def stop():\n"
+        "    heavy = {'huggingface_hub', 'datasets', 'torch', 'transformers'} & set(sys.modules)\n"
+        "    raise SystemExit(f'too late, imported: {heavy}' if heavy else 'in time')\n"
+        "startup.prepare_process = stop\n"
+        "runpy.run_path(sys.argv[1], run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", code, str(script)]
+    process = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert process.stderr == "in time\n"
+
+
+def test_importing_the_library_changes_no_variables() -> None:
+    code = (
+        "import os\n"
+        "before = dict(os.environ)\n"
+        "import utils.pipeline.startup, utils.pipeline.cli, utils.pipeline.steps\n"
+        "raise SystemExit(before != dict(os.environ))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT).returncode == 0
+
+
+def test_variables_that_the_user_has_set_stay() -> None:
+    variables = {"TRANSFORMERS_VERBOSITY": "debug"}
+    startup.quiet_libraries(variables)
+    assert variables["TRANSFORMERS_VERBOSITY"] == "debug"
+    assert variables["KINETO_LOG_LEVEL"] == "6"
+
+
+def test_transformers_takes_the_level_from_its_variable() -> None:
+    code = (
+        "from utils.pipeline import startup\n"
+        "startup.quiet_libraries()\n"
+        "from transformers.utils import logging\n"
+        "print(logging.get_verbosity() == logging.ERROR, logging.is_progress_bar_enabled())\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
+    assert process.stdout.split() == ["True", "False"], process.stderr
+
+
+def test_the_hub_library_takes_it(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys; from utils.pipeline.startup import use_persistent_hub_cache as use; "
+        "use(pathlib.Path(sys.argv[1])); "
+        "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in USER_CACHE_VARIABLES}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=kept, capture_output=True, text=True)
+    assert done.stdout.strip() == str(tmp_path / ".cache" / "huggingface" / "hub"), done.stderr
