@@ -68,15 +68,8 @@ def sweep(device: torch.device, seconds: float) -> dict[str, Any]:
     profiler = InferenceProfiler(
         workloads.Planted(0.005, device, rate=rate), workloads.ReadyTokens(), device=device
     )
-    (record,) = profiler.profile_multiple_batch_sizes(
-        ["a"] * 4 * batches,
-        [4],
-        num_runs=3,
-        max_length=64,
-        num_warmup_runs=1,
-        seed=0,
-        on_event=lambda line: None,
-    )
+    texts = ["a"] * 4 * batches
+    record = workloads.sweep_one_size(profiler, texts, 4, 3, max_length=64)
     return record.to_dict()
 
 

@@ -53,16 +53,7 @@ def sweep(
 ) -> Any:
     """The record of one batch size."""
     profiler = InferenceProfiler(model, tokenizer, device=model.device)
-    (record,) = profiler.profile_multiple_batch_sizes(
-        texts,
-        [size],
-        num_runs=runs,
-        max_length=max_length,
-        num_warmup_runs=1,
-        seed=0,
-        on_event=lambda line: None,
-    )
-    return record
+    return workloads.sweep_one_size(profiler, texts, size, runs, max_length=max_length)
 
 
 def time_row(check: str, expected_ms: float, measured_ms: float | None) -> Row:

@@ -104,16 +104,12 @@ def sweep(work: Workload, batch_s: float) -> dict[str, float]:
     size, runs = len(work.texts), 2
     batches = max(8, round(work.seconds / batch_s / runs))
     profiler = InferenceProfiler(work.model, work.tokenizer, device=work.device)
-    (record,) = profiler.profile_multiple_batch_sizes(
-        list(work.texts) * batches,
-        [size],
-        num_runs=runs,
-        max_length=MAX_LENGTH,
-        num_warmup_runs=0,
-        seed=0,
-        on_event=lambda line: None,
+    texts = list(work.texts) * batches
+    record = workloads.sweep_one_size(
+        profiler, texts, size, runs, max_length=MAX_LENGTH, num_warmup_runs=0
     )
-    latency, rate = record.latency_per_batch_ms.median, record.throughput_batches_per_sec.median
+    latency = record.latency_per_batch_ms.median
+    rate = record.throughput_batches_per_sec.median
     assert latency is not None and rate is not None and record.forward_ms_mean is not None
     return {"latency": latency, "forward": record.forward_ms_mean, "rate": rate}
 

@@ -62,16 +62,8 @@ def bare_seconds(
 
 
 def measured_seconds(profiler: InferenceProfiler, texts: Sequence[str], size: int) -> float:
-    """What one run of the sweep says that it took."""
-    (record,) = profiler.profile_multiple_batch_sizes(
-        texts,
-        [size],
-        num_runs=1,
-        max_length=512,
-        num_warmup_runs=0,
-        seed=0,
-        on_event=lambda line: None,
-    )
+    """The time of one run of the sweep by its own clock."""
+    record = workloads.sweep_one_size(profiler, texts, size, 1, num_warmup_runs=0)
     assert record.latency_total_s.median is not None
     return float(record.latency_total_s.median)
 

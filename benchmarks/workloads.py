@@ -21,6 +21,8 @@ from utils.diagnosis import operators, roofline, tracing
 from utils.diagnosis.evidence import Evidence
 from utils.model import costs
 from utils.model_utils import LoadedModel, load_model
+from utils.profiler import InferenceProfiler
+from utils.sweep.records import BatchSizeRecord
 
 # A tenth of a second on a data-centre GPU: long beside the resolution of CUDA events (0.5 us).
 CALIBRATION_CYCLES = 200_000_000
@@ -246,6 +248,17 @@ class SlowModule(torch.nn.Module):
                 for _ in range(500):  # a tracer sees every call, so few of them
                     pass
         return self.inner(*args, **settings)
+
+
+def sweep_one_size(
+    profiler: InferenceProfiler, texts: Sequence[str], size: int, num_runs: int, **settings: Any
+) -> BatchSizeRecord:
+    """The sweep's record of one batch size, with one warm-up run unless ``settings`` say more."""
+    settings = {"max_length": 512, "num_warmup_runs": 1, "seed": 0, **settings}
+    (record,) = profiler.profile_multiple_batch_sizes(
+        texts, [size], num_runs=num_runs, on_event=lambda line: None, **settings
+    )
+    return record
 
 
 def padded_lengths(batch_size: int) -> list[int]:

@@ -14,7 +14,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from tests import support  # noqa: E402
 
-# Whole files go to the workers of pytest-xdist: these start first, so that the workers end together.
+# pytest-xdist gives a worker all tests of a file. These files start first, so that the workers end
+# at about the same time.
 LONGEST_FILES = (
     "tests/evaluation/test_distributed.py",
     "tests/test_docs.py",

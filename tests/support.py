@@ -1,4 +1,4 @@
-"""Small real things that tests share: a tiny Qwen2 classifier with its own tokenizer, a data set, a config."""
+"""Small real things that tests share: a tiny Qwen2 classifier, a data set, a config."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
-from tests import script_server
+from tests import script_server, small_tokenizers
 from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.data import writer
@@ -26,18 +25,9 @@ MAX_POSITIONS = 512
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of 300 entries."""
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<pad>", "<eos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    raw.train_from_iterator(TEXTS, trainer)
+    core = small_tokenizers.train_byte_bpe(TEXTS, 300, ["<pad>", "<eos>"])
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", model_max_length=MAX_POSITIONS
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", model_max_length=MAX_POSITIONS
     )
 
 
@@ -62,7 +52,7 @@ def build_model_config(labels: tuple[str, ...] = LABELS, **changes: Any) -> Qwen
 
 
 def build_tiny_model(folder: Path, labels: tuple[str, ...] = LABELS, **changes: Any) -> Path:
-    """Save a tiny classifier (seeded random weights, safetensors) with its tokenizer into ``folder``."""
+    """Save a tiny classifier (seeded random weights) with its tokenizer into ``folder``."""
     torch.manual_seed(0)
     Qwen2ForSequenceClassification(build_model_config(labels, **changes)).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
@@ -76,10 +66,11 @@ def write_dataset(
     settings: tuple[str, ...] = (),
     label_ids: tuple[int, ...] | None = None,
 ) -> Path:
-    """Write ``val_df.csv``, ``label_mappings.json`` and ``dataset_info.json`` as step 01 does; return the CSV.
+    """Write the data set with its mapping and its record as step 01 does; return the CSV.
 
-    ``labels`` are the model's and, in turn, the rows' unless ``label_ids`` are given; ``settings`` are those that the run
-    will have beside ``dataset.local_path``.
+    Args:
+        labels: of the model and, in turn, of the rows unless ``label_ids`` are given.
+        settings: those that the run will have beside ``dataset.local_path``.
     """
     file = folder / "val_df.csv"
     for old in (file, folder / "label_mappings.json", folder / "dataset_info.json"):

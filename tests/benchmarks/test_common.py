@@ -25,7 +25,7 @@ def test_without_a_tolerance_it_is_exact() -> None:
     assert within("padding", 0.4375, 0.4375 + 1e-6, "").status == MISS
 
 
-def test_a_figure_that_is_null_is_a_miss() -> None:
+def test_a_value_that_is_null_is_a_miss() -> None:
     assert within("latency", 5, None, "ms", relative=1).status == MISS
 
 

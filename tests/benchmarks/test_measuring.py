@@ -40,7 +40,7 @@ def test_tokens_and_padding_are_exact_through_the_sweep() -> None:
     assert sum(row.status == PASS for row in rows) >= 10
 
 
-def test_memory_is_found_where_it_was_touched() -> None:
+def test_memory_that_was_touched_is_measured() -> None:
     host, *device = known_times.memory_rows(CPU)
     assert host.status == PASS, host
     assert [row.status for row in device] == [NOT_HERE, NOT_HERE]

@@ -106,7 +106,7 @@ def finished(folder: Path) -> int:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough that every worker is up before the work is done."""
+    """So large that every worker is up before the work is done."""
     folder = tmp_path_factory.mktemp("model")
     return support.build_tiny_model(
         folder, hidden_size=160, intermediate_size=640, num_hidden_layers=3
@@ -253,7 +253,7 @@ def test_a_worker_refuses_other_data_and_other_settings(
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_ray_left")
-def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
+def test_two_workers_give_the_results_of_one_process_and_mention_no_ray(
     tmp_path: Path, model: Path, single: tuple[Path, dict[str, Any]]
 ) -> None:
     """The entire step; before it some chunks are there from one process, one of them damaged."""
@@ -350,15 +350,15 @@ class Cluster:
         self.process = subprocess.Popen(
             words, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.address = self._answer()
+        self.address = self._read_reply()
 
     def kill_a_node(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write("kill\n")
         self.process.stdin.flush()
-        assert self._answer() == "killed"
+        assert self._read_reply() == "killed"
 
-    def _answer(self) -> str:
+    def _read_reply(self) -> str:
         assert self.process.stdout is not None
         return next(
             line.removeprefix(PREFIX).strip()

@@ -2,7 +2,7 @@
 
 The model has the architecture and the tokenizer of ``tests.support``. Its weights come from NumPy's
 ``RandomState``, whose stream is frozen, so they are the same with every version of PyTorch, and
-they are large enough that the predictions differ clearly from text to text.
+they are so large that the predictions differ clearly from text to text.
 """
 
 from __future__ import annotations

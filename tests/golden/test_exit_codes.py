@@ -31,7 +31,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """The user is told in one message what is wrong, where, and how to fix it."""
+    """One message says what is wrong, where, and how to fix it."""
     assert done.returncode == USER_MUST_CHANGE, done.stdout + done.stderr
     for word in (*words, "where:", "fix:"):
         assert word in done.stderr

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.test_profiler import Words
+from tests.small_tokenizers import Words
 from utils.metrics import MetricsCollector
 from utils.profiler import InferenceProfiler
 from utils.sweep.schedule import SweepSettings, new_state

@@ -1,4 +1,7 @@
-"""The real download path, whole: the default config against a hub on loopback, nothing overridden but device and sizes."""
+"""The complete download path: the default config with a hub on loopback.
+
+Nothing is overridden but the device and the sizes.
+"""
 
 from __future__ import annotations
 
@@ -99,11 +102,12 @@ def test_no_server_says_how_to_work_without_one(project: Path, tmp_path: Path) -
     assert "Traceback" not in done.stderr
 
 
-def test_a_cut_connection_is_gone_on_with(hub: HubServer, project: Path, tmp_path: Path) -> None:
-    hub.cut(after_bytes=500, times=1)
+def test_an_interrupted_download_continues(hub: HubServer, project: Path, tmp_path: Path) -> None:
+    hub.interrupt_downloads(after_bytes=500, times=1)
     environment = hub.env(tmp_path / "cache")
     done = run(project, environment, "scripts/01_download_data.py")
-    if done.returncode:  # a second run must go on where the first was cut
+    # A second run must continue where the first was interrupted.
+    if done.returncode:
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
         done = run(project, environment, "scripts/01_download_data.py")
     assert done.returncode == 0, done.stdout + done.stderr
