@@ -59,16 +59,20 @@ def test_a_model_from_the_hub_loads_again_without_it(tmp_path: Path, hub: HubSer
     assert again.returncode == 0, again.stderr
 
 
+def save_adapter(base: Path, folder: Path) -> Path:
+    """Save an adapter that names the model on the hub as its base; its folder."""
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    settings = LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"])
+    adapted = get_peft_model(model, settings)
+    adapted.peft_config["default"].base_model_name_or_path = MODEL
+    adapted.save_pretrained(str(folder))
+    return folder
+
+
 def test_an_adapter_from_the_hub_is_loaded_on_its_base_model(
     tmp_path: Path, hub: HubServer, tiny_model: Path
 ) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    adapted = get_peft_model(
-        model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"])
-    )
-    adapted.peft_config["default"].base_model_name_or_path = MODEL
-    adapted.save_pretrained(str(tmp_path / "adapter"))
-    hub.add_model("someone/adapter", tmp_path / "adapter")
+    hub.add_model("someone/adapter", save_adapter(tiny_model, tmp_path / "adapter"))
     words = [*flags(tmp_path), "--set", "model.name=someone/adapter"]
     done = run(words, hub.env(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
@@ -84,13 +88,7 @@ def requested(hub: HubServer) -> set[str]:
 def test_every_tokenizer_file_of_an_adapter_is_fetched(
     tmp_path: Path, hub: HubServer, tiny_model: Path
 ) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    adapted = get_peft_model(
-        model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"])
-    )
-    adapted.peft_config["default"].base_model_name_or_path = MODEL
-    folder = tmp_path / "adapter"
-    adapted.save_pretrained(str(folder))
+    folder = save_adapter(tiny_model, tmp_path / "adapter")
     names = ("spiece.model", "vocab.bpe", "merges.txt", "chat_template.jinja", "tekken.json")
     for name in names:
         (folder / name).write_bytes(b"x")
