@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
@@ -109,6 +110,18 @@ def small_config(folder: Path, model: Path, *more: str) -> Config:
     """A config on the tiny model with its data set written."""
     write_dataset(folder / "data")
     return load_config("configs/config.yaml", [*small_overrides(folder, model), *more])
+
+
+def prediction_bytes(folder: Path) -> dict[str, bytes]:
+    """The content of each predictions file of the run below ``folder``, by name."""
+    files = sorted((folder / "results" / "predictions").glob("*.parquet"))
+    return {file.name: file.read_bytes() for file in files}
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """The predictions of the run below ``folder``, in the order of the data set."""
+    files = sorted((folder / "results" / "predictions").glob("*.parquet"))
+    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
 
 def run_script(

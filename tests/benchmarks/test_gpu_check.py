@@ -203,64 +203,71 @@ def test_the_pipelines_results_are_compared_with_their_bars(tmp_path: Path) -> N
     assert [row.status for row in rows] == [MISS, NOT_HERE]
 
 
-def test_predicted_speedups_are_compared_with_measured_ones(tmp_path: Path) -> None:
-    file = tmp_path / "bottlenecks.json"
+def suggestion(
+    title: str, predicted: float | None, measured: float | None, **changes: object
+) -> dict[str, object]:
+    reason = None if measured else "out of memory"
+    return {
+        "title": title,
+        "setting": "a=b",
+        "prediction": "estimate",
+        "predicted_speedup": predicted,
+        "verification": {"measured_speedup": measured, "reason": reason},
+        **changes,
+    }
 
-    def suggestion(
-        title: str, predicted: float | None, measured: float | None, **changes: object
-    ) -> dict[str, object]:
-        verification = {
-            "measured_speedup": measured,
-            "reason": None if measured else "out of memory",
-        }
-        return {
-            "title": title,
-            "setting": "a=b",
-            "prediction": "estimate",
-            "predicted_speedup": predicted,
-            "verification": verification,
-            **changes,
-        }
 
-    suggestions = [
-        suggestion("near", 1.1, 1.0),
-        suggestion("far", 1.2, 1.0),
-        suggestion("failed", 2.0, None),
-        suggestion("bound", None, 3.0, prediction="upper-bound"),
-        suggestion("untried", 2.0, 2.0, verification=None),
-    ]
-    kernels = {
+DIAGNOSIS = {
+    "batch_sizes": [{"batch_size": 1, "verdict": "overhead-bound"}],
+    "detail_batch_size": 8,
+    "kernels": {
         "busy_ms": 3.0,
         "span_ms": 4.0,
         "by_category_ms": {"copy": 1.0, "attention": 3.0},
         "idle_by_cause_ms": {"host_wait": 0.0},
-    }
-    diagnosis = {
-        "batch_sizes": [{"batch_size": 1, "verdict": "overhead-bound"}],
-        "kernels": kernels,
-        "detail_batch_size": 8,
-        "suggestions": suggestions[:3],
-        "further_suggestions": suggestions[3:],
-    }
-    file.write_text(json.dumps(diagnosis))
-    written = pipeline_results.diagnosis_rows(file, "x")
-    rows = {row.check.removeprefix("x: "): row for row in written}
-    assert (
-        rows["verdicts"].measured == "1 overhead-bound"
-        and rows["device busy in the traced steps, at 8"].measured == 75
-    )
-    assert (
-        rows["kernels by category in the traced steps, at 8"].measured == "attention 75%, copy 25%"
-    )
-    assert rows["idle by cause in the traced steps, at 8"].measured == "host_wait 0%"
-    assert [row.status for name, row in rows.items() if ", a=b" in name] == [
-        PASS,
-        MISS,
-        MISS,
-        REPORTED,
-    ]
-    file.unlink()
-    assert [row.status for row in pipeline_results.diagnosis_rows(file, "x")] == [NOT_HERE]
+    },
+    "suggestions": [
+        suggestion("near", 1.1, 1.0),
+        suggestion("far", 1.2, 1.0),
+        suggestion("failed", 2.0, None),
+    ],
+    "further_suggestions": [
+        suggestion("bound", None, 3.0, prediction="upper-bound"),
+        suggestion("untried", 2.0, 2.0, verification=None),
+    ],
+}
+
+
+@pytest.fixture
+def diagnosis_rows(tmp_path: Path) -> dict[str, common.Row]:
+    """The rows of DIAGNOSIS by their check."""
+    file = tmp_path / "bottlenecks.json"
+    file.write_text(json.dumps(DIAGNOSIS))
+    rows = pipeline_results.diagnosis_rows(file, "x")
+    return {row.check.removeprefix("x: "): row for row in rows}
+
+
+def test_predicted_speedups_are_compared_with_measured_ones(
+    diagnosis_rows: dict[str, common.Row],
+) -> None:
+    statuses = {}
+    for check, row in diagnosis_rows.items():
+        if check.endswith(", a=b"):
+            statuses[check.removesuffix(", a=b")] = row.status
+    assert statuses == {"near": PASS, "far": MISS, "failed": MISS, "bound": REPORTED}
+
+
+def test_verdicts_and_kernels_are_reported(diagnosis_rows: dict[str, common.Row]) -> None:
+    place = "in the traced steps, at 8"
+    assert diagnosis_rows["verdicts"].measured == "1 overhead-bound"
+    assert diagnosis_rows[f"device busy {place}"].measured == 75
+    assert diagnosis_rows[f"kernels by category {place}"].measured == "attention 75%, copy 25%"
+    assert diagnosis_rows[f"idle by cause {place}"].measured == "host_wait 0%"
+
+
+def test_a_diagnosis_that_is_missing_is_no_result(tmp_path: Path) -> None:
+    rows = pipeline_results.diagnosis_rows(tmp_path / "bottlenecks.json", "x")
+    assert [row.status for row in rows] == [NOT_HERE]
 
 
 def test_one_folder_with_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

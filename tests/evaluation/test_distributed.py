@@ -12,12 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +23,29 @@ import pytest
 import torch
 
 from tests import support
-from tests.evaluation.ray_cluster import PREFIX
-from utils.config_loader import Config, load_config
+from tests.evaluation.distributed_runs import (
+    CHUNKS,
+    RAY_S,
+    SCRIPT,
+    TEXTS,
+    Cluster,
+    Driver,
+    configured,
+    evaluated,
+    finished,
+    makers,
+    marked_processes,
+    overrides,
+    same_quality,
+    wait_until,
+)
+from utils.config_loader import Config
 from utils.core.errors import ConfigError, ModelError
 from utils.core.files import METRICS_SCHEMA, PROJECT_ROOT, read_json
 from utils.evaluation import distributed, runner
 from utils.evaluation.cluster import Placement, fit_workers
 from utils.evaluation.identity import open_store
 from utils.model_utils import LoadedModel, load_model
-
-SCRIPT = "scripts/02_baseline_inference.py"
-TEXTS = tuple(
-    f'{text}"quoted, é漢字\nover lines {i}"' if i % 3 else text
-    for i, text in enumerate(support.TEXTS * 50)
-)
-SETTINGS = (
-    "evaluation.max_tokens_per_batch=256",
-    "evaluation.chunk_rows=100",
-    "profiling.max_length=32",
-)
-CHUNKS = len(TEXTS) // 100
-RAY_S = 480
-Driver = Callable[..., dict[str, Any]]
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
@@ -61,47 +58,6 @@ def no_ray_left() -> Iterator[None]:
     """Kills what a test that went wrong leaves of Ray."""
     with marked_processes():
         yield
-
-
-@contextmanager
-def marked_processes() -> Iterator[None]:
-    """Processes that are started inside the block carry a mark, and are killed at its end."""
-    # multiprocessing's own helper stays without the mark.
-    resource_tracker.ensure_running()
-    mark = uuid.uuid4().hex
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISTRIBUTED_TEST", mark)
-        yield
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("DISTRIBUTED_TEST") == mark:
-                process.kill()
-
-
-def overrides(folder: Path, model: Path, *more: str) -> list[str]:
-    return [*support.small_overrides(folder, model), *SETTINGS, *more]
-
-
-def configured(folder: Path, model: Path, *more: str) -> Config:
-    support.write_dataset(folder / "data", TEXTS)
-    return load_config(overrides=overrides(folder, model, *more))
-
-
-def chunk_bytes(folder: Path) -> dict[str, bytes]:
-    return {
-        file.name: file.read_bytes()
-        for file in sorted((folder / "results" / "predictions").glob("rows-*.parquet"))
-    }
-
-
-def makers(folder: Path) -> set[str]:
-    """The workers that have stored a chunk."""
-    records = (folder / "results" / ".state" / "evaluation").glob("*/rows-*.json")
-    return {json.loads(file.read_text())["worker"] for file in records}
-
-
-def finished(folder: Path) -> int:
-    return len(list((folder / "results" / ".state" / "evaluation").glob("*/rows-*.json")))
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +81,6 @@ def single(
     """One process's results."""
     folder = tmp_path_factory.mktemp("single")
     return folder, runner.evaluate_dataset(loaded, configured(folder, model))
-
-
-def same_quality(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(
-        one[name] == other[name]
-        for name in ("num_samples", "accuracy", "f1_macro", "num_tokens", "padding_fraction")
-    )
 
 
 @pytest.mark.parametrize(
@@ -280,7 +229,7 @@ def test_two_workers_give_the_results_of_one_process_and_mention_no_ray(
         word in (done.stdout + done.stderr).lower()
         for word in (" ray", "raylet", "actor", "dashboard")
     )
-    assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
+    assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
     payload = read_json(
         tmp_path / "results" / "baseline_metrics.json", made_by=SCRIPT, schema=METRICS_SCHEMA
     )
@@ -331,40 +280,8 @@ def test_interrupted_workers_stop_and_one_process_goes_on(
     assert 2 <= num_kept < CHUNKS
     metrics = runner.evaluate_dataset(loaded, config)
     assert metrics["resumed_rows"] == 100 * num_kept
-    assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
+    assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
     assert same_quality(metrics, single[1])
-
-
-def wait_until(ready: Callable[[], bool], timeout_s: float = 300) -> None:
-    end = time.monotonic() + timeout_s
-    while not ready():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-class Cluster:
-    """Two nodes of one core each, in a process of its own; a dead one is noticed within seconds."""
-
-    def __init__(self) -> None:
-        words = [sys.executable, "-m", "tests.evaluation.ray_cluster"]
-        self.process = subprocess.Popen(
-            words, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.address = self._read_reply()
-
-    def kill_a_node(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("kill\n")
-        self.process.stdin.flush()
-        assert self._read_reply() == "killed"
-
-    def _read_reply(self) -> str:
-        assert self.process.stdout is not None
-        return next(
-            line.removeprefix(PREFIX).strip()
-            for line in self.process.stdout
-            if line.startswith(PREFIX)
-        )
 
 
 @pytest.fixture(scope="module")
@@ -374,12 +291,6 @@ def cluster() -> Iterator[Cluster]:
         nodes = Cluster()
         yield nodes
         nodes.process.communicate(timeout=200)
-
-
-def evaluated(folder: Path, model: Path, *more: str) -> dict[str, Any]:
-    """The evaluation with ``model`` here and, where ``more`` names another, that in the workers."""
-    loaded = load_model(load_config(overrides=overrides(folder, model)))
-    return runner.evaluate_dataset(loaded, configured(folder, model, *more))
 
 
 @pytest.fixture(scope="module")
@@ -430,7 +341,7 @@ def test_a_node_that_dies_takes_nothing_with_it(
     metrics = driver(tmp_path, model, "evaluation.num_workers=2", here)
     killer.join()
     assert made_by["before"] < CHUNKS, "it died in the middle"
-    assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
+    assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
     assert same_quality(metrics, single[1])
     assert metrics["resumed_rows"] == 0
     assert metrics["num_workers"] >= 3, (

@@ -89,13 +89,6 @@ for delay in [*delays, None]:
 """
 
 
-def chunk_bytes(folder: Path) -> dict[str, bytes]:
-    return {
-        file.name: file.read_bytes()
-        for file in sorted((folder / "results" / "predictions").glob("*.parquet"))
-    }
-
-
 def check_rows(folder: Path, rows: int) -> None:
     tables = [
         pq.read_table(file)
@@ -161,7 +154,7 @@ def test_killed_at_25_random_moments_the_result_is_that_of_an_uninterrupted_run(
     complete_events = run_and_kill(complete, tiny_model, [], LIMIT=limit)
     assert complete_events[-1] == ["ended", "0"]
     check_rows(killed, len(texts))
-    assert chunk_bytes(killed) == chunk_bytes(complete)
+    assert support.prediction_bytes(killed) == support.prediction_bytes(complete)
 
 
 def start_script(folder: Path, model: Path) -> subprocess.Popen[str]:
@@ -191,7 +184,7 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
     _, errors = process.communicate(timeout=200)
     assert process.returncode == code, errors
     assert f"Continue with: python {SCRIPT} --set" in errors
-    kept = chunk_bytes(tmp_path)
+    kept = support.prediction_bytes(tmp_path)
     assert 3 <= len(kept) < len(texts) // 10
     assert not list((tmp_path / "results" / "predictions").glob(".*")), (
         "nothing half written is left"
@@ -201,7 +194,9 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
     assert done.returncode == 0, done.stderr
     assert "reused" in done.stdout
     check_rows(tmp_path, len(texts))
-    assert kept.items() <= chunk_bytes(tmp_path).items(), "finished chunks were not touched"
+    assert kept.items() <= support.prediction_bytes(tmp_path).items(), (
+        "finished chunks were not touched"
+    )
 
 
 FULL = """

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -74,7 +73,7 @@ def test_float32_predictions_are_the_plain_masked_loops(
         loaded, configured(tmp_path, tiny_model, f"evaluation.batching={batching}")
     )
     files = sorted((tmp_path / "results" / "predictions").glob("*.parquet"))
-    rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    rows = support.read_predictions(tmp_path)
     assert len(files) == 3
     assert rows.row_id.tolist() == list(range(len(support.TEXTS)))
     assert_same_predictions(

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from tests import support
@@ -98,9 +97,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
         assert set(record) - set(row) == {"sample_size"}
         assert float(row["latency_per_sample_ms_mean"]) == record["latency_per_sample_ms_mean"]
         assert (row["gpu_power_w_mean"] == "") == (record["gpu_power_w_mean"] is None)
-    rows = pd.concat(
-        pd.read_parquet(file) for file in sorted((results / "predictions").glob("*.parquet"))
-    )
+    rows = support.read_predictions(folder)
     assert payload["full_dataset_metrics"]["accuracy"] == pytest.approx(
         (rows.label_id == rows.predicted_id).mean()
     )

@@ -82,10 +82,7 @@ def test_every_listed_file_is_there_and_not_empty(
     sizes = {name: (folder / "results" / name).stat().st_size for name in LISTED}
     assert min(sizes.values()) > 0, sizes
     assert list((folder / "results" / "logs").glob("*.log"))
-    predictions = pd.concat(
-        pd.read_parquet(file)
-        for file in sorted((folder / "results" / "predictions").glob("*.parquet"))
-    )
+    predictions = support.read_predictions(folder)
     assert list(predictions["row_id"]) == list(range(60))
     assert list(predictions.columns) == [
         "row_id",
@@ -109,9 +106,7 @@ def test_accuracy_is_that_of_the_predictions(
 ) -> None:
     folder, _ = finished
     metrics = json.loads((folder / "results" / "baseline_metrics.json").read_text())
-    rows = pd.concat(
-        pd.read_parquet(file) for file in (folder / "results" / "predictions").glob("*.parquet")
-    )
+    rows = support.read_predictions(folder)
     assert metrics["full_dataset_metrics"]["accuracy"] == pytest.approx(
         (rows.label_id == rows.predicted_id).mean()
     )
