@@ -19,8 +19,8 @@ from utils.pipeline import cli, console
 from utils.pipeline.step_process import run_step
 from utils.pipeline.steps import STEPS, Step, get_step, stale_reason
 from utils.reporting.answers import answer_lines
-from utils.reporting.facts import model_title
 from utils.reporting.results import read_results
+from utils.reporting.run_facts import model_title
 
 VERIFIER = "03"
 TITLE = "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS"

@@ -27,7 +27,7 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["utils", "utils.*"]),
-    package_data={"utils.reporting": ["templates/*.j2"]},
+    package_data={"utils.reporting": ["templates/*"]},
     install_requires=requirements("requirements.txt"),
     extras_require={"dev": requirements("requirements-dev.txt"), "ray": ["ray[data]>=2.60,<2.64"]},
 )

@@ -134,9 +134,9 @@ def compare(
     loaded = evaluator.loaded
     with tempfile.TemporaryDirectory() as folder:
         contestants = prepare_contestants(evaluator, Path(folder), texts, peers)
-        before = roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s
+        before = roofline.measure_ceilings(loaded.device, loaded.model.dtype).matmul_flops_per_s
         timings = time_rounds(contestants.running, texts, num_rounds)
-        after = roofline.measure(loaded.device, loaded.model.dtype).matmul_flops_per_s
+        after = roofline.measure_ceilings(loaded.device, loaded.model.dtype).matmul_flops_per_s
     max_length = evaluator.config.profiling.max_length
     chunk = tokenize(loaded.tokenizer, texts, max_length, loaded.inputs)
     return Comparison(

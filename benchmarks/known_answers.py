@@ -31,12 +31,13 @@ from benchmarks.common import MISS, Row, checked, within
 from utils.diagnosis import roofline
 from utils.diagnosis.bottleneck import classify_bottleneck
 from utils.diagnosis.diagnose import diagnose
-from utils.diagnosis.findings import Findings, Suggestion
+from utils.diagnosis.findings import Findings, PresentSettings
 from utils.diagnosis.measurement import measure_batch_size
 from utils.diagnosis.suggestions import rank_suggestions
 from utils.diagnosis.verify import measure_suggestion
 from utils.diagnosis.workload import Workload
-from utils.evaluation.batching_comparison import time_interleaved
+from utils.schema.diagnosis import Suggestion
+from utils.system.timing import time_interleaved
 
 Check = Callable[[Path, torch.device], list[Row]]
 TRIES = 3
@@ -55,7 +56,7 @@ OPERATORS = {
 def operator_rows(name: str, folder: Path, device: torch.device) -> list[Row]:
     """The verdict on operators alone, ceilings measured just before."""
     make, expected = OPERATORS[name]
-    ceilings = roofline.measure(device, torch.float32)
+    ceilings = roofline.measure_ceilings(device, torch.float32)
     evidence = workloads.operator_evidence(make(device), ceilings, device)
     bottleneck = classify_bottleneck(evidence)
     row = checked(
@@ -80,7 +81,7 @@ def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
         slow = measure_batch_size(sleeping, texts, 4, 64, ceilings).evidence
         quick = measure_batch_size(loaded, texts, 4, 64, ceilings).evidence
     verdict = classify_bottleneck(slow).verdict
-    suggestions = rank_suggestions(Findings(evidence=slow), config)
+    suggestions = rank_suggestions(Findings(evidence=slow), PresentSettings.of(config))
     suggestion = _with_title(suggestions, "slow tokeniser")
     saving_ms = slow.total_ms - quick.total_ms
     return [
@@ -107,10 +108,10 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
     lengths = workloads.padded_lengths(size) * 4
     loaded, config = workloads.ready(folder, model, lengths, *settings)
     diagnosis = diagnose(loaded, config)
-    evidence = diagnosis.batch_sizes[-1].evidence
+    largest = diagnosis.batch_sizes[-1]
     first = diagnosis.suggestions[0]
     rows = [
-        within("90% padding: counted", 0.9, evidence.padding_fraction, "", absolute=1e-9),
+        within("90% padding: counted", 0.9, largest.padding_fraction, "", absolute=1e-9),
         checked(
             "90% padding: the first suggestion",
             first.title == "padding",
@@ -122,7 +123,7 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
     if tried.measured_speedup is None or tried.label_agreement is None:
         row = checked("90% padding: saving", False, expected="tried", measured=str(tried.reason))
         return [*rows, row]
-    really_ms = evidence.total_ms * (1 - 1 / tried.measured_speedup)
+    really_ms = largest.measured_ms * (1 - 1 / tried.measured_speedup)
     rows.append(
         within("90% padding: saving", really_ms, first.saving_ms, "ms a batch", relative=TOLERANCE)
     )
@@ -148,7 +149,7 @@ def layer_rows(folder: Path, device: torch.device) -> list[Row]:
     diagnosis = diagnose(loaded, config)
     layers = pd.read_csv(config.files.layers)
     top = layers.sort_values("self_time_ms", ascending=False).iloc[0]
-    suggestion = _with_title(diagnosis.suggestions, f"slow layer: {SLOW_LAYER}")
+    suggestion = _with_title(diagnosis.all_suggestions, f"slow layer: {SLOW_LAYER}")
     workload = Workload(loaded, ([workloads.text_of(32)] * size,), 64)
 
     def way(seconds: float) -> Callable[[], object]:
@@ -187,7 +188,7 @@ def batch_size_rows(folder: Path, device: torch.device) -> list[Row]:
     settings = "profiling.batch_sizes=[1, 2, 4]", "profiling.trace_steps=1"
     loaded, config = workloads.ready(folder, workloads.small_qwen2(device), lengths, *settings)
     diagnosis = diagnose(loaded, config)
-    suggestion = _with_title(diagnosis.suggestions, "batch size")
+    suggestion = _with_title(diagnosis.all_suggestions, "batch size")
     if suggestion is None:
         return [checked(name, False, expected="a suggestion", measured="none")]
     tried = measure_suggestion(loaded, config, diagnosis.detail_batch_size, suggestion)

@@ -17,12 +17,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
 from utils.config_loader import Config, load_config
-from utils.diagnosis import operators, roofline, tracing
+from utils.diagnosis import operators, tracing
 from utils.diagnosis.evidence import Evidence
 from utils.model import costs
 from utils.model_utils import LoadedModel, load_model
 from utils.profiler import InferenceProfiler
+from utils.schema.ceilings import Ceilings
 from utils.sweep.records import BatchSizeRecord
+from utils.system.timing import time_callable
 
 # A tenth of a second on a data-centre GPU: long beside the resolution of CUDA events (0.5 us).
 CALIBRATION_CYCLES = 200_000_000
@@ -190,13 +192,13 @@ def tiny_operators(device: torch.device) -> Callable[[], object]:
 
 @torch.inference_mode()
 def operator_evidence(
-    run: Callable[[], object], ceilings: roofline.Ceilings, device: torch.device
+    run: Callable[[], object], ceilings: Ceilings, device: torch.device
 ) -> Evidence:
     """Evidence of a workload that is no model: its operators are the forward."""
     counted = costs.count_op_costs(run)
     limited: dict[str, float] = defaultdict(float)
     for cost in counted:
-        seconds, limit = operators.attainable_s(cost, ceilings)
+        seconds, limit = operators.attainable_all_calls(cost, ceilings)
         limited[limit] += seconds * 1e3
     return Evidence(
         device=device.type,
@@ -204,14 +206,14 @@ def operator_evidence(
         tokenize_ms=0.0,
         host_to_device_ms=0.0,
         device_to_host_ms=0.0,
-        forward_ms=min(roofline.timed(run, device) for _ in range(10)) * 1e3,
+        forward_ms=1e3 * time_callable(run, device, repeats=10, warmups=0).fastest_s,
         matmul_limited_ms=limited["matmul"],
         copy_limited_ms=limited["copy"],
         op_calls=sum(cost.calls for cost in counted),
         dispatch_us=ceilings.dispatch_s * 1e6,
         flops=sum(cost.flops or 0 for cost in counted),
         bytes_moved=sum(cost.bytes_moved for cost in counted),
-        device_busy_ms=tracing.device_busy_ms(lambda _: run(), steps=3, device=device),
+        device_busy_ms=tracing.measure_device_busy(lambda _: run(), steps=3, device=device).ms,
     )
 
 

@@ -19,7 +19,7 @@ from utils.diagnosis.diagnose import diagnose
 from utils.diagnosis.verify import verify
 from utils.model_utils import check_max_length, load_model, model_labels
 from utils.pipeline import cli, console, steps
-from utils.reporting.tables import suggestion_lines, verified_lines
+from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
@@ -29,7 +29,7 @@ def run(config: Config, args: argparse.Namespace) -> None:
     diagnosis = diagnose(loaded, config)
     for warning in diagnosis.warnings:
         console.warn(warning)
-    lines = [diagnosis.headline]
+    lines = [diagnosis.main_bottleneck]
     for place, line in enumerate(suggestion_lines(diagnosis.to_dict()), start=1):
         lines.append(f"{place}. {line}")
     console.block("BOTTLENECK ANALYSIS", lines)

@@ -346,7 +346,7 @@ class TestRefusals:
         folder = shutil.copytree(tiny_model, tmp_path / "model")
         (folder / "model.safetensors").unlink()
         torch.save({"score.weight": RunsCode()}, folder / "pytorch_model.bin")
-        with pytest.raises(ModelError, match="holds more than tensors"):
+        with pytest.raises(ModelError, match="contains more than tensors"):
             load_model(config_of(folder))
         assert not RunsCode.has_run
 

@@ -14,9 +14,9 @@ import torch
 
 from utils.core.errors import UserError
 from utils.metrics import MetricsCollector
-from utils.model.checks import check_max_length
 from utils.model.costs import count_op_costs
 from utils.model.encoding import encode_batch, input_format, select_inputs
+from utils.model.lengths import check_max_length
 from utils.pipeline import console
 from utils.pipeline.hints import python_arguments
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV

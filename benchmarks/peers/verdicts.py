@@ -140,7 +140,7 @@ def tf32_rows(
     torch.set_float32_matmul_precision("high")
     try:
         evaluator(texts)
-        ceiling = roofline.measure(device, evaluator.loaded.model.dtype).matmul_flops_per_s
+        ceiling = roofline.measure_ceilings(device, evaluator.loaded.model.dtype).matmul_flops_per_s
         timings = time_rounds({EVALUATOR: evaluator}, texts, num_rounds)
     finally:
         torch.set_float32_matmul_precision("highest")

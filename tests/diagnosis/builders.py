@@ -17,12 +17,11 @@ from transformers import (
 from utils.config_loader import Config
 from utils.diagnosis import kernels
 from utils.diagnosis.bottleneck import classify_bottleneck
-from utils.diagnosis.diagnose import Diagnosis, SizeDiagnosis
+from utils.diagnosis.diagnose import describe_batch_size
 from utils.diagnosis.evidence import Evidence
-from utils.diagnosis.findings import Suggestion
-from utils.diagnosis.profiling import DetailedProfile
-from utils.diagnosis.roofline import Ceilings
 from utils.diagnosis.saturation import find_saturation
+from utils.schema.ceilings import Ceilings, CopyRate
+from utils.schema.diagnosis import DIAGNOSIS_VERSION, Diagnosis, Suggestion, TimedForward
 
 GEMM, SOFTMAX = (
     "sm90_xmma_gemm_f32f32_tf32f32_f32",
@@ -151,42 +150,41 @@ def write_metrics(config: Config, /, **changes: Any) -> None:
     config.files.metrics.write_text(json.dumps(payload))
 
 
+def make_ceilings(**changes: Any) -> Ceilings:
+    """Ceilings of a machine that does not exist."""
+    settings: dict[str, Any] = {
+        "dtype": "float32",
+        "matmul_flops_per_s": 1e11,
+        "matmul_size": 512,
+        "matmul_spread_pct": 1.0,
+        "copy_bytes_per_s": 1e10,
+        "copy_rates": (CopyRate(num_bytes=1024, bytes_per_s=1e10),),
+        "copy_spread_pct": 1.0,
+        "dispatch_s": 1e-6,
+        "method": "made up",
+    }
+    return Ceilings(**{**settings, **changes})
+
+
+def timed_forward(num_rows: int, length: int, forward_ms: float) -> TimedForward:
+    return TimedForward(num_rows=num_rows, length=length, forward_ms=forward_ms)
+
+
 def make_diagnosis(suggestions: tuple[Suggestion, ...]) -> Diagnosis:
     """Of batches of 4; only its suggestions mean something."""
     evidence = make_evidence()
     bottleneck = classify_bottleneck(evidence)
-    ceilings = Ceilings(
-        dtype="float32",
-        matmul_flops_per_s=1e11,
-        matmul_size=512,
-        matmul_spread_pct=1.0,
-        copy_bytes_per_s=1e10,
-        copy_points=((1024, 1e10),),
-        copy_spread_pct=1.0,
-        dispatch_s=1e-6,
-        bfloat16_matmul_flops_per_s=None,
-    )
-    profile = DetailedProfile(
-        tracing_overhead_ratio=1.2,
-        layers_by_kind=[],
-        layers_by_index=[],
-        module_ms={},
-        groups=(),
-        op_costs=(),
-        kernels=None,
-        memory_peak=None,
-        unavailable={},
-        warnings=(),
-    )
     return Diagnosis(
+        schema_version=DIAGNOSIS_VERSION,
         device="cpu",
         dtype="float32",
         matmul_precision="highest",
-        ceilings=ceilings,
+        ceilings=make_ceilings(),
         detail_batch_size=4,
-        profile=profile,
-        batch_sizes=(SizeDiagnosis(evidence=evidence, bottleneck=bottleneck),),
+        tracing_overhead_ratio=1.2,
+        batch_sizes=(describe_batch_size(bottleneck, evidence),),
         saturation=find_saturation([], "the sweep", {4: bottleneck}),
-        suggestions=suggestions,
-        headline=bottleneck.sentence,
+        suggestions=suggestions[:3],
+        further_suggestions=suggestions[3:],
+        main_bottleneck=bottleneck.sentence,
     )

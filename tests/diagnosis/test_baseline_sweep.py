@@ -10,11 +10,15 @@ from tests import support
 from tests.diagnosis.builders import write_metrics
 from utils.config_loader import Config
 from utils.core.errors import UserError
-from utils.diagnosis.baseline_sweep import read_sweep
+from utils.diagnosis.baseline_sweep import BaselineSweep, read_sweep
+
+
+def sweep_of(config: Config) -> BaselineSweep:
+    return read_sweep(config.files.metrics, config.model, config.profiling.batch_sizes)
 
 
 def choice(config: Config) -> tuple[tuple[int, ...], int]:
-    sweep = read_sweep(config)
+    sweep = sweep_of(config)
     return sweep.sizes, sweep.optimal
 
 
@@ -24,15 +28,15 @@ def test_sizes_from_the_sweep(tmp_path: Path, tiny_model: Path) -> None:
     assert choice(config) == ((1, 2, 4), 2)
     write_metrics(config, optimal_batch_size=None)
     assert choice(config) == ((1, 4), 4)
-    assert read_sweep(config).warnings == ()
+    assert sweep_of(config).warnings == ()
     write_metrics(config, config={"model": {"name": "another"}})
-    assert "other model settings" in read_sweep(config).warnings[0]
+    assert "other model settings" in sweep_of(config).warnings[0]
 
 
 def test_sizes_without_a_sweep(tmp_path: Path, tiny_model: Path) -> None:
     config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[2, 4, 8]")
     assert choice(config) == ((2, 8), 8)
-    assert "02_baseline_inference.py" in read_sweep(config).warnings[0]
+    assert "02_baseline_inference.py" in sweep_of(config).warnings[0]
 
 
 def test_a_broken_metrics_file_is_refused(tmp_path: Path, tiny_model: Path) -> None:
@@ -40,7 +44,7 @@ def test_a_broken_metrics_file_is_refused(tmp_path: Path, tiny_model: Path) -> N
     config.files.metrics.parent.mkdir(parents=True)
     config.files.metrics.write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
-        read_sweep(config)
+        sweep_of(config)
 
 
 def test_the_sweep_of_the_largest_sample_and_of_this_model_counts(
@@ -53,6 +57,6 @@ def test_the_sweep_of_the_largest_sample_and_of_this_model_counts(
         {"batch_size": 2, "status": "oom", "sample_size": 4},
     ]
     write_metrics(config, batch_size_profiling=rows, optimal_batch_size={"batch_size": 1})
-    assert read_sweep(config).rows == tuple(rows[:2]), "of the largest sample"
+    assert sweep_of(config).rows == tuple(rows[:2]), "of the largest sample"
     write_metrics(config, batch_size_profiling=rows, config={"model": {"name": "another"}})
-    assert read_sweep(config).rows == ()
+    assert sweep_of(config).rows == ()

@@ -93,10 +93,8 @@ def test_confidence(changes: dict[str, Any], confidence: str) -> None:
 
 def test_evidence_is_consistent() -> None:
     evidence = make_evidence(matmul_limited_ms=8.0, copy_limited_ms=8.0)
-    assert evidence.roofline_ms == 10.0, "the floor is never above what was measured"
-    assert max(evidence.shares.values()) <= 1
-    assert evidence.to_dict()["memory_share"] == 0.8
-    assert make_evidence(padding_fraction=0.5).to_dict()["padding_ms"] == pytest.approx(
-        0.5 * (10 - 0.1)
-    )
+    assert evidence.roofline_ms == 10.0, "the roofline time is never above what was measured"
+    assert max(evidence.shares.to_dict().values()) <= 1
+    assert evidence.shares.memory == 0.8
+    assert make_evidence(padding_fraction=0.5).padding_ms == pytest.approx(0.5 * (10 - 0.1))
     assert make_evidence(doubling_growth=0.2).overhead_ms == pytest.approx(20 - 12 - 4)

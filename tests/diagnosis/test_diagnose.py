@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ import pytest
 import torch
 
 from tests import support
-from tests.diagnosis.builders import ENCODERS, make_evidence, write_metrics
+from tests.diagnosis.builders import ENCODERS, write_metrics
 from utils.core.errors import UserError
 from utils.diagnosis import diagnose as diagnosis
-from utils.diagnosis.diagnose import diagnose, make_forecast
-from utils.diagnosis.forecast import TimedForward
+from utils.diagnosis.diagnose import diagnose
 from utils.model_utils import LoadedModel, load_model
+from utils.schema.diagnosis import load_diagnosis
 
 
 @pytest.fixture(scope="module")
@@ -38,37 +37,13 @@ def test_a_size_that_does_not_fit_is_left_out(
 
     monkeypatch.setattr(diagnosis, "measure_batch_size", short_of_memory)
     result = diagnose(loaded, config)
-    assert [size.evidence.batch_size for size in result.batch_sizes] == [1]
+    assert [size.batch_size for size in result.batch_sizes] == [1]
     assert result.detail_batch_size == 1
     assert any("Batch size 4 does not fit" in warning for warning in result.warnings)
     assert config.files.ceilings.exists()
     config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[4]")
     with pytest.raises(UserError, match="No batch size fits"):
         diagnose(loaded, config)
-
-
-KEYS = [
-    "schema_version",
-    "device",
-    "dtype",
-    "matmul_precision",
-    "ceilings",
-    "detail_batch_size",
-    "tracing_overhead_ratio",
-    "layers_by_kind",
-    "layers_by_index",
-    "batch_sizes",
-    "confidence_rule",
-    "saturation",
-    "wins",
-    "further_wins",
-    "main_bottleneck",
-    "verified_at",
-    "warnings",
-    "kernels",
-    "memory",
-    "unavailable",
-]
 
 
 def test_the_sweep_decides_where_larger_batches_stop_helping(
@@ -95,18 +70,16 @@ def test_the_sweep_decides_where_larger_batches_stop_helping(
         names = {file.name for file in folder.iterdir()}
         assert names == {"trace.json", "stacks.txt", "operators.csv"}
     assert result.detail_batch_size == 2
-    assert [size.evidence.batch_size for size in result.batch_sizes] == [1, 2, 4]
+    assert [size.batch_size for size in result.batch_sizes] == [1, 2, 4]
     saturation = result.saturation
+    assert saturation is not None
     assert (saturation.batch_size, saturation.limited_by) == (2, "padding")
     assert saturation.source == "the sweep"
-    assert saturation.sentence in result.headline and "Confidence: " in result.headline
-    titles = [suggestion.title for suggestion in result.suggestions]
+    assert saturation.sentence in result.main_bottleneck
+    assert "Confidence: " in result.main_bottleneck
+    titles = [suggestion.title for suggestion in result.all_suggestions]
     assert "batch size" not in titles, "the sweep has tried 4"
-    written = json.loads(config.files.bottlenecks.read_text())
-    assert list(written) == KEYS
-    assert written["saturation"]["limited_by"] == "padding"
-    all_written = written["wins"] + written["further_wins"]
-    assert [suggestion["title"] for suggestion in all_written] == titles
+    assert load_diagnosis(config.files.bottlenecks).to_dict() == result.to_dict()
 
 
 def test_a_sweep_of_another_model_is_not_used(
@@ -116,8 +89,9 @@ def test_a_sweep_of_another_model_is_not_used(
     row = {"batch_size": 1, "status": "ok", "sample_size": 8, "padding_fraction": 0.0}
     row["throughput_samples_per_sec_mean"] = 1e6
     write_metrics(config, batch_size_profiling=[row], config={"model": {"name": "another"}})
-    source = diagnose(loaded, config).saturation.source
-    assert source.startswith("the forward passes of the sample")
+    saturation = diagnose(loaded, config).saturation
+    assert saturation is not None and saturation.source is not None
+    assert saturation.source.startswith("the forward passes of the sample")
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -129,34 +103,17 @@ def test_a_model_that_is_no_qwen2(kind: str, tmp_path: Path) -> None:
     config = support.small_config(tmp_path, tmp_path / "model", "profiling.trace_steps=1")
     model = load_model(config)
     result = diagnose(replace(model, tokenizer=support.build_tokenizer()), config)
-    assert [size.evidence.batch_size for size in result.batch_sizes] == [1, 4]
+    assert [size.batch_size for size in result.batch_sizes] == [1, 4]
     assert result.suggestions
     for size in result.batch_sizes:
-        evidence, bottleneck = size.evidence, size.bottleneck
+        evidence = size.evidence
         products = 2 * 3 * 32 * 64 * evidence.batch_size
         assert evidence.flops > products, "the layers' products at least"
-        if evidence.unknown_operators and bottleneck.verdict != "input-bound":
-            assert bottleneck.confidence == "low"
+        if evidence.unknown_operators and size.verdict != "input-bound":
+            assert size.confidence == "low"
     layers = pd.read_csv(config.files.layers)
     assert "Linear" in set(layers["kind"]), (
         "kinds that only a Qwen2 has names for fall back to the class"
     )
     assert set(layers["layer_index"].dropna()) == {0, 1, 2}
     assert pd.read_csv(config.files.operators)["flops"].sum() > 0
-
-
-def test_times_that_follow_from_rows_and_tokens_only_roughly_predict_nothing(
-    tmp_path: Path, tiny_model: Path, loaded: LoadedModel
-) -> None:
-    config = support.small_config(tmp_path, tiny_model)
-    shapes = [(rows, length) for rows in (1, 2, 4) for length in (8, 16, 64)]
-
-    def forecast(*times_ms: float) -> tuple[object, tuple[str, ...]]:
-        timed = [TimedForward(*shape, ms) for shape, ms in zip(shapes, times_ms, strict=True)]
-        evidence = {4: make_evidence(timed=tuple(timed))}
-        return make_forecast(loaded, list(support.TEXTS), 4, evidence, config)
-
-    predicted, warnings = forecast(*(1 + 0.1 * rows * length for rows, length in shapes))
-    assert predicted is not None and warnings == ()
-    predicted, warnings = forecast(9, 1, 30, 2, 90, 1, 400, 1, 2)
-    assert predicted is None and "as on a busy machine" in warnings[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from utils.diagnosis.forecast import TimedForward, fit_time_model
+from tests.diagnosis.builders import timed_forward
+from utils.diagnosis.forecast import Forecast, fit_time_model, make_forecast
 
 SHAPES = [(1, 10), (1, 100), (8, 100), (8, 500), (32, 200)]
 
@@ -18,7 +20,7 @@ def overlapped_ms(num_rows: int, length: int) -> float:
 
 
 def test_a_summed_model_gives_back_its_coefficients() -> None:
-    timed = [TimedForward(*shape, summed_ms(*shape)) for shape in SHAPES]
+    timed = [timed_forward(*shape, summed_ms(*shape)) for shape in SHAPES]
     model = fit_time_model(timed, "cuda")
     assert model is not None and not model.overlapped
     assert model.error < 1e-6 and model.longest_tokens == 6400
@@ -32,14 +34,14 @@ def test_one_disturbed_time_of_five_changes_little() -> None:
         ms = 2 + 0.01 * num_rows * length
         if (num_rows, length) == (8, 100):
             ms *= 3
-        timed.append(TimedForward(num_rows, length, ms))
+        timed.append(timed_forward(num_rows, length, ms))
     model = fit_time_model(timed, "cpu")
     assert model is not None
     assert (model.fixed_ms, model.ms_per_token) == pytest.approx((2, 0.01), rel=0.02)
 
 
 def test_host_and_device_run_side_by_side_on_cuda_alone() -> None:
-    timed = [TimedForward(*shape, overlapped_ms(*shape)) for shape in SHAPES]
+    timed = [timed_forward(*shape, overlapped_ms(*shape)) for shape in SHAPES]
     on_cuda = fit_time_model(timed, "cuda")
     on_cpu = fit_time_model(timed, "cpu")
     assert on_cpu is not None and not on_cpu.overlapped
@@ -48,6 +50,28 @@ def test_host_and_device_run_side_by_side_on_cuda_alone() -> None:
 
 
 def test_three_shapes_are_too_few() -> None:
-    timed = [TimedForward(1, 10, 1.0), TimedForward(1, 10, 2.0)]
-    timed += [TimedForward(1, 20, 1.0), TimedForward(1, 30, 1.0)]
+    timed = [timed_forward(1, 10, 1.0), timed_forward(1, 10, 2.0)]
+    timed += [timed_forward(1, 20, 1.0), timed_forward(1, 30, 1.0)]
     assert fit_time_model(timed, "cpu") is None
+
+
+def test_times_that_follow_from_rows_and_tokens_only_roughly_predict_nothing() -> None:
+    shapes = [(rows, length) for rows in (1, 2, 4) for length in (8, 16, 64)]
+    lengths = np.array([8, 16, 64])
+
+    def forecast(*times_ms: float) -> tuple[Forecast | None, str | None]:
+        timed = [timed_forward(*shape, ms) for shape, ms in zip(shapes, times_ms, strict=True)]
+        return make_forecast(timed, lengths, 4, (1024,), "cpu")
+
+    predicted, reason = forecast(*(1 + 0.1 * rows * length for rows, length in shapes))
+    assert predicted is not None and reason is None
+    predicted, reason = forecast(9, 1, 30, 2, 90, 1, 400, 1, 2)
+    assert predicted is None
+    assert reason is not None and "as on a busy machine" in reason
+
+
+def test_too_few_shapes_predict_nothing() -> None:
+    timed = [timed_forward(1, 8, 1.0), timed_forward(2, 8, 2.0)]
+    predicted, reason = make_forecast(timed, np.array([8]), 1, (1024,), "cpu")
+    assert predicted is None
+    assert reason == "Batches of too few different shapes were timed"

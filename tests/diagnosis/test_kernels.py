@@ -69,7 +69,7 @@ def test_a_copy_waits_only_where_it_is_over_when_its_call_returns(
     ]
     summary = kernels.summarize_kernels(events)
     assert summary is not None
-    assert summary.idle_by_cause_ms == dict.fromkeys(kernels.CAUSES, 0) | {
+    assert summary.idle_by_cause_ms == dict.fromkeys(kernels.IDLE_CAUSES, 0) | {
         cause: pytest.approx((420 - (copy_ends or 290)) / 1e3)
     }
 

@@ -15,12 +15,14 @@ from tests.diagnosis.builders import ENCODERS, launch_and_kernel, trace_event
 from utils.diagnosis import tracing
 from utils.diagnosis.layers import (
     ROOT,
-    aggregate,
+    aggregate_by_kind,
+    aggregate_by_layer,
     annotate_modules,
     find_calls,
     layer_index,
     measure_layers,
 )
+from utils.schema.profile import KindTime
 
 CPU = torch.device("cpu")
 TOKENS = torch.ones(2, 16, dtype=torch.long)
@@ -131,7 +133,7 @@ def test_without_kernels_times_on_cuda_are_empty() -> None:
     assert times.traced_forward_ms is None
     assert times.table["module"].tolist() == [ROOT, "0", "1"]
     assert times.table[["time_ms", "self_time_ms", "share_pct"]].isna().all(axis=None)
-    assert aggregate(times.table, "kind") == aggregate(times.table, "layer_index") == []
+    assert aggregate_by_kind(times.table) == aggregate_by_layer(times.table) == ()
 
 
 def test_without_a_trace_the_table_has_columns_and_no_rows() -> None:
@@ -202,7 +204,7 @@ def test_a_slow_module_is_found_with_its_time() -> None:
     assert top["layer_index"] == 2 and top["share_pct"] > 50
 
 
-def test_aggregate() -> None:
+def test_own_times_add_up_by_kind_and_by_layer() -> None:
     table = pd.DataFrame(
         {
             "module": list("abc"),
@@ -214,18 +216,14 @@ def test_aggregate() -> None:
             "share_pct": [12.5, 37.5, 50.0],
         }
     )
-    assert aggregate(table, "kind") == [
-        {"kind": "norm", "self_time_ms": 5.0, "share_pct": 62.5},
-        {"kind": "mlp", "self_time_ms": 3.0, "share_pct": 37.5},
-    ]
-    by_index = aggregate(table, "layer_index")
-    assert [(row["layer_index"], row["self_time_ms"]) for row in by_index] == [
-        (0, 4.0),
-        (1, 1.0),
-        (None, 3.0),
-    ]
+    assert aggregate_by_kind(table) == (
+        KindTime(kind="norm", self_time_ms=5.0, share_pct=62.5),
+        KindTime(kind="mlp", self_time_ms=3.0, share_pct=37.5),
+    )
+    by_layer = [(time.layer_index, time.self_time_ms) for time in aggregate_by_layer(table)]
+    assert by_layer == [(0, 4.0), (1, 1.0), (None, 3.0)]
     not_measured = table.assign(self_time_ms=[1.0, math.nan, math.nan])
-    assert [row["layer_index"] for row in aggregate(not_measured, "layer_index")] == [1]
+    assert [time.layer_index for time in aggregate_by_layer(not_measured)] == [1]
 
 
 def test_ranges_are_closed_and_hooks_removed_after_an_error() -> None:

@@ -17,6 +17,7 @@ from utils.diagnosis.measurement import measure_batch_size
 from utils.diagnosis.workload import MAX_BATCHES, make_batches
 from utils.model import costs
 from utils.model_utils import LoadedModel, load_model
+from utils.schema.ceilings import Ceilings
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,8 @@ def loaded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Loaded
 
 
 @pytest.fixture(scope="module")
-def ceilings() -> roofline.Ceilings:
-    return roofline.measure(torch.device("cpu"), torch.float32)
+def ceilings() -> Ceilings:
+    return roofline.measure_ceilings(torch.device("cpu"), torch.float32)
 
 
 def test_batches() -> None:
@@ -35,15 +36,13 @@ def test_batches() -> None:
     assert make_batches(list("abc"), 8) == (["a", "b", "c"],)
 
 
-def test_a_sample_smaller_than_a_batch_is_told(
-    loaded: LoadedModel, ceilings: roofline.Ceilings
-) -> None:
+def test_a_sample_smaller_than_a_batch_is_told(loaded: LoadedModel, ceilings: Ceilings) -> None:
     with torch.inference_mode():
         measured = measure_batch_size(loaded, support.TEXTS[:2], 8, 64, ceilings)
     assert "profiled on 2 texts" in measured.warnings[0]
 
 
-def test_a_tokenizer_that_sleeps(loaded: LoadedModel, ceilings: roofline.Ceilings) -> None:
+def test_a_tokenizer_that_sleeps(loaded: LoadedModel, ceilings: Ceilings) -> None:
     def slow(*args: Any, **kwargs: Any) -> Any:
         time.sleep(0.05)  # the workload itself
         return loaded.tokenizer(*args, **kwargs)
@@ -55,7 +54,7 @@ def test_a_tokenizer_that_sleeps(loaded: LoadedModel, ceilings: roofline.Ceiling
     assert classify_bottleneck(evidence).verdict == "input-bound"
 
 
-def test_padding_is_counted(loaded: LoadedModel, ceilings: roofline.Ceilings) -> None:
+def test_padding_is_counted(loaded: LoadedModel, ceilings: Ceilings) -> None:
     texts = ["books", "books number 1 " * 20]
     lengths = [
         len(ids) for ids in loaded.tokenizer(texts, truncation=True, max_length=64)["input_ids"]
@@ -66,14 +65,14 @@ def test_padding_is_counted(loaded: LoadedModel, ceilings: roofline.Ceilings) ->
 
 
 def test_doubling_is_tried_on_a_typical_batch(
-    loaded: LoadedModel, ceilings: roofline.Ceilings, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, ceilings: Ceilings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A short first text alone would make every text look like overhead."""
     seen = []
     monkeypatch.setattr(
         measurement,
         "_growth_when_doubled",
-        lambda _, inputs, __: seen.append(inputs["input_ids"].shape[1]),
+        lambda _, inputs: seen.append(inputs["input_ids"].shape[1]),
     )
     sound = loaded.model.forward
 
@@ -88,7 +87,7 @@ def test_doubling_is_tried_on_a_typical_batch(
     assert seen[0] > 10
 
 
-def test_a_batch_of_empty_texts(loaded: LoadedModel, ceilings: roofline.Ceilings) -> None:
+def test_a_batch_of_empty_texts(loaded: LoadedModel, ceilings: Ceilings) -> None:
     with torch.inference_mode():
         evidence = measure_batch_size(loaded, ["", "books"], 1, 64, ceilings).evidence
     assert (
@@ -99,7 +98,7 @@ def test_a_batch_of_empty_texts(loaded: LoadedModel, ceilings: roofline.Ceilings
 
 
 def test_an_operator_without_a_formula_is_no_operator_without_flops(
-    loaded: LoadedModel, ceilings: roofline.Ceilings, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, ceilings: Ceilings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = costs.count_flops
 
@@ -112,5 +111,6 @@ def test_an_operator_without_a_formula_is_no_operator_without_flops(
     assert evidence.unknown_operators == ("aten::silu",)
     assert evidence.flops > 0 and evidence.bytes_moved > 0
     assert classify_bottleneck(evidence).confidence == "low", "what it computes is not known"
-    known = replace(evidence, unknown_operators=(), time_spread=0.0, ceiling_spread=0.0)
+    exact = {"unknown_operators": (), "time_spread": 0.0, "ceiling_spread": 0.0}
+    known = evidence.model_copy(update=exact)
     assert classify_bottleneck(known).confidence == "high"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch.profiler import record_function
 
 from utils.diagnosis import memory, tracing
+from utils.schema.profile import Allocation, PeakMemory
 
 CPU = torch.device("cpu")
 MB = 1_000_000
@@ -59,31 +59,28 @@ EVENTS = [
 ]
 
 
+def allocation(
+    operator: str, module: str, size_mb: float, *, is_workspace: bool = False
+) -> Allocation:
+    return Allocation(operator=operator, module=module, size_mb=size_mb, is_workspace=is_workspace)
+
+
 def test_owners_worked_by_hand() -> None:
     [step] = memory.find_steps(EVENTS, on_cuda=True)
     assert (step.before, step.peak_bytes) == (12 * MB, 8 * MB)
-    assert asdict(memory.attribute_peak(step, EVENTS, 10 * MB, on_cuda=True)) == {
-        "total_mb": 20,
-        "weights_mb": 10,
-        "activations_mb": 4,
-        "workspace_mb": 4,
-        "other_mb": 2,
-        "largest": (
-            {
-                "operator": "aten::attention",
-                "module": "model.layers.0.self_attn",
-                "mb": 4,
-                "workspace": True,
-            },
-            {
-                "operator": "aten::attention",
-                "module": "model.layers.0.self_attn",
-                "mb": 3,
-                "workspace": False,
-            },
-            {"operator": "aten::linear", "module": "model.layers.0", "mb": 1, "workspace": False},
+    peak = memory.attribute_peak(step, EVENTS, 10 * MB, on_cuda=True)
+    assert peak == PeakMemory(
+        total_mb=20.0,
+        weights_mb=10.0,
+        activations_mb=4.0,
+        workspace_mb=4.0,
+        other_mb=2.0,
+        largest=(
+            allocation("aten::attention", "model.layers.0.self_attn", 4.0, is_workspace=True),
+            allocation("aten::attention", "model.layers.0.self_attn", 3.0),
+            allocation("aten::linear", "model.layers.0", 1.0),
         ),
-    }
+    )
     assert memory.by_module(step, EVENTS).T.to_dict("list") == {
         "model.layers.0": [5, 8],
         "model.layers.0.self_attn": [3, 7],

@@ -40,7 +40,7 @@ def test_kernels_of_a_cuda_trace_reach_the_files(
     assert findings.kernels is not None and findings.kernels.num_kernels == 9
     assert "kernels" not in findings.unavailable
     assert pd.read_csv(files.kernels)["calls"].sum() == 9
-    assert findings.memory_peak is None
+    assert findings.peak_memory is None
     assert "incomplete" in findings.unavailable["peak_memory"]
     modules = pd.DataFrame({"module": ["a"]}).join(findings.module_memory, on="module")
     assert modules["memory_peak_mb"].isna().all()

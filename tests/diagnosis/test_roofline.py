@@ -9,33 +9,31 @@ from typing import Any
 import pytest
 import torch
 
+from tests.diagnosis.builders import make_ceilings
 from utils.diagnosis import roofline
+from utils.diagnosis.roofline import attainable
+from utils.schema.ceilings import Ceilings, CopyRate
+from utils.system.timing import CallTimes
+
+COPIES = ((1000, 4e6), (10_000, 5e6), (100_000, 1e6))
 
 
-def ceilings(**changes: Any) -> roofline.Ceilings:
-    settings: dict[str, Any] = {
-        "dtype": "float32",
-        "matmul_flops_per_s": 1e9,
-        "matmul_size": 1,
-        "matmul_spread_pct": 0.0,
-        "copy_bytes_per_s": 1e6,
-        "copy_points": ((1000, 4e6), (10_000, 5e6), (100_000, 1e6)),
-        "copy_spread_pct": 0.0,
-        "dispatch_s": 1e-6,
-        "bfloat16_matmul_flops_per_s": None,
-    }
-    return roofline.Ceilings(**{**settings, **changes})
+def ceilings(**changes: Any) -> Ceilings:
+    rates = tuple(CopyRate(num_bytes=size, bytes_per_s=rate) for size, rate in COPIES)
+    settings = {"matmul_flops_per_s": 1e9, "copy_bytes_per_s": 1e6, "copy_rates": rates}
+    return make_ceilings(**{**settings, **changes})
 
 
-def test_attainable() -> None:
+def test_the_ceiling_that_takes_longer_decides() -> None:
     given = ceilings()
-    assert given.attainable_s(10**9, 1000) == (1.0, "matmul")
-    assert given.attainable_s(1000, 10**6) == (1.0, "copy")
-    assert given.attainable_s(None, 50_000) == (0.05, "copy")
-    assert given.attainable_s(0, 500) == (pytest.approx(0.0001), "copy"), (
-        "the best rate for that many bytes or more"
-    )
-    assert given.attainable_s(0, 0) == (0.0, "copy")
+    assert attainable(given, 10**9, 1000) == (1.0, "matmul")
+    assert attainable(given, 1000, 10**6) == (1.0, "copy")
+    assert attainable(given, None, 50_000) == (0.05, "copy")
+    assert attainable(given, 0, 0) == (0.0, "copy")
+
+
+def test_a_copy_is_compared_with_the_best_rate_for_as_many_bytes_or_more() -> None:
+    assert attainable(ceilings(), 0, 500) == (pytest.approx(0.0001), "copy")
 
 
 def test_ceilings_are_measured_once_and_saved(
@@ -46,11 +44,11 @@ def test_ceilings_are_measured_once_and_saved(
         [],
     )
 
-    def measure(*_: Any) -> roofline.Ceilings:
+    def measure(*_: Any) -> Ceilings:
         calls.append(1)
         return given
 
-    monkeypatch.setattr(roofline, "measure", measure)
+    monkeypatch.setattr(roofline, "measure_ceilings", measure)
     file, cpu = tmp_path / "ceilings.json", torch.device("cpu")
     assert (
         roofline.load_or_measure_ceilings(cpu, torch.float32, file)
@@ -71,30 +69,30 @@ def test_ceilings_are_measured_once_and_saved(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_ceilings_of_this_machine_are_plausible(dtype: torch.dtype) -> None:
-    measured = roofline.measure(torch.device("cpu"), dtype)
+    measured = roofline.measure_ceilings(torch.device("cpu"), dtype)
     assert measured.matmul_flops_per_s > 1e8 and measured.copy_bytes_per_s > 1e8
-    assert [size for size, _ in measured.copy_points] == [
-        2 * size for size in roofline.COPY_BYTES["cpu"]
-    ]
+    sizes = [rate.num_bytes for rate in measured.copy_rates]
+    assert sizes == [2 * size for size in roofline.COPY_BYTES["cpu"]]
     assert 1e-8 < measured.dispatch_s < 1e-3
     assert measured.matmul_spread_pct >= 0 and measured.copy_spread_pct >= 0
     assert (measured.bfloat16_matmul_flops_per_s is not None) == (dtype == torch.float32), (
         "of bfloat16 it is the ceiling itself"
     )
     assert measured.tf32_matmul_flops_per_s is None, "no CUDA device"
+    assert "CUDA" in measured.unavailable["tf32_matmul_flops_per_s"]
     assert measured.dtype == str(dtype).removeprefix("torch.")
 
 
 def test_products_are_timed_at_their_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[tuple[tuple[int, ...], torch.dtype]] = []
 
-    def min_time(run: Any, _: torch.device) -> tuple[float, float]:
+    def time_repeated(run: Any, _: torch.device) -> CallTimes:
         left, _ = run.args
         timed.append((tuple(left.shape), left.dtype))
         seconds_a_row = 1.0 if left.dtype == torch.float32 else 0.25
-        return seconds_a_row * left.shape[0], 0.0
+        return CallTimes(seconds=(seconds_a_row * left.shape[0],))
 
-    monkeypatch.setattr(roofline, "_min_time", min_time)
+    monkeypatch.setattr(roofline, "_time_repeated", time_repeated)
     cpu = torch.device("cpu")
     products = [
         roofline.MatrixProduct(rows=8, inner=16, columns=4, calls=2.0),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tests.diagnosis.builders import make_evidence
 from utils.diagnosis.bottleneck import classify_bottleneck
-from utils.diagnosis.saturation import Saturation, Throughput, find_saturation
+from utils.diagnosis.saturation import Throughput, find_saturation
+from utils.schema.diagnosis import Saturation
 
 
 def test_without_throughputs_nothing_is_known_of_larger_batches() -> None:
@@ -16,7 +15,7 @@ def test_without_throughputs_nothing_is_known_of_larger_batches() -> None:
 def saturation_of(*rows: tuple[int, float, float], then: str = "compute-bound") -> Saturation:
     verdicts = {
         1: classify_bottleneck(make_evidence(op_calls=9000)),
-        64: replace(classify_bottleneck(make_evidence()), verdict=then),
+        64: classify_bottleneck(make_evidence()).model_copy(update={"verdict": then}),
     }
     return find_saturation(
         [Throughput(batch_size=b, samples_per_s=s, padding_fraction=p) for b, s, p in rows],

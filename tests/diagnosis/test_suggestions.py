@@ -10,9 +10,10 @@ import pytest
 
 from tests.diagnosis.builders import make_evidence
 from utils.config_loader import Config, EvaluationConfig, ModelConfig, ProfilingConfig
-from utils.diagnosis.findings import Findings, OperatorGroup, Suggestion
+from utils.diagnosis.findings import Findings, OperatorGroup, PresentSettings
 from utils.diagnosis.forecast import Forecast, TimeModel
 from utils.diagnosis.suggestions import rank_suggestions
+from utils.schema.diagnosis import Suggestion
 
 CONFIG = Config(profiling=ProfilingConfig(batch_sizes=(1, 4)))
 
@@ -37,7 +38,8 @@ def make_forecast(lengths: list[int], batch_size: int = 4, **changes: Any) -> Fo
 def suggest(
     evidence: dict[str, Any], config: Config = CONFIG, **findings: Any
 ) -> tuple[Suggestion, ...]:
-    return rank_suggestions(Findings(evidence=make_evidence(**evidence), **findings), config)
+    known = Findings(evidence=make_evidence(**evidence), **findings)
+    return rank_suggestions(known, PresentSettings.of(config))
 
 
 def titles(suggestions: Sequence[Suggestion]) -> list[str]:
@@ -109,7 +111,7 @@ def test_the_operators_furthest_above_the_ceilings_are_named() -> None:
     assert titles(suggestions) == ["slow operators: attention", "tokenising and copying"]
     assert suggestions[0].saving_ms == pytest.approx(4 - 1 - 0.01)
     assert suggestions[0].setting == "model.attn_implementation=sdpa"
-    assert suggestions[0].prediction == "at most"
+    assert suggestions[0].prediction == "upper-bound"
 
 
 def test_a_compiled_model_is_not_compiled_again() -> None:
@@ -175,12 +177,12 @@ def test_two_peers_or_a_short_excess_make_no_slow_layer() -> None:
 
 def test_a_slow_layer_on_a_device_that_waits_is_an_upper_bound() -> None:
     suggestions = suggest({"device": "cuda", "device_busy_ms": 5.0}, module_ms=MODULE_MS)
-    assert with_title(suggestions, "slow layer: model.layers.2.mlp").prediction == "at most"
+    assert with_title(suggestions, "slow layer: model.layers.2.mlp").prediction == "upper-bound"
 
 
 def test_overhead_is_an_upper_bound() -> None:
     [overhead] = suggest({"device": "cuda", "device_busy_ms": 3.0, "tokenize_ms": 0.01})
-    assert overhead.title == "overhead" and overhead.prediction == "at most"
+    assert overhead.title == "overhead" and overhead.prediction == "upper-bound"
     assert overhead.saving_ms == pytest.approx(7.0)
 
 

@@ -16,9 +16,10 @@ from torch.autograd import DeviceType
 from torch.profiler import record_function
 
 from tests import support
-from utils.diagnosis import operators, roofline, tracing
+from utils.diagnosis import operators, roofline, trace_file, tracing
 from utils.diagnosis.layers import annotate_modules
 from utils.model import costs
+from utils.schema.ceilings import Ceilings
 
 CPU = torch.device("cpu")
 STEPS = 3
@@ -38,8 +39,8 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def ceilings() -> roofline.Ceilings:
-    return roofline.measure(CPU, torch.float32)
+def ceilings() -> Ceilings:
+    return roofline.measure_ceilings(CPU, torch.float32)
 
 
 def forward(model: Any) -> None:
@@ -138,9 +139,7 @@ def test_named_ranges_have_no_device_time_of_their_own() -> None:
     }
 
 
-def test_operators(
-    traced: tuple[tracing.Trace, Path], model: Any, ceilings: roofline.Ceilings
-) -> None:
+def test_operators(traced: tuple[tracing.Trace, Path], model: Any, ceilings: Ceilings) -> None:
     counted = costs.count_op_costs(lambda: forward(model))
     rows = operators.build_operator_table(traced[0].operators, counted, 1, ceilings)
     assert rows["share_pct"].sum() == pytest.approx(100)
@@ -169,7 +168,7 @@ def test_operators(
     assert rows["share_pct"].is_monotonic_decreasing
 
 
-def test_work_without_a_time_keeps_its_place(ceilings: roofline.Ceilings) -> None:
+def test_work_without_a_time_keeps_its_place(ceilings: Ceilings) -> None:
     cost = costs.OperatorCost(
         name="my::op", input_shapes=((4, 4),), calls=2, flops=None, bytes_moved=256
     )
@@ -254,16 +253,18 @@ def chrome(steps: int = 2) -> dict[str, Any]:
 
 def test_a_large_trace_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "trace.json"
-    assert tracing.write_trace(file, chrome()) is None and json.loads(file.read_text()) == chrome()
-    monkeypatch.setattr(tracing, "COMPRESS_ABOVE_BYTES", 100)
-    warning = tracing.write_trace(file, chrome())
+    assert (
+        trace_file.write_trace(file, chrome()) is None and json.loads(file.read_text()) == chrome()
+    )
+    monkeypatch.setattr(trace_file, "COMPRESS_ABOVE_BYTES", 100)
+    warning = trace_file.write_trace(file, chrome())
     assert warning and "trace.json.gz" in warning and "without" not in warning
     [packed] = tmp_path.iterdir()
     assert json.loads(gzip.decompress(packed.read_bytes())) == chrome(), (
         "and trace.json, an earlier run's, is gone"
     )
-    monkeypatch.setattr(tracing, "COMPRESS_ABOVE_BYTES", 10**6)
-    tracing.write_trace(packed, chrome())
+    monkeypatch.setattr(trace_file, "COMPRESS_ABOVE_BYTES", 10**6)
+    trace_file.write_trace(packed, chrome())
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -279,9 +280,9 @@ def test_a_large_trace_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_trace_that_is_too_large_is_capped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, names: list[str], stacks: int
 ) -> None:
-    monkeypatch.setattr(tracing, "COMPRESS_ABOVE_BYTES", 50)
-    monkeypatch.setattr(tracing, "MAX_BYTES", most_bytes)
-    warning = tracing.write_trace(tmp_path / "trace.json", chrome())
+    monkeypatch.setattr(trace_file, "COMPRESS_ABOVE_BYTES", 50)
+    monkeypatch.setattr(trace_file, "MAX_BYTES", most_bytes)
+    warning = trace_file.write_trace(tmp_path / "trace.json", chrome())
     events = json.loads(gzip.decompress((tmp_path / "trace.json.gz").read_bytes()))["traceEvents"]
     assert [event["name"].replace("#1", "#0") for event in events] == names
     assert sum("Call stack" in event["args"] for event in events) == stacks
@@ -296,11 +297,11 @@ def test_complete_events_of_a_truncated_trace() -> None:
     text = json.dumps(chrome(), indent=2)
     complete = chrome()["traceEvents"]
     for length in range(0, len(text), 7):
-        found = tracing.parse_truncated_trace(text[:length])
+        found = trace_file.parse_truncated_trace(text[:length])
         assert found == complete[: len(found)]
     assert (
-        len(tracing.parse_truncated_trace(text[:-3])) == len(complete)
-        and tracing.parse_truncated_trace("{") == []
+        len(trace_file.parse_truncated_trace(text[:-3])) == len(complete)
+        and trace_file.parse_truncated_trace("{") == []
     )
 
 
@@ -383,12 +384,12 @@ def test_garbled_names_are_survived_everywhere(
         return profiler, seconds
 
     monkeypatch.setattr(tracing, "_profiled", sometimes)
-    found = tracing.device_busy_ms(
+    busy = tracing.measure_device_busy(
         lambda _: torch.ones(3) + 1, steps=1, device=torch.device("cuda")
     )
-    assert found == (0.5 if survives else None) and len(runs) == min(
-        unreadable + 1, tracing.ATTEMPTS
-    )
+    assert busy.ms == (0.5 if survives else None)
+    assert busy.reason == (None if survives else tracing.NONE_READABLE)
+    assert len(runs) == min(unreadable + 1, tracing.ATTEMPTS)
     runs.clear()
     events = tracing.record_kernel_events(lambda _: torch.ones(3) + 1, steps=1, device=CPU)
     assert any(event.get("name") == "aten::add" for event in events) == survives == bool(events)
@@ -404,4 +405,5 @@ def test_another_error_of_a_traced_run_is_not_hidden() -> None:
 
 
 def test_the_cpu_has_no_device_to_keep_busy() -> None:
-    assert tracing.device_busy_ms(lambda _: None, steps=1, device=CPU) is None
+    busy = tracing.measure_device_busy(lambda _: None, steps=1, device=CPU)
+    assert (busy.ms, busy.reason) == (None, "no GPU was used")

@@ -15,9 +15,10 @@ from tests.diagnosis.builders import make_diagnosis
 from utils.config_loader import Config, changed
 from utils.core.errors import ConfigError
 from utils.diagnosis import verify as module
-from utils.diagnosis.findings import Suggestion
+from utils.diagnosis.suggestions import make_suggestion
 from utils.diagnosis.verify import measure_suggestion, verify
 from utils.model_utils import LoadedModel, load_model
+from utils.schema.diagnosis import Proposal, Suggestion
 
 LONG = "word number " * 40
 
@@ -45,17 +46,17 @@ def suggest(setting: str | None, title: str = "a suggestion", **changes: Any) ->
     batch_size = None
     if setting and "batch_sizes" in setting:
         batch_size = int(setting.rpartition(",")[2][:-1])
-    return Suggestion(
+    proposal = Proposal(
         title=title,
         cause="",
         saving_ms=1.0,
-        total_ms=2.0,
         advice="",
         evidence="",
         setting=setting,
         batch_size=batch_size,
         **changes,
     )
+    return make_suggestion(proposal, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_each_kind_of_setting(loaded: LoadedModel, config: Config, setting: str)
         tried.reason is None
         and tried.setting == setting
         and tried.num_texts == 24
-        and tried.rounds >= 5
+        and tried.num_rounds >= 5
     )
     low, high = tried.ci95
     assert low < tried.measured_speedup < high
@@ -94,7 +95,7 @@ def test_what_a_setting_changes_is_what_is_measured(loaded: LoadedModel, config:
 
     loaded.model.forward = by_tokens
     cut = measure_suggestion(
-        loaded, config, 4, suggest("profiling.max_length=16", prediction="at most")
+        loaded, config, 4, suggest("profiling.max_length=16", prediction="upper-bound")
     )
     assert 2.5 < cut.measured_speedup <= 4.2, "64 tokens a text, then 16"
     assert cut.prediction_error is None, "an upper end is no prediction"
@@ -132,7 +133,9 @@ def test_failures_lose_nothing(
     )
     diagnosis = make_diagnosis(suggestions)
     verified = verify(loaded, config, diagnosis)
-    first, second, third, again, fourth, fifth = (one.verification for one in verified.suggestions)
+    first, second, third, again, fourth, fifth = (
+        one.verification for one in verified.all_suggestions
+    )
     assert first is not None and first.measured_speedup is None
     assert first.reason == "it does not fit into memory beside the baseline's model"
     assert second is not None and second.reason == "no matching setting"
@@ -142,7 +145,7 @@ def test_failures_lose_nothing(
     assert fourth is not None and fourth.measured_speedup is not None
     assert fifth is None, "three settings are tried, those that fail too"
     written = json.loads(config.files.bottlenecks.read_text())
-    assert written["verified_at"] and written["main_bottleneck"] == diagnosis.headline
+    assert written["verified_at"] and written["main_bottleneck"] == diagnosis.main_bottleneck
     assert written["suggestions"][0]["verification"]["reason"] == first.reason
     assert written["further_suggestions"][1]["verification"]["num_rounds"] == fourth.num_rounds
 

@@ -38,7 +38,7 @@ def test_idle_time_has_its_cause_and_memory_its_bytes(tmp_path: Path) -> None:
     if tracing.NO_KERNELS in traced.warnings:
         pytest.skip("CUPTI is not permitted here")
     summary = kernels.summarize_kernels(traced.events)
-    assert summary is not None and summary.steps == STEPS
+    assert summary is not None and summary.num_steps == STEPS
     assert summary.busy_ms + summary.idle_ms == pytest.approx(summary.span_ms)
     causes = summary.idle_by_cause_ms
     assert sum(causes.values()) == pytest.approx(summary.idle_ms)

@@ -43,10 +43,10 @@ def http_error(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
         (http_error(RepositoryNotFoundError, 404), "HTTP 404", "spelling"),
         (http_error(RevisionNotFoundError, 404), "no such revision", "commit, tag or branch"),
         (http_error(HfHubHTTPError, 503), "HTTP 503", "try again later"),
-        (httpx.RemoteProtocolError("peer closed connection"), "cut off", "same command again"),
+        (httpx.RemoteProtocolError("peer closed connection"), "interrupted", "same command again"),
         (
             OSError("Consistency check failed: file should be of size 5 but has size 3"),
-            "cut off",
+            "interrupted",
             "same command",
         ),
         (httpx.ConnectError("refused"), "cannot be reached", "configs/demo.yaml"),
@@ -92,7 +92,7 @@ def test_nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         raise CacheNotFound("none", cache_dir=tmp_path)
 
     monkeypatch.setattr(hub, "scan_cache_dir", no_cache)
-    assert "no dataset is cached" in hub.usable("data set")
+    assert "no dataset is cached" in hub.describe_cached_repos("data set")
 
 
 def test_a_data_set_from_the_hub(tmp_path: Path) -> None:
@@ -100,9 +100,14 @@ def test_a_data_set_from_the_hub(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "test.csv").write_text("query,label\none,books\ntwo,games\n", encoding="utf-8")
     code = (
-        "from datasets import load_dataset; from utils.hub.errors import usable; from utils.hub.repository import resolve\n"
-        "name = 'someone/data'; commit = resolve(name, None, 'dataset').commit; print(commit)\n"
-        "print(load_dataset(name, split='test', revision=commit)['query'][:]); print(usable('data set'))\n"
+        "from datasets import load_dataset\n"
+        "from utils.hub.errors import describe_cached_repos\n"
+        "from utils.hub.repository import resolve\n"
+        "name = 'someone/data'\n"
+        "commit = resolve(name, None, 'dataset').commit\n"
+        "print(commit)\n"
+        "print(load_dataset(name, split='test', revision=commit)['query'][:])\n"
+        "print(describe_cached_repos('data set'))\n"
     )
     with HubServer() as server:
         repo = server.add_dataset("someone/data", folder)

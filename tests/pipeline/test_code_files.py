@@ -126,7 +126,7 @@ def test_files_that_a_list_kept_by_hand_missed(tree: Path, file: str, steps: set
 
 def test_a_comment_counts_as_a_change(tree: Path) -> None:
     before = _hashes(tree)
-    file = tree / "utils" / "reporting" / "html.py"
+    file = tree / "utils" / "reporting" / "html_report.py"
     original = file.read_bytes()
     file.write_bytes(b"# A comment.\n" + original)
     stale = _differing(before, _hashes(tree))

@@ -1,4 +1,4 @@
-"""Reports drawn once from made-up results, for many tests to look at."""
+"""Made-up results for the tests of the reports."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.reporting import fixtures
+from tests.reporting.builders import Scenario, write_results
 from utils.reporting.results import Results, read_results
 
-Make = Callable[..., Results]
+MakeResults = Callable[..., Results]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """Write made-up files with the given peculiarities and read them."""
+def make_results(tmp_path: Path) -> MakeResults:
+    """A function that writes the files of a scenario, given by its fields, and reads them."""
 
-    def make_results(**peculiar: Any) -> Results:
-        return read_results(fixtures.write_results(tmp_path / "results", **peculiar).files)
+    def make(**fields: Any) -> Results:
+        return read_results(write_results(tmp_path / "results", Scenario(**fields)).files)
 
-    return make_results
+    return make

@@ -17,7 +17,7 @@ from utils.data.cells import class_name, label_of, nested_label, nested_text, te
 from utils.data.columns import Columns
 from utils.data.formats import BLOCK_ROWS
 from utils.data.hints import setting_flag
-from utils.hub.errors import explain, hub_errors
+from utils.hub.errors import hub_errors, translate_hub_error
 from utils.hub.repository import resolve
 
 
@@ -128,9 +128,9 @@ def _library_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, DatasetsError) as error:
-        message = explain(error, "data set", name)
-        if message is not None:
-            raise DataError(message[0], where=name, fix=message[1]) from error
+        problem = translate_hub_error(error, "data set", name)
+        if problem is not None:
+            raise DataError(problem.message, where=name, fix=problem.fix) from error
         what, fix = _what_and_fix(error)
         raise DataError(f"{what}\n  reason: {_full_reason(error)}", where=name, fix=fix) from error
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from utils.config_loader import Config
+from utils.config_loader import ModelConfig
 from utils.core.files import read_json
 from utils.diagnosis.forecast import Forecast
 from utils.diagnosis.saturation import Throughput
 
 STEP_02 = "python scripts/02_baseline_inference.py"
 THROUGHPUT = "throughput_samples_per_sec_mean"
+OTHER_MODEL = (
+    "baseline_metrics.json was measured with other model settings; its batch sizes are used all"
+    " the same."
+)
 
 Row = Mapping[str, Any]
 """A row of ``batch_size_profiling`` in ``baseline_metrics.json``."""
@@ -62,28 +67,30 @@ class BaselineSweep:
         return throughputs
 
 
-def read_sweep(config: Config) -> BaselineSweep:
+def read_sweep(file: Path, model: ModelConfig, batch_sizes: Sequence[int]) -> BaselineSweep:
     """1, the optimal and the largest batch size of the sweep.
 
-    Without a sweep, the first and the last of the settings.
+    Without a sweep, the first and the last of ``batch_sizes``.
+
+    Args:
+        file: ``baseline_metrics.json``.
+        model: the present settings; a sweep of another model gives its batch sizes alone.
+        batch_sizes: ``profiling.batch_sizes``.
 
     Raises:
-        UserError: ``baseline_metrics.json`` cannot be read.
+        UserError: the file cannot be read.
     """
-    if not config.files.metrics.exists():
-        return _without_sweep(config)
-    metrics = read_json(config.files.metrics, made_by=STEP_02)
+    if not file.exists():
+        return _without_sweep(file, batch_sizes)
+    metrics = read_json(file, made_by=STEP_02)
     rows: list[Row] = metrics["batch_size_profiling"]
     fitting = [row["batch_size"] for row in rows if row["status"] == "ok"]
-    largest = max(fitting, default=min(config.profiling.batch_sizes))
+    largest = max(fitting, default=min(batch_sizes))
     best = metrics.get("optimal_batch_size") or {}
     optimal = best.get("batch_size", largest)
     warnings: tuple[str, ...] = ()
-    if metrics.get("config", {}).get("model") != config.to_dict()["model"]:
-        warnings = (
-            "baseline_metrics.json was measured with other model settings; its batch sizes are used"
-            " all the same.",
-        )
+    if metrics.get("config", {}).get("model") != model.model_dump(mode="json"):
+        warnings = (OTHER_MODEL,)
         rows = []
     return BaselineSweep(
         sizes=tuple(sorted({1, optimal, largest})),
@@ -114,14 +121,14 @@ def choose_throughputs(
     return throughputs, source
 
 
-def _without_sweep(config: Config) -> BaselineSweep:
-    sizes = config.profiling.batch_sizes
+def _without_sweep(file: Path, batch_sizes: Sequence[int]) -> BaselineSweep:
+    first, last = batch_sizes[0], batch_sizes[-1]
     warning = (
-        f"{config.files.metrics.name} is not there (step 02 makes it: {STEP_02}): profiled are the"
-        f" first and the last of profiling.batch_sizes, and {sizes[-1]} stands for the optimal one."
+        f"{file.name} is not there (step 02 makes it: {STEP_02}): profiled are the first and the"
+        f" last of profiling.batch_sizes, and {last} stands for the optimal one."
     )
-    first_and_last = tuple(dict.fromkeys((sizes[0], sizes[-1])))
-    return BaselineSweep(sizes=first_and_last, optimal=sizes[-1], warnings=(warning,))
+    first_and_last = tuple(dict.fromkeys((first, last)))
+    return BaselineSweep(sizes=first_and_last, optimal=last, warnings=(warning,))
 
 
 def _of_largest_sample(rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from utils.diagnosis.evidence import Evidence
+from utils.schema.diagnosis import Bottleneck, Confidence, Verdict
 
 INPUT_SHARE = 0.5
 """From half on, even a model that took no time would not make the batch more than twice as fast."""
 CEILING_SHARE = 0.6
 """Real operators reach 60 to 90% of a ceiling: above it, little of the time can be saved."""
-DEVICE_IDLE_SHARE = 0.5  # from half on, the device waits longer for the host than it works
-OVERHEAD_SHARE = 0.5  # from half on, starting operators takes longer than all they do
+DEVICE_IDLE_SHARE = 0.5
+"""From half on, the device waits longer for the host than it works."""
+OVERHEAD_SHARE = 0.5
+"""From half on, starting operators takes longer than all they do."""
 DOUBLING_GROWTH = 0.10
 """Where a doubled batch takes at most this much longer, the time does not depend on the work."""
-PADDING_SHARE = 0.10  # padding that takes a tenth of the forward is named whatever else limits it
-NO_DOMINANT_LIMIT = "no-dominant-limit"
+PADDING_SHARE = 0.10
+"""Padding that takes a tenth of the forward is named whatever else limits it."""
 CONFIDENCE_RULE = (
     "high: every number that decided lies further from its threshold than it spreads, and every"
     " operator's FLOPs are known"
@@ -25,38 +27,10 @@ CONFIDENCE_RULE = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bottleneck:
-    """What limits one batch size.
-
-    Args:
-        rule: the rule that decided, with its ``value`` and ``threshold``.
-        confidence: ``high`` or ``low``, by ``CONFIDENCE_RULE``.
-        sentence: the verdict in words.
-    """
-
-    verdict: str
-    rule: str
-    value: float
-    threshold: float
-    confidence: str
-    sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "verdict": self.verdict,
-            "rule": self.rule,
-            "value": self.value,
-            "threshold": self.threshold,
-            "confidence": self.confidence,
-            "sentence": self.sentence,
-        }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Rule:
     """It holds where ``value``, which may be off by ``spread``, reaches ``threshold``."""
 
-    verdict: str
+    verdict: Verdict
     text: str
     value: float
     threshold: float
@@ -80,31 +54,48 @@ class _Rule:
 def classify_bottleneck(evidence: Evidence) -> Bottleneck:
     """The verdict; the first rule that holds decides."""
     rules = _rules(evidence)
-    holding = [position for position, rule in enumerate(rules) if rule.holds]
-    if holding:
-        evaluated = rules[: holding[0] + 1]
-        decisive = evaluated[-1]
-        verdict = decisive.verdict
-        text = decisive.text
-        clause = f"is {verdict}: {decisive.reason}"
-    else:
-        evaluated = rules
-        decisive = max(rules, key=lambda rule: rule.nearness)
-        verdict = NO_DOMINANT_LIMIT
-        text = f"no rule holds; nearest: {decisive.text}"
-        largest, share = max(evidence.shares.items(), key=lambda item: item[1])
-        clause = f"has no dominant limit: {largest} is largest with {share:.0%}"
-    return Bottleneck(
-        verdict=verdict,
-        rule=text,
-        value=decisive.value,
-        threshold=decisive.threshold,
-        confidence=_confidence(verdict, evaluated, evidence),
-        sentence=f"Batch size {evidence.batch_size} {clause}{_padding_clause(evidence)}.",
+    evaluated: list[_Rule] = []
+    for rule in rules:
+        evaluated.append(rule)
+        if rule.holds:
+            return _bottleneck(evidence, evaluated, rule)
+    nearest = max(rules, key=lambda rule: rule.nearness)
+    largest, share = max(evidence.shares, key=lambda item: item[1])
+    return _bottleneck(
+        evidence,
+        evaluated,
+        replace(
+            nearest,
+            verdict="no-dominant-limit",
+            text=f"no rule holds; nearest: {nearest.text}",
+            reason=f"{largest} is largest with {share:.0%}",
+        ),
     )
 
 
-def _confidence(verdict: str, evaluated: Sequence[_Rule], evidence: Evidence) -> str:
+def _bottleneck(evidence: Evidence, evaluated: Sequence[_Rule], decisive: _Rule) -> Bottleneck:
+    """The verdict of the decisive rule.
+
+    Args:
+        evaluated: every rule that had to be looked at.
+    """
+    verdict = decisive.verdict
+    clause = f"is {verdict}"
+    if verdict == "no-dominant-limit":
+        clause = "has no dominant limit"
+    sentence = f"Batch size {evidence.batch_size} {clause}: {decisive.reason}"
+    return Bottleneck(
+        batch_size=evidence.batch_size,
+        verdict=verdict,
+        rule=decisive.text,
+        value=decisive.value,
+        threshold=decisive.threshold,
+        confidence=_confidence(verdict, evaluated, evidence),
+        sentence=f"{sentence}{_padding_clause(evidence)}.",
+    )
+
+
+def _confidence(verdict: Verdict, evaluated: Sequence[_Rule], evidence: Evidence) -> Confidence:
     # Whatever the operators compute, the input decides before they begin.
     flops_known = verdict == "input-bound" or not evidence.unknown_operators
     if flops_known and all(rule.is_clear for rule in evaluated):
@@ -135,7 +126,7 @@ def _rules(evidence: Evidence) -> list[_Rule]:
 
 
 def _input_rule(evidence: Evidence) -> _Rule:
-    share = evidence.shares["input"]
+    share = evidence.shares.input
     return _Rule(
         verdict="input-bound",
         text=f"tokenising and copying >= {INPUT_SHARE:.0%} of the batch time",
@@ -147,11 +138,13 @@ def _input_rule(evidence: Evidence) -> _Rule:
 
 
 def _ceiling_rule(evidence: Evidence) -> _Rule:
-    compute, memory = evidence.shares["compute"], evidence.shares["memory"]
+    compute = evidence.shares.compute
+    memory = evidence.shares.memory
+    verdict: Verdict = "memory-bound"
+    work = "moving bytes"
     if compute >= memory:
-        verdict, work, share = "compute-bound", "arithmetic", compute
-    else:
-        verdict, work, share = "memory-bound", "moving bytes", memory
+        verdict = "compute-bound"
+        work = "arithmetic"
     return _Rule(
         verdict=verdict,
         text=(
@@ -160,7 +153,7 @@ def _ceiling_rule(evidence: Evidence) -> _Rule:
         ),
         value=compute + memory,
         threshold=CEILING_SHARE,
-        reason=f"{work} at the measured ceiling alone takes {share:.0%} of {_forward(evidence)}",
+        reason=f"{work} at the measured ceiling alone takes {max(compute, memory):.0%} of {_forward(evidence)}",
         spread=evidence.time_spread + evidence.ceiling_spread,
     )
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from utils.evaluation.batching import Batching, Indices, padded_tokens
+from utils.schema.diagnosis import TimedForward
 
 MIN_SHAPES = 4
 """With fewer different shapes three coefficients follow from next to nothing."""
@@ -19,15 +20,8 @@ ABOVE_FIXED = 1.15
 MAX_FIT_ERROR = 0.25
 """A model that misses the times it was fitted to by more, on average, predicts nothing."""
 IRLS_ITERATIONS = 8
-NEGLIGIBLE_ERROR = 0.01  # a relative error below 1% is as good as none
-
-
-class TimedForward(NamedTuple):
-    """The shape of a batch, padding included, and how long its forward took."""
-
-    num_rows: int
-    length: int
-    ms: float
+NEGLIGIBLE_ERROR = 0.01
+"""A relative error below 1% is as good as none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,9 +63,9 @@ def fit_time_model(timed: Iterable[TimedForward], device_type: str) -> TimeModel
         None below ``MIN_SHAPES`` different shapes.
     """
     fastest: dict[tuple[int, int], float] = {}
-    for num_rows, length, ms in timed:
-        shape = (num_rows, length)
-        fastest[shape] = min(fastest.get(shape, ms), ms)
+    for forward in timed:
+        shape = (forward.num_rows, forward.length)
+        fastest[shape] = min(fastest.get(shape, math.inf), forward.forward_ms)
     if len(fastest) < MIN_SHAPES:
         return None
     shapes = np.array(list(fastest), dtype=float)
@@ -202,3 +196,29 @@ class Forecast:
         batches = batching.plan(lengths)
         shapes = [(len(rows), lengths[rows].max()) for rows in batches]
         return float(self.model.forward_ms(np.array(shapes, dtype=float)).sum())
+
+
+def make_forecast(
+    timed: Sequence[TimedForward],
+    lengths: Indices,
+    batch_size: int,
+    budgets: tuple[int, ...],
+    device_type: str,
+) -> tuple[Forecast | None, str | None]:
+    """The forecast, or None with the reason why other batches cannot be predicted.
+
+    Args:
+        timed: forward passes of the same model.
+        lengths, batch_size, budgets: as in :class:`Forecast`.
+    """
+    model = fit_time_model(timed, device_type)
+    if model is None:
+        return None, "Batches of too few different shapes were timed"
+    if model.error > MAX_FIT_ERROR:
+        reason = (
+            f"Forward times follow from rows and tokens within {model.error:.0%} only (limit"
+            f" {MAX_FIT_ERROR:.0%}), as on a busy machine"
+        )
+        return None, reason
+    forecast = Forecast(model=model, lengths=lengths, batch_size=batch_size, budgets=budgets)
+    return forecast, None

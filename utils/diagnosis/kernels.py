@@ -10,25 +10,28 @@ import re
 import statistics
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
+
+from utils.schema.profile import IdleCause, KernelSummary
 
 Event = Mapping[str, Any]
 Interval = tuple[float, float]
 
 ON_DEVICE = frozenset(("kernel", "gpu_memcpy", "gpu_memset"))
 CALLS = frozenset(("cuda_runtime", "cuda_driver"))
-STEP = "ProfilerStep"  # how the profiler calls the range of one step
+STEP = "ProfilerStep"
+"""How the profiler calls the range of one step."""
 LAUNCH = re.compile(r"^cu(da)?(Launch|GraphLaunch)")
 """``cudaLaunchKernel`` and its family, and Triton's ``cuLaunchKernelEx`` of the driver."""
 SYNCHRONIZE = re.compile(r"^cu(da)?\w+Synchronize")
 """Calls that return only when the device has done what went before."""
 MEMORY_COPY = re.compile(r"^cu(da)?Memcpy")
 """Calls of which only some wait for the device."""
-CLOCK_SKEW_US = 2.0  # by how much the host's and the device's time may differ in a trace
+CLOCK_SKEW_US = 2.0
+"""By how much the host's and the device's time may differ in a trace."""
 CATEGORIES = (
     ("attention", r"flash|fmha|sdpa|attention"),
     (
@@ -49,35 +52,9 @@ CATEGORIES = (
 )
 """The first pattern in a kernel's name, whatever its case, decides. The order matters, for names
 contain each other's words (fused attention is made of cutlass products, a copy is element-wise)."""
-HOST_WAIT = "host_wait"
-CAUSES = (HOST_WAIT, "synchronisation", "between_steps", "other")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KernelSummary:
-    """The ``kernels`` object of ``bottlenecks.json``: totals of all traced steps.
-
-    Tracing lengthens what the host does: idle time is an upper bound.
-
-    Args:
-        span_ms: from the first kernel's begin to the last one's end.
-        busy_ms: the part of it in which at least one kernel ran.
-        launch_ms: what the host spent in calls that launch.
-        kernel_ms: the kernels' own times added up.
-    """
-
-    num_steps: int
-    num_kernels: int
-    span_ms: float
-    busy_ms: float
-    idle_ms: float
-    idle_by_cause_ms: dict[str, float]
-    median_gap_us: float | None
-    num_launches: int
-    launches_per_s: float | None
-    launch_ms: float
-    kernel_ms: float
-    by_category_ms: dict[str, float]
+IDLE_CAUSES = get_args(IdleCause)
+NO_GAPS = "there was no gap between kernels"
+NO_SPAN = "the kernels took no time"
 
 
 def category(name: str) -> str:
@@ -153,7 +130,7 @@ def find_waits(events: Sequence[Event]) -> list[Interval]:
 
 def find_gaps(
     kernels: pd.DataFrame, waits: Sequence[Interval], step_begins: Sequence[float]
-) -> list[tuple[str, float]]:
+) -> list[tuple[IdleCause, float]]:
     """Cause and length of each gap in which the device idled between its first and last kernel.
 
     ``between_steps``: a step began meanwhile. ``synchronisation``: as the gap began the host was
@@ -163,8 +140,9 @@ def find_gaps(
     """
     first_of_gap = kernels.drop_duplicates("begin_us").set_index("begin_us")
     launched_us = first_of_gap["launch_us"].to_dict()
-    gaps = []
+    gaps: list[tuple[IdleCause, float]] = []
     for (_, begin), (end, _) in pairwise(merge_intervals(spans(kernels))):
+        cause: IdleCause
         if any(begin < step <= end for step in step_begins):
             cause = "between_steps"
         elif not launched_us[end] > begin:  # NaN too
@@ -172,7 +150,7 @@ def find_gaps(
         elif _host_waits_at(begin, waits):
             cause = "synchronisation"
         else:
-            cause = HOST_WAIT
+            cause = "host_wait"
         gaps.append((cause, end - begin))
     return gaps
 
@@ -188,26 +166,47 @@ def summarize_kernels(events: Sequence[Event]) -> KernelSummary | None:
     gaps = find_gaps(kernels, find_waits(events), step_begins)
     span_us = float(kernels["end_us"].max() - kernels["begin_us"].min())
     busy_us = merged_length(spans(kernels))
-    idle_by_cause_ms = dict.fromkeys(CAUSES, 0.0)
-    for cause, length_us in gaps:
-        idle_by_cause_ms[cause] += length_us / 1e3
-    table = build_kernel_table(events)
-    by_category = table.groupby("category")["time_ms"].sum()
-    by_category_ms = {str(kind): float(ms) for kind, ms in by_category.items()}
+    by_category_ms = _time_by_category(events)
+    unavailable = {}
+    median_gap_us = None
+    if gaps:
+        median_gap_us = statistics.median(length_us for _, length_us in gaps)
+    else:
+        unavailable["median_gap_us"] = NO_GAPS
+    launches_per_s = None
+    if span_us:
+        launches_per_s = len(launches) / span_us * 1e6
+    else:
+        unavailable["launches_per_s"] = NO_SPAN
     return KernelSummary(
         num_steps=len(step_begins),
         num_kernels=len(kernels),
         span_ms=span_us / 1e3,
         busy_ms=busy_us / 1e3,
         idle_ms=(span_us - busy_us) / 1e3,
-        idle_by_cause_ms=idle_by_cause_ms,
-        median_gap_us=statistics.median(length for _, length in gaps) if gaps else None,
+        idle_by_cause_ms=_idle_by_cause(gaps),
+        median_gap_us=median_gap_us,
         num_launches=len(launches),
-        launches_per_s=len(launches) / span_us * 1e6 if span_us else None,
+        launches_per_s=launches_per_s,
         launch_ms=merged_length(launches) / 1e3,
         kernel_ms=sum(by_category_ms.values()),
         by_category_ms=by_category_ms,
+        unavailable=unavailable,
     )
+
+
+def _idle_by_cause(gaps: Iterable[tuple[IdleCause, float]]) -> dict[IdleCause, float]:
+    """Milliseconds of every cause, also of those that did not occur."""
+    idle_ms: dict[IdleCause, float] = dict.fromkeys(IDLE_CAUSES, 0.0)
+    for cause, length_us in gaps:
+        idle_ms[cause] += length_us / 1e3
+    return idle_ms
+
+
+def _time_by_category(events: Sequence[Event]) -> dict[str, float]:
+    """Milliseconds of the kernels by kind of work."""
+    by_category = build_kernel_table(events).groupby("category")["time_ms"].sum()
+    return {str(kind): float(ms) for kind, ms in by_category.items()}
 
 
 def build_kernel_table(events: Sequence[Event]) -> pd.DataFrame:

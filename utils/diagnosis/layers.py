@@ -14,6 +14,7 @@ from torch import nn
 from torch.profiler import record_function
 
 from utils.diagnosis.kernels import Event, find_kernels
+from utils.schema.profile import KindTime, LayerTime
 
 PROJECTIONS = frozenset(
     ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -25,7 +26,8 @@ CLASS_KINDS = (
     ("rotary", r"RotaryEmbedding$"),
     ("norm", r"Norm\d?d?$"),
 )
-ROOT = "(model)"  # the model itself, which has no dotted name
+ROOT = "(model)"
+"""The model itself, which has no dotted name."""
 COLUMNS = (
     "module",
     "kind",
@@ -185,23 +187,28 @@ def measure_layers(
     return LayerTimes(table=table, traced_forward_ms=traced_ms)
 
 
-def aggregate(table: pd.DataFrame, by: str) -> list[dict[str, Any]]:
-    """``self_time_ms`` and its share by ``kind``, the longest first, or by ``layer_index``.
+def aggregate_by_kind(table: pd.DataFrame) -> tuple[KindTime, ...]:
+    """Own time of the modules by kind, the longest first; none where no time was measured."""
+    sums = _sum_times(table, "kind").sort_values("self_time_ms", ascending=False)
+    times = []
+    for kind, self_time_ms, share_pct in sums.itertuples():
+        times.append(KindTime(kind=str(kind), self_time_ms=self_time_ms, share_pct=share_pct))
+    return tuple(times)
 
-    A ``layer_index`` of None stands for modules outside of the layers. Nothing where no module's
-    time was measured.
-    """
+
+def aggregate_by_layer(table: pd.DataFrame) -> tuple[LayerTime, ...]:
+    """Own time of the modules by layer; the modules outside of the layers come last."""
+    times = []
+    for index, self_time_ms, share_pct in _sum_times(table, "layer_index").itertuples():
+        number = None if pd.isna(index) else int(index)
+        times.append(LayerTime(layer_index=number, self_time_ms=self_time_ms, share_pct=share_pct))
+    return tuple(times)
+
+
+def _sum_times(table: pd.DataFrame, by: str) -> pd.DataFrame:
+    """``self_time_ms`` and ``share_pct`` of the modules whose time was measured, added up."""
     measured = table[table["self_time_ms"].notna()]
-    sums = measured.groupby(by, dropna=False)[["self_time_ms", "share_pct"]].sum()
-    if by == "kind":
-        sums = sums.sort_values("self_time_ms", ascending=False)
-    rows = []
-    for key, self_time_ms, share_pct in sums.itertuples():
-        group = None if pd.isna(key) else key
-        if by == "layer_index" and group is not None:
-            group = int(group)  # which JSON can hold
-        rows.append({by: group, "self_time_ms": self_time_ms, "share_pct": share_pct})
-    return rows
+    return measured.groupby(by, dropna=False)[["self_time_ms", "share_pct"]].sum()
 
 
 def _nested_calls(events: Sequence[Event], modules: Collection[str]) -> list[ModuleCall]:
@@ -250,7 +257,8 @@ def _add_kernel_times(calls: Sequence[ModuleCall], events: Sequence[Event]) -> N
     ):
         position: int | None = bisect_right(begins_us, launch_us) - 1
         if position == -1:
-            continue  # launched before the model was called
+            # Launched before the model was called.
+            continue
         # The last call that began before may have ended: then it was a caller of it.
         while position is not None and calls[position].end_us < launch_us:
             position = calls[position].caller

@@ -14,12 +14,14 @@ import torch
 
 from utils.diagnosis import operators, tracing
 from utils.diagnosis.evidence import Evidence
-from utils.diagnosis.forecast import TimedForward
-from utils.diagnosis.roofline import Ceilings, synchronize, timed
 from utils.diagnosis.workload import Inputs, Workload, make_batches
 from utils.model import costs
 from utils.model.encoding import encode_batch
 from utils.model_utils import LoadedModel
+from utils.schema.ceilings import Ceilings
+from utils.schema.diagnosis import TimedForward
+from utils.system.device import synchronize
+from utils.system.timing import time_callable, time_calls
 
 REPEATS = 3
 SECONDS_PER_SIZE = 4.0
@@ -79,7 +81,8 @@ def measure_batch_size(
             " more.",
         )
     workload = Workload(loaded, make_batches(texts, size), max_length)
-    batch_s = min(timed(lambda: workload.run(0, nullcontext), loaded.device) for _ in range(2))
+    first_batch = partial(workload.run, 0, nullcontext)
+    batch_s = time_callable(first_batch, loaded.device, repeats=2, warmups=0).fastest_s
     affordable = max(1, int(SECONDS_PER_SIZE / REPEATS / batch_s))
     workload = Workload(loaded, workload.batches[:affordable], max_length)
     repeats = 1 if batch_s > SECONDS_PER_SIZE else REPEATS
@@ -104,7 +107,8 @@ def time_phases(workload: Workload, repeats: int = REPEATS) -> PhaseTimes:
         for repeat in range(1 + repeats):
             durations = {}
             workload.run(batch, stopwatch)
-            if repeat > 0:  # the first warms up
+            # The first warms up.
+            if repeat > 0:
                 rows.append({"batch": batch, **durations})
     by_batch = pd.DataFrame(rows).set_index("batch").groupby("batch")
     fastest = by_batch.min()
@@ -118,12 +122,12 @@ def time_phases(workload: Workload, repeats: int = REPEATS) -> PhaseTimes:
 
 def _measure(workload: Workload, size: int, repeats: int, ceilings: Ceilings) -> Evidence:
     device = workload.loaded.device
-    number = len(workload.batches)
-    batches = [workload.inputs(index) for index in range(number)]
+    batches = [workload.inputs(index) for index in range(len(workload.batches))]
     times = time_phases(workload, repeats)
     distances = [abs(ms - times.forward_ms) for ms in times.fastest_forwards_ms]
     typical = batches[distances.index(min(distances))]
     counts = _count(workload, batches, ceilings)
+    overhead = _measure_overhead(workload, batches, typical, min(times.fastest_forwards_ms))
     return Evidence(
         device=device.type,
         batch_size=size,
@@ -137,18 +141,49 @@ def _measure(workload: Workload, size: int, repeats: int, ceilings: Ceilings) ->
         dispatch_us=ceilings.dispatch_s * 1e6,
         flops=counts.flops,
         bytes_moved=counts.bytes_moved,
-        device_busy_ms=tracing.device_busy_ms(
-            lambda step: workload.forward(batches[step % number]), steps=number, device=device
-        ),
-        doubling_growth=_growth_when_doubled(workload, typical, min(times.fastest_forwards_ms)),
+        device_busy_ms=overhead.device_busy_ms,
+        doubling_growth=overhead.doubling_growth,
         padding_fraction=_padding_fraction(batches),
         unknown_operators=counts.unknown_operators,
-        timed=(
+        timed_forwards=(
             *_timed_batches(batches, times.fastest_forwards_ms),
             *_time_sub_batches(workload, typical),
         ),
         time_spread=times.spread,
         ceiling_spread=max(ceilings.matmul_spread_pct, ceilings.copy_spread_pct) / 100,
+        unavailable=overhead.unavailable,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _OverheadEvidence:
+    """What shows the host's work to start operators: on CUDA idle time, on the CPU growth."""
+
+    device_busy_ms: float | None
+    doubling_growth: float | None
+    unavailable: dict[str, str]
+
+
+def _measure_overhead(
+    workload: Workload, batches: Sequence[Inputs], typical: Inputs, fastest_ms: float
+) -> _OverheadEvidence:
+    device = workload.loaded.device
+    busy = tracing.measure_device_busy(
+        lambda step: workload.forward(batches[step % len(batches)]),
+        steps=len(batches),
+        device=device,
+    )
+    unavailable = {}
+    if busy.reason is not None:
+        unavailable["device_busy_ms"] = busy.reason
+    growth = None
+    no_doubling = _why_no_doubling(device, fastest_ms)
+    if no_doubling is None:
+        growth = _growth_when_doubled(workload, typical)
+    else:
+        unavailable["doubling_growth"] = no_doubling
+    return _OverheadEvidence(
+        device_busy_ms=busy.ms, doubling_growth=growth, unavailable=unavailable
     )
 
 
@@ -157,7 +192,7 @@ def _count(workload: Workload, batches: Sequence[Inputs], ceilings: Ceilings) ->
     counted = costs.count_op_costs(lambda: [workload.forward(inputs) for inputs in batches])
     limited_s = {"matmul": 0.0, "copy": 0.0}
     for cost in counted:
-        seconds, limit = operators.attainable_s(cost, ceilings)
+        seconds, limit = operators.attainable_all_calls(cost, ceilings)
         limited_s[limit] += seconds
     unknown = {cost.name for cost in counted if cost.flops is None}
     return _Counts(
@@ -181,7 +216,7 @@ def _timed_batches(
 ) -> Iterator[TimedForward]:
     for inputs, ms in zip(batches, forwards_ms, strict=True):
         num_rows, length = inputs["attention_mask"].shape
-        yield TimedForward(num_rows, length, ms)
+        yield TimedForward(num_rows=num_rows, length=length, forward_ms=ms)
 
 
 def _time_sub_batches(workload: Workload, inputs: Inputs) -> Iterator[TimedForward]:
@@ -203,24 +238,28 @@ def _time_sub_batches(workload: Workload, inputs: Inputs) -> Iterator[TimedForwa
             continue
         shapes_timed.add(shape)
         forward = partial(workload.forward, workload.to_device(encoded))
-        timed(forward, device)  # warms up at this shape
-        seconds = min(timed(forward, device) for _ in range(REPEATS))
-        yield TimedForward(*shape, seconds * 1e3)
+        times = time_callable(forward, device, repeats=REPEATS)
+        yield TimedForward(num_rows=shape[0], length=shape[1], forward_ms=1e3 * times.fastest_s)
 
 
-def _growth_when_doubled(workload: Workload, inputs: Inputs, fastest_ms: float) -> float | None:
-    """By how much the forward of a batch put twice into one takes longer.
+def _why_no_doubling(device: torch.device, fastest_ms: float) -> str | None:
+    """Why no doubled batch is tried; None where one is."""
+    if device.type != "cpu":
+        return "a CUDA device's idle time is better evidence"
+    if fastest_ms > 1e3 * DOUBLED_UP_TO_S:
+        return f"starting operators does not decide a forward of {fastest_ms:.3g} ms"
+    return None
 
-    On the CPU only: CUDA has better evidence.
-    """
+
+def _growth_when_doubled(workload: Workload, inputs: Inputs) -> float:
+    """By how much the forward of a batch put twice into one takes longer."""
     device = workload.loaded.device
-    if device.type != "cpu" or fastest_ms > 1e3 * DOUBLED_UP_TO_S:
-        return None
     doubled = {name: torch.cat((tensor, tensor)) for name, tensor in inputs.items()}
-    once_s, twice_s = [], []
+    once_s = []
+    twice_s = []
     for _ in range(1 + REPEATS):
-        once_s.append(timed(partial(workload.forward, inputs), device))
-        twice_s.append(timed(partial(workload.forward, doubled), device))
+        once_s.append(time_calls(partial(workload.forward, inputs), device))
+        twice_s.append(time_calls(partial(workload.forward, doubled), device))
     # The first of each warms up.
     return min(twice_s[1:]) / min(once_s[1:]) - 1
 
@@ -228,4 +267,5 @@ def _growth_when_doubled(workload: Workload, inputs: Inputs, fastest_ms: float) 
 def mean_forward_ms(evidence: Evidence, workload: Workload, steps: int) -> float:
     """Untraced forward of the batches that ``steps`` traced steps take, in turn."""
     number = len(workload.batches)
-    return statistics.fmean(evidence.timed[step % number].ms for step in range(steps))
+    times_ms = [evidence.timed_forwards[step % number].forward_ms for step in range(steps)]
+    return statistics.fmean(times_ms)

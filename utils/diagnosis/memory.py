@@ -10,9 +10,11 @@ import pandas as pd
 from torch import nn
 
 from utils.diagnosis.kernels import STEP, Event, Interval
+from utils.schema.profile import Allocation, PeakMemory
 
 LARGEST_SHOWN = 5
 MODULE_COLUMNS = ("memory_kept_mb", "memory_peak_mb")
+NOT_SEEN_ON_CPU = "memory that was allocated before the trace is not seen on the CPU"
 ALWAYS: Interval = (float("-inf"), float("inf"))
 
 
@@ -44,40 +46,6 @@ class StepMemory:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Allocation:
-    """Memory that is there at the peak, with the operator and the module that asked for it.
-
-    Args:
-        is_workspace: the operator gives it back before it returns.
-    """
-
-    operator: str
-    module: str
-    size_mb: float
-    is_workspace: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PeakMemory:
-    """What is there when most is allocated.
-
-    Args:
-        activations_mb: tensors that outlive the operator that made them.
-        workspace_mb: what operators both ask for and give back before they return.
-        other_mb: neither weights nor the step's: what CUDA's libraries keep. None on the
-            CPU, where it is not seen.
-        largest: the largest allocations of the step, the largest first.
-    """
-
-    total_mb: float
-    weights_mb: float
-    activations_mb: float
-    workspace_mb: float
-    other_mb: float | None
-    largest: tuple[Allocation, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _NamedRange:
     """Something that has a name in the trace, and when it began and ended."""
 
@@ -96,7 +64,7 @@ def weights_bytes(model: nn.Module) -> int:
 
 
 def find_steps(events: Iterable[Event], *, on_cuda: bool) -> tuple[StepMemory, ...]:
-    """The steps in which memory was allocated; without named steps the whole trace is one."""
+    """The steps in which memory was allocated; without named steps the complete trace is one."""
     events = tuple(events)
     changes = _allocator_changes(events, on_cuda=on_cuda)
     annotations = _ranges(events, "user_annotation")
@@ -134,8 +102,11 @@ def attribute_peak(
     peak_mb = step.peak_bytes / 1e6
     weights_mb = weights_bytes / 1e6
     other_mb = None
+    unavailable = {}
     if on_cuda:
         other_mb = max(0.0, step.before / 1e6 - weights_mb)
+    else:
+        unavailable["other_mb"] = NOT_SEEN_ON_CPU
     return PeakMemory(
         total_mb=weights_mb + peak_mb + (other_mb or 0.0),
         weights_mb=weights_mb,
@@ -143,6 +114,7 @@ def attribute_peak(
         workspace_mb=workspace_mb,
         other_mb=other_mb,
         largest=tuple(allocations[:LARGEST_SHOWN]),
+        unavailable=unavailable,
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from utils.diagnosis.roofline import Ceilings
+from utils.diagnosis.roofline import Attainable, attainable
 from utils.model.costs import OperatorCost, show_shapes
+from utils.schema.ceilings import Ceilings
 
 COLUMNS = (
     "operator",
@@ -71,7 +72,7 @@ def _work_table(costs: Iterable[OperatorCost], batches: int, ceilings: Ceilings)
     """What each operator has to do per batch, and how long that takes at the ceilings."""
     rows = []
     for cost in costs:
-        seconds, ceiling = attainable_s(cost, ceilings)
+        seconds, ceiling = attainable_all_calls(cost, ceilings)
         shapes = show_shapes(cost.input_shapes)
         amounts = (cost.calls, cost.flops, cost.bytes_moved, seconds * 1e3)
         rows.append((cost.name, shapes, *amounts, ceiling))
@@ -81,8 +82,8 @@ def _work_table(costs: Iterable[OperatorCost], batches: int, ceilings: Ceilings)
     return work
 
 
-def attainable_s(cost: OperatorCost, ceilings: Ceilings) -> tuple[float, str]:
-    """Seconds of all calls at the ceilings, and which ceiling decides."""
+def attainable_all_calls(cost: OperatorCost, ceilings: Ceilings) -> Attainable:
+    """Time of all calls together at the ceilings, and which ceiling decides."""
     flops = None if cost.flops is None else cost.flops // cost.calls
-    seconds, limit = ceilings.attainable_s(flops, cost.bytes_moved / cost.calls)
-    return seconds * cost.calls, limit
+    one = attainable(ceilings, flops, cost.bytes_moved / cost.calls)
+    return Attainable(one.seconds * cost.calls, one.ceiling)

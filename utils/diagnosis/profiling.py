@@ -5,30 +5,29 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from torch.profiler import record_function
 
-from utils.config_loader import Config
 from utils.core.files import write_text
 from utils.core.result_files import ResultFiles
 from utils.diagnosis import kernels, layers, memory, operators, tracing
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import OperatorGroup
-from utils.diagnosis.kernels import Event, KernelSummary
+from utils.diagnosis.kernels import Event
 from utils.diagnosis.measurement import (
     REPEATS,
     SECONDS_PER_SIZE,
     MeasuredSize,
     mean_forward_ms,
 )
-from utils.diagnosis.memory import PeakMemory
-from utils.diagnosis.roofline import Ceilings, MatrixProduct
+from utils.diagnosis.roofline import MatrixProduct
 from utils.diagnosis.workload import Inputs, Workload
 from utils.model import costs
+from utils.schema.ceilings import Ceilings
+from utils.schema.profile import KernelSummary, KindTime, LayerTime, PeakMemory
 
 MAX_PRODUCTS = 4
 """Matrix products that are tried in another precision; a few shapes have nearly all the FLOPs."""
@@ -55,7 +54,7 @@ class TraceFindings:
     """
 
     kernels: KernelSummary | None
-    memory_peak: PeakMemory | None
+    peak_memory: PeakMemory | None
     module_memory: pd.DataFrame
     unavailable: dict[str, str]
 
@@ -73,38 +72,50 @@ class DetailedProfile:
     """
 
     tracing_overhead_ratio: float
-    layers_by_kind: list[dict[str, Any]]
-    layers_by_index: list[dict[str, Any]]
+    layers_by_kind: tuple[KindTime, ...]
+    layers_by_index: tuple[LayerTime, ...]
     module_ms: dict[str, float]
     groups: tuple[OperatorGroup, ...]
     op_costs: tuple[costs.OperatorCost, ...]
     kernels: KernelSummary | None
-    memory_peak: PeakMemory | None
+    peak_memory: PeakMemory | None
     unavailable: dict[str, str]
     warnings: tuple[str, ...]
 
 
 def profile_sizes(
-    measured: Mapping[int, MeasuredSize], detail: int, ceilings: Ceilings, config: Config
+    measured: Mapping[int, MeasuredSize],
+    detail: int,
+    ceilings: Ceilings,
+    files: ResultFiles,
+    steps: int,
 ) -> DetailedProfile:
-    """Trace every batch size, and one of them in detail; write traces, stacks and tables."""
-    files = config.files
-    steps = config.profiling.trace_steps
-    for folder in files.traces_dir.glob("batch_*"):  # an earlier run's
+    """Trace every batch size, and one of them in detail; write traces, stacks and tables.
+
+    Args:
+        detail: the batch size that is looked at in detail.
+        steps: how many batches are traced.
+    """
+    # Left by an earlier run.
+    for folder in files.traces_dir.glob("batch_*"):
         shutil.rmtree(folder)
     warnings: list[str] = []
     for size, one in measured.items():
         if size != detail:
             folder = files.traces_dir / f"batch_{size}"
             warnings += trace_size(one.workload, steps, ceilings, folder).trace.warnings
-    workload, evidence = measured[detail].workload, measured[detail].evidence
+    profile = profile_size(measured[detail], ceilings, files, steps)
+    return replace(profile, warnings=(*warnings, *profile.warnings))
+
+
+def profile_size(
+    measured: MeasuredSize, ceilings: Ceilings, files: ResultFiles, steps: int
+) -> DetailedProfile:
+    """Trace one batch size in detail; write traces, stacks and tables."""
+    workload = measured.workload
+    evidence = measured.evidence
     traced = trace_size(workload, steps, ceilings, files.traces_dir)
-    warnings += traced.trace.warnings
-    kernel_events: list[Event] = []
-    device = workload.loaded.device
-    if device.type == "cuda":
-        run_step = _TracedStep(workload)
-        kernel_events = tracing.record_kernel_events(run_step, steps=steps, device=device)
+    kernel_events = _record_kernels(workload, steps)
     layer_times = time_modules(workload, evidence)
     findings = read_events(workload, kernel_events, traced.trace.events, files)
     table = layer_times.table
@@ -112,16 +123,24 @@ def profile_sizes(
     traced_ms = mean_forward_ms(evidence, workload, steps)
     return DetailedProfile(
         tracing_overhead_ratio=traced.trace.step_ms / (evidence.input_ms + traced_ms),
-        layers_by_kind=layers.aggregate(table, "kind"),
-        layers_by_index=layers.aggregate(table, "layer_index"),
+        layers_by_kind=layers.aggregate_by_kind(table),
+        layers_by_index=layers.aggregate_by_layer(table),
         module_ms=module_times_ms(table, evidence),
         groups=group_operators(traced.operators, traced_ms, evidence.forward_ms),
         op_costs=traced.op_costs,
         kernels=findings.kernels,
-        memory_peak=findings.memory_peak,
+        peak_memory=findings.peak_memory,
         unavailable=findings.unavailable | layer_times.unavailable,
-        warnings=(*warnings, *layer_times.warnings),
+        warnings=(*traced.trace.warnings, *layer_times.warnings),
     )
+
+
+def _record_kernels(workload: Workload, steps: int) -> list[Event]:
+    """Events of a trace without shapes, memory and stacks, which delay kernels; CUDA alone."""
+    device = workload.loaded.device
+    if device.type != "cuda":
+        return []
+    return tracing.record_kernel_events(_TracedStep(workload), steps=steps, device=device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +168,8 @@ def time_modules(workload: Workload, evidence: Evidence) -> _ModuleTimes:
     )
     if times.traced_forward_ms is None:
         reason = tracing.NO_KERNELS if events else tracing.NONE_READABLE
-        return _ModuleTimes(table=times.table, unavailable={"layers": reason})
+        unavailable = dict.fromkeys(("layers_by_kind", "layers_by_index"), reason)
+        return _ModuleTimes(table=times.table, unavailable=unavailable)
     lengthening = times.traced_forward_ms / evidence.forward_ms
     warnings: tuple[str, ...] = ()
     if not on_cuda and lengthening > MAX_LENGTHENING:
@@ -208,13 +228,15 @@ def read_events(
     summary = kernels.summarize_kernels(kernel_events)
     if summary is None:
         unavailable["kernels"] = _why_no_kernels(kernel_events, on_cuda=on_cuda)
-        files.kernels.unlink(missing_ok=True)  # an earlier run's
+        # Left by an earlier run.
+        files.kernels.unlink(missing_ok=True)
     else:
         write_table(files.kernels, kernels.build_kernel_table(kernel_events))
     step = memory.find_peak_step(events, on_cuda=on_cuda)
     if step is None:
         unavailable["peak_memory"] = "the trace is incomplete, or holds no allocations"
-        files.memory.unlink(missing_ok=True)  # an earlier run's
+        # Left by an earlier run.
+        files.memory.unlink(missing_ok=True)
         peak = None
         module_memory = memory.no_module_memory()
     else:
@@ -224,7 +246,7 @@ def read_events(
         module_memory = memory.by_module(step, events)
     return TraceFindings(
         kernels=summary,
-        memory_peak=peak,
+        peak_memory=peak,
         module_memory=module_memory,
         unavailable=unavailable,
     )
@@ -239,7 +261,8 @@ def largest_products(op_costs: Sequence[costs.OperatorCost]) -> list[MatrixProdu
     products.sort(key=lambda product: product[0], reverse=True)
     largest = []
     for _, cost in products[:MAX_PRODUCTS]:
-        left, right = cost.input_shapes[-2:]  # addmm has the bias first
+        # The bias of ``addmm`` comes first.
+        left, right = cost.input_shapes[-2:]
         largest.append(
             MatrixProduct(rows=left[0], inner=left[1], columns=right[1], calls=cost.calls)
         )
@@ -256,7 +279,8 @@ def group_operators(
             ``forward_ms``, that of the average batch.
     """
     if not table["self_device_ms"].notna().any():
-        return ()  # nothing to compare with the ceilings
+        # Nothing to compare with the ceilings.
+        return ()
     # Operators that are made of others have a time of their own; work and calls are counted for
     # their parts.
     counted_calls = table["calls"].where(table["bytes_moved"].notna())
@@ -285,7 +309,7 @@ def write_table(file: Path, table: pd.DataFrame) -> None:
 
 def _why_no_kernels(kernel_events: Sequence[Event], *, on_cuda: bool) -> str:
     if not on_cuda:
-        return "no GPU was used"
+        return tracing.NO_GPU
     return tracing.NO_KERNELS if kernel_events else tracing.NONE_READABLE
 
 

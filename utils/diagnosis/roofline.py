@@ -5,20 +5,20 @@ Source of the model: Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from utils.core.errors import UserError
-from utils.core.files import SCHEMA_VERSION, read_json, write_json
+from utils.schema.ceilings import Ceilings, CopyRate, Machine, load_ceilings, save_ceilings
 from utils.system.environment import environment_record
+from utils.system.timing import CallTimes, time_callable, time_calls
 
 MATMUL_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
 """Square products: the fastest is limited by arithmetic, and all take seconds together."""
@@ -36,62 +36,35 @@ SLOWEST_PRODUCT_S = 0.25
 DISPATCHED_ADDITIONS = 10_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ceilings:
-    """What the device reaches at best.
-
-    Args:
-        matmul_flops_per_s: in the model's precision.
-        copy_bytes_per_s: read plus written, of the largest buffer.
-        copy_points: (bytes read plus written, bytes/s) by size, rising: small ones stay in a cache.
-        dispatch_s: host seconds to run one operator on one element.
-        matmul_spread_pct, copy_spread_pct: the middle repeat less the fastest, of the fastest.
-        bfloat16_matmul_flops_per_s, tf32_matmul_flops_per_s: None where there is no such change.
-    """
-
-    dtype: str
-    matmul_flops_per_s: float
-    matmul_size: int
-    matmul_spread_pct: float
-    copy_bytes_per_s: float
-    copy_points: tuple[tuple[int, float], ...]
-    copy_spread_pct: float
-    dispatch_s: float
-    bfloat16_matmul_flops_per_s: float | None
-    tf32_matmul_flops_per_s: float | None = None
-    measured_at: str | None = None
-    method: str = (
-        "best of 5 warm repeats of square matrix products and of copies of several sizes; median of"
-        " 3 for dispatch"
-    )
-
-    def attainable_s(self, flops: int | None, moved: float) -> tuple[float, str]:
-        """Seconds at the ceilings, and which of them decides: ``matmul`` or ``copy``."""
-        # The best rate for that many bytes or more: what fits in a cache is not compared with main
-        # memory's rate.
-        at_least = min(moved, self.copy_points[-1][0])
-        copy_rate = max(rate for size, rate in self.copy_points if size >= at_least)
-        computing_s = (flops or 0) / self.matmul_flops_per_s
-        copying_s = moved / copy_rate
-        if computing_s > copying_s:
-            return computing_s, "matmul"
-        return copying_s, "copy"
+METHOD = (
+    f"best of {REPEATS} warm repeats of square matrix products and of copies of several sizes;"
+    " median of 3 for dispatch"
+)
+NO_BFLOAT16 = "this GPU has no bfloat16"
+NO_TF32 = "TF32 is a precision of CUDA for float32 products"
+ALREADY_TF32 = "the matrix products use TF32 or less already"
+NOT_FLOAT32 = "the weights are not float32: there is no such change of precision"
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device; nothing to do on the CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+class Attainable(NamedTuple):
+    """Time at the ceilings, and which of them decides."""
+
+    seconds: float
+    ceiling: Literal["matmul", "copy"]
 
 
-def timed(run: Callable[[], object], device: torch.device, calls: int = 1) -> float:
-    """Wall-clock seconds of all calls, from an idle device to an idle device."""
-    synchronize(device)
-    begin = time.perf_counter()
-    for _ in range(calls):
-        run()
-    synchronize(device)
-    return time.perf_counter() - begin
+def attainable(ceilings: Ceilings, flops: int | None, bytes_moved: float) -> Attainable:
+    """How long work takes at the ceilings. Source: the roofline model, see the module."""
+    # The best rate for that many bytes or more: what fits in a cache is not compared with main
+    # memory's rate.
+    at_least = min(bytes_moved, ceilings.copy_rates[-1].num_bytes)
+    large_enough = [rate for rate in ceilings.copy_rates if rate.num_bytes >= at_least]
+    copy_rate = max(rate.bytes_per_s for rate in large_enough)
+    computing_s = (flops or 0) / ceilings.matmul_flops_per_s
+    copying_s = bytes_moved / copy_rate
+    if computing_s > copying_s:
+        return Attainable(computing_s, "matmul")
+    return Attainable(copying_s, "copy")
 
 
 def load_or_measure_ceilings(device: torch.device, dtype: torch.dtype, file: Path) -> Ceilings:
@@ -99,76 +72,95 @@ def load_or_measure_ceilings(device: torch.device, dtype: torch.dtype, file: Pat
 
     What is measured is saved there.
     """
-    machine = _machine_record(device, dtype)
+    machine = _describe_machine(device, dtype)
     saved = _load_ceilings(file, machine)
     if saved is not None:
         return saved
-    measured = measure(device, dtype)
-    record = {"schema_version": SCHEMA_VERSION, "ceilings": asdict(measured), "machine": machine}
-    write_json(file, record)
+    measured = measure_ceilings(device, dtype)
+    save_ceilings(file, measured, machine)
     return measured
 
 
-def _machine_record(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def _describe_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     """What the ceilings depend on."""
     environment = environment_record(str(device))
-    record = {name: environment[name] for name in ("platform", "cpu", "gpu", "torch", "variables")}
-    record["torch_version"] = torch.__version__
-    record["dtype"] = str(dtype)
-    record["device"] = str(device)
-    return record
+    return Machine.model_validate(
+        {
+            "platform": environment["platform"],
+            "cpu": environment["cpu"],
+            "gpu": environment["gpu"],
+            "torch": environment["torch"],
+            "variables": environment["variables"],
+            "torch_version": str(torch.__version__),
+            "dtype": str(dtype),
+            "device": str(device),
+        }
+    )
 
 
-def _load_ceilings(file: Path, machine: dict[str, Any]) -> Ceilings | None:
-    """None where the file is not there, damaged, of another version or of another machine."""
+def _load_ceilings(file: Path, machine: Machine) -> Ceilings | None:
+    """None where the file is not there, damaged or of another machine."""
     try:
-        saved = read_json(file, made_by="step 03")
-        if saved.get("machine") != machine:
-            return None
-        fields = dict(saved["ceilings"])
-        fields["copy_points"] = tuple(tuple(point) for point in fields["copy_points"])
-        return Ceilings(**fields)
-    except (UserError, KeyError, TypeError):
+        saved = load_ceilings(file)
+    except UserError:
         return None
+    if saved.machine != machine:
+        return None
+    return saved.ceilings
 
 
-def measure(device: torch.device, dtype: torch.dtype) -> Ceilings:
+def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     """Measure the ceilings: some two seconds on a CPU, some more on CUDA."""
+    unavailable = {}
+    no_bfloat16 = _why_no_bfloat16(device, dtype)
+    no_tf32 = _why_no_tf32(device, dtype)
     with torch.inference_mode():
         product = _best_matmul(device, dtype)
-        copy_points, copy_spread_pct = _time_copies(device)
+        copies = _time_copies(device)
+        bfloat16_rate = None
+        if no_bfloat16 is None:
+            bfloat16_rate = _best_matmul(device, torch.bfloat16).flops_per_s
+        else:
+            unavailable["bfloat16_matmul_flops_per_s"] = no_bfloat16
+        tf32_rate = None
+        if no_tf32 is None:
+            with _matmul_precision("high"):
+                tf32_rate = _best_matmul(device, dtype).flops_per_s
+        else:
+            unavailable["tf32_matmul_flops_per_s"] = no_tf32
         return Ceilings(
             dtype=str(dtype).removeprefix("torch."),
             matmul_flops_per_s=product.flops_per_s,
             matmul_size=product.size,
             matmul_spread_pct=product.spread_pct,
-            copy_bytes_per_s=copy_points[-1][1],
-            copy_points=copy_points,
-            copy_spread_pct=copy_spread_pct,
-            dispatch_s=dispatch_s(device),
-            tf32_matmul_flops_per_s=_tf32_rate(device, dtype),
+            copy_bytes_per_s=copies.rates[-1].bytes_per_s,
+            copy_rates=copies.rates,
+            copy_spread_pct=copies.spread_pct,
+            dispatch_s=measure_dispatch_s(device),
+            bfloat16_matmul_flops_per_s=bfloat16_rate,
+            tf32_matmul_flops_per_s=tf32_rate,
             measured_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            bfloat16_matmul_flops_per_s=_bfloat16_rate(device, dtype),
+            method=METHOD,
+            unavailable=unavailable,
         )
 
 
-def _tf32_rate(device: torch.device, dtype: torch.dtype) -> float | None:
-    """FLOP/s of float32 products in TF32; None where that is no precision to change to."""
-    if dtype != torch.float32 or device.type != "cuda":
-        return None
-    if torch.get_float32_matmul_precision() != "highest":
-        return None
-    with _matmul_precision("high"):
-        return _best_matmul(device, dtype).flops_per_s
-
-
-def _bfloat16_rate(device: torch.device, dtype: torch.dtype) -> float | None:
-    """FLOP/s of bfloat16 products; None where that is no precision to change to."""
+def _why_no_bfloat16(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why bfloat16 is no precision to change to; None where it is."""
     if dtype != torch.float32:
-        return None
+        return NOT_FLOAT32
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        return None
-    return _best_matmul(device, torch.bfloat16).flops_per_s
+        return NO_BFLOAT16
+    return None
+
+
+def _why_no_tf32(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why TF32 is no precision to change to; None where it is."""
+    if dtype != torch.float32 or device.type != "cuda":
+        return NO_TF32
+    if torch.get_float32_matmul_precision() != "highest":
+        return ALREADY_TF32
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,8 +210,8 @@ def _time_products(
             rows = min(rows, max(1, affordable))
         left = torch.randn(rows, product.inner, device=device).to(dtype)
         right = torch.randn(product.columns, product.inner, device=device).to(dtype)
-        seconds, _ = _min_time(partial(torch.mm, left, right.t()), device)
-        total_s += product.calls * seconds
+        times = _time_repeated(partial(torch.mm, left, right.t()), device)
+        total_s += product.calls * times.fastest_s
     return total_s
 
 
@@ -233,17 +225,18 @@ def _matmul_precision(name: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def dispatch_s(device: torch.device) -> float:
+def measure_dispatch_s(device: torch.device) -> float:
     """Seconds per operator when 10,000 additions of one element follow each other: all overhead."""
     one = torch.ones(1, device=device)
 
-    def additions() -> None:  # a Python call for each would count with them
+    # A Python call for each would count with them.
+    def additions() -> None:
         for _ in range(DISPATCHED_ADDITIONS):
             torch.add(one, one)
 
     with torch.inference_mode():
-        seconds = statistics.median(timed(additions, device) for _ in range(3))
-    return seconds / DISPATCHED_ADDITIONS
+        times = time_callable(additions, device, repeats=3, warmups=0)
+    return times.median_s / DISPATCHED_ADDITIONS
 
 
 class _BestProduct(NamedTuple):
@@ -263,33 +256,41 @@ def _best_matmul(device: torch.device, dtype: torch.dtype) -> _BestProduct:
         left = torch.randn(size, size, device=device).to(dtype)
         right = torch.randn(size, size, device=device).to(dtype)
         product = partial(torch.mm, left, right, out=torch.empty_like(left))
-        seconds, spread_pct = _min_time(product, device)
-        results.append(_BestProduct(2 * size**3 / seconds, size, spread_pct))
-        if seconds > SLOWEST_PRODUCT_S:
+        times = _time_repeated(product, device)
+        rate = 2 * size**3 / times.fastest_s
+        results.append(_BestProduct(rate, size, 100 * times.spread))
+        if times.fastest_s > SLOWEST_PRODUCT_S:
             break
     return max(results)
 
 
-def _time_copies(device: torch.device) -> tuple[tuple[tuple[int, float], ...], float]:
-    """Bytes read plus written and bytes/s of each size; spread of the largest in percent."""
-    points: list[tuple[int, float]] = []
-    spread_pct = 0.0
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Copies:
+    """Rates by size, rising, and the spread of the largest."""
+
+    rates: tuple[CopyRate, ...]
+    spread_pct: float
+
+
+def _time_copies(device: torch.device) -> _Copies:
+    rates: list[CopyRate] = []
+    spread = 0.0
     for size in COPY_BYTES[device.type]:
         # Half of the free memory is left to others; the smallest size always runs.
-        if points and device.type == "cuda" and 4 * size > torch.cuda.mem_get_info(device)[0]:
+        if rates and device.type == "cuda" and 4 * size > torch.cuda.mem_get_info(device)[0]:
             break
         source = torch.ones(size, device=device, dtype=torch.uint8)
         copy = partial(torch.ones_like(source).copy_, source)
-        seconds, spread_pct = _min_time(copy, device)
-        points.append((2 * size, 2 * size / seconds))
-    return tuple(points), spread_pct
+        times = _time_repeated(copy, device)
+        spread = times.spread
+        num_bytes = 2 * size
+        rates.append(CopyRate(num_bytes=num_bytes, bytes_per_s=num_bytes / times.fastest_s))
+    return _Copies(rates=tuple(rates), spread_pct=100 * spread)
 
 
-def _min_time(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Seconds of the fastest repeat and the spread in percent, after a warm-up."""
-    timed(run, device)
-    once_s = timed(run, device)
+def _time_repeated(run: Callable[[], object], device: torch.device) -> CallTimes:
+    """Time a call, repeated until a repeat is long enough."""
+    time_calls(run, device)
+    once_s = time_calls(run, device)
     calls = max(1, int(REPEAT_AT_LEAST_S[device.type] / once_s))
-    times_s = [timed(run, device, calls) / calls for _ in range(REPEATS)]
-    fastest_s = min(times_s)
-    return fastest_s, (statistics.median(times_s) / fastest_s - 1) * 100
+    return time_callable(run, device, repeats=REPEATS, warmups=0, calls=calls)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
 
-from utils.diagnosis.bottleneck import Bottleneck
+from utils.schema.diagnosis import Bottleneck, Saturation, SaturationCause, Verdict
 
 MIN_GAIN = 0.05
 """A larger batch that gains less does not help: half of what perf_analyzer calls unstable."""
-LIMITS = frozenset(("input-bound", "memory-bound", "compute-bound"))
+LIMITS: dict[Verdict, SaturationCause] = {
+    "input-bound": "input-bound",
+    "memory-bound": "memory-bound",
+    "compute-bound": "compute-bound",
+}
 """Verdicts under which larger batches cannot help; under the others they would."""
 
 
@@ -30,36 +33,6 @@ class Throughput:
         return self.samples_per_s / max(1 - self.padding_fraction, 1e-6)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Saturation:
-    """Where larger batches stop helping.
-
-    Args:
-        batch_size: the smallest that no larger one beats by more than ``MIN_GAIN``; None where
-            larger ones help to the end, or no throughput is known.
-        verdict_at_smallest, verdict_at_largest: of the smallest and the largest batch size that was profiled.
-        limited_by: ``padding`` or the verdict that limits the larger ones; None where it is not known.
-        source: where the throughputs come from.
-    """
-
-    batch_size: int | None
-    verdict_at_smallest: str | None
-    verdict_at_largest: str | None
-    limited_by: str | None
-    source: str
-    sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "batch_size": self.batch_size,
-            "verdict_at_smallest": self.verdict_at_smallest,
-            "verdict_at_largest": self.verdict_at_largest,
-            "limited_by": self.limited_by,
-            "source": self.source,
-            "sentence": self.sentence,
-        }
-
-
 def find_saturation(
     throughputs: Sequence[Throughput], source: str, bottlenecks: Mapping[int, Bottleneck]
 ) -> Saturation:
@@ -71,8 +44,8 @@ def find_saturation(
     Args:
         bottlenecks: by batch size.
     """
-    batch_size = None
-    limited_by = None
+    batch_size: int | None = None
+    limited_by: SaturationCause | None = None
     if not throughputs:
         sentence = "Which batch size is best, step 02 measures."
     else:
@@ -83,18 +56,23 @@ def find_saturation(
             sentence = _still_helping(last, len(rising))
         else:
             batch_size = saturated.batch_size
-            limited_by, reason = _reason(saturated, last, bottlenecks)
+            limited_by = _cause(saturated, last, bottlenecks)
+            reason = _reason(limited_by, saturated, last, bottlenecks)
             sentence = (
                 f"From batch size {batch_size} on larger batches stop helping, because {reason}."
             )
     return Saturation(
         batch_size=batch_size,
-        verdict_at_smallest=bottlenecks[min(bottlenecks)].verdict if bottlenecks else None,
-        verdict_at_largest=bottlenecks[max(bottlenecks)].verdict if bottlenecks else None,
+        verdict_at_smallest=_verdict_at(bottlenecks, min(bottlenecks, default=None)),
+        verdict_at_largest=_verdict_at(bottlenecks, max(bottlenecks, default=None)),
         limited_by=limited_by,
         source=source,
         sentence=sentence,
     )
+
+
+def _verdict_at(bottlenecks: Mapping[int, Bottleneck], size: int | None) -> Verdict | None:
+    return None if size is None else bottlenecks[size].verdict
 
 
 def _first_saturated(rising: Sequence[Throughput]) -> Throughput:
@@ -113,18 +91,27 @@ def _still_helping(last: Throughput, number: int) -> str:
     return f"Larger batches help up to the largest batch size, {last.batch_size}: {reason}."
 
 
-def _reason(
+def _cause(
     saturated: Throughput, last: Throughput, bottlenecks: Mapping[int, Bottleneck]
-) -> tuple[str | None, str]:
-    """What limits the larger batches, as a word and in a clause."""
+) -> SaturationCause | None:
+    """What limits the larger batches; None where no ceiling is near."""
     if last.computed_tokens > (1 + MIN_GAIN) * saturated.computed_tokens:
-        clause = (
+        return "padding"
+    return LIMITS.get(bottlenecks[max(bottlenecks)].verdict)
+
+
+def _reason(
+    cause: SaturationCause | None,
+    saturated: Throughput,
+    last: Throughput,
+    bottlenecks: Mapping[int, Bottleneck],
+) -> str:
+    """The cause in a clause."""
+    if cause == "padding":
+        return (
             f"padding grows from {saturated.padding_fraction:.0%} to {last.padding_fraction:.0%}"
             f" of the tokens at {last.batch_size} and uses up what batching saves"
         )
-        return "padding", clause
-    largest = max(bottlenecks)
-    verdict = bottlenecks[largest].verdict
-    if verdict in LIMITS:
-        return verdict, f"batch size {largest} is {verdict}"
-    return None, "tokens computed a second no longer grow, though no ceiling is near"
+    if cause is None:
+        return "tokens computed a second no longer grow, though no ceiling is near"
+    return f"batch size {max(bottlenecks)} is {cause}"

@@ -7,44 +7,62 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 
 import numpy as np
 
-from utils.config_loader import Config
 from utils.diagnosis.bottleneck import INPUT_SHARE
 from utils.diagnosis.evidence import Evidence
-from utils.diagnosis.findings import ESTIMATE, UPPER_BOUND, Findings, OperatorGroup, Suggestion
+from utils.diagnosis.findings import Findings, OperatorGroup, PresentSettings
 from utils.diagnosis.forecast import Forecast, in_file_order
+from utils.schema.diagnosis import Proposal, Suggestion
 
-MIN_SAVING = 0.01  # less than 1% of the batch time lies within the spread of the measurement
+MIN_SAVING = 0.01
+"""Less than 1% of the batch time lies within the spread of the measurement."""
 DEVICE_BOUND_SHARE = 0.9
 """Share of the forward from which on a CUDA device is busy throughout, so that kernels decide."""
-SHOWN_FIRST = 3
 SLOW_LAYER = 2.0
 MIN_PEERS = 3
 """A module that takes twice as long as in the other layers, three at least in all, is slow."""
 SLOW_LAYER_SHARE = 0.05
 """Of the forward that a slow layer has to cost: less may be one interrupt of a few calls."""
-LONG_TEXTS = 0.95  # share of the texts that a smaller ``max_length`` must not truncate
-LENGTH_STEP = 8  # lengths are rounded up to a multiple of 8, which matrix units like
+LONG_TEXTS = 0.95
+"""Share of the texts that a smaller ``max_length`` must not truncate."""
+LENGTH_STEP = 8
+"""Lengths are rounded up to a multiple of 8, which matrix units like."""
 TOKEN_BUDGET = "evaluation.batching=token_budget"
 COMPILE = "evaluation.compile=true"
 
 
-def rank_suggestions(findings: Findings, config: Config) -> tuple[Suggestion, ...]:
+def rank_suggestions(findings: Findings, settings: PresentSettings) -> tuple[Suggestion, ...]:
     """All suggestions that save at least 1% of the batch time, the largest saving first.
 
     They overlap: savings do not add up.
     """
-    suggestions = [
-        *_batching_suggestions(findings, config),
-        *_host_suggestions(findings.evidence, config),
+    proposals = [
+        *_batching_suggestions(findings, settings),
+        *_host_suggestions(findings.evidence, settings),
         *_slow_layer_suggestions(findings),
-        *_operator_suggestions(findings, config),
-        *_precision_suggestions(findings, config),
+        *_operator_suggestions(findings, settings),
+        *_precision_suggestions(findings, settings),
     ]
-    large_enough = [one for one in suggestions if one.saving_pct >= 100 * MIN_SAVING]
-    return tuple(sorted(large_enough, key=lambda one: one.saving_ms, reverse=True))
+    batch_ms = findings.evidence.total_ms
+    large_enough = [one for one in proposals if one.saving_ms >= MIN_SAVING * batch_ms]
+    large_enough.sort(key=attrgetter("saving_ms"), reverse=True)
+    return tuple(make_suggestion(proposal, batch_ms) for proposal in large_enough)
+
+
+def make_suggestion(proposal: Proposal, batch_ms: float) -> Suggestion:
+    """The proposal with its share of a batch of ``batch_ms``, from texts to logits."""
+    remaining_ms = batch_ms - proposal.saving_ms
+    predicted_speedup = None
+    if remaining_ms > 0:
+        predicted_speedup = batch_ms / remaining_ms
+    return Suggestion(
+        **dict(proposal),
+        saving_pct=100 * proposal.saving_ms / batch_ms,
+        predicted_speedup=predicted_speedup,
+    )
 
 
 def max_kernel_saving_ms(evidence: Evidence, forecast: Forecast | None) -> float:
@@ -68,21 +86,23 @@ def _device_never_waits(evidence: Evidence) -> bool:
     return evidence.device_busy_ms >= DEVICE_BOUND_SHARE * evidence.forward_ms
 
 
-def _batching_suggestions(findings: Findings, config: Config) -> Iterator[Suggestion]:
+def _batching_suggestions(findings: Findings, settings: PresentSettings) -> Iterator[Proposal]:
     """What other batches of the same texts would take, padding and fixed costs together."""
     forecast = findings.forecast
     if forecast is None:
         return
-    yield _grouping_by_length(findings.evidence, forecast, config)
+    yield _grouping_by_length(findings.evidence, forecast, settings)
     larger = 2 * findings.evidence.batch_size
     # Smaller sizes than the sweep's largest have been tried by it.
     is_new = findings.evidence.batch_size >= findings.largest_batch
     if is_new and (findings.too_large is None or larger < findings.too_large):
-        yield _larger_batches(findings.evidence, forecast, config, larger)
-    yield from _shorter_texts(findings.evidence, forecast, config)
+        yield _larger_batches(findings.evidence, forecast, settings, larger)
+    yield from _shorter_texts(findings.evidence, forecast, settings)
 
 
-def _grouping_by_length(evidence: Evidence, forecast: Forecast, config: Config) -> Suggestion:
+def _grouping_by_length(
+    evidence: Evidence, forecast: Forecast, settings: PresentSettings
+) -> Proposal:
     if evidence.padding_ms >= evidence.overhead_ms:
         title = "padding"
         cause = (
@@ -93,13 +113,12 @@ def _grouping_by_length(evidence: Evidence, forecast: Forecast, config: Config) 
         title = "small batches"
         cause = "each batch starts all operators again; in file order larger ones would be padded"
     advice = "group texts of similar length"
-    if config.evaluation.batching == "token_budget":
+    if settings.evaluation.batching == "token_budget":
         advice += ", as step 02's evaluation does here"
-    return Suggestion(
+    return Proposal(
         title=title,
         cause=cause,
         saving_ms=evidence.forward_ms * (1 - forecast.best_budget_fraction()),
-        total_ms=evidence.total_ms,
         advice=advice,
         setting=TOKEN_BUDGET,
         evidence=_batching_evidence(evidence, forecast),
@@ -107,15 +126,14 @@ def _grouping_by_length(evidence: Evidence, forecast: Forecast, config: Config) 
 
 
 def _larger_batches(
-    evidence: Evidence, forecast: Forecast, config: Config, larger: int
-) -> Suggestion:
-    sizes = sorted({*config.profiling.batch_sizes, larger})
+    evidence: Evidence, forecast: Forecast, settings: PresentSettings, larger: int
+) -> Proposal:
+    sizes = sorted({*settings.profiling.batch_sizes, larger})
     remaining = forecast.remaining_fraction(in_file_order(larger))
-    return Suggestion(
+    return Proposal(
         title="batch size",
         cause="every batch starts all operators again",
         saving_ms=evidence.forward_ms * (1 - remaining),
-        total_ms=evidence.total_ms,
         advice=f"batches of {larger}",
         setting=f"profiling.batch_sizes=[{','.join(map(str, sizes))}]",
         evidence=_batching_evidence(evidence, forecast),
@@ -123,17 +141,18 @@ def _larger_batches(
     )
 
 
-def _shorter_texts(evidence: Evidence, forecast: Forecast, config: Config) -> Iterator[Suggestion]:
+def _shorter_texts(
+    evidence: Evidence, forecast: Forecast, settings: PresentSettings
+) -> Iterator[Proposal]:
     quantile = float(np.quantile(forecast.lengths, LONG_TEXTS))
     max_length = LENGTH_STEP * math.ceil(quantile / LENGTH_STEP)
-    if max_length >= min(config.profiling.max_length, int(forecast.lengths.max())):
+    if max_length >= min(settings.profiling.max_length, int(forecast.lengths.max())):
         return
     longer = float((forecast.lengths > max_length).mean())
-    yield Suggestion(
+    yield Proposal(
         title="long texts",
         cause="few texts are much longer than the others",
         saving_ms=evidence.forward_ms * (1 - forecast.remaining_fraction(max_length=max_length)),
-        total_ms=evidence.total_ms,
         advice=f"truncate texts at {max_length} tokens; compare accuracy",
         setting=f"profiling.max_length={max_length}",
         evidence=f"{longer:.1%} of the texts are longer; {_fit_quality(forecast)}",
@@ -153,7 +172,7 @@ def _fit_quality(forecast: Forecast) -> str:
     return f"forward times fitted within {forecast.model.error:.0%}"
 
 
-def _host_suggestions(evidence: Evidence, config: Config) -> Iterator[Suggestion]:
+def _host_suggestions(evidence: Evidence, settings: PresentSettings) -> Iterator[Proposal]:
     """What the host does before, beside and after the model."""
     copying_ms = evidence.host_to_device_ms + evidence.device_to_host_ms
     times = (
@@ -161,34 +180,31 @@ def _host_suggestions(evidence: Evidence, config: Config) -> Iterator[Suggestion
         f" forward {evidence.forward_ms:.3g} ms"
     )
     if evidence.tokenize_ms / evidence.total_ms > INPUT_SHARE:
-        yield Suggestion(
+        yield Proposal(
             title="slow tokeniser",
             cause="it takes longer than all the rest",
             saving_ms=evidence.tokenize_ms,
-            total_ms=evidence.total_ms,
             advice="a fast tokenizer, in several processes, or texts tokenised once and stored",
             evidence=times,
         )
-    yield Suggestion(
+    yield Proposal(
         title="tokenising and copying",
         cause="they run before and after the model, not beside it",
         # Prefetching hides no more than the model takes.
         saving_ms=min(evidence.input_ms, evidence.forward_ms),
-        total_ms=evidence.total_ms,
         advice=(
             "tokenise and copy the next batch while the model runs (prefetch), as step 02's"
             " evaluation does"
         ),
         evidence=times,
     )
-    yield Suggestion(
+    yield Proposal(
         title="overhead",
         cause="the host's work to start operators, the same for every batch size",
         saving_ms=evidence.overhead_ms,
-        total_ms=evidence.total_ms,
         advice="torch.compile, which starts fewer operators",
-        prediction=UPPER_BOUND,
-        setting=_compile_setting(config),
+        prediction="upper-bound",
+        setting=_compile_setting(settings),
         evidence=_overhead_evidence(evidence),
     )
 
@@ -202,12 +218,12 @@ def _overhead_evidence(evidence: Evidence) -> str:
     return "; ".join(parts)
 
 
-def _compile_setting(config: Config) -> str | None:
+def _compile_setting(settings: PresentSettings) -> str | None:
     """None where the model is compiled already."""
-    return None if config.evaluation.compile else COMPILE
+    return None if settings.evaluation.compile else COMPILE
 
 
-def _slow_layer_suggestions(findings: Findings) -> Iterator[Suggestion]:
+def _slow_layer_suggestions(findings: Findings) -> Iterator[Proposal]:
     """The module that takes longest beyond what the same module takes in the other layers."""
     evidence = findings.evidence
     excess_ms, own_ms, name = 0.0, 0.0, ""
@@ -221,14 +237,13 @@ def _slow_layer_suggestions(findings: Findings) -> Iterator[Suggestion]:
             excess_ms, own_ms, name = more_ms, slowest_ms, slowest
     if excess_ms < SLOW_LAYER_SHARE * evidence.forward_ms:
         return
-    yield Suggestion(
+    yield Proposal(
         title=f"slow layer: {name}",
         cause="this module takes longer than the same module of the other layers",
         saving_ms=min(excess_ms, evidence.forward_ms),
-        total_ms=evidence.total_ms,
         advice=f"look at what {name} does that the same module of the other layers does not",
         # Kernels that end while the device waits for the host anyway shorten nothing.
-        prediction=ESTIMATE if _device_never_waits(evidence) else UPPER_BOUND,
+        prediction="estimate" if _device_never_waits(evidence) else "upper-bound",
         evidence=f"{own_ms:.3g} ms, the others {own_ms - excess_ms:.3g} ms",
     )
 
@@ -243,13 +258,13 @@ def _modules_by_role(module_ms: Mapping[str, float]) -> list[list[tuple[float, s
     return list(by_role.values())
 
 
-def _operator_suggestions(findings: Findings, config: Config) -> Iterator[Suggestion]:
+def _operator_suggestions(findings: Findings, settings: PresentSettings) -> Iterator[Proposal]:
     """The kind of operators that takes longest beyond what the ceilings allow."""
     if not findings.groups:
         return
     evidence = findings.evidence
     worst = max(findings.groups, key=lambda group: _excess_ms(group, evidence))
-    if worst.kind == "attention" and config.model.attn_implementation == "eager":
+    if worst.kind == "attention" and settings.model.attn_implementation == "eager":
         advice = "fused attention"
         setting: str | None = "model.attn_implementation=sdpa"
     elif worst.kind in ("matrix product", "attention"):
@@ -257,16 +272,15 @@ def _operator_suggestions(findings: Findings, config: Config) -> Iterator[Sugges
         setting = None
     else:
         advice = "torch.compile, which fuses operators so that intermediate results are not stored"
-        setting = _compile_setting(config)
+        setting = _compile_setting(settings)
     excess_ms = _excess_ms(worst, evidence)
     saving_ms = min(excess_ms, max_kernel_saving_ms(evidence, findings.forecast))
-    yield Suggestion(
+    yield Proposal(
         title=f"slow operators: {worst.kind}",
         cause="they take longer than their FLOPs and bytes need at the measured ceilings",
         saving_ms=max(0.0, saving_ms),
-        total_ms=evidence.total_ms,
         advice=advice,
-        prediction=UPPER_BOUND,
+        prediction="upper-bound",
         setting=setting,
         evidence=(
             f"{worst.measured_ms:.3g} ms where {worst.attainable_ms:.3g} ms are attainable,"
@@ -284,7 +298,7 @@ def _excess_ms(group: OperatorGroup, evidence: Evidence) -> float:
     return excess_ms
 
 
-def _precision_suggestions(findings: Findings, config: Config) -> Iterator[Suggestion]:
+def _precision_suggestions(findings: Findings, settings: PresentSettings) -> Iterator[Proposal]:
     """The matrix products' own time, faster as the largest of them are in another precision."""
     evidence = findings.evidence
     products = [group for group in findings.groups if group.kind == "matrix product"]
@@ -296,17 +310,16 @@ def _precision_suggestions(findings: Findings, config: Config) -> Iterator[Sugge
         if "dtype" in setting:
             # The other operators move half the bytes.
             saving_ms += evidence.copy_limited_ms / 2
-        yield Suggestion(
+        yield Proposal(
             title="precision",
             cause=(
-                f"matrix products run in {config.model.dtype}, matmul_precision"
-                f" {config.model.matmul_precision}"
+                f"matrix products run in {settings.model.dtype}, matmul_precision"
+                f" {settings.model.matmul_precision}"
             ),
             saving_ms=min(saving_ms, max_kernel_saving_ms(evidence, findings.forecast)),
-            total_ms=evidence.total_ms,
             advice=f"{setting.rpartition('.')[2]}; compare accuracy",
             # On a CPU the other operators may become slower by more than the products save.
-            prediction=ESTIMATE if evidence.device == "cuda" else UPPER_BOUND,
+            prediction="estimate" if evidence.device == "cuda" else "upper-bound",
             setting=setting,
             evidence=(
                 f"matrix products take {products_ms:.3g} ms; the largest of them are"

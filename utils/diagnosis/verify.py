@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,18 @@ from numpy.typing import NDArray
 
 from utils.config_loader import Config, changed
 from utils.core.errors import DataError, UserError, reason_of
-from utils.core.files import write_json
-from utils.diagnosis.diagnose import Diagnosis
-from utils.diagnosis.findings import ESTIMATE, Suggestion, Verification
 from utils.diagnosis.suggestions import COMPILE, TOKEN_BUDGET
-from utils.diagnosis.workload import Workload
+from utils.diagnosis.workload import Workload, split_into_batches
 from utils.evaluation.batching import Batching
-from utils.evaluation.batching_comparison import time_interleaved
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, load_model
 from utils.pipeline import console
+from utils.schema.diagnosis import Diagnosis, Suggestion, Verification, save_diagnosis
 from utils.sweep.bench_stats import MIN_RUNS, compare
 from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
+from utils.system.timing import time_interleaved
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +39,16 @@ SECONDS_A_PASS = 2.0
 """With large models a pass takes fewer texts than the sample has, full batches of them."""
 NO_SETTING = "no matching setting"
 
-Way = Callable[[], NDArray[np.int64]]
+Variant = Callable[[], NDArray[np.int64]]
 """Classifies all texts once, from words to predicted label ids on the host."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Comparison:
-    """The present way and the changed one, over the same texts."""
+    """The present settings and the changed ones, over the same texts."""
 
-    baseline: Way
-    changed: Way
+    baseline: Variant
+    changed: Variant
     num_texts: int
 
 
@@ -62,26 +60,38 @@ def verify(loaded: LoadedModel, config: Config, diagnosis: Diagnosis) -> Diagnos
     Returns:
         The diagnosis with ``verification`` in each suggestion that was tried.
     """
-    chosen = _choose(diagnosis.suggestions)
-    results = {}
-    for suggestion in console.progress(chosen, what="Trying suggestions", unit="suggestion"):
-        size = diagnosis.detail_batch_size
-        results[suggestion.setting] = measure_suggestion(loaded, config, size, suggestion)
-    suggestions = []
-    for suggestion in diagnosis.suggestions:
-        verification = None
+    chosen = _choose(diagnosis.all_suggestions)
+    size = diagnosis.detail_batch_size
+    verifications: list[Verification | None] = []
+    for suggestion in console.progress(
+        diagnosis.all_suggestions, what="Trying suggestions", unit="suggestion"
+    ):
         if suggestion.setting is None:
-            verification = Verification(reason=NO_SETTING)
+            verifications.append(Verification(reason=NO_SETTING))
         elif any(suggestion is one for one in chosen):
-            verification = results[suggestion.setting]
-        suggestions.append(replace(suggestion, verification=verification))
-    verified_diagnosis = replace(
-        diagnosis,
-        suggestions=tuple(suggestions),
-        verified_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    )
-    write_json(config.files.bottlenecks, verified_diagnosis.to_dict())
+            verifications.append(measure_suggestion(loaded, config, size, suggestion))
+        else:
+            verifications.append(None)
+    verified_diagnosis = _with_verifications(diagnosis, verifications)
+    save_diagnosis(config.files.bottlenecks, verified_diagnosis)
     return verified_diagnosis
+
+
+def _with_verifications(
+    diagnosis: Diagnosis, verifications: Sequence[Verification | None]
+) -> Diagnosis:
+    """The diagnosis with the result of each of its suggestions."""
+    suggestions = []
+    for suggestion, verification in zip(diagnosis.all_suggestions, verifications, strict=True):
+        suggestions.append(suggestion.model_copy(update={"verification": verification}))
+    shown_first = len(diagnosis.suggestions)
+    return diagnosis.model_copy(
+        update={
+            "suggestions": tuple(suggestions[:shown_first]),
+            "further_suggestions": tuple(suggestions[shown_first:]),
+            "verified_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+    )
 
 
 def measure_suggestion(
@@ -128,18 +138,19 @@ def _choose(suggestions: Sequence[Suggestion]) -> list[Suggestion]:
 def _measure(
     loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
 ) -> Verification:
-    comparison = _make_ways(loaded, config, size, suggestion)
-    ways = {"baseline": comparison.baseline, "changed": comparison.changed}
-    warm_up, _ = time_interleaved(ways, 1)  # also shows how long a round takes
+    comparison = _make_variants(loaded, config, size, suggestion)
+    variants = {"baseline": comparison.baseline, "changed": comparison.changed}
+    # The warm-up also shows how long a round takes.
+    warm_up, _ = time_interleaved(variants, 1)
     round_s = sum(sum(seconds) for seconds in warm_up.values())
     rounds = round(min(MAX_ROUNDS, max(MIN_RUNS, SECONDS / round_s)))
-    seconds, labels = time_interleaved(ways, rounds)
+    seconds, labels = time_interleaved(variants, rounds)
     speedup = compare(seconds["changed"], seconds["baseline"])
     assert speedup.ratio is not None, "every pass takes time"
     assert speedup.low is not None and speedup.high is not None, "there are enough rounds"
     prediction_error = None
     predicted = suggestion.predicted_speedup
-    if suggestion.prediction == ESTIMATE and predicted is not None:
+    if suggestion.prediction == "estimate" and predicted is not None:
         prediction_error = predicted / speedup.ratio - 1
     return Verification(
         setting=suggestion.setting,
@@ -156,14 +167,16 @@ def _measure(
 def _failure(error: Exception) -> str:
     if is_out_of_memory(error):
         return "it does not fit into memory beside the baseline's model"
-    reason = error.what if isinstance(error, UserError) else reason_of(error)
+    reason = reason_of(error)
+    if isinstance(error, UserError):
+        reason = error.what
     return f"{type(error).__name__}: {reason}"
 
 
-def _make_ways(
+def _make_variants(
     loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
 ) -> _Comparison:
-    """The baseline and the changed way, over texts that take about ``SECONDS_A_PASS``."""
+    """Baseline and changed variant, over texts that take about ``SECONDS_A_PASS``."""
     setting = suggestion.setting
     assert setting is not None, "only suggestions with a setting are tried"
     new_config = changed(config, setting)
@@ -176,11 +189,13 @@ def _make_ways(
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
     texts = _shorten(loaded, config, size, new_size, texts)
     if is_evaluation_setting(setting):
-        return _predictor_ways(loaded, new_config, size, setting, texts)
-    other = load_model(new_config) if setting.startswith("model.") else loaded
+        return _predictor_variants(loaded, new_config, size, setting, texts)
+    other = loaded
+    if setting.startswith("model."):
+        other = load_model(new_config)
     return _Comparison(
-        baseline=_workload_way(loaded, config, size, texts),
-        changed=_workload_way(other, new_config, new_size, texts),
+        baseline=_workload_variant(loaded, config, size, texts),
+        changed=_workload_variant(other, new_config, new_size, texts),
         num_texts=len(texts),
     )
 
@@ -189,27 +204,28 @@ def _shorten(
     loaded: LoadedModel, config: Config, size: int, new_size: int, texts: Sequence[str]
 ) -> list[str]:
     """Full batches of the changed size, as many as a pass has time for, one at least."""
-    one_batch = {"one": _workload_way(loaded, config, size, texts[:size])}
+    one_batch = {"one": _workload_variant(loaded, config, size, texts[:size])}
     seconds, _ = time_interleaved(one_batch, 2)
     affordable = int(SECONDS_A_PASS / min(seconds["one"]) * size / new_size)
     batches = max(1, min(affordable, len(texts) // new_size))
     return list(texts[: new_size * batches])
 
 
-def _workload_way(loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]) -> Way:
-    batches = tuple(list(texts[start : start + size]) for start in range(0, len(texts), size))
-    workload = Workload(loaded, batches, config.profiling.max_length)
+def _workload_variant(
+    loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]
+) -> Variant:
+    workload = Workload(loaded, split_into_batches(texts, size), config.profiling.max_length)
 
     def run() -> NDArray[np.int64]:
         # The precision belongs to the process, not to the model.
         torch.set_float32_matmul_precision(config.model.matmul_precision)
-        logits = [workload.run(index, nullcontext) for index in range(len(batches))]
+        logits = [workload.run(index, nullcontext) for index in range(len(workload.batches))]
         return torch.cat(logits).argmax(dim=-1).numpy()
 
     return run
 
 
-def _predictor_ways(
+def _predictor_variants(
     loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]
 ) -> _Comparison:
     """Batches of ``size`` in file order; and the same compiled, or grouped by length."""
@@ -228,8 +244,9 @@ def _predictor_ways(
         other.compile()
         other.warm_up(tokens())
     else:
-        budget = config.evaluation.max_tokens_per_batch
-        limit = other.fastest_budget(tokens()) if budget == "auto" else budget
+        limit = config.evaluation.max_tokens_per_batch
+        if limit == "auto":
+            limit = other.fastest_budget(tokens())
         other.batching = Batching(kind="token_budget", limit=limit)
     return _Comparison(
         baseline=lambda: baseline.predict(tokens()).predicted_ids,

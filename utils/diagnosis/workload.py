@@ -12,7 +12,8 @@ import torch
 from utils.model.encoding import encode_batch
 from utils.model_utils import LoadedModel
 
-MAX_BATCHES = 8  # of one size that are timed and counted; more add little but time
+MAX_BATCHES = 8
+"""Batches of one size that are timed and counted; more add little but time."""
 
 Span = Callable[[str], AbstractContextManager[Any]]
 Inputs = dict[str, torch.Tensor]
@@ -67,8 +68,14 @@ class Workload:
 
 def make_batches(texts: Sequence[str], size: int) -> tuple[list[str], ...]:
     """Full batches in order, at most eight; one smaller batch where there are too few texts."""
-    starts = range(0, len(texts) - size + 1, size)
-    full = [list(texts[start : start + size]) for start in starts]
-    if not full:
-        return (list(texts),)
-    return tuple(full[:MAX_BATCHES])
+    batches = split_into_batches(texts, size)
+    full = [batch for batch in batches if len(batch) == size]
+    return tuple(full[:MAX_BATCHES]) or batches[:1]
+
+
+def split_into_batches(texts: Sequence[str], size: int) -> tuple[list[str], ...]:
+    """Batches of ``size`` texts in order; the last one has the texts that remain."""
+    batches = []
+    for start in range(0, len(texts), size):
+        batches.append(list(texts[start : start + size]))
+    return tuple(batches)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
@@ -13,9 +14,16 @@ from huggingface_hub.file_download import repo_folder_name
 from utils.core.files import check_disk_space
 from utils.hub.errors import HTTPError, hub_errors
 
+TIMEOUT_S = 30.0
 
-class Resolved(NamedTuple):
-    """A commit and the names of its files; ``from_cache`` where the hub does not answer and the cache alone is used."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedRepo:
+    """A commit and the names of its files.
+
+    Args:
+        from_cache: the hub did not answer, and only the local cache is used.
+    """
 
     commit: str
     from_cache: bool = False
@@ -26,53 +34,81 @@ def resolve(
     name: str,
     revision: str | None = None,
     kind: str = "model",
-    wanted: Callable[[tuple[str, ...]], set[str]] = set,
-) -> Resolved:
-    """Ask the hub, or where it does not answer the cache, what a revision stands for; check that it fits on the disk.
+    select: Callable[[tuple[str, ...]], set[str]] = set,
+) -> ResolvedRepo:
+    """Ask the hub, or the cache if the hub does not answer, which commit a revision stands for.
+
+    Checks that what will be downloaded fits on the disk.
 
     Args:
         kind: ``model`` or ``dataset``.
-        wanted: of all names of files those that will be downloaded; by default all.
+        select: from all names of files those that will be downloaded; by default all.
 
     Raises:
-        UserError: no such repository or revision, no access, no hub and nothing cached, too little disk.
+        UserError: no such repository or revision, no access, neither hub nor cache, or too little
+            disk space.
     """
-    what = "data set" if kind == "dataset" else kind
+    what = kind
+    if kind == "dataset":
+        what = "data set"
+    cache = Path(constants.HF_HUB_CACHE)
+    folder = cache / repo_folder_name(repo_id=name, repo_type=kind)
     with hub_errors(what, name):
-        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
-        reference = folder / "refs" / (revision or "main")
         try:
             info: Any = HfApi().repo_info(
-                name, repo_type=kind, revision=revision, files_metadata=True, timeout=30.0
+                name, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_S
             )
         except (OSError, HTTPError) as error:
-            known = reference.read_text(encoding="utf-8") if reference.is_file() else revision or ""
-            answered = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
-            if answered or not known or not (folder / "snapshots" / known).is_dir():
+            cached = None
+            if not _was_refused(error):
+                cached = _resolve_in_cache(folder, revision)
+            if cached is None:
                 raise
-            snapshot = folder / "snapshots" / known
-            cached_files = tuple(
-                path.relative_to(snapshot).as_posix()
-                for path in snapshot.rglob("*")
-                if path.is_file()
-            )
-            return Resolved(commit=known, from_cache=True, files=cached_files)
+            return cached
         commit = str(info.sha)
-        sizes = {f.rfilename: f.size or 0 for f in info.siblings or ()}
-        names = tuple(sizes)
-        downloads = wanted(names)
-        files = {file: size for file, size in sizes.items() if file in downloads}
-        cached = {
-            f
-            for f in files
-            if isinstance(try_to_load_from_cache(name, f, revision=commit, repo_type=kind), str)
-        }
-        missing = sum(size for file, size in files.items() if file not in cached)
-        move = "move the hub's cache to a larger disk with HF_HOME=PATH"
-        check_disk_space(Path(constants.HF_HUB_CACHE), missing, f"the {what} {name}", fix=move)
-        if (
-            commit != revision
-        ):  # what is fetched by commit leaves no trace of the branch, and offline we look for it
-            reference.parent.mkdir(parents=True, exist_ok=True)
-            reference.write_text(commit, encoding="utf-8")
-    return Resolved(commit=commit, files=names)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        missing_bytes = 0
+        for file in select(tuple(sizes)) & sizes.keys():
+            path = try_to_load_from_cache(name, file, revision=commit, repo_type=kind)
+            if not isinstance(path, str):
+                missing_bytes += sizes[file]
+        fix = "move the hub's cache to a larger disk with HF_HOME=PATH"
+        check_disk_space(cache, missing_bytes, f"the {what} {name}", fix=fix)
+        if commit != revision:
+            _record_reference(folder, revision, commit)
+    return ResolvedRepo(commit=commit, files=tuple(sizes))
+
+
+def _was_refused(error: Exception) -> bool:
+    """Whether the hub answered, other than with a failure of its own."""
+    return isinstance(error, HfHubHTTPError) and error.response.status_code < 500
+
+
+def _reference_file(folder: Path, revision: str | None) -> Path:
+    """The file of the cache that names the commit of a branch or tag."""
+    return folder / "refs" / (revision or "main")
+
+
+def _resolve_in_cache(folder: Path, revision: str | None) -> ResolvedRepo | None:
+    """The commit that the cache has for a revision, or None."""
+    reference = _reference_file(folder, revision)
+    commit = revision
+    if reference.is_file():
+        commit = reference.read_text(encoding="utf-8")
+    if not commit:
+        return None
+    snapshot = folder / "snapshots" / commit
+    if not snapshot.is_dir():
+        return None
+    files = []
+    for path in snapshot.rglob("*"):
+        if path.is_file():
+            files.append(path.relative_to(snapshot).as_posix())
+    return ResolvedRepo(commit=commit, from_cache=True, files=tuple(files))
+
+
+def _record_reference(folder: Path, revision: str | None, commit: str) -> None:
+    """Save the commit of a branch for offline use; downloads by commit do not save it."""
+    reference = _reference_file(folder, revision)
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(commit, encoding="utf-8")

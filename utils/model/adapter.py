@@ -1,4 +1,4 @@
-"""PEFT adapters: what their files hold, and how they are put onto their base model."""
+"""PEFT adapters: what their files contain, and how they are applied to their base model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterHead:
-    """A classification head that the adapter brings itself: names of its weights in the base model, number of labels."""
+    """A classification head that the adapter has itself.
+
+    Args:
+        weight_names: names of its weights in the base model.
+        num_labels: rows of its last projection.
+    """
 
     weight_names: frozenset[str]
     num_labels: int
@@ -56,7 +61,10 @@ def find_adapter_weights(folder: Path) -> Path:
 
 
 def read_shapes(folder: Path) -> Shapes:
-    """The shapes of the adapter's tensors, under the names of the base model's weights where they replace those."""
+    """The shapes of the adapter's tensors.
+
+    A tensor that replaces a weight of the base model is under that weight's name.
+    """
     file = find_adapter_weights(folder)
     shapes: Shapes = {}
     if file.suffix == ".bin":
@@ -71,7 +79,10 @@ def read_shapes(folder: Path) -> Shapes:
 
 
 def _base_name(key: str) -> str:
-    """``base_model.model.score.modules_to_save.weight`` as ``score.weight``: PEFT's own parts of the name are dropped."""
+    """A tensor's name without the parts that PEFT adds.
+
+    ``base_model.model.score.modules_to_save.weight`` becomes ``score.weight``.
+    """
     name = key.removeprefix(PREFIX)
     for part in ("modules_to_save.default.", "modules_to_save.", "original_module.", "base_layer."):
         name = name.replace(part, "")
@@ -79,19 +90,21 @@ def _base_name(key: str) -> str:
 
 
 def read_head(folder: Path | None) -> AdapterHead | None:
-    """The classification head that the adapter brings, or None where it leaves the base model's head as it is."""
+    """The adapter's classification head, or None if it leaves the base model's head as it is."""
     if folder is None:
         return None
     heads: Shapes = {}
     for name, shape in read_shapes(folder).items():
         if "lora_" not in name and name.split(".")[0] in HEAD_NAMES:
             heads[name] = shape
-    outputs = [
-        name for name in heads if name.endswith("weight") and not name.startswith("pre_classifier")
-    ]
+    outputs = []
+    for name in heads:
+        if name.endswith("weight") and not name.startswith("pre_classifier"):
+            outputs.append(name)
     if not outputs:
         return None
-    # Heads of two layers end in the projection to the labels: classifier.dense before classifier.out_proj.
+    # Heads of two layers end in the projection to the labels: classifier.out_proj comes after
+    # classifier.dense.
     last = max(outputs, key=lambda name: ("out_proj" in name or "logits_proj" in name, name))
     return AdapterHead(weight_names=frozenset(heads), num_labels=heads[last][0])
 
@@ -113,10 +126,12 @@ def resize_embedding(model: Any, folder: Path) -> None:
 
 
 def apply_adapter(model: Any, folder: Path) -> AdaptedModel:
-    """Load the adapter onto ``model`` and merge it; prompt-learning adapters have nothing to merge and stay unmerged.
+    """Load the adapter onto ``model`` and merge it.
+
+    Prompt-learning adapters have nothing to merge and stay unmerged.
 
     Raises:
-        ModelError: peft is not installed, or the adapter's kind can be neither merged nor run unmerged.
+        ModelError: peft is not installed, or an adapter of this kind cannot be merged.
     """
     try:
         from peft import PeftModel
@@ -125,9 +140,8 @@ def apply_adapter(model: Any, folder: Path) -> AdaptedModel:
         raise ModelError(message, where=folder, fix="pip install peft") from error
     resize_embedding(model, folder)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # of names that peft still uses and transformers renames
+        # peft still uses names that transformers has renamed.
+        warnings.simplefilter("ignore", FutureWarning)
         adapted: Any = PeftModel.from_pretrained(model, str(folder))
     if adapted.active_peft_config.is_prompt_learning:
         return AdaptedModel(model=adapted.eval(), mode="unmerged")
@@ -143,8 +157,10 @@ def apply_adapter(model: Any, folder: Path) -> AdaptedModel:
 
 def base_of(model: Any) -> nn.Module:
     """The transformers model inside an unmerged adapter; any other model itself."""
-    get_base_model = getattr(model, "get_base_model", None)
-    return get_base_model() if get_base_model is not None else model  # type: ignore[no-any-return]
+    base = model
+    if hasattr(model, "get_base_model"):
+        base = model.get_base_model()
+    return base  # type: ignore[no-any-return]
 
 
 def num_virtual_tokens(model: Any) -> int:

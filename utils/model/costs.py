@@ -39,8 +39,10 @@ NO_BYTES = _words(
     " transpose_ t_ as_strided_"
 )
 """These only allocate, or change in place how a tensor is looked at."""
-WRITE_ONLY = frozenset(("copy_", "fill_", "zero_"))  # in place, without reading what they overwrite
-ONLY_IN_PLACE = frozenset(("copy_", "resize_"))  # names that keep their underscore
+WRITE_ONLY = frozenset(("copy_", "fill_", "zero_"))
+"""These work in place, without reading what they overwrite."""
+ONLY_IN_PLACE = frozenset(("copy_", "resize_"))
+"""Operators that exist only in place: their names end in an underscore."""
 # All have one formula here: the registry's own count a causal square in full and refuse grouped
 # heads before torch 2.12; it has none for the first two, the first of which is the CPU's.
 FUSED_ATTENTION = frozenset(

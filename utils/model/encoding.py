@@ -1,4 +1,4 @@
-"""How texts become the inputs of a model: which inputs it takes, and how a batch of them is padded."""
+"""How texts become the inputs of a model: which inputs it takes, and how a batch is padded."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ Encoded = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputFormat:
-    """How a batch of texts is made, so that the model gives each text the result that it gives it alone.
+    """How batches are made, so that each text gets the result that it gets alone.
 
     Args:
         names: the inputs that the tokenizer returns and the model takes.
-        pad_values: what fills up the shorter texts, by input.
-        padding_side: where they are filled up.
-        allows_padding: False for a model whose results padding changes; its batches hold texts of one length.
-        end_token_id: of a model that reads its result at the end token, and so wants the same number of them in each text
-            of a batch; None for others.
+        pad_values: what shorter texts are padded with, by input.
+        padding_side: where they are padded.
+        allows_padding: False for a model whose results padding changes; each of its batches has
+            texts of one length.
+        end_token_id: of a model that reads its result at the end token, and so needs the same
+            number of them in each text of a batch; None for others.
         vocab_size: rows of the embedding; None where there is none.
     """
 
@@ -55,15 +56,16 @@ class InputFormat:
 def input_format(model: Any, tokenizer: Any, *, allows_padding: bool = True) -> InputFormat:
     """Read the format off a model and a tokenizer that ``configure_padding`` has prepared."""
     taken = accepted_inputs(model)
-    others = tuple(name for name in _other_inputs(tokenizer) if name in taken)
+    others = [name for name in _other_inputs(tokenizer) if name in taken]
     pad_values = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     for name in others:
-        # Beside padded ids stands a mask, so that only a type that the model knows is needed, not a certain one.
-        pad_values[name] = (
-            int(getattr(tokenizer, "pad_token_type_id", 0)) if name == "token_type_ids" else 0
-        )
+        pad_values[name] = 0
+    if "token_type_ids" in others:
+        # Padding is masked, so that any type will do that the model knows.
+        pad_values["token_type_ids"] = int(getattr(tokenizer, "pad_token_type_id", 0))
+    usual = [name for name in ALWAYS_TAKEN if name in taken]
     return InputFormat(
-        names=tuple(name for name in ALWAYS_TAKEN if name in taken) + others,
+        names=(*usual, *others),
         pad_values=pad_values,
         padding_side=getattr(tokenizer, "padding_side", "right"),
         allows_padding=allows_padding,
@@ -73,8 +75,12 @@ def input_format(model: Any, tokenizer: Any, *, allows_padding: bool = True) -> 
 
 
 def _other_inputs(tokenizer: Any) -> tuple[str, ...]:
-    """What the tokenizer returns beside ids and mask with one value a token: token types, in RoCBert shapes and sounds."""
-    if not hasattr(tokenizer, "model_input_names"):  # a stand-in of transformers' tokenizers
+    """What the tokenizer returns beside ids and mask with one value a token.
+
+    These are token types; in RoCBert shapes and sounds, too.
+    """
+    # Absent in a stand-in of transformers' tokenizers.
+    if not hasattr(tokenizer, "model_input_names"):
         return ()
     encoded = tokenizer(["a"])
     length = len(encoded["input_ids"][0])
@@ -90,8 +96,9 @@ def accepted_inputs(model: Any) -> frozenset[str]:
 
     Of a model that takes any keyword, those that it names count, and ids and mask in any case.
     """
-    base = base_of(model)
-    call = base.forward if isinstance(base, torch.nn.Module) else base
+    call: Any = base_of(model)
+    if isinstance(call, torch.nn.Module):
+        call = call.forward
     parameters = inspect.signature(call).parameters
     names = set(parameters)
     kinds = {parameter.kind for parameter in parameters.values()}
@@ -101,28 +108,35 @@ def accepted_inputs(model: Any) -> frozenset[str]:
 
 
 def vocab_size_of(model: Any) -> int | None:
-    """Rows of the model's input embedding; None where it has none, as models of characters or bytes."""
+    """Rows of the model's input embedding; None without one, as in models of characters."""
     try:
         weight = model.get_input_embeddings().weight
     except (AttributeError, NotImplementedError):
         return None
-    return int(weight.shape[0]) if weight.dim() == 2 else None
+    if weight.dim() != 2:
+        return None
+    return int(weight.shape[0])
 
 
 def _end_token_id(model: Any) -> int | None:
-    """The end token of an encoder-decoder classifier, which pools the decoder's state there (T5, BART and their kin)."""
+    """The end token of an encoder-decoder classifier, which pools the decoder's state there.
+
+    T5, BART and similar models do.
+    """
     config = getattr(model, "config", None)
     if config is None or not getattr(config, "is_encoder_decoder", False):
         return None
     end = getattr(config, "eos_token_id", None)
-    return end[0] if isinstance(end, list) else end
+    if isinstance(end, list):
+        return end[0]
+    return end
 
 
 def encode_batch(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     """The texts as one batch, on the CPU, padded to its longest text.
 
     Returns:
-        All that the tokenizer returns and a mask in any case, each int64 of shape ``[rows, tokens]``.
+        All that the tokenizer returns, and always a mask; each int64 of shape ``[rows, tokens]``.
 
     No model runs on no token at all: where every text is empty, each gets one token of padding.
     """
@@ -150,6 +164,10 @@ def select_inputs(encoded: Encoded, names: Sequence[str], device: torch.device) 
 def count_end_tokens(
     tokenizer: Any, texts: Sequence[str], max_length: int, end_token_id: int
 ) -> list[int]:
-    """How many end tokens each text has once it is tokenized; more than one where the text itself holds one."""
-    encoded = tokenizer([encodable(text) for text in texts], truncation=True, max_length=max_length)
+    """How many end tokens each text has once it is tokenized.
+
+    It is more than one where the text itself contains the end token.
+    """
+    clean = [encodable(text) for text in texts]
+    encoded = tokenizer(clean, truncation=True, max_length=max_length)
     return [list(ids).count(end_token_id) for ids in encoded["input_ids"]]

@@ -1,21 +1,56 @@
 """Reads the label names of a classifier from its configuration.
 
-transformers' pipelines name their results by ``id2label``; ``label2id`` is used in training. Configurations that people
-publish often hold only one of them, or a stale copy of the other, so both are read and compared.
+transformers' pipelines name their results by ``id2label``; ``label2id`` is used in training.
+Published configurations often have only one of them, or an outdated copy of the other, so both are
+read and compared.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from transformers import PretrainedConfig
+
 from utils.core.errors import ModelError
+from utils.core.files import read_json
 from utils.data.labels import ModelLabels
+from utils.model.adapter import read_head
+from utils.model.load_errors import translate_load_errors
+from utils.model.location import ModelLocation, ModelSource
 
 DEFAULT_NUM_LABELS = 2
 """What transformers assumes where the configuration names no labels."""
 MAX_SHOWN = 6
+
+
+def read_labels(source: ModelSource, *, trust_remote_code: bool) -> ModelLabels:
+    """The label names of a model from its configuration alone, without its weights.
+
+    Raises:
+        ModelError: the configuration cannot be read, or its label names contradict each other.
+    """
+    raw_config = _read_raw_config(source.base, trust_remote_code)
+    labels = parse_label_names(raw_config, source.base)
+    head = read_head(source.adapter)
+    if head is not None and head.num_labels != labels.num_labels:
+        # The adapter has another head, so the base model's names are not its names.
+        return ModelLabels(names=None, num_labels=head.num_labels)
+    return labels
+
+
+def _read_raw_config(base: ModelLocation, trust_remote_code: bool) -> Mapping[str, Any]:
+    """The contents of ``config.json``, before transformers fills in defaults."""
+    if base.name.endswith(".json"):
+        return read_json(Path(base.name), made_by="the model's save_pretrained")
+    with translate_load_errors("model", base):
+        raw, _ = PretrainedConfig.get_config_dict(
+            base.name, **base.hub_arguments, trust_remote_code=trust_remote_code
+        )
+    return dict(raw)
 
 
 def parse_label_names(raw_config: Mapping[str, Any], where: object) -> ModelLabels:
@@ -26,10 +61,11 @@ def parse_label_names(raw_config: Mapping[str, Any], where: object) -> ModelLabe
         where: the model, for messages.
 
     Returns:
-        The names of ``id2label``; those of ``label2id`` where ``id2label`` has none; no names where both have none.
+        The names of ``id2label``, else those of ``label2id``, else none.
 
     Raises:
-        ModelError: a list or an inverted mapping, ids with gaps, names that repeat, or names that disagree.
+        ModelError: a list or an inverted mapping, ids with gaps, names that repeat, or names that
+            disagree.
     """
     by_id2label = _parse_id2label(raw_config.get("id2label"), where)
     by_label2id = _parse_label2id(raw_config.get("label2id"), where)
@@ -38,9 +74,8 @@ def parse_label_names(raw_config: Mapping[str, Any], where: object) -> ModelLabe
             _check_agreement(by_id2label, by_label2id, where)
         return ModelLabels(names=by_id2label, num_labels=len(by_id2label), source="id2label")
     if by_label2id is not None and not _is_generic_label2id(by_label2id):
-        names = _names_by_id(
-            {number: name for name, number in by_label2id.items()}, "label2id", where
-        )
+        by_id = {number: name for name, number in by_label2id.items()}
+        names = _names_by_id(by_id, "label2id", where)
         return ModelLabels(names=names, num_labels=len(names), source="label2id")
     if by_id2label is not None:
         return ModelLabels(names=None, num_labels=len(by_id2label))
@@ -57,10 +92,9 @@ def _parse_id2label(value: Any, where: object) -> tuple[str, ...] | None:
             f"id2label is a {type(value).__name__}, not a mapping of ids to names", where
         )
     if not all(_is_integer(key) for key in value):
-        inverted = all(_is_integer(name) for name in value.values())
-        detail = (
-            "maps names to ids; it looks like label2id" if inverted else "has keys that are not ids"
-        )
+        detail = "has keys that are not ids"
+        if all(_is_integer(name) for name in value.values()):
+            detail = "maps names to ids; it looks like label2id"
         raise _malformed(f"id2label {detail}: {_shorten(value)}", where)
     return _names_by_id({int(key): str(name) for key, name in value.items()}, "id2label", where)
 
@@ -74,12 +108,9 @@ def _parse_label2id(value: Any, where: object) -> dict[str, int] | None:
             f"label2id is a {type(value).__name__}, not a mapping of names to ids", where
         )
     if not all(_is_integer(number) for number in value.values()):
-        inverted = all(_is_integer(key) for key in value)
-        detail = (
-            "maps ids to names; it looks like id2label"
-            if inverted
-            else "has values that are not ids"
-        )
+        detail = "has values that are not ids"
+        if all(_is_integer(key) for key in value):
+            detail = "maps ids to names; it looks like id2label"
         raise _malformed(f"label2id {detail}: {_shorten(value)}", where)
     return {str(name): int(number) for name, number in value.items()}
 
@@ -101,11 +132,9 @@ def _check_agreement(names: tuple[str, ...], label2id: Mapping[str, int], where:
     """Refuse a configuration whose two mappings give a name different ids."""
     differences = []
     for number, name in enumerate(names):
-        other = label2id.get(name)
+        other = label2id.get(name, "absent")
         if other != number:
-            differences.append(
-                f"{name!r} is {number} in id2label and {'absent' if other is None else other} in label2id"
-            )
+            differences.append(f"{name!r} is {number} in id2label and {other} in label2id")
     if differences:
         shown = "; ".join(differences[:MAX_SHOWN])
         raise _malformed(f"id2label and label2id disagree: {shown}", where)
@@ -125,10 +154,15 @@ def _is_integer(value: Any) -> bool:
 
 
 def _shorten(value: Mapping[Any, Any]) -> str:
-    shown = ", ".join(f"{key!r}: {item!r}" for key, item in list(value.items())[:MAX_SHOWN])
-    return f"{{{shown}{', …' if len(value) > MAX_SHOWN else ''}}}"
+    shown = [f"{key!r}: {item!r}" for key, item in islice(value.items(), MAX_SHOWN)]
+    if len(value) > MAX_SHOWN:
+        shown.append("…")
+    return "{" + ", ".join(shown) + "}"
 
 
 def _malformed(detail: str, where: object) -> ModelError:
-    fix = 'correct config.json: "id2label": {"0": NAME, "1": NAME, …} and "label2id": {NAME: 0, NAME: 1, …}'
+    fix = (
+        'correct config.json: "id2label": {"0": NAME, "1": NAME, …} and '
+        '"label2id": {NAME: 0, NAME: 1, …}'
+    )
     return ModelError(f"The model's label names cannot be used: {detail}.", where=where, fix=fix)

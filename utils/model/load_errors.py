@@ -1,4 +1,4 @@
-"""Turns what transformers, peft, tokenizers and torch raise while loading into one message with a fix."""
+"""Turns what libraries raise while they load a model into one message with a fix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from utils.core.errors import ModelError, UserError, reason_of
-from utils.hub.errors import explain, hub_errors
+from utils.hub.errors import hub_errors, translate_hub_error
 from utils.system.device import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 MAX_REASON_LENGTH = 600
 DAMAGED = re.compile(
-    r"deserializ|header too|incomplete|PytorchStreamReader|unexpected end|EOFError|No such file|no file named|"
-    r"not a valid JSON|JSONDecodeError",
+    "deserializ|header too|incomplete|PytorchStreamReader|unexpected end|EOFError|No such file|"
+    "no file named|not a valid JSON|JSONDecodeError",
     re.IGNORECASE,
 )
-"""Words by which the libraries tell of a file that is cut short or missing."""
+"""Words of the libraries for a file that is truncated or missing."""
 LOAD_ERRORS = (
     OSError,
     ValueError,
@@ -40,8 +40,11 @@ LOAD_ERRORS = (
     StrictDataclassError,
     pickle.UnpicklingError,
 )
-"""What a damaged or unusual checkpoint makes the libraries raise; a bug of ours in the same block would look alike, so
-only calls of the libraries stand inside ``translate_load_errors``."""
+"""What a damaged or unusual checkpoint makes the libraries raise.
+
+A bug of this project in the same block would look alike, so only calls of the libraries stand
+inside ``translate_load_errors``.
+"""
 SENTENCEPIECE_FILES = ("*.model", "*.spm", "spiece*", "sentencepiece*")
 
 
@@ -55,7 +58,7 @@ def translate_load_errors(what: str, place: ModelLocation) -> Iterator[None]:
 
     Raises:
         ModelError: the libraries cannot read it, a package is missing, or the memory ran out.
-        UserError: what the hub answered.
+        UserError: an error of the hub.
     """
     with hub_errors(what, place.name, ModelError):
         try:
@@ -63,7 +66,8 @@ def translate_load_errors(what: str, place: ModelLocation) -> Iterator[None]:
         except UserError:
             raise
         except LOAD_ERRORS as error:
-            if not Path(place.name).exists() and explain(error, what, place.name) is not None:
+            is_local = Path(place.name).exists()
+            if not is_local and translate_hub_error(error, what, place.name) is not None:
                 raise
             raise _to_model_error(error, what, place) from error
 
@@ -76,7 +80,10 @@ def _to_model_error(error: BaseException, what: str, place: ModelLocation) -> Mo
         )
     reason = full_reason(error)
     if "weights_only" in reason:
-        message = "pytorch_model.bin holds more than tensors. It is not loaded, because reading it could run code."
+        message = (
+            "pytorch_model.bin contains more than tensors. It is not loaded, because reading it "
+            "could run code."
+        )
         fix = "convert it to safetensors on a machine where you trust it, or name another model"
         return ModelError(message, where=place, fix=fix)
     if what == "tokenizer" and _lacks_sentencepiece(reason) and place.has_any(*SENTENCEPIECE_FILES):
@@ -90,12 +97,12 @@ def _to_model_error(error: BaseException, what: str, place: ModelLocation) -> Mo
 
 
 def _lacks_sentencepiece(reason: str) -> bool:
-    """Whether a package is missing; transformers names tiktoken where sentencepiece is what helps."""
+    """Whether a package is missing; transformers names tiktoken where sentencepiece would help."""
     return re.search(r"sentencepiece|protobuf|tiktoken", reason.lower()) is not None
 
 
 def full_reason(error: BaseException) -> str:
-    """The whole message on one line; of errors whose message says little without it, the class as well."""
+    """The complete message on one line, with the error's class where the message needs it."""
     text = reason_of(error, MAX_REASON_LENGTH)
     if isinstance(error, LookupError | AttributeError | TypeError | AssertionError):
         return f"{type(error).__name__}: {text}"

@@ -1,8 +1,9 @@
-"""Chooses how batches are padded, so that padding changes no text's result, and proves it on some texts.
+"""Chooses how batches are padded, so that padding changes no text's result.
 
-A causal classifier of transformers reads its result at the last token that is not ``pad_token_id``. So batches are padded
-with exactly that token; where the model has none, with a token that no text can hold. Which side is padded, and whether
-padding is allowed at all, is decided by comparing batches with each text alone.
+A causal classifier of transformers reads its result at the last token that is not ``pad_token_id``.
+So batches are padded with exactly that token; where the model has none, with a token that no text
+can contain. Which side is padded, and whether padding is allowed at all, is decided by comparing
+batches with each text alone.
 """
 
 from __future__ import annotations
@@ -21,19 +22,18 @@ from utils.model.checks import (
     classify_alone,
     classify_batch,
     compare_logits,
-    max_batched_length,
-    max_positions,
     probe_texts,
 )
 from utils.model.encoding import InputFormat, input_format, vocab_size_of
+from utils.model.lengths import max_batched_length, max_positions
 from utils.system.device import is_out_of_memory
 
 PAD_TOKEN = "<|padding of this run|>"
-"""Added to the tokenizer where the model has no padding token. No text holds it."""
+"""Added to the tokenizer where the model has no padding token. No text contains it."""
 SIDES: tuple[Literal["right", "left"], ...] = ("right", "left")
-"""Right first: causal models then need no mask, which opens the faster attention kernels."""
+"""Right first, because causal models then need no mask, and faster attention kernels apply."""
 MIN_USABLE_SHARE = 0.5
-"""Of the probe texts at least so many must be classified by transformers alone."""
+"""The share of the probe texts that transformers must be able to classify alone."""
 FORWARD_ERRORS = (
     RuntimeError,
     ValueError,
@@ -48,7 +48,13 @@ FORWARD_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """Some texts, cut at ``max_length`` tokens, with the logits that transformers gives each of them alone."""
+    """Some texts with the logits that transformers gives each of them alone.
+
+    Args:
+        max_length: tokens at which the texts are truncated.
+        logits: float32 of shape ``[texts, labels]``.
+        dtype: the precision of the model.
+    """
 
     texts: list[str]
     max_length: int
@@ -73,9 +79,10 @@ def configure_padding(model: Any, tokenizer: Any, dtype: str, place: object) -> 
         place: where the model comes from, for messages.
 
     Raises:
-        ModelError: transformers cannot classify a text with it, or texts of one length disagree in a batch.
+        ModelError: transformers cannot classify a text with it, or texts of one length get other
+            results in a batch.
     """
-    reference = _classify_alone(model, tokenizer, dtype, place)
+    reference = _make_reference(model, tokenizer, dtype, place)
     _choose_pad_token(model, tokenizer)
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False
@@ -105,7 +112,12 @@ def _texts_within_embedding(tokenizer: Any, model: Any, max_length: int) -> list
     return usable
 
 
-def _classify_alone(model: Any, tokenizer: Any, dtype: str, place: object) -> Reference:
+def _make_reference(model: Any, tokenizer: Any, dtype: str, place: object) -> Reference:
+    """Classify probe texts one by one.
+
+    Raises:
+        ModelError: most of them cannot be classified, or their logits are unusable.
+    """
     max_length = _probe_length(model)
     texts = _texts_within_embedding(tokenizer, model, max_length)
     if not texts:
@@ -114,6 +126,15 @@ def _classify_alone(model: Any, tokenizer: Any, dtype: str, place: object) -> Re
             where=place,
             fix="name the model's own tokenizer with --set model.tokenizer=NAME",
         )
+    usable, logits = _classify_usable(model, tokenizer, texts, max_length, place)
+    _check_logits(logits, dtype, place)
+    return Reference(texts=usable, max_length=max_length, logits=logits, dtype=dtype)
+
+
+def _classify_usable(
+    model: Any, tokenizer: Any, texts: list[str], max_length: int, place: object
+) -> tuple[list[str], torch.Tensor]:
+    """The texts that the model can classify alone, and their logits."""
     device = next(model.parameters()).device
     usable: list[str] = []
     rows: list[torch.Tensor] = []
@@ -127,14 +148,19 @@ def _classify_alone(model: Any, tokenizer: Any, dtype: str, place: object) -> Re
             failure = error
         else:
             usable.append(text)
-    # Some models cannot take a text of a single token (CANINE); that is about the text, not about the model.
+    # Some models cannot take a text of a single token (CANINE), so a single failure is accepted.
     if failure is not None and len(usable) < MIN_USABLE_SHARE * len(texts):
         raise ModelError(
             f"The model cannot classify a text: {type(failure).__name__}: {reason_of(failure)}",
             where=place,
-            fix="name a model whose inputs are texts alone, with the tokenizer that it was trained with",
+            fix="name a model whose inputs are texts alone, with the tokenizer that it was trained "
+            "with",
         ) from failure
-    logits = torch.cat(rows)
+    return usable, torch.cat(rows)
+
+
+def _check_logits(logits: torch.Tensor, dtype: str, place: object) -> None:
+    """Refuse logits that are not ``[texts, labels]`` or not finite (ModelError)."""
     if logits.dim() != 2:
         raise ModelError(
             f"The model's logits have the shape {list(logits.shape)}, not [texts, labels].",
@@ -143,29 +169,28 @@ def _classify_alone(model: Any, tokenizer: Any, dtype: str, place: object) -> Re
         )
     if not bool(logits.isfinite().all()):
         raise ModelError(
-            f"The model's logits are NaN or infinite in {dtype}: its weights are damaged, or their values exceed its range.",
+            f"The model's logits are NaN or infinite in {dtype}: its weights are damaged, or their "
+            "values exceed its range.",
             where=place,
             fix="--set model.dtype=float32; where that does not help, download the weights again",
         )
-    return Reference(texts=usable, max_length=max_length, logits=logits, dtype=dtype)
 
 
 def _choose_pad_token(model: Any, tokenizer: Any) -> None:
     """Make the tokenizer pad with the token that the model does not read its result at."""
     vocab_size = vocab_size_of(model)
     configs = _configs(model)
-    known = configs[-1].pad_token_id if hasattr(configs[-1], "pad_token_id") else None
-    if known is None:
-        known = getattr(configs[0], "pad_token_id", None)
-    if known is not None and _is_usable(tokenizer, known, vocab_size):
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known)
+    of_model = getattr(configs[-1], "pad_token_id", None)
+    if of_model is None:
+        of_model = getattr(configs[0], "pad_token_id", None)
+    if of_model is not None and _is_usable(tokenizer, of_model, vocab_size):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(of_model)
         return
-    own = tokenizer.pad_token_id
-    if (
-        not _reads_at_padding_token(model)
-        and own is not None
-        and (vocab_size is None or own < vocab_size)
-    ):
+    of_tokenizer = tokenizer.pad_token_id
+    has_usable_token = of_tokenizer is not None and (
+        vocab_size is None or of_tokenizer < vocab_size
+    )
+    if has_usable_token and not _reads_at_padding_token(model):
         return
     tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     for config in configs:
@@ -175,9 +200,14 @@ def _choose_pad_token(model: Any, tokenizer: Any) -> None:
 
 
 def _configs(model: Any) -> list[Any]:
-    """The configurations that may hold the padding token's id: the model's own and, in Gemma 3 and others, its text part."""
+    """The configurations that may have the padding token's id.
+
+    They are the model's own and, in Gemma 3 and others, that of its text part.
+    """
     text_config = model.config.get_text_config()
-    return [model.config] if text_config is model.config else [model.config, text_config]
+    if text_config is model.config:
+        return [model.config]
+    return [model.config, text_config]
 
 
 def _is_usable(tokenizer: Any, token_id: int, vocab_size: int | None) -> bool:
@@ -187,13 +217,14 @@ def _is_usable(tokenizer: Any, token_id: int, vocab_size: int | None) -> bool:
 
 
 def _reads_at_padding_token(model: Any) -> bool:
-    """Whether the classifier looks for the padding token's id to find where its result stands.
+    """Whether the classifier looks for the padding token's id to find where its result is.
 
-    The others know padding by the mask alone, so that any padding token will do.
+    The others recognise padding by the mask alone, so that any padding token will do.
     """
     try:
         source = inspect.getsource(inspect.unwrap(type(base_of(model)).forward))
-    except (OSError, TypeError):  # code without a file: assume the kind that is more careful
+    except (OSError, TypeError):
+        # For code without a file, the safe assumption.
         return True
     return "pad_token_id" in source
 
@@ -201,8 +232,9 @@ def _reads_at_padding_token(model: Any) -> bool:
 def _accept_padding_beyond_embedding(model: Any, vocab_size: int) -> None:
     """Let the embedding take the padding token's id, which is one beyond its last row.
 
-    The row that it reads instead changes nothing: no token sees padding. A token of the vocabulary would not do for
-    padding, because a text may end in it, and the model would then read its result one token earlier.
+    The row that it reads instead changes nothing, because no token attends to padding. A token of
+    the vocabulary would not do, because a text may end in it, and the model would then read its
+    result one token earlier.
     """
 
     def clamp(module: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -214,7 +246,7 @@ def _accept_padding_beyond_embedding(model: Any, vocab_size: int) -> None:
 def _agreement(
     model: Any, tokenizer: Any, inputs: InputFormat, reference: Reference
 ) -> Agreement | None:
-    """How well one padded batch agrees with each text alone; None where the model cannot take such a batch."""
+    """How well one padded batch agrees with each text alone; None if the model cannot take it."""
     try:
         together = classify_batch(model, tokenizer, inputs, reference.texts, reference.max_length)
     except FORWARD_ERRORS as error:
@@ -240,5 +272,6 @@ def _without_padding(
     raise ModelError(
         f"A text gets another result in a batch than alone: {agreement}.",
         where=place,
-        fix="name another model: this one's batches cannot be compared with its results for single texts",
+        fix="name another model: this one's batches cannot be compared with its results for single "
+        "texts",
     )

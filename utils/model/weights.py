@@ -1,9 +1,8 @@
-"""Builds the classifier: real weights with their adapter, or random ones of the same architecture."""
+"""Builds the classifier: real weights with their adapter, or random ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,13 @@ from utils.core.errors import ModelError
 from utils.data.labels import ModelLabels
 from utils.model.adapter import apply_adapter, read_head
 from utils.model.load_errors import translate_load_errors
-from utils.model.location import PICKLED, SAFETENSORS, ModelLocation, ModelSource
+from utils.model.location import (
+    PICKLED,
+    SAFETENSORS,
+    ModelLocation,
+    ModelSource,
+    matches_any,
+)
 
 SUFFIX = "ForSequenceClassification"
 HARMLESS_UNEXPECTED = (
@@ -31,7 +36,12 @@ HARMLESS_UNEXPECTED = (
     "cls.seq_relationship",
     "pooler",
 )
-"""Weights that a checkpoint may hold beyond a classifier's: of pre-training heads, and buffers that are computed."""
+"""Weights that a checkpoint may have beyond a classifier's.
+
+They belong to pre-training heads, or are buffers that are computed.
+"""
+OTHER_WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".gguf")
+"""Endings of weights under names that transformers does not load."""
 MAX_SHOWN = 5
 LFS_POINTER = b"version https://git-lfs"
 
@@ -40,8 +50,9 @@ LFS_POINTER = b"version https://git-lfs"
 class LoadedWeights:
     """A model, still on the CPU unless its weights are random.
 
-    ``weights_format`` is ``safetensors`` or ``pytorch_model.bin``, None for random weights; ``adapter_mode`` is ``merged``
-    or ``unmerged``, None without an adapter.
+    Args:
+        weights_format: ``safetensors`` or ``pytorch_model.bin``; None for random weights.
+        adapter_mode: ``merged`` or ``unmerged``; None without an adapter.
     """
 
     model: Any
@@ -53,22 +64,28 @@ def read_architecture(settings: ModelConfig, base: ModelLocation) -> Any:
     """The model's configuration as transformers reads it."""
     with translate_load_errors("model", base):
         return AutoConfig.from_pretrained(
-            **base.arguments, trust_remote_code=settings.trust_remote_code
+            base.name, **base.hub_arguments, trust_remote_code=settings.trust_remote_code
         )
 
 
 def embedding_rows(architecture: Any) -> int | None:
-    """How many tokens the model has embeddings for, from its configuration alone; None where it does not say."""
+    """How many tokens the model has embeddings for, by its configuration; None if unknown."""
     rows = getattr(architecture.get_text_config(), "vocab_size", None)
-    return rows if isinstance(rows, int) and rows > 0 else None
+    if isinstance(rows, int) and rows > 0:
+        return rows
+    return None
 
 
 def check_attention(settings: ModelConfig, architecture: Any) -> None:
-    """Refuse an attention implementation that was asked for and that the architecture or the machine lacks (ModelError)."""
-    wanted = settings.attn_implementation
+    """Refuse a configured attention implementation that the architecture or the machine lacks.
+
+    Raises:
+        ModelError: it is lacking.
+    """
+    configured = settings.attn_implementation
     where = "model.attn_implementation"
     fix = "--set model.attn_implementation=auto"
-    if wanted == "flash_attention_2":
+    if configured == "flash_attention_2":
         if not is_flash_attn_2_available():
             message = "flash_attention_2 needs the package flash-attn and a CUDA GPU."
             raise ModelError(message, where=where, fix=f"pip install flash-attn, or {fix}")
@@ -77,17 +94,24 @@ def check_attention(settings: ModelConfig, architecture: Any) -> None:
             raise ModelError(message, where=where, fix=f"--set model.dtype=bfloat16, or {fix}")
     model_class: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(architecture), None)
     supports = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
-    flag = supports.get(wanted)
+    flag = supports.get(configured)
     if flag and model_class is not None and not getattr(model_class, flag, True):
-        message = f"{model_class.__name__} has no {wanted} attention."
+        message = f"{model_class.__name__} has no {configured} attention."
         raise ModelError(message, where=where, fix=f"{fix} takes what it has (eager)")
 
 
 def check_task(architecture: Any, labels: ModelLabels, base: ModelLocation) -> str:
-    """``single_label`` or ``multi_label``; a ModelError for a regression head, which has no labels to be accurate about."""
+    """``single_label`` or ``multi_label``.
+
+    Raises:
+        ModelError: a regression head, which has no labels whose accuracy could be measured.
+    """
     problem = getattr(architecture, "problem_type", None)
     if problem == "regression" or labels.num_labels == 1:
-        message = f"The model is a regression head (problem_type {problem}, {labels.num_labels} output): it has no labels."
+        message = (
+            f"The model is a regression head (problem_type {problem}, {labels.num_labels} output): "
+            "it has no labels."
+        )
         fix = "name a classifier with two labels or more"
         raise ModelError(message, where=base, fix=fix)
     if problem == "multi_label_classification":
@@ -99,7 +123,8 @@ def load_weights(settings: ModelConfig, source: ModelSource, labels: ModelLabels
     """Real weights on the CPU in the configured precision, with the adapter where there is one.
 
     Raises:
-        ModelError: not a sequence classifier, a checkpoint that lacks weights, or one that cannot be read.
+        ModelError: not a sequence classifier, a checkpoint that lacks weights, or one that cannot
+            be read.
     """
     architecture = read_architecture(settings, source.base)
     head = read_head(source.adapter)
@@ -110,7 +135,8 @@ def load_weights(settings: ModelConfig, source: ModelSource, labels: ModelLabels
         options["num_labels"] = labels.num_labels
     with translate_load_errors("model", source.base):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            **source.base.arguments,
+            source.base.name,
+            **source.base.hub_arguments,
             **options,
             use_safetensors=weights_format != "pytorch_model.bin",
             weights_only=True,
@@ -118,8 +144,10 @@ def load_weights(settings: ModelConfig, source: ModelSource, labels: ModelLabels
             ignore_mismatched_sizes=head is not None,
             output_loading_info=True,
         )
-    brought = set(head.weight_names) if head else set()
-    _check_keys(report, brought, source.base, is_standard=is_standard)
+    adapter_weights: frozenset[str] = frozenset()
+    if head is not None:
+        adapter_weights = head.weight_names
+    _check_keys(report, adapter_weights, source.base, is_standard=is_standard)
     if source.adapter is None:
         return LoadedWeights(model=model, weights_format=weights_format)
     with translate_load_errors("adapter", ModelLocation(name=str(source.adapter))):
@@ -130,10 +158,12 @@ def load_weights(settings: ModelConfig, source: ModelSource, labels: ModelLabels
 
 
 def build_random(settings: ModelConfig, base: ModelLocation, device: torch.device) -> LoadedWeights:
-    """The architecture with seeded random weights, made where they stay: no copy on the CPU, no second precision."""
+    """The architecture with seeded random weights, made on the device in its final precision."""
     architecture = read_architecture(settings, base)
     auto: Any = AutoModelForSequenceClassification  # from_config has no types
-    devices = [device] if device.type == "cuda" else []
+    devices = []
+    if device.type == "cuda":
+        devices.append(device)
     with translate_load_errors("model", base), torch.random.fork_rng(devices), device:
         torch.manual_seed(settings.seed)
         return LoadedWeights(model=auto.from_config(architecture, **_options(settings)))
@@ -151,23 +181,26 @@ def _options(settings: ModelConfig) -> dict[str, Any]:
 
 
 def _weights_format(base: ModelLocation) -> str:
-    """``safetensors`` or ``pytorch_model.bin``; a ModelError where the folder has neither, or only a pointer to it."""
+    """``safetensors`` or ``pytorch_model.bin``.
+
+    Raises:
+        ModelError: the folder has neither, or only a pointer to it.
+    """
     if base.has_any(*SAFETENSORS):
         _refuse_pointers(base)
         return "safetensors"
     if base.has_any(*PICKLED):
         _refuse_pointers(base)
         return "pytorch_model.bin"
-    others = [
-        name
-        for name in base.files
-        if name.endswith((".safetensors", ".bin", ".h5", ".msgpack", ".gguf"))
-    ]
-    found = f"; it has {', '.join(others[:MAX_SHOWN])}" if others else ""
+    message = "The model has no model.safetensors and no pytorch_model.bin"
+    others = [name for name in base.files if name.endswith(OTHER_WEIGHTS)]
+    if others:
+        message += f"; it has {', '.join(others[:MAX_SHOWN])}"
     raise ModelError(
-        f"The model has no model.safetensors and no pytorch_model.bin{found}.",
+        f"{message}.",
         where=base,
-        fix="save the model again with its save_pretrained, or rename its weights to model.safetensors",
+        fix="save the model again with its save_pretrained, or rename its weights to "
+        "model.safetensors",
     )
 
 
@@ -177,7 +210,7 @@ def _refuse_pointers(base: ModelLocation) -> None:
     if not folder.is_dir():
         return
     for name in base.files:
-        if not any(fnmatch(name, pattern) for pattern in (*SAFETENSORS, *PICKLED)):
+        if not matches_any(name, (*SAFETENSORS, *PICKLED)):
             continue
         with (folder / name).open("rb") as file:
             start = file.read(len(LFS_POINTER))
@@ -191,8 +224,9 @@ def _refuse_pointers(base: ModelLocation) -> None:
 def _check_architecture(architecture: Any, source: ModelSource, *, has_head: bool) -> bool:
     """Whether the configuration names a sequence classifier.
 
-    Without a name, or with one that transformers does not know, the checkpoint's weights decide. A model of transformers
-    for another task is refused: its head may have the same names and another meaning.
+    Without a name, or with one that transformers does not know, the checkpoint's weights decide. A
+    model of transformers for another task is refused: its head may have the same names and another
+    meaning.
     """
     names = architecture.architectures or []
     if any(name.endswith(SUFFIX) for name in names):
@@ -204,13 +238,24 @@ def _check_architecture(architecture: Any, source: ModelSource, *, has_head: boo
 
 
 def _check_keys(
-    report: dict[str, Any], brought: set[str], base: ModelLocation, *, is_standard: bool
+    report: dict[str, Any],
+    adapter_weights: frozenset[str],
+    base: ModelLocation,
+    *,
+    is_standard: bool,
 ) -> None:
-    """Refuse a checkpoint that does not fill the model, or whose weights the model has no place for."""
-    missing = sorted(set(report["missing_keys"]) - brought)
+    """Refuse a checkpoint that lacks weights of the model, or has weights that the model lacks.
+
+    Args:
+        report: ``loading_info`` of transformers' ``from_pretrained``.
+        adapter_weights: names of the weights that the adapter replaces.
+        is_standard: the configuration names a sequence classifier; weights beyond it are harmless.
+    """
+    missing = sorted(set(report["missing_keys"]) - adapter_weights)
     if missing:
         raise not_a_classifier(base, f"its checkpoint lacks {', '.join(missing[:MAX_SHOWN])}")
-    mismatched = sorted({str(item[0]) for item in report.get("mismatched_keys", ())} - brought)
+    other_shapes = {str(item[0]) for item in report.get("mismatched_keys", ())}
+    mismatched = sorted(other_shapes - adapter_weights)
     if mismatched:
         raise not_a_classifier(
             base, f"its checkpoint has other shapes for {', '.join(mismatched[:MAX_SHOWN])}"
@@ -230,5 +275,8 @@ def _check_keys(
 
 def not_a_classifier(base: ModelLocation, reason: str) -> ModelError:
     """The error for a model that transformers' sequence classifier does not fit."""
-    fix = "name a model fine-tuned for classification, or measure speed alone with --set model.load_format=dummy"
+    fix = (
+        "name a model fine-tuned for classification, or measure speed alone with "
+        "--set model.load_format=dummy"
+    )
     return ModelError(f"The model is no sequence classifier: {reason}.", where=base, fix=fix)

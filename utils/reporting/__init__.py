@@ -1,1 +1,1 @@
-"""Text, tables, pictures and pages made from result files alone, without torch."""
+"""Text, tables, pictures and pages made from result files alone, without PyTorch."""

@@ -3,122 +3,154 @@
 from __future__ import annotations
 
 import textwrap
+from typing import NamedTuple
 
+from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.evaluation_facts import accuracy_text, majority_text
-from utils.reporting.formatting import interval, not_measured, number, unmeasured
-from utils.reporting.results import STEP_03_MISSING, Results
+from utils.reporting.formatting import (
+    format_interval,
+    format_number,
+    not_measured,
+    reason_in_warnings,
+)
+from utils.reporting.results import Results
 
-WIDTH, LABEL = 100, 22
-"""Columns of the page, and of a question."""
-NONE_FINISHED = not_measured("no batch size of the sweep finished")
+PAGE_COLUMNS = 100
+QUESTION_COLUMNS = 22
+NO_BATCH_SIZE = not_measured("no batch size of the sweep finished")
+THROUGHPUT = "throughput_samples_per_sec"
 
-Answer = tuple[str, str, str]
-"""Question, answer, where to look."""
+
+class Answer(NamedTuple):
+    """A question of the success criteria, its answer, and the file that has it."""
+
+    question: str
+    answer: str
+    source: str
 
 
 def six_answers(results: Results) -> list[Answer]:
     """The answers to the questions of the project's success criteria, in their order."""
     files = results.files
-    report, metrics, table = (
-        files.summary_report.name,
-        files.metrics.name,
-        files.detailed_metrics.name,
-    )
-    memory = "GPU memory usage?" if results.on_gpu else "Memory usage?"
-    main = (
-        str(results.diagnosis["main_bottleneck"])
-        if results.diagnosis
-        else not_measured(STEP_03_MISSING)
-    )
+    report = files.summary_report.name
+    metrics = files.metrics.name
+    table = files.detailed_metrics.name
+    timeline = f"{files.traces_dir.name}/{files.trace.name}"
     return [
-        ("Baseline latency?", _latency(results), f"{report}: Full Dataset Performance"),
-        ("Optimal batch size?", _optimal(results), f"{report}: Batch Size Analysis"),
-        (
-            "Maximum throughput?",
-            _throughput(results),
-            f"{table}: max(throughput_samples_per_sec_mean)",
+        Answer("Baseline latency?", _latency(results), f"{report}: Full Dataset Performance"),
+        Answer(
+            "Optimal batch size?", _optimal_batch_size(results), f"{report}: Batch Size Analysis"
         ),
-        (
-            memory,
-            _memory(results),
-            f"{metrics}: full_dataset_metrics.{'gpu' if results.on_gpu else 'cpu'}_mem_used",
-        ),
-        (
+        Answer("Maximum throughput?", _max_throughput(results), f"{table}: max({THROUGHPUT}_mean)"),
+        _memory_answer(results),
+        Answer(
             "Main bottleneck?",
-            main,
-            f"{files.bottlenecks.name}; the timeline: {files.traces_dir.name}/{files.trace.name}",
+            _main_bottleneck(results),
+            f"{files.bottlenecks.name}; the timeline: {timeline}",
         ),
-        ("Model accuracy?", accuracy(results), f"{metrics}: full_dataset_metrics.accuracy"),
+        Answer(
+            "Model accuracy?",
+            accuracy_with_context(results),
+            f"{metrics}: full_dataset_metrics.accuracy",
+        ),
     ]
 
 
 def answer_lines(results: Results) -> list[str]:
-    """The six answers for a terminal, at most 100 columns."""
-    lines = []
-    for question, answer, where in six_answers(results):
-        for start, said in ((question, answer), ("", f"see {where}")):
-            lines += textwrap.wrap(
-                said, WIDTH, initial_indent=f"{start:<{LABEL}}", subsequent_indent=" " * LABEL
-            )
+    """The six answers for a terminal, at most 100 columns wide."""
+    lines: list[str] = []
+    for item in six_answers(results):
+        lines += _wrap_beside(item.question, item.answer)
+        lines += _wrap_beside("", f"see {item.source}")
     return lines
 
 
-def _latency(results: Results) -> str:
-    whole, alone = results.evaluation, results.steady_ms
-    said = f"{number(whole['latency_per_sample_ms'])} ms per sample over {number(whole['num_samples'])} rows"
-    return (
-        said
-        if alone is None
-        else f"{said}; one text alone takes {number(alone)} ms (p50 at batch size 1)"
+def _wrap_beside(start: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        PAGE_COLUMNS,
+        initial_indent=f"{start:<{QUESTION_COLUMNS}}",
+        subsequent_indent=" " * QUESTION_COLUMNS,
     )
 
 
-def _optimal(results: Results) -> str:
+def _latency(results: Results) -> str:
+    evaluation = results.evaluation
+    latency_ms = format_number(evaluation["latency_per_sample_ms"])
+    text = f"{latency_ms} ms per sample over {format_number(evaluation['num_samples'])} rows"
+    if results.batch1_p50_ms is not None:
+        one_text_ms = format_number(results.batch1_p50_ms)
+        text += f"; one text alone takes {one_text_ms} ms (p50 at batch size 1)"
+    return text
+
+
+def _optimal_batch_size(results: Results) -> str:
     best = results.metrics["optimal_batch_size"]
     if best is None:
-        return NONE_FINISHED
-    tied = ", ".join(str(size) for size in best["tied_with"] if size != best["batch_size"])
-    return f"{best['batch_size']} ({best['criterion']})" + (
-        f"; not told apart from {tied}" if tied else ""
-    )
+        return NO_BATCH_SIZE
+    text = f"{best['batch_size']} ({best['criterion']})"
+    tied = [str(size) for size in best["tied_with"] if size != best["batch_size"]]
+    if tied:
+        text += f"; statistically tied with {', '.join(tied)}"
+    return text
 
 
-def _throughput(results: Results) -> str:
-    name = "throughput_samples_per_sec"
-    best = max(
-        results.sweep.having(f"{name}_mean"), key=lambda row: row[f"{name}_mean"], default=None
-    )
-    if best is None:
-        return NONE_FINISHED
-    low, high = best[f"{name}_ci95_low"], best[f"{name}_ci95_high"]
-    said = f"{number(best[f'{name}_mean'])} samples/s at batch size {best['batch_size']}"
-    return said if low is None else f"{said} (95% interval {interval(low, high)})"
+def _max_throughput(results: Results) -> str:
+    rows = results.sweep.rows_with(f"{THROUGHPUT}_mean")
+    if not rows:
+        return NO_BATCH_SIZE
+    best = max(rows, key=lambda row: row[f"{THROUGHPUT}_mean"])
+    throughput = format_number(best[f"{THROUGHPUT}_mean"])
+    text = f"{throughput} samples/s at batch size {best['batch_size']}"
+    low = best[f"{THROUGHPUT}_ci95_low"]
+    if low is not None:
+        high = best[f"{THROUGHPUT}_ci95_high"]
+        text += f" (95% interval {format_interval(low, high)})"
+    return text
 
 
-def _memory(results: Results) -> str:
-    whole = results.evaluation
-    resident, used, peak = (
-        number(whole[name], "MB", missing=unmeasured(name, whole["warnings"]))
-        for name in ("cpu_mem_used", "gpu_mem_used", "peak_gpu_mem")
-    )
-    return (
-        f"{used}; peak {peak}"
-        if results.on_gpu
-        else f"{resident} resident on the CPU; no GPU was used"
-    )
+def _memory_answer(results: Results) -> Answer:
+    source = f"{results.files.metrics.name}: full_dataset_metrics"
+    if results.on_gpu:
+        used = _memory_text(results, "gpu_mem_used")
+        peak = _memory_text(results, "peak_gpu_mem")
+        return Answer("GPU memory usage?", f"{used}; peak {peak}", f"{source}.gpu_mem_used")
+    resident = _memory_text(results, "cpu_mem_used")
+    text = f"{resident} resident on the CPU; no GPU was used"
+    return Answer("Memory usage?", text, f"{source}.cpu_mem_used")
 
 
-def accuracy(results: Results) -> str:
-    """Accuracy with its interval and what the most frequent label alone would reach, or why there is none."""
+def _memory_text(results: Results, metric: str) -> str:
+    reason = reason_in_warnings(metric, results.evaluation["warnings"])
+    return format_number(results.evaluation[metric], "MB", missing=not_measured(reason))
+
+
+def _main_bottleneck(results: Results) -> str:
+    if results.diagnosis is None:
+        return not_measured(STEP_03_MISSING)
+    return str(results.diagnosis["main_bottleneck"])
+
+
+def accuracy_with_context(results: Results) -> str:
+    """The accuracy with its interval and that of the most frequent label, or why there is none."""
     metrics = results.evaluation
-    if metrics["accuracy"] is None:
-        dummy = results.metrics["model_info"]["weights"] == "dummy"
-        why = "the weights are random (dummy)" if dummy else "no row has a label"
-        return unmeasured("accuracy", metrics["warnings"], why)
-    low, high = metrics["accuracy_ci95_low"], metrics["accuracy_ci95_high"]
-    details = f" (95% interval {low:.4f} to {high:.4f})" if low is not None else ""
-    details += f" on {metrics['num_labelled']:,} labelled rows"
+    text = accuracy_text(metrics, results.metrics["dataset_info"])
+    if text is None:
+        return not_measured(_why_no_accuracy(results))
+    low = metrics["accuracy_ci95_low"]
+    if low is not None:
+        text += f" (95% interval {low:.4f} to {metrics['accuracy_ci95_high']:.4f})"
+    text += f" on {metrics['num_labelled']:,} labelled rows"
     majority = majority_text(metrics)
     if majority is not None:
-        details += f"; {majority}"
-    return str(accuracy_text(metrics, results.metrics["dataset_info"], details))
+        text += f"; {majority}"
+    return text
+
+
+def _why_no_accuracy(results: Results) -> str:
+    reason = reason_in_warnings("accuracy", results.evaluation["warnings"])
+    if reason is not None:
+        return reason
+    if results.metrics["model_info"]["weights"] == "dummy":
+        return "the weights are random (dummy)"
+    return "no row has a label"

@@ -1,11 +1,11 @@
-"""An evaluation in words, for the terminal and the reports alike; imports no torch."""
+"""An evaluation in words, for the terminal and the reports alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-Facts = list[tuple[str, str]]
+from utils.reporting.formatting import Fact
 
 LABEL_MAPPING_SOURCES = {
     "model": "the model's own label names",
@@ -24,7 +24,7 @@ MULTI_LABEL = (
 
 def quality_facts(
     metrics: Mapping[str, Any], model_info: Mapping[str, Any], dataset_info: Mapping[str, Any]
-) -> Facts:
+) -> list[Fact]:
     """Accuracy with what it has to be compared with, how sure the label ids are, and F1.
 
     Args:
@@ -32,34 +32,40 @@ def quality_facts(
         model_info, dataset_info: the sections of ``baseline_metrics.json``; keys that older files
             lack are left out.
     """
-    dummy = metrics["num_labelled"] is None
-    missing = "not measured (dummy weights)" if dummy else "not measured (no labels)"
-    facts = [("Accuracy", accuracy_text(metrics, dataset_info) or missing)]
+    if metrics["num_labelled"] is None:
+        missing = "not measured (dummy weights)"
+    else:
+        missing = "not measured (no labels)"
+    facts = [Fact("Accuracy", accuracy_text(metrics, dataset_info) or missing)]
     majority = majority_text(metrics)
     if majority is not None:
-        facts.append(("Majority class", majority))
-    label_ids = label_mapping_text(dataset_info)
-    if label_ids is not None:
-        facts.append(("Label ids", label_ids))
-    if model_info.get("problem_type") == "multi_label":
-        facts.append(("Prediction", MULTI_LABEL))
+        facts.append(Fact("Majority class", majority))
+    facts += label_facts(model_info, dataset_info)
     for name, key in (("F1-Score (Macro)", "f1_macro"), ("F1-Score (Weighted)", "f1_weighted")):
-        facts.append((name, missing if metrics[key] is None else f"{metrics[key]:.4f}"))
+        score = metrics[key]
+        facts.append(Fact(name, missing if score is None else f"{score:.4f}"))
     return facts
 
 
-def accuracy_text(
-    metrics: Mapping[str, Any], dataset_info: Mapping[str, Any], details: str = ""
-) -> str | None:
-    """The accuracy, followed by ``details``; None where it is not measured. Label ids that were
-    guessed are named first.
-    """
+def label_facts(model_info: Mapping[str, Any], dataset_info: Mapping[str, Any]) -> list[Fact]:
+    """How the label ids and the predictions came about; what older files lack is left out."""
+    facts = []
+    label_ids = label_mapping_text(dataset_info)
+    if label_ids is not None:
+        facts.append(Fact("Label ids", label_ids))
+    if model_info.get("problem_type") == "multi_label":
+        facts.append(Fact("Prediction", MULTI_LABEL))
+    return facts
+
+
+def accuracy_text(metrics: Mapping[str, Any], dataset_info: Mapping[str, Any]) -> str | None:
+    """The accuracy; None where it is not measured. A guess of the label ids is named with it."""
     if metrics["accuracy"] is None:
         return None
     value = f"{metrics['accuracy']:.4f}"
     if label_mapping_confidence(dataset_info) == GUESSED:
         value += " ONLY IF THE LABEL IDS ARE RIGHT: THEY WERE GUESSED"
-    return value + details
+    return value
 
 
 def majority_text(metrics: Mapping[str, Any]) -> str | None:
@@ -71,8 +77,9 @@ def majority_text(metrics: Mapping[str, Any]) -> str | None:
 
 
 def label_mapping_confidence(dataset_info: Mapping[str, Any]) -> str | None:
-    """How sure the label ids are; files of earlier versions do not say, but their sorted names were
-    a guess.
+    """How sure the label ids are.
+
+    Files of earlier versions do not have it, but their sorted names were a guess.
     """
     confidence = dataset_info.get("label_mapping_confidence")
     if confidence is None and dataset_info.get("label_mapping_source") == "sorted":
@@ -81,21 +88,24 @@ def label_mapping_confidence(dataset_info: Mapping[str, Any]) -> str | None:
 
 
 def label_mapping_text(dataset_info: Mapping[str, Any]) -> str | None:
-    """How the label ids were decided and how sure that is; None where the file does not say."""
+    """How the label ids were decided and how sure that is; None where the file has no source."""
     source = dataset_info.get("label_mapping_source")
     if source is None:
         return None
     text = LABEL_MAPPING_SOURCES.get(source, str(source))
     confidence = label_mapping_confidence(dataset_info)
     if source != "none":
-        text = f"from {text}" + (f" ({confidence})" if confidence else "")
+        text = f"from {text}"
+        if confidence:
+            text += f" ({confidence})"
     note = dataset_info.get("label_mapping_note")
     return f"{text}: {note}" if note else text
 
 
-def comparison_facts(metrics: Mapping[str, Any]) -> Facts:
-    """How much faster grouping by length is than file order, and compiled than not: both measured
-    on the same rows.
+def comparison_facts(metrics: Mapping[str, Any]) -> list[Fact]:
+    """How much faster grouping by length is than file order, and compiled than not.
+
+    Each pair was measured on the same rows.
 
     Args:
         metrics: ``full_dataset_metrics``.
@@ -103,24 +113,24 @@ def comparison_facts(metrics: Mapping[str, Any]) -> Facts:
     facts = []
     batching = metrics["batching_comparison"]
     if batching is not None:
-        grouped_padding = f"{batching['token_budget_padding_fraction']:.2%}"
-        padding = f"{batching['dataset_order_padding_fraction']:.2%}"
-        speeds = _speeds(batching, "token_budget", "dataset_order")
-        facts.append(
-            (
-                "Speed-up by grouping",
-                f"{speeds} in file order; padding {grouped_padding} against {padding}; "
-                f"{batching['label_agreement']:.2%} of the labels equal "
-                f"({batching['num_rows']:,} rows)",
-            )
-        )
+        facts.append(Fact("Speed-up by grouping", _grouping_text(batching)))
     compiling = metrics["compile_comparison"]
     if compiling is not None:
         speeds = _speeds(compiling, "compiled", "plain")
-        facts.append(
-            ("Speed-up by compiling", f"{speeds}; compiling took {compiling['compile_s']:,.1f} s")
-        )
+        text = f"{speeds}; compiling took {compiling['compile_s']:,.1f} s"
+        facts.append(Fact("Speed-up by compiling", text))
     return facts
+
+
+def _grouping_text(comparison: Mapping[str, Any]) -> str:
+    speeds = _speeds(comparison, "token_budget", "dataset_order")
+    grouped_padding = f"{comparison['token_budget_padding_fraction']:.2%}"
+    padding = f"{comparison['dataset_order_padding_fraction']:.2%}"
+    return (
+        f"{speeds} in file order; padding {grouped_padding} against {padding}; "
+        f"{comparison['label_agreement']:.2%} of the labels equal "
+        f"({comparison['num_rows']:,} rows)"
+    )
 
 
 def _speeds(comparison: Mapping[str, Any], first: str, second: str) -> str:
@@ -130,7 +140,7 @@ def _speeds(comparison: Mapping[str, Any], first: str, second: str) -> str:
 
 
 def evaluation_lines(
-    metrics: dict[str, Any],
+    metrics: Mapping[str, Any],
     model_info: Mapping[str, Any] | None = None,
     dataset_info: Mapping[str, Any] | None = None,
 ) -> list[str]:

@@ -1,64 +1,99 @@
-"""How a figure is said to a person: digits, unit, or "not measured" with the reason."""
+"""How a value is shown to a person: digits, unit, or "not measured" with the reason."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
-
-import pandas as pd
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 DASH = "–"
 
 
-def number(value: Any, unit: str = "", *, missing: str = DASH) -> str:
-    """Digits that carry meaning: at most three significant below 1, thousands apart. Counts are whole; None and NaN are absent."""
-    if pd.isna(value):
+class Fact(NamedTuple):
+    """A line of a report: what it is about, and the value in words."""
+
+    name: str
+    text: str
+
+
+def format_number(value: float | None, unit: str = "", *, missing: str = DASH) -> str:
+    """Show a number with the digits that carry meaning, followed by its unit.
+
+    Whole numbers have no decimals. Others have three significant digits below 1, two decimals
+    below 100 and one above. Commas separate the thousands. ``missing`` stands for None.
+    """
+    if value is None:
         return missing
-    decimals = 0 if float(value).is_integer() else 1 if abs(value) >= 100 else 2
-    text = f"{value:,.{decimals}f}" if decimals == 0 or abs(value) >= 1 else f"{value:.3g}"
-    return f"{text} {unit}".strip()
+    return f"{_digits(float(value))} {unit}".rstrip()
 
 
-def percent(fraction: Any) -> str:
-    """A fraction of 0..1 in percent."""
-    return DASH if pd.isna(fraction) else f"{fraction:.1%}"
+def _digits(value: float) -> str:
+    if value.is_integer():
+        return f"{value:,.0f}"
+    if abs(value) >= 100:
+        return f"{value:,.1f}"
+    if abs(value) >= 1:
+        return f"{value:,.2f}"
+    return f"{value:.3g}"
 
 
-def spread(mean: Any, std: Any) -> str:
-    """Mean and standard deviation; the mean alone from a single run."""
-    return number(mean) if pd.isna(std) else f"{number(mean)} ± {number(std)}"
+def format_percent(fraction: float | None) -> str:
+    """Show a fraction between 0 and 1 in percent."""
+    if fraction is None:
+        return DASH
+    return f"{fraction:.1%}"
 
 
-def interval(low: Any, high: Any) -> str:
-    """A 95% interval."""
-    return DASH if pd.isna(low) else f"{number(low)} to {number(high)}"
+def format_mean_std(mean: float | None, std: float | None) -> str:
+    """Show the mean with the standard deviation, which a single run does not have."""
+    if std is None:
+        return format_number(mean)
+    return f"{format_number(mean)} ± {format_number(std)}"
 
 
-def yes_no(value: bool | None) -> str:
-    """A verdict that may be unknown."""
-    return {True: "yes", False: "no", None: "unknown"}[value]
+def format_interval(low: float | None, high: float | None) -> str:
+    """Show the two ends of a 95% interval."""
+    if low is None:
+        return DASH
+    return f"{format_number(low)} to {format_number(high)}"
 
 
-def not_measured(why: str | None = None) -> str:
-    """``not measured``, with the reason where there is one."""
-    return f"not measured: {why}" if why else "not measured"
+def format_bool(value: bool | None) -> str:
+    """Show a statement that is true, false or not known."""
+    if value is None:
+        return "unknown"
+    return "yes" if value else "no"
 
 
-def unmeasured(name: str, warnings: Iterable[str], otherwise: str | None = None) -> str:
-    """``not measured``, with the reason that a warning gives, or ``otherwise``."""
-    return not_measured(reason(name, warnings) or otherwise)
+def format_durations(milliseconds: Mapping[str, float]) -> str:
+    """List named durations, the longest first."""
+    longest_first = sorted(milliseconds.items(), key=lambda item: -item[1])
+    parts = [f"{name} {format_number(duration, 'ms')}" for name, duration in longest_first]
+    return ", ".join(parts) or "none"
 
 
-def reason(name: str, warnings: Iterable[str]) -> str | None:
-    """Why the figure ``name`` is null: what the first warning that names it says, or None."""
-    stem = re.escape(re.sub(r"(_(per_sample|mean|median|pct|w|j))+$", "", name))
-    # A warning may speak of all GPU figures at once, also within another's words.
-    names = rf"\b{stem}|^GPU figures" if re.search("gpu|energy", name) else rf"\b{stem}"
-    warning = next((warning for warning in warnings if re.search(names, warning)), None)
-    return warning and warning.split(": ", 1)[-1].removeprefix("GPU figures: ")
+def not_measured(reason: str | None = None) -> str:
+    """``not measured``, followed by the reason where there is one."""
+    if not reason:
+        return "not measured"
+    return f"not measured: {reason}"
+
+
+def reason_in_warnings(metric: str, warnings: Iterable[str]) -> str | None:
+    """Why ``metric`` is null: the text of the first warning that names it, or None."""
+    stem = re.escape(re.sub(r"(_(per_sample|mean|median|pct|w|j))+$", "", metric))
+    pattern = rf"\b{stem}"
+    if re.search("gpu|energy", metric):
+        # A warning may be about all values of the GPU at once, also inside another warning.
+        pattern += "|^GPU figures"
+    for warning in warnings:
+        if re.search(pattern, warning):
+            return warning.split(": ", 1)[-1].removeprefix("GPU figures: ")
+    return None
 
 
 def shorten(name: str, width: int) -> str:
-    """A name of at most ``width`` characters; of a longer one, such as a path, the end distinguishes it."""
-    return name if len(name) <= width else f"…{name[1 - width :]}"
+    """Shorten a name to ``width`` characters. Its end is kept, because it distinguishes paths."""
+    if len(name) <= width:
+        return name
+    return f"…{name[1 - width :]}"

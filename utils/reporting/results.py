@@ -1,95 +1,42 @@
-"""The results files, read and checked: metrics always, the diagnosis of step 03 where it has run."""
+"""The result files, read and checked: the metrics always, the diagnosis where step 03 has run."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from utils.core.errors import UserError
 from utils.core.files import METRICS_SCHEMA, read_json
 from utils.core.result_files import ResultFiles
+from utils.reporting.commands import STEP_02, STEP_03, STEP_03_MISSING
+from utils.reporting.sweeps import Sweep, group_sweeps
+from utils.reporting.trace_tables import TraceTables, read_trace_tables
 from utils.schema.diagnosis_versions import convert_diagnosis
 
-STEP_02 = "python scripts/02_baseline_inference.py"
-STEP_03 = "python scripts/03_detailed_profiling.py"
-STEP_03_MISSING = f"step 03 has not run; run it with the same --config: {STEP_03}"
 DIAGNOSIS_KEYS = {"batch_sizes", "suggestions", "main_bottleneck"}
-# Of step 03's tables, the columns that are shown: words, then numbers.
-TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "operators": (
-        ("operator", "input_shapes"),
-        ("self_device_ms", "self_host_ms", "share_pct", "attainable_ms", "calls"),
-    ),
-    "layers": (
-        ("module", "kind"),
-        ("calls", "time_ms", "self_time_ms", "share_pct", "layer_index"),
-    ),
-    "kernels": (("kernel", "category"), ("calls", "time_ms", "mean_us", "share_pct")),
-    "memory": ((), ("time_ms", "allocated_mb")),
-}
-
-Row = Mapping[str, Any]
-"""One row of ``batch_size_profiling``, under the contract's column names."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
-    """The rows of one sample, by batch size; ``mfu_source`` where ``mfu`` is not the metrics file's own."""
-
-    sample_size: int
-    rows: tuple[Row, ...]
-    mfu_source: str | None = None
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """All rows' warnings."""
-        return tuple(warning for row in self.rows for warning in row["warnings"])
-
-    @property
-    def measured(self) -> tuple[Row, ...]:
-        """The rows that did not run out of memory."""
-        return self.having()
-
-    def having(self, *names: str) -> tuple[Row, ...]:
-        """The measured rows that have all these figures."""
-        return tuple(
-            row
-            for row in self.rows
-            if row["status"] == "ok" and all(row[name] is not None for name in names)
-        )
-
-    def column(self, name: str) -> pd.Series[float]:
-        """One figure of the rows that have it, by batch size."""
-        return pd.Series(
-            {row["batch_size"]: row[name] for row in self.having(name)}, dtype=float, name=name
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
-    """All that a report is drawn from: ``baseline_metrics.json``, and ``bottlenecks.json`` as ``diagnosis``.
+    """All that a report is drawn from.
 
-    Step 03's parts are None where it has not run; ``notes`` say what is missing or does not belong together.
+    Args:
+        metrics: ``baseline_metrics.json``.
+        diagnosis: ``bottlenecks.json``; None where step 03 has not run.
+        notes: which files are missing or do not belong together.
     """
 
     files: ResultFiles
     metrics: Mapping[str, Any]
     sweeps: tuple[Sweep, ...]
     diagnosis: Mapping[str, Any] | None
-    operators: pd.DataFrame | None
-    layers: pd.DataFrame | None
-    kernels: pd.DataFrame | None
-    memory: pd.DataFrame | None
+    tables: TraceTables
     notes: tuple[str, ...]
 
     @property
     def sweep(self) -> Sweep:
-        """The sweep over the largest sample; the optimal batch size is its."""
+        """The sweep over the largest sample, which the optimal batch size is chosen from."""
         return max(self.sweeps, key=lambda sweep: sweep.sample_size)
 
     @property
@@ -103,36 +50,34 @@ class Results:
         return str(self.metrics["model_info"]["device"]).startswith("cuda")
 
     @property
-    def steady_ms(self) -> float | None:
-        """Milliseconds of a text alone in the steady state: p50 at batch size 1; None where that was not measured."""
-        rows = self.sweep.having("latency_per_batch_ms_median")
-        return next(
-            (row["latency_per_batch_ms_median"] for row in rows if row["batch_size"] == 1), None
-        )
+    def batch1_p50_ms(self) -> float | None:
+        """The median latency of one text alone; None where batch size 1 was not measured."""
+        return self.sweep.values("latency_per_batch_ms_median").get(1)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Every warning once; those of several batch sizes say which."""
-        per_row: dict[str, list[str]] = {}
-        for row in self.sweep.rows:
-            for warning in row["warnings"]:
-                per_row.setdefault(warning, []).append(str(row["batch_size"]))
-        rows = [
-            f"batch size{'s' if len(sizes) > 1 else ''} {', '.join(sizes)}: {text}"
-            for text, sizes in per_row.items()
+        """Every warning once; those about rows of the sweep name the batch sizes."""
+        warnings = [
+            *self.notes,
+            *self.metrics["run"]["warnings"],
+            *self.evaluation["warnings"],
+            *_row_warnings(self.sweep),
         ]
-        found = self.diagnosis.get("warnings", ()) if self.diagnosis else ()
-        return tuple(
-            dict.fromkeys(
-                [
-                    *self.notes,
-                    *self.metrics["run"]["warnings"],
-                    *self.evaluation["warnings"],
-                    *rows,
-                    *found,
-                ]
-            )
-        )
+        if self.diagnosis is not None:
+            warnings += self.diagnosis.get("warnings", ())
+        return tuple(dict.fromkeys(warnings))
+
+
+def _row_warnings(sweep: Sweep) -> list[str]:
+    batch_sizes: dict[str, list[str]] = {}
+    for row in sweep.rows:
+        for warning in row["warnings"]:
+            batch_sizes.setdefault(warning, []).append(str(row["batch_size"]))
+    lines = []
+    for warning, sizes in batch_sizes.items():
+        subject = "batch size" if len(sizes) == 1 else "batch sizes"
+        lines.append(f"{subject} {', '.join(sizes)}: {warning}")
+    return lines
 
 
 def read_results(files: ResultFiles) -> Results:
@@ -142,107 +87,69 @@ def read_results(files: ResultFiles) -> Results:
         UserError: the metrics are missing, or a file is not what its step writes.
     """
     metrics = read_json(files.metrics, made_by=STEP_02, schema=METRICS_SCHEMA)
-    diagnosis = None
-    if files.bottlenecks.exists():
-        diagnosis = convert_diagnosis(read_json(files.bottlenecks, made_by=STEP_03))
-    if diagnosis is not None and not diagnosis.keys() >= DIAGNOSIS_KEYS:
-        missing = ", ".join(sorted(DIAGNOSIS_KEYS - diagnosis.keys()))
-        raise UserError(
-            f"{files.bottlenecks.name} has no {missing}.",
-            where=files.bottlenecks,
-            fix=f"make it anew: {STEP_03}",
-        )
-    frames = {name: _read_table(getattr(files, name), *columns) for name, columns in TABLES.items()}
-    layers = frames["layers"]
-    if layers is not None:
-        # Where the profiler sees no kernels of a GPU, modules have no times.
-        frames["layers"] = layers.dropna(subset="self_time_ms")
+    diagnosis = _read_diagnosis(files)
+    peak_flops_per_s = _peak_matmul_flops_per_s(metrics, diagnosis or {})
     return Results(
         files=files,
         metrics=metrics,
-        sweeps=_sweeps(metrics, diagnosis or {}),
+        sweeps=group_sweeps(metrics["batch_size_profiling"], peak_flops_per_s),
         diagnosis=diagnosis,
-        notes=tuple(_notes(files, metrics, diagnosis)),
-        **frames,
+        tables=read_trace_tables(files),
+        notes=(*_missing_files(files), *_mismatches(files, metrics, diagnosis)),
     )
 
 
-def _sweeps(metrics: Mapping[str, Any], diagnosis: Mapping[str, Any]) -> tuple[Sweep, ...]:
-    """One sweep for each sample; samples of one size stay apart: the second one's rows name their batch size again."""
-    rate = _matrix_rate(metrics, diagnosis)
-    ceiling = rate and f"{rate / 1e12:.3g} TFLOP/s of the ceilings in bottlenecks.json"
-    source = ceiling and f"MFU: TFLOP/s, padding counted as work, over the {ceiling}"
-    seen: Counter[tuple[int, int]] = Counter()
-    groups: dict[tuple[int, int], list[Row]] = {}
-    for row in metrics["batch_size_profiling"]:
-        place = row["sample_size"], row["batch_size"]
-        groups.setdefault((row["sample_size"], seen[place]), []).append(_with_mfu(row, rate))
-        seen[place] += 1
-    return tuple(
-        Sweep(
-            sample_size=size,
-            rows=tuple(sorted(rows, key=lambda row: row["batch_size"])),
-            mfu_source=source,
-        )
-        for (size, _), rows in groups.items()
-    )
-
-
-def _matrix_rate(metrics: Mapping[str, Any], diagnosis: Mapping[str, Any]) -> Any:
-    """FLOP/s of the matrix ceiling that step 03 has measured, if for this device and precision; else None."""
-    here = {
-        **metrics["model_info"],
-        "matmul_precision": metrics["config"]["model"]["matmul_precision"],
-    }
-    alike = all(
-        here[name] == diagnosis.get(name) for name in ("device", "dtype", "matmul_precision")
-    )
-    return diagnosis.get("ceilings", {}).get("matmul_flops_per_s") if alike else None
-
-
-def _with_mfu(row: Row, rate: Any) -> Row:
-    if not rate or row["mfu"] is not None or row["achieved_tflops"] is None:
-        return row
-    warnings = [warning for warning in row["warnings"] if not warning.startswith("mfu:")]
-    return {**row, "mfu": 1e12 * row["achieved_tflops"] / rate, "warnings": warnings}
-
-
-def _read_table(
-    file: Path, words: tuple[str, ...], numbers: tuple[str, ...]
-) -> pd.DataFrame | None:
-    if not file.exists():
+def _read_diagnosis(files: ResultFiles) -> Mapping[str, Any] | None:
+    if not files.bottlenecks.exists():
         return None
-    try:
-        # Only an empty cell is absent: a label or module may be called "null" or "NA".
-        kinds: Any = {**dict.fromkeys(words, str), **dict.fromkeys(numbers, float)}
-        return pd.read_csv(
-            file,
-            usecols=list(kinds),
-            dtype=kinds,
-            keep_default_na=False,
-            na_values=dict.fromkeys(numbers, [""]),
-        )
-    except ValueError as error:
-        raise UserError(
-            f"{file.name} cannot be read: {error}.", where=file, fix=f"make it anew: {STEP_03}"
-        ) from error
-
-
-def _notes(
-    files: ResultFiles, metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None
-) -> Iterable[str]:
-    missing = [
-        file.name
-        for file in (files.bottlenecks, files.operators, files.layers)
-        if not file.exists()
-    ]
+    diagnosis = convert_diagnosis(read_json(files.bottlenecks, made_by=STEP_03))
+    missing = sorted(DIAGNOSIS_KEYS - diagnosis.keys())
     if missing:
-        yield f"{', '.join(missing)} not there: {STEP_03_MISSING}"
+        raise UserError(
+            f"{files.bottlenecks.name} has no {', '.join(missing)}.",
+            where=files.bottlenecks,
+            fix=f"make it again: {STEP_03}",
+        )
+    return diagnosis
+
+
+def _peak_matmul_flops_per_s(
+    metrics: Mapping[str, Any], diagnosis: Mapping[str, Any]
+) -> float | None:
+    """The fastest matrix product that step 03 has measured, if on this device and precision."""
+    model = metrics["model_info"]
+    matmul_precision = metrics["config"]["model"]["matmul_precision"]
+    measured_with = [diagnosis.get(name) for name in ("device", "dtype", "matmul_precision")]
+    if measured_with != [model["device"], model["dtype"], matmul_precision]:
+        return None
+    return diagnosis.get("ceilings", {}).get("matmul_flops_per_s") or None
+
+
+def _missing_files(files: ResultFiles) -> list[str]:
+    written_by_step_03 = (files.bottlenecks, files.operators, files.layers)
+    missing = [file.name for file in written_by_step_03 if not file.exists()]
+    if not missing:
+        return []
+    return [f"missing {', '.join(missing)}: {STEP_03_MISSING}"]
+
+
+def _mismatches(
+    files: ResultFiles, metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None
+) -> list[str]:
+    """What shows that the metrics and the diagnosis are of different runs."""
     if diagnosis is None:
-        return
+        return []
+    metrics_name = files.metrics.name
+    diagnosis_name = files.bottlenecks.name
+    notes = []
     for name in ("device", "dtype"):
-        here, there = metrics["model_info"][name], diagnosis.get(name)
-        if there not in (here, None):
-            yield f"{files.bottlenecks.name} was measured with {name} {there}, {files.metrics.name} with {here}: run step 03 again"
+        expected = metrics["model_info"][name]
+        actual = diagnosis.get(name)
+        if actual not in (expected, None):
+            notes.append(
+                f"{diagnosis_name} was measured with {name} {actual}, "
+                f"{metrics_name} with {expected}: run step 03 again"
+            )
     if files.bottlenecks.stat().st_mtime < files.metrics.stat().st_mtime:
-        yield f"{files.bottlenecks.name} is older than {files.metrics.name}: run step 03 again, {STEP_03}"
+        notes.append(f"{diagnosis_name} is older than {metrics_name}: run step 03 again, {STEP_03}")
+    return notes

@@ -1,11 +1,18 @@
-"""Files of earlier versions of ``bottlenecks.json``, in the form of the present one."""
+"""Turns a ``bottlenecks.json`` of an earlier version into the present form.
+
+Version 1 had verdicts, evidence and ``wins``. Version 2 got confidence, ``verdict_changes``, kernels
+and memory over time, and for a while ``hooks`` and a fitted memory model, which no longer exist.
+Version 3 has plain names, and what follows from the evidence stands beside it, not in it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-DIAGNOSIS_VERSION = 3
+from utils.schema.ceilings import convert_ceilings
+
+FIRST_VERSION_WITH_PLAIN_NAMES = 3
 
 Renames = Mapping[str, str]
 
@@ -34,23 +41,37 @@ PEAK_MEMORY: Renames = {"held_before_mb": "other_mb"}
 ALLOCATION: Renames = {"mb": "size_mb", "workspace": "is_workspace"}
 VERDICTS: Renames = {"none-near": "no-dominant-limit"}
 PREDICTIONS: Renames = {"at most": "upper-bound"}
-UNAVAILABLE: Renames = {"memory.peak": "peak_memory"}
+UNAVAILABLE: Renames = {"memory.peak": "peak_memory", "layers": "layers_by_kind"}
+SHARES: Renames = {
+    "input_share": "input",
+    "compute_share": "compute",
+    "memory_share": "memory",
+    "overhead_share": "overhead",
+}
+"""From keys of ``evidence`` to keys of ``shares``."""
+DERIVED = ("overhead_ms", "padding_ms")
+"""What stood in ``evidence`` and stands beside it now."""
 
 
-def convert_diagnosis(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a ``bottlenecks.json`` of any version, with the present names.
+def convert_diagnosis(payload: dict[str, Any]) -> dict[str, Any]:
+    """The content of a ``bottlenecks.json`` in the present form; the version stays.
 
-    Values stay as they are. Keys that the present version does not have stay too.
+    Keys that the present version does not know stay too.
     """
-    diagnosis = dict(payload)
-    if diagnosis.get("schema_version", 1) >= DIAGNOSIS_VERSION:
-        return diagnosis
-    diagnosis = _rename(diagnosis, DIAGNOSIS)
+    version = payload.get("schema_version", 1)
+    if not isinstance(version, int) or version >= FIRST_VERSION_WITH_PLAIN_NAMES:
+        return payload
+    diagnosis = _rename(payload, DIAGNOSIS)
     memory = diagnosis.pop("memory", None) or {}
-    diagnosis["schema_version"] = DIAGNOSIS_VERSION
-    diagnosis["batch_sizes"] = [_batch_size(one) for one in diagnosis.get("batch_sizes", ())]
-    for name in ("suggestions", "further_suggestions"):
-        diagnosis[name] = [_suggestion(one) for one in diagnosis.get(name, ())]
+    if "ceilings" in diagnosis:
+        diagnosis["ceilings"] = convert_ceilings(diagnosis["ceilings"])
+    for name, convert in (
+        ("batch_sizes", _batch_size),
+        ("suggestions", _suggestion),
+        ("further_suggestions", _suggestion),
+    ):
+        if name in diagnosis:
+            diagnosis[name] = [convert(one) for one in diagnosis[name]]
     diagnosis["saturation"] = _saturation(diagnosis.get("saturation"))
     diagnosis["kernels"] = _kernels(diagnosis.get("kernels"))
     diagnosis["peak_memory"] = _peak_memory(memory.get("peak"))
@@ -70,7 +91,23 @@ def _rename_value(value: Any, names: Renames) -> Any:
 def _batch_size(values: Mapping[str, Any]) -> dict[str, Any]:
     renamed = _rename(values, BATCH_SIZE)
     renamed["verdict"] = _rename_value(renamed.get("verdict"), VERDICTS)
-    return renamed
+    evidence = dict(renamed.get("evidence", {}))
+    shares = {}
+    for name, share in SHARES.items():
+        if name in evidence:
+            shares[share] = evidence.pop(name)
+    for name in DERIVED:
+        if name in evidence:
+            renamed[name] = evidence.pop(name)
+    evidence["timed_forwards"] = _timed_forwards(evidence.pop("timed", ()))
+    return {**renamed, "evidence": evidence, "shares": shares}
+
+
+def _timed_forwards(rows: Iterable[tuple[int, int, float]]) -> list[dict[str, Any]]:
+    forwards = []
+    for num_rows, length, ms in rows:
+        forwards.append({"num_rows": num_rows, "length": length, "forward_ms": ms})
+    return forwards
 
 
 def _saturation(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -82,3 +82,9 @@ def catch_out_of_memory() -> Iterator[OutOfMemory]:
         if not is_out_of_memory(error):
             raise
         result.reason = reason_of(error)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished all its work; the CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

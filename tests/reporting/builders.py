@@ -1,0 +1,101 @@
+"""Whole made-up results of a run, as steps 02 and 03 write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.reporting import diagnosis_builders as diagnosis
+from tests.reporting import metrics_builders as metrics
+from utils.config_loader import Config, load_config
+from utils.core.files import METRICS_SCHEMA, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """What is particular about the results of a test.
+
+    Args:
+        out_of_memory: batch sizes that were not measured: the smallest one did not fit, the others
+            were not tried.
+        sections: replaces keys in sections of ``baseline_metrics.json``.
+    """
+
+    gpu: bool = False
+    dummy_weights: bool = False
+    has_diagnosis: bool = True
+    batch_sizes: tuple[int, ...] = (1, 4, 8, 16, 32, 64)
+    out_of_memory: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ("books", "games", "music")
+    sample_sizes: tuple[int, ...] = (100,)
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        return "cuda:0" if self.gpu else "cpu"
+
+
+def write_results(folder: Path, scenario: Scenario | None = None) -> Config:
+    """Write the files of steps 02 and 03 under ``folder``; return the config that points there.
+
+    The files are those of an earlier version.
+    """
+    scenario = scenario or Scenario()
+    config = load_config(
+        "configs/config.yaml",
+        [f"output.results_dir={folder}", f"dataset.local_path={folder / 'data.csv'}"],
+    )
+    files = config.files
+    rows = _build_rows(scenario)
+    payload = _build_metrics(scenario, rows, config)
+    write_json(files.metrics, payload, schema=METRICS_SCHEMA)
+    cells = [list(row.values()) for row in rows]
+    diagnosis.write_csv(files.detailed_metrics, metrics.column_names(), cells)
+    if scenario.has_diagnosis:
+        write_json(files.bottlenecks, diagnosis.build_diagnosis(rows, scenario.device))
+        diagnosis.write_traces(files, gpu=scenario.gpu)
+    return config
+
+
+def _build_rows(scenario: Scenario) -> list[dict[str, Any]]:
+    rows = []
+    for sample_size in scenario.sample_sizes:
+        for batch_size in scenario.batch_sizes:
+            if batch_size not in scenario.out_of_memory:
+                row = metrics.build_row(batch_size, gpu=scenario.gpu, sample_size=sample_size)
+            else:
+                was_tried = batch_size == min(scenario.out_of_memory)
+                status = "oom" if was_tried else "not_tried"
+                row = metrics.build_unmeasured_row(batch_size, sample_size, status)
+            rows.append(row)
+    return rows
+
+
+def _build_metrics(
+    scenario: Scenario, rows: list[dict[str, Any]], config: Config
+) -> dict[str, Any]:
+    """``baseline_metrics.json``."""
+    evaluation = metrics.build_evaluation(
+        scenario.labels, gpu=scenario.gpu, dummy_weights=scenario.dummy_weights
+    )
+    payload: dict[str, Any] = {
+        "schema_version": 2,
+        "run": metrics.build_run(evaluation["warnings"], dummy_weights=scenario.dummy_weights),
+        "environment": metrics.build_environment(gpu=scenario.gpu),
+        "config": config.to_dict(),
+        "model_info": metrics.build_model_info(
+            len(scenario.labels), device=scenario.device, dummy_weights=scenario.dummy_weights
+        ),
+        "dataset_info": metrics.build_dataset_info(scenario.labels),
+        "batch_size_profiling": rows,
+        "optimal_batch_size": metrics.choose_optimal(rows),
+        "full_dataset_metrics": evaluation,
+        "first_inference_ms": 73.2,
+        "measurement": metrics.build_measurement(rows, gpu=scenario.gpu),
+        "units": {},
+    }
+    for name, values in scenario.sections.items():
+        payload[name] |= values
+    return payload

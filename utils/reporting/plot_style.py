@@ -1,0 +1,69 @@
+"""How the pictures look: colours, fonts, and the text in place of values that are missing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.rcsetup import cycler
+
+from utils.reporting.formatting import not_measured, reason_in_warnings
+from utils.reporting.sweeps import Sweep
+
+DOTS_PER_INCH = 150
+# The palette of Okabe and Ito ("Color Universal Design", 2008), which people with any kind of
+# colour vision can distinguish.
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+RED = "#D55E00"
+PURPLE = "#CC79A7"
+SKY = "#56B4E9"
+GREY = "#767676"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#888888",
+    "axes.prop_cycle": cycler(color=(BLUE, ORANGE, GREEN, RED), marker=("o", "s", "^", "v")),
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "figure.titlesize": 14,
+    "figure.titleweight": "bold",
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+}
+"""Settings of matplotlib's ``rc_context``."""
+
+
+def has_any_value(sweep: Sweep, metrics: Iterable[str]) -> bool:
+    """Whether any batch size has a value of any of the metrics."""
+    return any(sweep.rows_with(metric) for metric in metrics)
+
+
+def show_missing_reason(axes: Axes, sweep: Sweep, metric: str) -> None:
+    """Write into empty axes why no batch size has a value of ``metric``."""
+    reason = reason_in_warnings(metric, sweep.warnings)
+    if reason is None and not sweep.measured_rows:
+        reason = "no batch size fitted into memory"
+    axes.text(
+        0.5,
+        0.5,
+        textwrap.fill(not_measured(reason), 38),
+        ha="center",
+        va="center",
+        color=GREY,
+        transform=axes.transAxes,
+    )
+    axes.set(xticks=[], yticks=[])

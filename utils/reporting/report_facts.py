@@ -1,0 +1,136 @@
+"""The report's facts about the whole data set: quality, speed, memory, padding; and its files."""
+
+from __future__ import annotations
+
+from utils.reporting.answers import accuracy_with_context
+from utils.reporting.evaluation_facts import (
+    GUESSED,
+    comparison_facts,
+    label_facts,
+    label_mapping_confidence,
+    label_mapping_text,
+)
+from utils.reporting.formatting import (
+    Fact,
+    format_number,
+    format_percent,
+    not_measured,
+    reason_in_warnings,
+)
+from utils.reporting.results import Results
+
+FILES = {
+    "metrics": "everything that a later week compares against",
+    "detailed_metrics": "one row a batch size",
+    "html_report": "this report with pictures, for a browser",
+    "plots_dir": "the pictures",
+    "predictions_dir": "a prediction for every row",
+    "bottlenecks": "the verdict with its evidence",
+    "ceilings": "what the machine reaches at best, and which machine it is",
+    "operators": "time by operator",
+    "layers": "time and memory by module",
+    "kernels": "time by kernel of the GPU",
+    "memory": "memory over time",
+    "gpu_timeline": "every reading of the GPU, with its time",
+    "trace": "the timeline: open it in ui.perfetto.dev",
+    "stacks": "call stacks",
+    "flame_graph": "the flame graph of the call stacks",
+}
+"""What each file of ``ResultFiles`` holds."""
+
+
+def full_dataset_facts(results: Results) -> list[Fact]:
+    """Quality and speed on the whole data set."""
+    evaluation = results.evaluation
+    samples_per_s = format_number(evaluation["throughput_samples_per_sec"], "samples/s")
+    tokens_per_s = format_number(evaluation["throughput_tokens_per_sec"], "tokens/s")
+    tokens = format_number(evaluation["num_tokens"])
+    truncated = format_number(evaluation["num_truncated"])
+    resumed = format_number(evaluation["resumed_rows"])
+    return [
+        Fact("Samples", format_number(evaluation["num_samples"])),
+        Fact("Batching", _batching_text(results)),
+        Fact("Accuracy", accuracy_with_context(results)),
+        *label_facts(results.metrics["model_info"], results.metrics["dataset_info"]),
+        Fact("F1 (macro)", _score_text(evaluation["f1_macro"])),
+        Fact("F1 (weighted)", _score_text(evaluation["f1_weighted"])),
+        Fact("Inference time", format_number(evaluation["inference_time_s"], "s")),
+        Fact("Latency", format_number(evaluation["latency_per_sample_ms"], "ms/sample")),
+        Fact("Throughput", f"{samples_per_s}, {tokens_per_s}"),
+        Fact("Tokens", f"{tokens}; texts truncated to max_length: {truncated}"),
+        Fact("Rows taken over", f"{resumed} from an earlier, interrupted run"),
+    ]
+
+
+def _batching_text(results: Results) -> str:
+    batching = str(results.evaluation["batching"])
+    limit = results.evaluation["max_tokens_per_batch"]
+    if limit:
+        batching += f", at most {format_number(limit)} tokens a batch"
+    return batching
+
+
+def _score_text(score: float | None) -> str:
+    return not_measured() if score is None else f"{score:.4f}"
+
+
+def guessed_label_ids(results: Results) -> str | None:
+    """A warning for the top of the page where the accuracy rests on guessed label ids."""
+    dataset_info = results.metrics["dataset_info"]
+    if results.evaluation["accuracy"] is None:
+        return None
+    if label_mapping_confidence(dataset_info) != GUESSED:
+        return None
+    details = str(label_mapping_text(dataset_info)).rstrip(".")
+    return (
+        "The accuracy may be wrong, because the model's label ids are not known. "
+        f"They were taken {details}."
+    )
+
+
+def memory_facts(results: Results) -> list[Fact]:
+    """Memory and utilisation on the whole data set, and the model's own size."""
+    model_size_mb = results.metrics["model_info"]["total_size_mb"]
+    return [
+        Fact("Model weights", format_number(model_size_mb, "MB")),
+        Fact("GPU memory used", _resource_text(results, "gpu_mem_used", "MB")),
+        Fact("GPU memory peak", _resource_text(results, "peak_gpu_mem", "MB")),
+        Fact("GPU utilisation", _resource_text(results, "gpu_util", "%")),
+        Fact("CPU resident", _resource_text(results, "cpu_mem_used", "MB")),
+    ]
+
+
+def _resource_text(results: Results, metric: str, unit: str) -> str:
+    reason = reason_in_warnings(metric, results.evaluation["warnings"])
+    if reason is None and not results.on_gpu:
+        reason = "the model ran on the CPU"
+    return format_number(results.evaluation[metric], unit, missing=not_measured(reason))
+
+
+def padding_facts(results: Results) -> list[Fact]:
+    """Tokens computed that no text asked for."""
+    evaluation = results.evaluation
+    padding = format_percent(evaluation["padding_fraction"])
+    facts = [
+        Fact("Whole data set", f"{padding} of the tokens computed"),
+        *comparison_facts(evaluation),
+    ]
+    padding_by_size = results.sweep.values("padding_fraction")
+    if padding_by_size:
+        least = min(padding_by_size, key=lambda size: (padding_by_size[size], size))
+        most = max(padding_by_size, key=lambda size: (padding_by_size[size], size))
+        least_text = f"{format_percent(padding_by_size[least])} (batch size {least})"
+        most_text = f"{format_percent(padding_by_size[most])} (batch size {most})"
+        facts.append(Fact("Batch-size sweep", f"{least_text} to {most_text}"))
+    return facts
+
+
+def files_facts(results: Results) -> list[Fact]:
+    """The files that are there and the page being written, relative to the report's folder."""
+    files = results.files
+    facts = []
+    for name, description in FILES.items():
+        path = getattr(files, name)
+        if path == files.html_report or path.exists():
+            facts.append(Fact(path.relative_to(files.results_dir).as_posix(), description))
+    return facts
