@@ -30,7 +30,8 @@ SETTINGS = (
     "profiling.num_measurement_runs=1",
 )
 
-# Forks an evaluation for each delay, and kills it then; the last one works to its end.
+# Forks an evaluation for each delay, and kills it when it has computed for so long; the last one
+# works to its end. Processor time, because a busy machine may give it none for a while.
 KILLER = """
 import os, signal, sys, time
 from utils.config_loader import load_config
@@ -46,6 +47,13 @@ overrides = sys.argv[3:]
 def note(word, number):
     with open(log, "a") as out:
         out.write(f"{word} {number}\\n")
+
+def has_worked(process, seconds):
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    has_ended = fields[0] == "Z"
+    ticks = int(fields[11]) + int(fields[12])
+    return has_ended or ticks / os.sysconf("SC_CLK_TCK") >= seconds
 
 def evaluate(begun):
     save = chunks.ChunkStore.save
@@ -79,7 +87,8 @@ for delay in [*delays, None]:
     assert os.read(ready, 1) == b"!"
     os.close(ready)
     if delay is not None:
-        time.sleep(delay)
+        while not has_worked(child, delay):
+            time.sleep(0.001)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
@@ -106,7 +115,7 @@ def resolved_limit(folder: Path) -> int:
 def run_and_kill(
     folder: Path, model: Path, delays: list[float], **variables: str
 ) -> list[list[str]]:
-    """The events of evaluations that are killed after ``delays`` seconds, and of a last one.
+    """The events of evaluations that are killed after ``delays`` seconds of work, and of a last one.
 
     They are forked from a process that has only loaded the model, so a start costs milliseconds.
     """
