@@ -2,7 +2,7 @@
 PYTHON_IN_VENV := .venv/bin/python
 ARGS ?=
 
-.PHONY: help setup setup-dev demo run test lint bench clean
+.PHONY: help setup setup-dev demo run test generate lint bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ run: setup ## the real model and data on a CUDA GPU; settings with ARGS="--set m
 test: setup-dev ## the whole test suite
 	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
 	    --max-worker-restart 0 $(ARGS)
+
+generate: setup-dev ## JSON Schemas, docs/METRICS.md and docs/SETTINGS.md, from the records
+	$(PYTHON_IN_VENV) -m utils.schema.generate
 
 lint: setup-dev ## linter, formatter, types and import layers
 	$(PYTHON_IN_VENV) -m ruff check .

@@ -1,7 +1,4 @@
-"""Package installation: ``pip install -e .`` in an environment of your own.
-
-``./setup_environment.sh`` makes an environment.
-"""
+"""Package installation: ``pip install -e .``; ``./setup_environment.sh`` does all of it."""
 
 from __future__ import annotations
 
@@ -21,9 +18,7 @@ def requirements(name: str) -> list[str]:
 setup(
     name="week1-inference-baseline",
     version="1.0.0",
-    description=(
-        "Latency, throughput, memory, accuracy and the bottleneck of a transformer text classifier"
-    ),
+    description="Measures and diagnoses the inference of transformer text classifiers",
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["utils", "utils.*"]),

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Level 1 check of the set-up, with what to do for each check that fails.
+"""Level 1 check: imports, versions, CUDA, NVML, folders, config, disk space, write access.
 
-Checked are imports, versions, CUDA, NVML, folders, config, disk space and write access.
+For each failure it says what to do.
 """
 
-# Only the standard library up here: this script has to speak where nothing is installed yet.
+# Only the standard library here, because this script has to run where nothing is installed yet.
 from __future__ import annotations
 
 import argparse
@@ -19,40 +19,38 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent
-PYTHON_RANGE = ((3, 10), (3, 14))  # from, below
+PYTHON_RANGE = ((3, 10), (3, 14))
+"""The first version that is supported, and the first one after it that is not."""
 INSTALL = "./setup_environment.sh, then: source .venv/bin/activate"
 # Where a distribution's import name is not its own name.
 IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "nvidia-ml-py": "pynvml"}
 PROJECT_MODULES = ("utils.config_loader", "utils.model_utils", "utils.profiler", "utils.metrics")
 # What a broken or half installed library raises when it is imported.
 IMPORT_ERRORS = (ImportError, OSError, AttributeError, RuntimeError, TypeError, ValueError)
-# The default model (2 GB in float32), the data set twice (hub cache and val_df), the results.
+# The default model (2 GB in float32), the data set twice (hub cache and val_df), predictions and
+# traces.
 DISK_NEEDED_HUB_BYTES = 5 * 10**9
 DISK_NEEDED_LOCAL_BYTES = 10**9
-DISK_FIX = (
-    "free some, or move the cache (HF_HOME) and the results (--set output.results_dir=PATH) "
-    "to a larger disk"
-)
 OK, WARNING, FAILED = "ok", "warning", "FAILED"
 
 
 class Check(NamedTuple):
-    """One check: its name, its state, the details, and what to do unless it is ok."""
+    """The result of one check: of what, with which state, what was observed, and how to fix it."""
 
     name: str
     state: str
-    details: str
+    finding: str
     fix: str = ""
 
 
 def check_python() -> Iterator[Check]:
     """Whether this Python is one that the project supports."""
-    details = ".".join(map(str, sys.version_info[:3])) + f" ({sys.executable})"
+    finding = ".".join(map(str, sys.version_info[:3])) + f" ({sys.executable})"
     if PYTHON_RANGE[0] <= sys.version_info[:2] < PYTHON_RANGE[1]:
-        yield Check("Python", OK, details)
+        yield Check("Python", OK, finding)
     else:
         yield Check(
-            "Python", FAILED, f"{details}; 3.10 to 3.13 is needed", "PYTHON=python3.12 " + INSTALL
+            "Python", FAILED, f"{finding}; 3.10 to 3.13 is needed", "PYTHON=python3.12 " + INSTALL
         )
 
 
@@ -60,16 +58,18 @@ def check_packages(file: Path = ROOT / "setup" / "requirements.txt") -> Iterator
     """Whether each requirement is installed, in its range, and can be imported."""
     lines = file.read_text(encoding="utf-8").splitlines()
     requirements = [line for line in lines if line and not line.startswith("#")]
-    problems = 0
-    for line in requirements:
-        problem = _package_problem(line)
+    has_problems = False
+    for requirement in requirements:
+        problem = _package_problem(requirement)
         if problem is not None:
-            problems += 1
+            has_problems = True
             yield problem
-    if not problems:
-        number = len(requirements)
-        details = f"{number} of setup/requirements.txt installed, in range, importable"
-        yield Check("Packages", OK, details)
+    if not has_problems:
+        yield Check(
+            "Packages",
+            OK,
+            f"{len(requirements)} of setup/requirements.txt installed, in range, importable",
+        )
 
 
 def _package_problem(requirement: str) -> Check | None:
@@ -83,26 +83,29 @@ def _package_problem(requirement: str) -> Check | None:
     try:
         importlib.import_module(IMPORT_NAMES.get(name, name))
     except IMPORT_ERRORS as error:
-        details = f"{version} is installed but cannot be imported: {type(error).__name__}: {error}"
+        finding = f"{version} is installed but cannot be imported: {type(error).__name__}: {error}"
         return Check(
-            name, FAILED, details, f"pip install --force-reinstall --no-deps {name}=={version}"
+            name, FAILED, finding, f"pip install --force-reinstall --no-deps {name}=={version}"
         )
     return None
 
 
 def in_range(version: str, limits: str) -> bool:
-    """Whether a version fulfils limits like ``>=1.2,<3``; only ``>=`` and ``<`` are known here."""
+    """Whether a version fulfils limits like ``>=1.2,<3``; only ``>=`` and ``<`` are understood."""
+    for operator, bound in re.findall(r"(>=|<)\s*([\w.]+)", limits):
+        is_at_least = _version_numbers(version) >= _version_numbers(bound)
+        if is_at_least != (operator == ">="):
+            return False
+    return True
 
-    def key(text: str) -> tuple[int, ...]:
-        numbers = [
-            int(number) for number in re.findall(r"\d+", re.split(r"[+a-z]", text, maxsplit=1)[0])
-        ]
-        while numbers and numbers[-1] == 0:
-            numbers.pop()  # 2.0 and 2 are the same
-        return tuple(numbers)
 
-    bounds = re.findall(r"(>=|<)\s*([\w.]+)", limits)
-    return all((key(version) >= key(bound)) == (operator == ">=") for operator, bound in bounds)
+def _version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version without local parts and suffixes; 2.0 and 2 are the same."""
+    release = re.split(r"[+a-z]", version, maxsplit=1)[0]
+    numbers = [int(number) for number in re.findall(r"\d+", release)]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def check_project() -> Iterator[Check]:
@@ -123,13 +126,19 @@ def check_project() -> Iterator[Check]:
 
 
 def check_cuda(device: str) -> Iterator[Check]:
-    """Whether PyTorch can compute on a CUDA device; fails only where ``device`` asks for one."""
+    """Whether PyTorch can compute on a CUDA device.
+
+    Without one the check fails only if ``device`` asks for one.
+    """
     try:
         import torch
     except IMPORT_ERRORS:
-        return  # check_packages reports it
+        # check_packages has reported it.
+        return
     needed = device.startswith("cuda")
-    state = FAILED if needed else WARNING
+    state = WARNING
+    if needed:
+        state = FAILED
     fix = (
         "on this machine use --set model.device=cpu or configs/demo.yaml; on a GPU machine: "
         + INSTALL
@@ -137,25 +146,26 @@ def check_cuda(device: str) -> Iterator[Check]:
     if torch.version.cuda is None:
         yield Check("CUDA", state, f"torch {torch.__version__} is built without CUDA", fix)
     elif not torch.cuda.is_available():
-        details = (
+        finding = (
             f"torch {torch.__version__} is built for CUDA {torch.version.cuda} but sees no device"
         )
         yield Check(
-            "CUDA", state, details, "look at nvidia-smi (driver, CUDA_VISIBLE_DEVICES); or " + fix
+            "CUDA", state, finding, "look at nvidia-smi (driver, CUDA_VISIBLE_DEVICES); or " + fix
         )
     else:
-        yield _try_cuda(torch, device if needed else "cuda", fix)
+        if not needed:
+            device = "cuda"
+        yield _try_cuda(torch, device, fix)
 
 
 def _try_cuda(torch: Any, device: str, fix: str) -> Check:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if device.startswith("cuda:") and int(device[5:]) >= len(names):
-        details = (
-            f"model.device is {device}, but there are {len(names)} devices: {', '.join(names)}"
-        )
-        return Check("CUDA", FAILED, details, "--set model.device=cuda:0")
+        listed = ", ".join(names)
+        finding = f"model.device is {device}, but there are {len(names)} devices: {listed}"
+        return Check("CUDA", FAILED, finding, "--set model.device=cuda:0")
     try:
-        # A build without kernels for this device, or a full device, shows only when it computes.
+        # A build without kernels for this device, or a device without memory, fails only here.
         torch.ones(8, device=device).sum().item()
     except RuntimeError as error:
         return Check(
@@ -170,20 +180,21 @@ def _try_cuda(torch: Any, device: str, fix: str) -> Check:
 
 
 def check_nvml() -> Iterator[Check]:
-    """Whether utilisation, power and energy can be read; without NVML they stay empty."""
+    """Whether utilisation, power and energy can be read; without NVML they are not measured."""
     try:
         import pynvml
     except IMPORT_ERRORS:
-        return  # check_packages reports it
+        # check_packages has reported it.
+        return
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
         driver = pynvml.nvmlSystemGetDriverVersion()
         pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        details = f"not readable ({error}): utilisation, power and energy stay empty"
+        finding = f"not readable ({error}): utilisation, power and energy stay empty"
         yield Check(
-            "NVML", WARNING, details, "nothing without an NVIDIA GPU; with one, look at nvidia-smi"
+            "NVML", WARNING, finding, "nothing without an NVIDIA GPU; with one, look at nvidia-smi"
         )
     else:
         yield Check("NVML", OK, f"{count} devices, driver {driver}")
@@ -201,8 +212,10 @@ def check_config(args: argparse.Namespace) -> tuple[Check, Any]:
     try:
         config = load_config(args.config, args.overrides)
     except UserError as error:
-        details = error.what + (f" (in {error.where})" if error.where else "")
-        return Check("Config", FAILED, details, error.fix or "see configs/config.yaml"), None
+        finding = error.what
+        if error.where:
+            finding += f" (in {error.where})"
+        return Check("Config", FAILED, finding, error.fix or "see configs/config.yaml"), None
     return Check("Config", OK, args.config), config
 
 
@@ -214,39 +227,47 @@ def check_folders(config: Any) -> Iterator[Check]:
     }
     for setting, folder in folders.items():
         base = existing(folder)
-        made = "" if base == folder else ", will be made when needed"
+        remark = "writable"
+        if base != folder:
+            remark = "writable, will be made when needed"
         try:
             with tempfile.TemporaryFile(dir=base):
                 pass
         except OSError as error:
-            choose = f"choose another with --set {setting}=PATH"
-            fix = f"make {base} a folder that you can write, or {choose}"
+            fix = (
+                f"make {base} a folder that you can write, or choose another with "
+                f"--set {setting}=PATH"
+            )
             yield Check("Folder", FAILED, f"{folder} cannot be written: {error.strerror}", fix)
         else:
-            yield Check("Folder", OK, f"{folder} (writable{made})")
+            yield Check("Folder", OK, f"{folder} ({remark})")
 
 
 def check_disk(config: Any) -> Iterator[Check]:
     """Whether there is room for downloads and results."""
-    local = all(
-        name == "embedded" or Path(name).exists()
-        for name in (config.model.name, config.dataset.hf_name)
-    )
-    places = {
+    needs_hub = False
+    for name in (config.model.name, config.dataset.hf_name):
+        if name != "embedded" and not Path(name).exists():
+            needs_hub = True
+    needed_bytes = {
         config.files.results_dir: DISK_NEEDED_LOCAL_BYTES,
         config.data_file.parent: DISK_NEEDED_LOCAL_BYTES,
     }
-    if not local:
+    if needs_hub:
         from huggingface_hub import constants
 
-        places[Path(constants.HF_HUB_CACHE)] = DISK_NEEDED_HUB_BYTES
-    for folder, needed in places.items():
+        needed_bytes[Path(constants.HF_HUB_CACHE)] = DISK_NEEDED_HUB_BYTES
+    for folder, needed in needed_bytes.items():
         free = shutil.disk_usage(existing(folder)).free
-        details = f"{free / 1e9:,.1f} GB free at {folder} ({needed / 1e9:,.0f} GB needed)"
+        finding = f"{free / 1e9:,.1f} GB free at {folder} ({needed / 1e9:,.0f} GB needed)"
         if free >= needed:
-            yield Check("Disk", OK, details)
-        else:
-            yield Check("Disk", FAILED, details, DISK_FIX)
+            yield Check("Disk", OK, finding)
+            continue
+        fix = (
+            "free some, or move the cache (HF_HOME) and the results "
+            "(--set output.results_dir=PATH) to a larger disk"
+        )
+        yield Check("Disk", FAILED, finding, fix)
 
 
 def existing(path: Path) -> Path:
@@ -279,7 +300,7 @@ def _use_pipeline_cache() -> None:
 
 def show(check: Check) -> None:
     """One check on the terminal, with what to do below it."""
-    print(f"[{check.state:^7}] {check.name}: {check.details}", flush=True)
+    print(f"[{check.state:^7}] {check.name}: {check.finding}", flush=True)
     if check.state != OK:
         print(f"          fix: {check.fix}", flush=True)
 
@@ -318,23 +339,26 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run every check and print it.
+    """Run all checks and print what they observed.
 
     Returns:
-        0 nothing failed; 2 something has to be fixed.
+        0: nothing failed; 2: something has to be fixed.
     """
     args = make_parser().parse_args(argv)
     _use_pipeline_cache()
-    failed = warned = 0
+    failed = 0
+    warned = 0
     for check in all_checks(args):
         failed += check.state == FAILED
         warned += check.state == WARNING
         if args.log_level != "ERROR" or check.state == FAILED:
             show(check)
     if failed:
-        print(f"\n{failed} of the checks failed; each says above what to do.")
+        print(f"\n{failed} of the checks failed; what to do is printed below each.")
         return 2
-    warnings = f" ({warned} of the checks warn)" if warned else ""
+    warnings = ""
+    if warned:
+        warnings = f" ({warned} of the checks warn)"
     print(f"\nThe set-up is fine{warnings}. Next: python run_week1.py --config {args.config}")
     return 0
 

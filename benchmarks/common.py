@@ -214,13 +214,13 @@ def run(
 
 def write_rows(path: Path, rows: Sequence[Row], name: str) -> None:
     """The rows as JSON, with the machine that they were measured on."""
-    from utils.system.environment import environment_record
+    from utils.system.environment import read_environment
 
     payload = {
         "benchmark": Path(name).name,
         "command": " ".join(sys.argv),
         "rows": [asdict(row) for row in rows],
-        "environment": environment_record(str(resolve("auto"))),
+        "environment": read_environment(str(resolve("auto"))).to_dict(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")

@@ -100,7 +100,7 @@ def read_config(args: argparse.Namespace, dtype: str) -> Config:
 def read_texts(config: Config, count: int) -> list[str]:
     import pandas as pd
 
-    frame = pd.read_parquet(ensure_demo_assets(config) / "corpus_eval.parquet")
+    frame = pd.read_parquet(ensure_demo_assets(config.embedded) / "corpus_eval.parquet")
     return list(frame["text"].sample(min(count, len(frame)), random_state=0))
 
 

@@ -113,12 +113,12 @@ def evaluate(file: Path) -> dict[str, float]:
     started = time.perf_counter()
     metrics = runner.evaluate_dataset(loaded, load_config(overrides=settings))
     seconds = time.perf_counter() - started
-    assert metrics["accuracy"] == 1.0, "every label is known"
+    assert metrics.accuracy == 1.0, "every label is known"
     return {
-        "rows": metrics["num_samples"],
+        "rows": metrics.num_samples,
         "seconds": seconds,
         "peak_bytes": peak_bytes(),
-        "chunks_s": metrics["inference_time_s"],
+        "chunks_s": metrics.inference_time_s,
     }
 
 

@@ -26,7 +26,7 @@ import torch
 from benchmarks import common, workloads
 from benchmarks.common import Row
 from utils.profiler import InferenceProfiler
-from utils.system.environment import environment_record
+from utils.system.environment import read_environment
 
 WARNING = "shared"
 """How the warning begins."""
@@ -116,11 +116,11 @@ def in_a_child(visible: str | None, device: torch.device, seconds: float) -> dic
 def child(device: torch.device, seconds: float) -> None:
     """Measure, and say on which device and with which readings."""
     row = sweep(device, seconds)
-    gpu = environment_record(str(device))["gpu"] or {}
+    gpu = read_environment(str(device)).gpu
     print(
         json.dumps(
             {
-                "uuid": gpu.get("uuid"),
+                "uuid": None if gpu is None else gpu.uuid,
                 "util_pct": row["gpu_util_pct_mean"],
                 "warnings": row["warnings"],
             }

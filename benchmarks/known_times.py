@@ -81,7 +81,7 @@ def latency_rows(
                 error=f"{own / planted_ms - 1:+.2%}",
             )
             yield time_row(
-                f"{name}: latency a batch, median", own, record.latency_per_batch_ms.median
+                f"{name}: latency a batch, median", own, record.latency_per_batch_ms_median
             )
             yield time_row(
                 f"{name}: forward, mean", statistics.fmean(taken), record.forward_ms_mean
@@ -95,11 +95,11 @@ def phase_rows(device: torch.device, rate: float) -> Iterator[Row]:
     yield time_row(
         "tokeniser 30 ms, forward 10 ms: latency a batch, median",
         40,
-        record.latency_per_batch_ms.median,
+        record.latency_per_batch_ms_median,
     )
     yield time_row("tokeniser 30 ms, forward 10 ms: tokenise, mean", 30, record.tokenize_ms_mean)
     yield time_row("tokeniser 30 ms, forward 10 ms: forward, mean", 10, record.forward_ms_mean)
-    rate_row = record.throughput_samples_per_sec.median
+    rate_row = record.throughput_samples_per_sec_median
     yield within(
         "tokeniser 30 ms, forward 10 ms: 8 rows in 40 ms",
         200,
@@ -135,12 +135,12 @@ def block_rows(device: torch.device, rate: float) -> Iterator[Row]:
             model(ids, ids)
         assert measurement.record is not None
         medians.append(measurement.record)
-    middle = sorted(medians, key=lambda record: record.latency_total_s.median or 0.0)[2]
+    middle = sorted(medians, key=lambda record: record.latency_total_s_median or 0.0)[2]
     yield time_row(
-        "a block of 50 ms, 8 rows: total", 50, 1e3 * (middle.latency_total_s.median or 0.0)
+        "a block of 50 ms, 8 rows: total", 50, 1e3 * (middle.latency_total_s_median or 0.0)
     )
     yield time_row(
-        "a block of 50 ms, 8 rows: latency a row", 6.25, middle.latency_per_sample_ms.median
+        "a block of 50 ms, 8 rows: latency a row", 6.25, middle.latency_per_sample_ms_median
     )
 
 
@@ -178,7 +178,7 @@ def token_rows(device: torch.device) -> Iterator[Row]:
 
 def _tokens_a_row(record: Any) -> float | None:
     """Tokens over rows of the same runs: their time cancels out, to a double's rounding."""
-    tokens, rows = record.throughput_tokens_per_sec.median, record.throughput_samples_per_sec.median
+    tokens, rows = record.throughput_tokens_per_sec_median, record.throughput_samples_per_sec_median
     return round(tokens / rows, 9) if tokens and rows else None
 
 
@@ -216,7 +216,7 @@ def memory_rows(device: torch.device) -> Iterator[Row]:
     yield within(
         "1 GiB allocated on the device: memory up by",
         GIB,
-        _bytes(measurement.record.gpu_mem_used),
+        _bytes(measurement.record.gpu_mem_change),
         "bytes",
     )
     del allocated
@@ -269,11 +269,10 @@ def device_rows(device: torch.device, rate: float, seconds: float) -> Iterator[R
     record = measurement.record
     assert record is not None
     if record.gpu_power_w_mean is None or record.energy_per_sample_j is None:
-        yield common.not_here(
-            checks[1], "; ".join(record.warnings) or "this card gives no power or no energy"
-        )
+        reason = record.reason("gpu_power_w_mean") or record.reason("energy_per_sample_j")
+        yield common.not_here(checks[1], reason or "this card gives no power or no energy")
         return
-    expected_j = record.gpu_power_w_mean * (record.latency_total_s.mean or 0.0)
+    expected_j = record.gpu_power_w_mean * (record.latency_total_s_mean or 0.0)
     yield within(checks[1], expected_j, record.energy_per_sample_j, "J", relative=ENERGY_TOLERANCE)
 
 

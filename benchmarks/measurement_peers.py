@@ -108,8 +108,8 @@ def sweep(work: Workload, batch_s: float) -> dict[str, float]:
     record = workloads.sweep_one_size(
         profiler, texts, size, runs, max_length=MAX_LENGTH, num_warmup_runs=0
     )
-    latency = record.latency_per_batch_ms.median
-    rate = record.throughput_batches_per_sec.median
+    latency = record.latency_per_batch_ms_median
+    rate = record.throughput_batches_per_sec_median
     assert latency is not None and rate is not None and record.forward_ms_mean is not None
     return {"latency": latency, "forward": record.forward_ms_mean, "rate": rate}
 
@@ -235,7 +235,7 @@ def peer_rows(size: int, results: dict[str, list[float]]) -> Iterator[Row]:
 def load(device: torch.device) -> tuple[Any, Any, list[str], str, Path | None]:
     """The embedded model and texts from its corpus, or a small Qwen2 with random weights."""
     config = load_config("configs/demo.yaml", [f"model.device={device}"])
-    folder = config.path("embedded.dir")
+    folder = config.embedded_dir
     if not (folder / "stamp.json").exists():
         text = workloads.text_of(TOKENS)
         model = workloads.small_qwen2(device)

@@ -23,7 +23,7 @@ from utils.model import costs
 from utils.model_utils import LoadedModel, load_model
 from utils.profiler import InferenceProfiler
 from utils.schema.ceilings import Ceilings
-from utils.sweep.records import BatchSizeRecord
+from  import BatchSizeRecord
 from utils.system.timing import time_callable
 
 # A tenth of a second on a data-centre GPU: long beside the resolution of CUDA events (0.5 us).

@@ -11,24 +11,26 @@ if __name__ == "__main__":
     # Before the imports below, which take seconds and read environment variables.
     startup.prepare_process()
 
-from utils.config_loader import EMBEDDED, Config
+from utils.config_loader import Config
 from utils.data.sources import read_source
 from utils.data.writer import check_target, prepare, write_dataset
 from utils.demo.assets import ensure_demo_assets
 from utils.model_utils import model_labels
 from utils.pipeline import cli, console, steps
+from utils.settings import EMBEDDED
 
 
 def run(config: Config) -> None:
     check_target(config)
     if EMBEDDED in (config.dataset.hf_name, config.model.name, config.model.tokenizer):
-        ensure_demo_assets(config)
+        ensure_demo_assets(config.embedded)
     step = steps.get_step("01")
     if config.dataset.hf_name == EMBEDDED and steps.stale_reason(step, config) is None:
         console.print_line("The embedded data set is there already and unchanged.")
         return
     labels = model_labels(config)
-    preparation = prepare(config, read_source(config), labels)
+    source = read_source(config.dataset, config.embedded_dir)
+    preparation = prepare(config, source, labels)
     for warning in (*preparation.stats.warnings, *preparation.decision.warnings):
         console.warn(warning)
     write_dataset(config, preparation)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Step 02: measure every batch size, then predict the whole data set.
+"""Step 02: measure every batch size, then predict the complete data set.
 
 An interrupted run continues where it stopped.
 """
@@ -15,7 +15,10 @@ if __name__ == "__main__":
     # Before the imports below, which take seconds and read environment variables.
     startup.prepare_process()
 
-from utils import baseline
+from utils.baseline.assemble import build_metrics, check_labels
+from utils.baseline.checkpoint import delete_checkpoint
+from utils.baseline.output import write_results
+from utils.baseline.sweep import measure_sweep
 from utils.config_loader import Config
 from utils.data.prepared import check_prepared_data
 from utils.evaluation.runner import check_workers, evaluate_dataset
@@ -27,24 +30,24 @@ from utils.reporting.evaluation_facts import evaluation_lines
 def run(config: Config) -> None:
     """Check everything first; earlier results stay until the new ones are complete."""
     started = time.time()
-    check_workers(config)
+    check_workers(config.evaluation)
     prepared = check_prepared_data(config, model_labels(config))
     data_sha256 = prepared.info.sha256
     loaded = load_model(config)
-    baseline.check_labels(loaded, prepared.mapping)
+    check_labels(loaded, prepared.mapping)
     check_max_length(config.profiling.max_length, loaded.model)
     console.block("MODEL SUMMARY", model_summary_lines(loaded.info))
     console.section("PROFILING MULTIPLE BATCH SIZES")
-    sweep = baseline.measure_sweep(loaded, config, data_sha256)
+    sweep = measure_sweep(loaded, config, data_sha256)
     startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")
     evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
-    metrics = baseline.build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
-    lines = evaluation_lines(evaluation, metrics["model_info"], metrics["dataset_info"])
+    metrics = build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
+    lines = evaluation_lines(evaluation, metrics.model_info, metrics.dataset_info)
     console.block("FULL DATASET EVALUATION", lines)
-    for warning in metrics["run"]["warnings"]:
+    for warning in metrics.run.warnings:
         console.warn(warning)
-    baseline.write_results(config, metrics)
-    baseline.delete_checkpoint(config)
+    write_results(config.files, metrics)
+    delete_checkpoint(config.files)
     steps.record_finished(steps.get_step("02"), config)
 
 

@@ -17,7 +17,8 @@ from utils.pipeline import cli, console
 
 
 def run(config: Config) -> None:
-    console.print_line(f"The embedded corpus and model are in {ensure_demo_assets(config)}")
+    folder = ensure_demo_assets(config.embedded)
+    console.print_line(f"The embedded corpus and model are in {folder}")
 
 
 if __name__ == "__main__":

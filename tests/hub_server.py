@@ -131,7 +131,7 @@ class HubServer:
         return self._add("datasets", repo_id, folder)
 
     def fail(self, repo_id: str, status: int) -> None:
-        """Reply to all about a repository with an HTTP status (401, 403, 404); 200 ends the fault."""
+        """Answer all requests for a repository with an HTTP status; 200 ends the fault."""
         for repo in self.repos.values():
             if repo.repo_id == repo_id:
                 repo.status = status

@@ -1,4 +1,4 @@
-"""Small real things that tests share: a tiny Qwen2 classifier, a data set, a config."""
+"""What tests share: a tiny Qwen2 classifier with its own tokenizer, a data set, a config."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.data import writer
 from utils.data.labels import ModelLabels
-from utils.data.sources import Source
+from utils.data.sources import DatasetSource, read_source
 
 LABELS = ("books", "games", "music")
 TEXTS = tuple(f"{word} number {i} " * (1 + i % 7) for i in range(20) for word in LABELS)
@@ -53,7 +53,7 @@ def build_model_config(labels: tuple[str, ...] = LABELS, **changes: Any) -> Qwen
 
 
 def build_tiny_model(folder: Path, labels: tuple[str, ...] = LABELS, **changes: Any) -> Path:
-    """Save a tiny classifier (seeded random weights) with its tokenizer into ``folder``."""
+    """Save a tiny classifier with seeded random weights and its tokenizer into ``folder``."""
     torch.manual_seed(0)
     Qwen2ForSequenceClassification(build_model_config(labels, **changes)).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
@@ -83,7 +83,7 @@ def write_dataset(
         (text, None if number < 0 else labels[number])
         for text, number in zip(texts, ids, strict=True)
     ]
-    source = Source(rows=lambda: iter(rows))
+    source = DatasetSource(rows=lambda: iter(rows))
     writer.write_dataset(config, writer.prepare(config, source, model_labels))
     return file
 
@@ -104,6 +104,11 @@ def small_overrides(folder: Path, model: Path) -> list[str]:
         f"output.results_dir={folder / 'results'}",
         f"embedded.dir={folder / 'demo'}",
     ]
+
+
+def read_configured_source(config: Config) -> DatasetSource:
+    """The source that the settings name."""
+    return read_source(config.dataset, config.embedded_dir)
 
 
 def small_config(folder: Path, model: Path, *more: str) -> Config:

@@ -1,4 +1,4 @@
-"""Settings: what is accepted, what is refused, and with which words."""
+"""Settings: what is accepted, what is refused, and with which message."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from utils.config_loader import (
-    Config,
-    all_keys,
-    default_config,
-    load_config,
-    source_files,
-    tried_places,
-)
+from utils.config_loader import Config, default_config, load_config
 from utils.core.errors import ConfigError
 from utils.core.files import PROJECT_ROOT
+from utils.core.paths import source_files, tried_places
+from utils.settings import all_keys
 
 SOURCES = [*PROJECT_ROOT.glob("utils/**/*.py"), *PROJECT_ROOT.glob("scripts/*.py")]
 
@@ -41,7 +36,7 @@ def test_the_file_says_what_the_defaults_say() -> None:
     assert load_config("configs/config.yaml") == Config()
 
 
-def test_overrides_are_yaml_and_the_last_one_wins() -> None:
+def test_overrides_are_yaml_and_the_last_one_applies() -> None:
     config = load_config(
         "configs/demo.yaml",
         ["profiling.batch_sizes=[1, 2]", "model.dtype=float16", "model.dtype=bfloat16"],
@@ -63,7 +58,7 @@ def test_config_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "parts"),
     [
         (
             "profiling.batch_size=[1]",
@@ -83,11 +78,11 @@ def test_config_cannot_be_changed() -> None:
         ("model.name.x=1", ["model.name"]),
     ],
 )
-def test_refusals_name_path_value_and_what_is_allowed(override: str, said: list[str]) -> None:
+def test_refusals_name_path_value_and_what_is_allowed(override: str, parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("configs/config.yaml", [override])
-    for words in said:
-        assert words in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +100,7 @@ def test_unreadable_files_are_refused_with_their_path(tmp_path: Path, content: s
 def test_what_no_setting_can_be_is_refused_with_its_path(tmp_path: Path, content: str) -> None:
     file = tmp_path / "odd.yaml"
     file.write_text(content)
-    with pytest.raises(ConfigError, match="The settings hold what no setting can be") as caught:
+    with pytest.raises(ConfigError, match="Invalid settings") as caught:
         load_config(file)
     assert str(file) in str(caught.value)
 
@@ -139,7 +134,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("key", ["model.name", "model.tokenizer", "model.adapter_base"])
 @pytest.mark.parametrize("name", ["models/mine", "./models/mine"])
-def test_inputs_of_the_command_line_are_found_in_the_working_directory(
+def test_inputs_of_the_command_line_are_looked_up_in_the_working_directory(
     elsewhere: Path, key: str, name: str
 ) -> None:
     assert load_config(overrides=[f"{key}={name}"]).get(key) == str(elsewhere / "models" / "mine")
@@ -149,7 +144,7 @@ def test_inputs_of_the_command_line_are_found_in_the_working_directory(
     )
 
 
-def test_a_data_file_and_a_pattern_are_found_in_the_working_directory(elsewhere: Path) -> None:
+def test_a_data_file_and_a_pattern_are_looked_up_in_the_working_directory(elsewhere: Path) -> None:
     one = load_config(overrides=["dataset.hf_name=part-1.csv"])
     assert one.dataset.hf_name == str(elsewhere / "part-1.csv")
     many = load_config(overrides=["dataset.hf_name=part-*.csv"])
@@ -167,7 +162,7 @@ def test_names_that_are_not_there_stay_as_they_are(name: str) -> None:
     assert load_config(overrides=[f"model.name={name}"]).model.name == name
 
 
-def test_inputs_that_a_config_file_names_are_found_in_the_working_directory_too(
+def test_inputs_that_a_config_file_names_are_looked_up_in_the_working_directory_too(
     elsewhere: Path,
 ) -> None:
     config = load_config("own.yaml")
@@ -218,7 +213,7 @@ def test_in_the_projects_root_nothing_changes(monkeypatch: pytest.MonkeyPatch) -
 def test_another_process_reads_the_same_inputs(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a worker of a cluster does, which gets the settings pickled and works in another directory."""
+    """A worker of a cluster gets the settings pickled and works in another directory."""
     config = load_config(overrides=["dataset.hf_name=part-*.csv", "model.name=./models/other"])
     monkeypatch.chdir("/")
     copy = pickle.loads(pickle.dumps(config))
@@ -231,23 +226,11 @@ def test_another_process_reads_the_same_inputs(
 
 @pytest.mark.parametrize("key", all_keys())
 def test_every_setting_is_read_somewhere(key: str) -> None:
-    section, name = key.split(".")
-    read = re.compile(
-        rf"\b{section}\.{name}\b|\b(settings|section|options|embedded|profiling|evaluation|dataset)\.{name}\b"
-    )
-    code = [
-        file.read_text() for file in SOURCES if file.name not in ("config_loader.py", "steps.py")
-    ]
-    own = (PROJECT_ROOT / "utils/config_loader.py").read_text().split("class Config(Section)")[1]
+    name = key.split(".")[1]
+    read = re.compile(rf"\w\.{name}\b")
+    code = [file.read_text() for file in SOURCES if file.name not in ("settings.py", "steps.py")]
+    own = (PROJECT_ROOT / "utils/settings.py").read_text().split("class Config(Section)")[1]
     assert any(read.search(text) for text in [*code, own]), f"{key} is never read"
-
-
-@pytest.mark.parametrize("key", all_keys())
-def test_every_setting_is_documented(key: str) -> None:
-    page = PROJECT_ROOT / "docs" / "SETTINGS.md"
-    if not page.exists():
-        pytest.skip("the page of settings is not generated yet")
-    assert f"`{key}`" in page.read_text(encoding="utf-8")
 
 
 def test_config_files_hold_no_unknown_keys() -> None:

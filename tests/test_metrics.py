@@ -13,8 +13,8 @@ import pytest
 
 from utils.core.errors import UserError
 from utils.metrics import MetricsCollector
-from utils.sweep.records import COLUMNS
-from utils.sweep.run_summary import CPU_WAIT_LIMIT
+from utils.schema.batch_size import COLUMNS
+from utils.sweep.row_reasons import CPU_WAIT_LIMIT
 from utils.system import process
 
 
@@ -29,9 +29,9 @@ def test_a_block_that_takes_a_known_time() -> None:
     with collector.measure(batch_size=4, num_samples=8) as measurement:
         busy(0.2)
     assert measurement.record is not None
-    assert measurement.record.latency_total_s.mean == pytest.approx(0.2, rel=0.05)
-    assert measurement.record.latency_per_sample_ms.mean == pytest.approx(25, rel=0.05)
-    assert measurement.record.throughput_samples_per_sec.mean == pytest.approx(40, rel=0.05)
+    assert measurement.record.latency_total_s_mean == pytest.approx(0.2, rel=0.05)
+    assert measurement.record.latency_per_sample_ms_mean == pytest.approx(25, rel=0.05)
+    assert measurement.record.throughput_samples_per_sec_mean == pytest.approx(40, rel=0.05)
 
 
 def test_the_seeds_calls() -> None:
@@ -39,7 +39,7 @@ def test_the_seeds_calls() -> None:
     measurement = collector.start_measurement()
     metrics = collector.end_measurement(measurement, 2, 4)
     assert tuple(metrics.to_dict()) == COLUMNS
-    assert metrics.latency_total_s.std is None
+    assert metrics.latency_total_s_std is None
     assert metrics.stable is None
 
 

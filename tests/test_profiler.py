@@ -17,8 +17,10 @@ from tests.small_tokenizers import Words
 from utils.core.errors import UserError
 from utils.model_utils import load_model_and_tokenizer
 from utils.profiler import InferenceProfiler
-from utils.sweep.records import COLUMNS
-from utils.sweep.schedule import SweepSettings, new_state, optimal_batch_size, result_lines
+from utils.schema.batch_size import COLUMNS
+from utils.sweep.conclusions import optimal_batch_size
+from utils.sweep.row_text import row_lines
+from utils.sweep.schedule import SweepSettings, new_state
 
 
 class Model:
@@ -51,9 +53,9 @@ def test_a_model_that_takes_a_known_time() -> None:
     one, four = sweep(Model(seconds=0.02), ["a b"] * 8, [1, 4])
     # The fastest: a busy machine makes batches longer, never shorter. benchmarks/known_times.py is stricter.
     for record in (one, four):
-        assert record.latency_per_batch_ms.min == pytest.approx(20, rel=0.05)
-        assert record.latency_per_sample_ms.min * record.batch_size >= 20
-    assert 20 <= one.forward_ms_mean <= one.latency_per_batch_ms.mean
+        assert record.latency_per_batch_ms_min == pytest.approx(20, rel=0.05)
+        assert record.latency_per_sample_ms_min * record.batch_size >= 20
+    assert 20 <= one.forward_ms_mean <= one.latency_per_batch_ms_mean
 
 
 def test_alternating_lengths_are_43_75_percent_padding() -> None:
@@ -61,8 +63,8 @@ def test_alternating_lengths_are_43_75_percent_padding() -> None:
     one, two = sweep(Model(), texts, [1, 2])
     assert one.padding_fraction == 0
     assert two.padding_fraction == 0.4375
-    assert two.throughput_tokens_per_sec.mean == pytest.approx(
-        two.throughput_samples_per_sec.mean * 72, rel=1e-6
+    assert two.throughput_tokens_per_sec_mean == pytest.approx(
+        two.throughput_samples_per_sec_mean * 72, rel=1e-6
     )
 
 
@@ -82,11 +84,11 @@ def test_out_of_memory_is_a_result_and_the_sweep_goes_on() -> None:
     assert "Tried to allocate 1 GiB" in large.warnings[0]
     assert "not tried" in larger.warnings[0]
     assert large.to_dict()["latency_per_sample_ms_mean"] is None
-    assert "out of memory" in result_lines(large)[1]
+    assert "out of memory" in row_lines(large)[1]
     state = new_state(8, [2, 4, 8])
     best = optimal_batch_size([small, large, larger], state)
     assert best is not None
-    assert best["batch_size"] == 2
+    assert best.batch_size == 2
     assert optimal_batch_size([large], state) is None
     _, large, larger = sweep(Model(fits=2), ["a"] * 8, [2, 4, 8], try_all_batch_sizes=True)
     assert (large.status, larger.status) == ("oom", "oom")
@@ -95,9 +97,9 @@ def test_out_of_memory_is_a_result_and_the_sweep_goes_on() -> None:
 def test_a_fast_wrong_answer_is_no_measurement() -> None:
     (record,) = sweep(Model(wobble=0.5), ["a b", "c"], [2])
     assert record.status == "wrong_outputs"
-    assert record.throughput_samples_per_sec.mean is None
+    assert record.throughput_samples_per_sec_mean is None
     assert "logits differ by up to" in record.warnings[0]
-    assert "outputs" in result_lines(record)[1]
+    assert "outputs" in row_lines(record)[1]
     (steady,) = sweep(Model(), ["a b", "c"], [2])
     assert not any("outputs" in text for text in steady.warnings)
 
@@ -205,7 +207,7 @@ def test_a_real_model_through_the_public_calls(tiny_model: Path) -> None:
         ]
     )
     for record in results:
-        rate = record.throughput_tokens_per_sec.mean / record.throughput_samples_per_sec.mean
+        rate = record.throughput_tokens_per_sec_mean / record.throughput_samples_per_sec_mean
         assert rate == pytest.approx(tokens / len(texts), rel=1e-6)
         # 2 x parameters x tokens, without the embedding, is the least that a sample costs
         weights = sum(

@@ -22,8 +22,8 @@ FILES = (
     "setup/probe_python.py",
 )
 
-# Replies to the probe with STAND_IN_PROBE, records every other call, and "makes" an environment whose
-# Python is this script.
+# Answers the probe with fixed values, records every other call, and "makes" an environment with
+# itself as its Python.
 STAND_IN = r"""#!/usr/bin/env bash
 case "$1" in
   */probe_python.py) echo "$STAND_IN_PROBE $0"; exit 0 ;;

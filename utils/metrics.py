@@ -14,10 +14,11 @@ import torch
 
 from utils.core.errors import UserError
 from utils.pipeline.hints import python_arguments
-from utils.sweep.records import BatchSizeRecord, Run
+from utils.schema.batch_size import BatchSizeRow
+from utils.sweep.records import Run
 from utils.sweep.run_summary import summarise_runs
 from utils.system import process
-from utils.system.device import resolve_device
+from utils.system.device import resolve_device, synchronize
 from utils.system.gpu_monitor import GpuMonitor, GpuReadings
 
 
@@ -33,7 +34,7 @@ class Measurement:
     """Gives the fields of ``Run`` that only the measured block knows: batches, phases, tokens. The
     block sets it; it is called after the clock has stopped."""
     run: Run | None = None
-    record: BatchSizeRecord | None = None
+    record: BatchSizeRow | None = None
 
 
 class MetricsCollector:
@@ -70,7 +71,7 @@ class MetricsCollector:
 
     def end_measurement(
         self, measurement: Measurement, batch_size: int, num_samples: int
-    ) -> BatchSizeRecord:
+    ) -> BatchSizeRow:
         """Stop the clock once the device has finished, then read the rest.
 
         Raises:
@@ -114,9 +115,11 @@ class MetricsCollector:
             return run
         before_bytes = measurement.allocated_before_bytes
         peak_bytes = torch.cuda.max_memory_allocated(self.device)
+        allocated_bytes = torch.cuda.memory_allocated(self.device)
         return replace(
             run,
-            allocated_bytes=torch.cuda.memory_allocated(self.device) - before_bytes,
+            allocated_bytes=allocated_bytes,
+            allocated_change_bytes=allocated_bytes - before_bytes,
             peak_bytes=peak_bytes,
             activation_bytes=peak_bytes - before_bytes,
             reserved_bytes=torch.cuda.memory_reserved(self.device),
@@ -135,8 +138,7 @@ class MetricsCollector:
 
     def synchronize(self) -> None:
         """Wait until the device has finished all its work."""
-        if self._on_cuda:
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
 
     def _stop(self) -> GpuReadings:
         if self._gc_was_enabled:

@@ -12,14 +12,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from utils.config_loader import (
-    EMBEDDED,
-    Config,
-    ModelConfig,
-    find_in_working_directory,
-    project_path,
-)
+from utils.config_loader import Config
 from utils.core.errors import ConfigError
+from utils.core.paths import find_in_working_directory
 from utils.data.labels import ModelLabels
 from utils.model.encoding import encode_batch
 from utils.model.lengths import check_max_length
@@ -39,6 +34,7 @@ from utils.model.text_checks import (
     texts_of_one_end_token,
 )
 from utils.pipeline.hints import python_arguments
+from utils.settings import EMBEDDED, ModelConfig
 
 __all__ = [
     "LoadedModel",
@@ -124,8 +120,7 @@ def load_model_and_tokenizer(
 
 
 def _resolver(config: Config) -> ModelResolver:
-    embedded_model = project_path(config.embedded.dir) / "model"
-    return ModelResolver(settings=config.model, embedded_model=embedded_model)
+    return ModelResolver(settings=config.model, embedded_model=config.embedded_model_dir)
 
 
 def _validate(settings: dict[str, Any]) -> ModelConfig:

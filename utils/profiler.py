@@ -6,7 +6,6 @@ import gc
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -14,25 +13,23 @@ import torch
 
 from utils.core.errors import UserError
 from utils.metrics import MetricsCollector
-from utils.model.costs import count_op_costs
-from utils.model.encoding import encode_batch, input_format, select_inputs
 from utils.model.lengths import check_max_length
 from utils.pipeline import console
 from utils.pipeline.hints import python_arguments
+from utils.schema.batch_size import BatchSizeRow
+from utils.sweep.batch_runner import BatchRunner
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
-from utils.sweep.records import BatchSizeRecord
-from utils.sweep.run_log import RunLog
+from utils.sweep.row_text import row_lines
 from utils.sweep.run_outputs import count_label_changes, describe_mismatch, logit_tolerance
 from utils.sweep.schedule import (
     SweepSettings,
     SweepState,
     Trial,
     new_state,
-    result_lines,
     run_rounds,
 )
 from utils.system.device import catch_out_of_memory
-from utils.system.gpu_timeline import GpuReadings
+from utils.system.gpu_readings import GpuReadings
 from utils.system.process import frozen_objects
 
 RERUN_TOLERANCE = 0.1
@@ -62,14 +59,13 @@ class InferenceProfiler:
         self.collector = MetricsCollector(device, gpu_sample_interval_ms)
         self.device = self.collector.device
         self._on_cuda = self.device.type == "cuda"
-        self._input_names = input_format(model, tokenizer).names
-        self._flops_by_shape: dict[tuple[int, ...], int] = {}
+        self._runner = BatchRunner(model, tokenizer, self.device)
 
     def first_inference_ms(self, texts: Sequence[str], max_length: int) -> float:
         """Milliseconds of one text, end to end. Cold if nothing has run on this model before."""
         self.collector.synchronize()
         started_ns = time.perf_counter_ns()
-        self._infer(list(texts[:1]), max_length)
+        self._runner.infer(list(texts[:1]), max_length)
         return (time.perf_counter_ns() - started_ns) / 1e6
 
     def idle_readings(self) -> GpuReadings:
@@ -91,7 +87,7 @@ class InferenceProfiler:
         max_length: int = 512,
         on_event: Callable[[str], None] = console.print_line,
         **settings: Any,
-    ) -> tuple[BatchSizeRecord, ...]:
+    ) -> tuple[BatchSizeRow, ...]:
         """Measure each batch size at least ``num_runs`` times over all ``texts``.
 
         Args:
@@ -147,7 +143,7 @@ class InferenceProfiler:
             after_round(state)
         for trial in state.trials:
             on_event("")
-            for line in result_lines(trial.record()):
+            for line in row_lines(trial.record()):
                 on_event(line)
 
     def _set_process_spread(self, state: SweepState, settings: SweepSettings) -> None:
@@ -197,15 +193,17 @@ class InferenceProfiler:
         size = trial.batch_size
         with catch_out_of_memory() as memory:
             for _ in range(settings.num_warmup_runs):
-                self._run_once(sample, size, settings.max_length)
-            logits = self._run_once(sample, size, settings.max_length)
-            trial.flops_per_sample = self._count_flops(sample, size, settings.max_length)
+                self._runner.run_untimed(sample, size, settings.max_length)
+            logits = self._runner.run_untimed(sample, size, settings.max_length)
+            trial.flops_per_sample = self._runner.flops_per_sample(
+                sample, size, settings.max_length
+            )
         if memory.reason is not None:
             trial.mark_failed("oom", f"out of memory: {memory.reason}")
             # Only here: a batch size that fits stays warm, its memory in the allocator's cache.
             self._release_memory()
             return None
-        trial.num_truncated = self._count_truncated(sample, settings.max_length)
+        trial.num_truncated = self._runner.count_truncated(sample, settings.max_length)
         return logits
 
     def _compare_with_first(self, trial: Trial, expected: dict[int, torch.Tensor]) -> None:
@@ -227,12 +225,12 @@ class InferenceProfiler:
         monitor = self.collector.monitor
         monitor.mark(step="sweep", batch_size=trial.batch_size, run=len(trial.runs) + 1)
         sample = _repeat_to_length(texts, trial.num_samples)
-        log = self._allocate_run_log(len(sample), trial.batch_size)
+        log = self._runner.allocate_log(len(sample), trial.batch_size)
         with (
             catch_out_of_memory() as memory,
             self.collector.measure(trial.batch_size, len(sample)) as measurement,
         ):
-            self._timed_run(sample, trial.batch_size, max_length, log)
+            self._runner.run_timed(sample, trial.batch_size, max_length, log)
             measurement.extra_fields = log.run_fields
         monitor.mark()
         if memory.reason is not None:
@@ -283,96 +281,18 @@ class InferenceProfiler:
         """``repeats`` runs without a pause; their times are in no other metric."""
         sample = _repeat_to_length(texts, trial.num_samples)
         size = trial.batch_size
-        logs = [self._allocate_run_log(len(sample), size) for _ in range(repeats)]
+        logs = [self._runner.allocate_log(len(sample), size) for _ in range(repeats)]
         with catch_out_of_memory() as memory:
             # A resumed sweep may have no warm shape yet.
-            self._run_once(sample, size, max_length)
+            self._runner.run_untimed(sample, size, max_length)
             with self.collector.measure(size, repeats * len(sample)) as measurement:
                 for log in logs:
-                    self._timed_run(sample, size, max_length, log)
+                    self._runner.run_timed(sample, size, max_length, log)
             trial.sustained_run = measurement.run
         if memory.reason is not None:
             trial.warnings.append(
-                "gpu_util, gpu_power, energy: out of memory in the runs back to back: "
-                f"{memory.reason}"
+                f"the runs back to back for the GPU's readings ran out of memory: {memory.reason}"
             )
-
-    def _allocate_run_log(self, num_rows: int, batch_size: int) -> RunLog:
-        """What a timed run fills in, allocated before the clock starts."""
-        events = []
-        if self._on_cuda:
-            for _ in range(0, num_rows, batch_size):
-                begin = torch.cuda.Event(enable_timing=True)
-                end = torch.cuda.Event(enable_timing=True)
-                events.append((begin, end))
-        return RunLog(num_full_batches=num_rows // batch_size, events=events)
-
-    def _timed_run(self, texts: list[str], size: int, max_length: int, log: RunLog) -> None:
-        """The workload: tokenize, copy, forward, copy back, for each batch. Nothing else."""
-        clock = time.perf_counter_ns
-        synchronize = self.collector.synchronize
-        events = iter(log.events)
-        # The stream of the model's device, which need not be the current device.
-        stream = torch.cuda.current_stream(self.device) if self._on_cuda else None
-        with torch.inference_mode():
-            for start in range(0, len(texts), size):
-                started = clock()
-                host = encode_batch(self.tokenizer, texts[start : start + size], max_length)
-                tokenized = clock()
-                batch = select_inputs(host, self._input_names, self.device)
-                synchronize()
-                begin, end = next(events, (None, None))
-                on_device = clock()
-                if begin is not None:
-                    begin.record(stream)
-                logits = self.model(**batch).logits
-                if end is not None:
-                    end.record(stream)
-                launched = clock()
-                synchronize()
-                computed = clock()
-                log.logits.append(logits.float().cpu())
-                log.stamps.append((started, tokenized, on_device, launched, computed, clock()))
-                log.masks.append(host["attention_mask"])
-
-    def _run_once(self, texts: list[str], size: int, max_length: int) -> torch.Tensor:
-        """The untimed logits of all texts, ``[texts, labels]``."""
-        logits = []
-        for start in range(0, len(texts), size):
-            logits.append(self._infer(texts[start : start + size], max_length))
-        return torch.cat(logits)
-
-    def _infer(self, texts: list[str], max_length: int) -> torch.Tensor:
-        with torch.inference_mode():
-            encoded = encode_batch(self.tokenizer, texts, max_length)
-            batch = select_inputs(encoded, self._input_names, self.device)
-            return self.model(**batch).logits.float().cpu()  # type: ignore[no-any-return]
-
-    def _count_truncated(self, texts: list[str], max_length: int) -> int | None:
-        """How many texts are truncated; None if the tokenizer does not report it."""
-        encoded = self.tokenizer(texts, truncation=True, max_length=max_length)
-        encodings = getattr(encoded, "encodings", None)
-        if not encodings:
-            return None
-        return sum(bool(encoding.overflowing) for encoding in encodings)
-
-    def _count_flops(self, texts: list[str], size: int, max_length: int) -> float | None:
-        """Executed FLOPs per sample, padding included, of every operator that has a formula.
-
-        They depend on the shape and on whether there is padding: causal attention without a mask
-        computes half.
-        """
-        total = 0
-        for start in range(0, len(texts), size):
-            batch = encode_batch(self.tokenizer, texts[start : start + size], max_length)
-            has_no_padding = bool(batch["attention_mask"].all())
-            shape = (*batch["input_ids"].shape, has_no_padding)
-            if shape not in self._flops_by_shape:
-                inputs = select_inputs(batch, self._input_names, self.device)
-                costs = count_op_costs(partial(self.model, **inputs))
-                self._flops_by_shape[shape] = sum(cost.flops for cost in costs if cost.flops)
-            total += self._flops_by_shape[shape]
-        return total / len(texts) if total else None
 
     def _logit_tolerance(self, logits: torch.Tensor) -> float:
         return logit_tolerance(logits, getattr(self.model, "dtype", torch.float32))

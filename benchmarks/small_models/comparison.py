@@ -29,7 +29,7 @@ from benchmarks.small_models.classifiers import (
     tokenizer_kind,
 )
 from benchmarks.small_models.tokenizer_kinds import KINDS, texts
-from utils.config_loader import Config, ModelConfig, ProfilingConfig
+from utils.config_loader import Config
 from utils.core.errors import ModelError, UserError
 from utils.evaluation.batching import Batching
 from utils.evaluation.predictor import Predictor
@@ -42,6 +42,7 @@ from utils.model_utils import (
     load_model,
     texts_of_one_end_token,
 )
+from utils.settings import ModelConfig, ProfilingConfig
 
 RIGHT, REFUSED, NOT_BUILDABLE, WRONG = "right", "refused", "not buildable", "WRONG"
 RESULTS = (RIGHT, REFUSED, NOT_BUILDABLE, WRONG)

@@ -325,7 +325,7 @@ def test_every_benchmark_has_help_with_an_example(
 def test_warnings_of_sharing_are_distinguished_from_others() -> None:
     row = {
         "warnings": [
-            "shared: NVML lists 2 compute processes on this GPU, ours is one",
+            "shared: NVML lists 2 compute processes on this GPU, this process is one of them",
             "drift: the last third",
         ]
     }

@@ -6,15 +6,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
-from utils.data.sources import Source, read_source
+from utils.data.sources import DatasetSource
 
 LABELS = ("good", "bad", "fair")
 SAFE_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -31,10 +33,10 @@ def config_for(file: Path, *more: str) -> Config:
     )
 
 
-def open_csv(folder: Path, content: str, name: str = "in.csv") -> Source:
+def open_csv(folder: Path, content: str, name: str = "in.csv") -> DatasetSource:
     file = folder / name
     file.write_bytes(content.encode())
-    return read_source(config_for(file))
+    return support.read_configured_source(config_for(file))
 
 
 def plain_rows(count: int, order: str) -> list[str]:
@@ -85,10 +87,10 @@ def test_swallowed_rows_are_refused_among_many_texts_over_several_lines(tmp_path
 
 @pytest.mark.parametrize("order", ["text,label", "label,text"])
 def test_texts_over_several_lines_are_read_without_a_word(tmp_path: Path, order: str) -> None:
-    texts = [f'Dear all,\n\nline, with commas {i}\n- item, 1\n"quoted"\n' for i in range(40)]
+    texts = [f'Hello all,\n\nline, with commas {i}\n- item, 1\n"quoted"\n' for i in range(40)]
     frame = pd.DataFrame({"text": texts, "label": [LABELS[i % 3] for i in range(40)]})
     frame[order.split(",")].to_csv(tmp_path / "in.csv", index=False)
-    source = read_source(config_for(tmp_path / "in.csv"))
+    source = support.read_configured_source(config_for(tmp_path / "in.csv"))
     assert [text for text, _ in source.rows()] == texts
     assert source.warnings == ()
 
@@ -98,7 +100,7 @@ def test_a_few_lines_like_rows_in_one_of_many_long_texts_are_warned_about(tmp_pa
     texts[7] = "this is what the file looks like:\nnice,good\nmore of it\nand an end"
     frame = pd.DataFrame({"text": texts, "label": [LABELS[i % 3] for i in range(30)]})
     frame.to_csv(tmp_path / "in.csv", index=False)
-    source = read_source(config_for(tmp_path / "in.csv"))
+    source = support.read_configured_source(config_for(tmp_path / "in.csv"))
     assert [text for text, _ in source.rows()] == texts
     [warning] = source.warnings
     assert "line 30" in warning  # seven rows of four lines and the header before it
@@ -120,7 +122,7 @@ def test_swallowed_rows_are_refused_without_labels_too(
     file.write_text("\n".join([header, *lines]) + "\n")
     assert len(pd.read_csv(file)) == 44
     with pytest.raises(DataError, match="line 12 has a quoted field"):
-        read_source(config_for(file, *flags))
+        support.read_configured_source(config_for(file, *flags))
 
 
 @pytest.mark.parametrize(("header", "flags"), UNLABELLED)
@@ -130,7 +132,7 @@ def test_two_lines_like_rows_without_labels_are_warned_about(
     value = "" if header == "text,label" and not flags else "7"
     file = tmp_path / "in.csv"
     file.write_text(f'{header}\nplain,{value}\n"one,{value}\ntwo",{value}\n')
-    source = read_source(config_for(file, *flags))
+    source = support.read_configured_source(config_for(file, *flags))
     assert len(list(source.rows())) == len(pd.read_csv(file)) == 2
     [warning] = source.warnings
     assert "line 3" in warning
@@ -139,9 +141,9 @@ def test_two_lines_like_rows_without_labels_are_warned_about(
 def test_texts_over_several_lines_without_labels_are_read_without_a_warning(
     tmp_path: Path,
 ) -> None:
-    texts = [f"Dear all\n\na line {i}\nanother line\n" for i in range(40)]
+    texts = [f"Hello all\n\na line {i}\nanother line\n" for i in range(40)]
     pd.DataFrame({"text": texts, "id": range(40)}).to_csv(tmp_path / "in.csv", index=False)
-    source = read_source(config_for(tmp_path / "in.csv"))
+    source = support.read_configured_source(config_for(tmp_path / "in.csv"))
     assert [text for text, _ in source.rows()] == texts
     assert source.warnings == ()
 
@@ -161,7 +163,7 @@ def test_texts_over_several_lines_in_a_single_column_are_counted(
     for row in multi_line:
         texts[row] += "\nits second line"
     pd.DataFrame({"text": texts}).to_csv(tmp_path / "in.csv", index=False)
-    source = read_source(config_for(tmp_path / "in.csv"))
+    source = support.read_configured_source(config_for(tmp_path / "in.csv"))
     assert [text for text, _ in source.rows()] == texts
     assert [warning.split(":")[0] for warning in source.warnings] == ([words] if words else [])
 
@@ -188,7 +190,7 @@ def test_tabs_are_read_as_pandas_reads_them_and_checked_alike(tmp_path: Path) ->
         }
     )
     frame.to_csv(tmp_path / "in.TSV", index=False, sep="\t")
-    rows = list(read_source(config_for(tmp_path / "in.TSV")).rows())
+    rows = list(support.read_configured_source(config_for(tmp_path / "in.TSV")).rows())
     assert rows == list(frame.itertuples(index=False, name=None))
     with pytest.raises(DataError, match="begins at line 2 and never ends"):
         open_csv(tmp_path, 'text\tlabel\n"never closed\tgood\nmore\tbad\n', "other.tsv")
@@ -213,14 +215,14 @@ def test_another_separator_is_named(
 def test_utf_16_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text,label\na,good\n", encoding="utf-16")
     with pytest.raises(DataError, match="UTF-16"):
-        read_source(config_for(tmp_path / "in.csv"))
+        support.read_configured_source(config_for(tmp_path / "in.csv"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf_16_without_a_byte_order_mark_is_named(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "in.csv").write_text("text,label\na,good\n", encoding=encoding)
     with pytest.raises(DataError, match="UTF-16 without a byte order mark") as caught:
-        read_source(config_for(tmp_path / "in.csv"))
+        support.read_configured_source(config_for(tmp_path / "in.csv"))
     assert caught.value.fix == "save it as UTF-8"
 
 
@@ -236,13 +238,14 @@ def test_utf_16_without_a_byte_order_mark_is_named(tmp_path: Path, encoding: str
 def test_rows_equal_what_pandas_reads(
     tmp_path: Path, texts: Sequence[str], separator: str, newline: str, quoting: int
 ) -> None:
-    """Files that pandas wrote; its own reader is the judge, told that no word means "missing"."""
+    """Files that pandas wrote, compared with its own reader without words for missing values."""
     assume(
         quoting == 1 or not any("\r" in text for text in texts)
     )  # pandas itself writes and reads those wrongly
     file = tmp_path / ("in.csv" if separator == "," else "in.tsv")
     frame = pd.DataFrame({"text": texts, "label": "good", "number": range(len(texts))})
-    frame.to_csv(file, index=False, sep=separator, lineterminator=newline, quoting=quoting)  # type: ignore[call-overload]
+    options: Any = {"sep": separator, "lineterminator": newline, "quoting": quoting}
+    frame.to_csv(file, index=False, **options)
     judge = pd.read_csv(file, sep=separator, keep_default_na=False, dtype=str)
-    rows = list(read_source(config_for(file)).rows())
+    rows = list(support.read_configured_source(config_for(file)).rows())
     assert [text for text, _ in rows] == list(judge["text"])

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
-from utils.data.sources import read_source
 from utils.data.writer import check_target
 
 FRAME = pd.DataFrame(
@@ -34,7 +34,7 @@ def config_for(source: Path | str, *more: str, target: Path | None = None) -> Co
 
 
 def rows_of(source: Path | str, *more: str) -> list[tuple[str, str | None]]:
-    return list(read_source(config_for(source, *more)).rows())
+    return list(support.read_configured_source(config_for(source, *more)).rows())
 
 
 def write_lines(file: Path, encoding: str = "utf-8") -> None:
@@ -169,7 +169,7 @@ def test_ids_with_class_names_in_the_schema_become_names(tmp_path: Path) -> None
     table.to_parquet(tmp_path / "in.parquet")
     table.save_to_disk(str(tmp_path / "saved"))
     for place in ("in.parquet", "saved"):
-        source = read_source(config_for(tmp_path / place))
+        source = support.read_configured_source(config_for(tmp_path / place))
         assert list(source.rows()) == [
             ("a", "positive"),
             ("b", "neutral"),

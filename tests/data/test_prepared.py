@@ -6,17 +6,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from utils.config_loader import Config, changed, load_config
+from tests import support
+from utils.config_loader import Config, load_config, with_override
 from utils.core.errors import DataError, UserError
 from utils.core.files import PROJECT_ROOT, sha256_file
 from utils.data import writer
 from utils.data.labels import ModelLabels
 from utils.data.prepared import check_prepared_data, known_hashes
-from utils.data.sources import Source, read_source
+from utils.data.sources import DatasetSource
 
 MODEL = ModelLabels(names=("b", "a"), num_labels=2, source="id2label")
 
@@ -39,7 +41,9 @@ def config(tmp_path: Path) -> Config:
 def write(config: Config, model: ModelLabels = MODEL) -> None:
     """What step 01 does."""
     writer.check_target(config)
-    writer.write_dataset(config, writer.prepare(config, read_source(config), model))
+    writer.write_dataset(
+        config, writer.prepare(config, support.read_configured_source(config), model)
+    )
 
 
 def record_of(config: Config) -> dict[str, object]:
@@ -64,7 +68,7 @@ def test_the_data_set_of_the_configuration_is_taken(config: Config) -> None:
 def test_the_same_file_by_another_name_is_the_same(config: Config, tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
     for name in (tmp_path / "link.csv", tmp_path / "data" / ".." / "in.csv"):
-        check_prepared_data(changed(config, f"dataset.hf_name={name}"), MODEL)
+        check_prepared_data(with_override(config, f"dataset.hf_name={name}"), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,7 @@ def test_the_same_file_by_another_name_is_the_same(config: Config, tmp_path: Pat
     ],
 )
 def test_settings_that_change_nothing_about_a_file_are_free(config: Config, override: str) -> None:
-    check_prepared_data(changed(config, override), MODEL)
+    check_prepared_data(with_override(config, override), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +98,9 @@ def test_settings_that_change_nothing_about_a_file_are_free(config: Config, over
 def test_a_setting_that_differs_is_named_with_both_values(config: Config, override: str) -> None:
     key, _, value = override.partition("=")
     with pytest.raises(DataError, match="another configuration") as caught:
-        check_prepared_data(changed(config, override), MODEL)
-    assert f"{key}: then {record_of(config)['settings'][key]!r}, now " in caught.value.what  # type: ignore[index]
+        check_prepared_data(with_override(config, override), MODEL)
+    settings: Any = record_of(config)["settings"]
+    assert f"{key}: then {settings[key]!r}, now " in caught.value.what
     assert "01_download_data.py" in str(caught.value.fix)
     assert caught.value.exit_code == 2
 
@@ -119,7 +124,7 @@ def test_revision_split_and_configuration_of_the_hub_count(tmp_path: Path) -> No
     here."""
     target = f"dataset.local_path={tmp_path / 'val_df.csv'}"
     hub = load_config("configs/config.yaml", ["dataset.hf_name=someone/some_data", target])
-    source = Source(rows=lambda: iter([("one", "a")]), revision="c0ffee")
+    source = DatasetSource(rows=lambda: iter([("one", "a")]), revision="c0ffee")
     writer.write_dataset(hub, writer.prepare(hub, source, MODEL))
     info = check_prepared_data(hub, MODEL).info
     assert (info.revision, info.split, info.settings["dataset.revision"]) == (
@@ -134,7 +139,7 @@ def test_revision_split_and_configuration_of_the_hub_count(tmp_path: Path) -> No
         "dataset.hf_name=someone/else",
     ):
         with pytest.raises(DataError, match=override.partition("=")[0]):
-            check_prepared_data(changed(hub, override), MODEL)
+            check_prepared_data(with_override(hub, override), MODEL)
 
 
 def test_a_data_set_that_was_changed_is_refused(config: Config) -> None:
@@ -174,7 +179,9 @@ def test_a_data_set_that_is_missing_names_step_01(config: Config) -> None:
 def test_several_data_sets_may_lie_in_one_folder_but_only_the_last_is_described(
     config: Config,
 ) -> None:
-    other = changed(config, f"dataset.local_path={config.data_file.with_name('other.parquet')}")
+    other = with_override(
+        config, f"dataset.local_path={config.data_file.with_name('other.parquet')}"
+    )
     write(other)
     check_prepared_data(other, MODEL)
     with pytest.raises(DataError, match=r"describes other\.parquet"):
@@ -198,7 +205,7 @@ def test_files_that_the_user_brought_are_kept(tmp_path: Path, config: Config, na
     target.parent.mkdir()
     target.with_name(name).write_text('{"features": {}}')
     with pytest.raises(DataError, match="not written by step 01"):
-        write(changed(config, f"dataset.local_path={target}"))
+        write(with_override(config, f"dataset.local_path={target}"))
     assert [path.name for path in target.parent.iterdir()] == [name]
     assert target.with_name(name).read_text() == '{"features": {}}'
 
@@ -248,4 +255,4 @@ def test_an_interruption_between_two_files_locks_nobody_out(
 def test_names_of_hub_data_sets_are_not_taken_for_paths() -> None:
     assert not (PROJECT_ROOT / "someone").exists()
     hub = load_config("configs/config.yaml", ["dataset.hf_name=someone/data.v2"])
-    assert writer.origin_of(hub) == "hub"
+    assert writer.origin_of(hub.dataset.hf_name) == "hub"

@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
+from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
 from utils.data import writer
 from utils.data.labels import ModelLabels
 from utils.data.reader import iter_rows
-from utils.data.sources import Source, read_source, scan
+from utils.data.sources import DatasetSource, collect_stats
 from utils.pipeline.steps import get_step
 
 # Python 3.10's csv module neither writes nor reads NUL.
@@ -59,9 +60,12 @@ def model(*names: str) -> ModelLabels:
 
 
 def write(
-    config: Config, source: Source, labels: ModelLabels | None = None
+    config: Config, source: DatasetSource, labels: ModelLabels | None = None
 ) -> list[tuple[str, int]]:
-    """The rows as later steps read them; without ``labels`` the model has those of the source, in alphabetical order."""
+    """The rows as later steps read them.
+
+    Without ``labels`` the model has those of the source, in alphabetical order.
+    """
     if labels is None:
         labels = model(*sorted({label for _, label in source.rows() if label} | {"~unused"}))
     writer.write_dataset(config, writer.prepare(config, source, labels))
@@ -72,11 +76,11 @@ def write(
     ]
 
 
-def given(texts: Sequence[str], labels: Sequence[str | None]) -> Source:
-    return Source(rows=lambda: iter(zip(texts, labels, strict=True)))
+def given(texts: Sequence[str], labels: Sequence[str | None]) -> DatasetSource:
+    return DatasetSource(rows=lambda: iter(zip(texts, labels, strict=True)))
 
 
-def as_lists(source: Source) -> tuple[list[str], list[str | None]]:
+def as_lists(source: DatasetSource) -> tuple[list[str], list[str | None]]:
     pairs = list(source.rows())
     assert pairs == list(source.rows()), "it can be read again"
     return [text for text, _ in pairs], [label for _, label in pairs]
@@ -108,7 +112,7 @@ def test_any_text_comes_back_as_it_was(tmp_path: Path, suffix: str, texts: list[
 def test_awkward_texts_of_a_file_keep_their_rows(tmp_path: Path, suffix: str) -> None:
     frame = pd.DataFrame({"text": AWKWARD, "labels": ["b", "a"] * 6})
     config = config_for(tmp_path, save(frame, tmp_path / f"in{suffix}"))
-    assert write(config, read_source(config)) == [
+    assert write(config, support.read_configured_source(config)) == [
         (text, 1 - i % 2) for i, text in enumerate(AWKWARD)
     ]
 
@@ -116,21 +120,21 @@ def test_awkward_texts_of_a_file_keep_their_rows(tmp_path: Path, suffix: str) ->
 def test_a_csv_with_a_bom_and_na_as_a_word(tmp_path: Path) -> None:
     file = tmp_path / "in.csv"
     file.write_bytes(b"\xef\xbb\xbftext,labels\nNA,a\n,None\n")
-    source = read_source(config_for(tmp_path, file))
+    source = support.read_configured_source(config_for(tmp_path, file))
     assert as_lists(source) == (["NA", ""], ["a", "None"])
 
 
 @pytest.mark.parametrize("columns", [("query", "label"), ("text", "labels"), ("query", "labels")])
 def test_synonyms_of_columns_are_understood(tmp_path: Path, columns: tuple[str, str]) -> None:
     file = save(pd.DataFrame([["one", "a"]], columns=list(columns)), tmp_path / "in.csv")
-    source = read_source(config_for(tmp_path, file))
+    source = support.read_configured_source(config_for(tmp_path, file))
     assert as_lists(source) == (["one"], ["a"])
 
 
 def test_numbers_and_missing_labels(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": ["a", "b", "c"], "labels": [1, None, 0]})
     config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
-    source = read_source(config)
+    source = support.read_configured_source(config)
     assert as_lists(source)[1] == ["1", None, "0"]
     assert write(config, source, ModelLabels(names=None, num_labels=2)) == [
         ("a", 1),
@@ -139,24 +143,26 @@ def test_numbers_and_missing_labels(tmp_path: Path) -> None:
     ]
 
 
-def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are_no_rows(
+def test_texts_that_are_numbers_with_gaps_stay_integers_and_blank_lines_are_no_rows(
     tmp_path: Path,
 ) -> None:
     frame = pd.DataFrame({"text": pd.array([1, None, 3], dtype="Int64"), "labels": ["a", "b", "a"]})
-    assert as_lists(read_source(config_for(tmp_path, save(frame, tmp_path / "in.parquet")))) == (
+    assert as_lists(
+        support.read_configured_source(config_for(tmp_path, save(frame, tmp_path / "in.parquet")))
+    ) == (
         ["1", "", "3"],
         ["a", "b", "a"],
     )
     (tmp_path / "in.csv").write_text("text,labels\n\none,a\n\ntwo,b\n\n")
-    assert as_lists(read_source(config_for(tmp_path, tmp_path / "in.csv"))) == (
+    assert as_lists(support.read_configured_source(config_for(tmp_path, tmp_path / "in.csv"))) == (
         ["one", "two"],
         ["a", "b"],
     )
 
 
-def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
+def test_lone_surrogates_are_replaced_with_a_warning(tmp_path: Path) -> None:
     source = given(["a\ud800", "b"], ["x", "x"])
-    assert "1 texts" in scan(source, "here").warnings[0]
+    assert "1 texts" in collect_stats(source, "here").warnings[0]
     assert write(config_for(tmp_path, "x.csv"), source) == [("a?", 0), ("b", 0)]
 
 
@@ -165,7 +171,7 @@ def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
         tmp_path,
         save(pd.DataFrame({"text": ["a", "b"], "labels": ["x", "y"]}), tmp_path / "in.csv"),
     )
-    write(config, read_source(config), ModelLabels(names=None, num_labels=2))
+    write(config, support.read_configured_source(config), ModelLabels(names=None, num_labels=2))
     record = json.loads((config.data_file.parent / "dataset_info.json").read_text())
     assert (record["num_rows"], record["num_labels"], record["label_mapping_source"]) == (
         2,
@@ -202,7 +208,7 @@ def test_sources_that_cannot_be_used(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        scan(read_source(config_for(tmp_path, tmp_path / name)), "here")
+        collect_stats(support.read_configured_source(config_for(tmp_path, tmp_path / name)), "here")
     assert words in caught.value.what
     assert caught.value.where and caught.value.fix
 
@@ -223,7 +229,7 @@ def test_too_little_disk_leaves_the_old_data_set(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
     with pytest.raises(DataError, match="Too little disk"):
-        write(config, read_source(config), model("x", "y"))
+        write(config, support.read_configured_source(config), model("x", "y"))
     assert {path.name: path.read_bytes() for path in config.data_file.parent.iterdir()} == before
 
 
@@ -239,7 +245,7 @@ def test_a_write_that_breaks_off_leaves_the_old_data_set(tmp_path: Path) -> None
         raise ValueError("the network went away")
 
     with pytest.raises(ValueError, match="network"):
-        writer.write_dataset(config, replace(preparation, source=Source(rows=broken)))
+        writer.write_dataset(config, replace(preparation, source=DatasetSource(rows=broken)))
     assert {path.name: path.read_bytes() for path in config.data_file.parent.iterdir()} == before
 
 
@@ -255,10 +261,13 @@ def test_many_files_by_a_pattern_are_one_data_set_in_the_order_of_their_names(
         )
     config = config_for(tmp_path, tmp_path / f"part-*{suffix}")
     expected = [(f"text {part}-{i}\nsecond line", i % 2) for part in range(3) for i in range(3)]
-    assert write(config, read_source(config)) == expected
+    assert write(config, support.read_configured_source(config)) == expected
     assert len(get_step("01").inputs(config)) == 3, "a changed part makes step 01 run again"
     with pytest.raises(DataError, match="no such data file"):
-        scan(read_source(config_for(tmp_path, tmp_path / f"other-*{suffix}")), "here")
+        collect_stats(
+            support.read_configured_source(config_for(tmp_path, tmp_path / f"other-*{suffix}")),
+            "here",
+        )
 
 
 def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(
@@ -268,7 +277,7 @@ def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(
         {"text": list("abcdef"), "labels": ["x", "y", "zebra", "zebra", None, "yak"]}
     )
     config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
-    source = read_source(config)
+    source = support.read_configured_source(config)
     with pytest.raises(DataError, match=r"3 rows: 'zebra' \(2\), 'yak' \(1\)"):
         writer.prepare(config, source, model("x", "y"))
     skipping = config_for(tmp_path, tmp_path / "in.parquet", "evaluation.unknown_labels=skip")
@@ -292,7 +301,7 @@ def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, suffix: str) -> None:
-    """Peak of what Python allocates, which is what reading a whole table into lists or frames would fill."""
+    """Peak of Python's allocations, which reading a complete table into lists or frames raises."""
     peaks = []
     text = "a text of such a length that both files are longer than what is hashed at once"
     for count in (20_000, 200_000):
@@ -301,7 +310,7 @@ def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, su
         )
         config = config_for(tmp_path, file, suffix=suffix)
         tracemalloc.start()
-        source = read_source(config)
+        source = support.read_configured_source(config)
         writer.write_dataset(config, writer.prepare(config, source, model("x", "y")))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
-from utils.data.sources import read_source
 
 FRAME = pd.DataFrame({"text": ["one", "two", "three"], "label": ["b", "a", "b"]})
 ROWS = [("one", "b"), ("two", "a"), ("three", "b")]
@@ -26,7 +26,7 @@ def config_for(source: Path, *more: str) -> Config:
 
 
 def rows_of(source: Path, *more: str) -> list[tuple[str, str | None]]:
-    return list(read_source(config_for(source, *more)).rows())
+    return list(support.read_configured_source(config_for(source, *more)).rows())
 
 
 def refusal_of(source: Path, *more: str) -> DataError:
@@ -84,7 +84,7 @@ def test_labels_in_the_names_of_folders_are_not_lost(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     FRAME.to_parquet(folder, partition_cols=["label"])
     error = refusal_of(folder)
-    assert "The folder names hold the labels ('label=a')" in error.what
+    assert "The labels are in the folder names ('label=a')" in error.what
     pd.read_parquet(folder).to_parquet(tmp_path / "new.parquet")
     assert sorted(rows_of(tmp_path / "new.parquet")) == sorted(ROWS)
     without = rows_of(folder, "dataset.label_column=null")

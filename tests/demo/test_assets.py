@@ -1,4 +1,4 @@
-"""The embedded default is built once, whole or not at all."""
+"""The embedded default is built once, completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 from tests import support
-from utils.config_loader import Config, load_config
+from utils.config_loader import load_config
 from utils.core.errors import UserError
 from utils.core.files import sha256_tree
 from utils.demo import assets as demo_assets
 from utils.demo import corpus, training
+from utils.settings import EmbeddedConfig
 
 CORPUS = pd.DataFrame(
     {
@@ -23,11 +24,9 @@ CORPUS = pd.DataFrame(
 )
 
 
-def config_in(folder: Path, *more: str) -> Config:
-    return load_config(
-        "configs/demo.yaml",
-        [f"embedded.dir={folder}", "embedded.training_rows=40", "embedded.epochs=1", *more],
-    )
+def settings_in(folder: Path, *more: str) -> EmbeddedConfig:
+    overrides = [f"embedded.dir={folder}", "embedded.training_rows=40", "embedded.epochs=1"]
+    return load_config("configs/demo.yaml", [*overrides, *more]).embedded
 
 
 @pytest.fixture
@@ -45,17 +44,17 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_build_is_kept_until_its_settings_change(tmp_path: Path, builds: list[int]) -> None:
-    folder = demo_assets.ensure_demo_assets(config_in(tmp_path / "demo"))
+    folder = demo_assets.ensure_demo_assets(settings_in(tmp_path / "demo"))
     first = sha256_tree(folder)
-    demo_assets.ensure_demo_assets(config_in(tmp_path / "demo"))
+    demo_assets.ensure_demo_assets(settings_in(tmp_path / "demo"))
     assert (len(builds), sha256_tree(folder)) == (1, first)
-    demo_assets.ensure_demo_assets(config_in(tmp_path / "demo", "embedded.seed=1"))
+    demo_assets.ensure_demo_assets(settings_in(tmp_path / "demo", "embedded.seed=1"))
     assert len(builds) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["demo"]
 
 
 def test_the_model_has_names_positions_and_a_pad_token(tmp_path: Path, builds: list[int]) -> None:
-    folder = demo_assets.ensure_demo_assets(config_in(tmp_path / "demo"))
+    folder = demo_assets.ensure_demo_assets(settings_in(tmp_path / "demo"))
     settings = AutoConfig.from_pretrained(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     assert settings.id2label == dict(enumerate(sorted(support.LABELS)))
@@ -67,7 +66,7 @@ def test_the_model_has_names_positions_and_a_pad_token(tmp_path: Path, builds: l
 
 def test_the_same_seed_trains_the_same_model(tmp_path: Path, builds: list[int]) -> None:
     weights = [
-        demo_assets.ensure_demo_assets(config_in(tmp_path / name)) / "model" / "model.safetensors"
+        demo_assets.ensure_demo_assets(settings_in(tmp_path / name)) / "model" / "model.safetensors"
         for name in "ab"
     ]
     assert weights[0].read_bytes() == weights[1].read_bytes()
@@ -77,32 +76,32 @@ def test_a_build_that_fails_leaves_no_stamp_and_no_litter(
     tmp_path: Path, builds: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise RuntimeError("cut")
+        raise RuntimeError("interrupted")
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "train_classifier", broken)
-        with pytest.raises(RuntimeError, match="cut"):
-            demo_assets.ensure_demo_assets(config_in(tmp_path / "demo"))
+        with pytest.raises(RuntimeError, match="interrupted"):
+            demo_assets.ensure_demo_assets(settings_in(tmp_path / "demo"))
     assert list(tmp_path.iterdir()) == []
-    demo_assets.ensure_demo_assets(config_in(tmp_path / "demo"))
+    demo_assets.ensure_demo_assets(settings_in(tmp_path / "demo"))
     assert len(builds) == 2
 
 
 def test_a_lost_part_is_built_again(tmp_path: Path, builds: list[int]) -> None:
-    folder = demo_assets.ensure_demo_assets(config_in(tmp_path / "demo"))
+    folder = demo_assets.ensure_demo_assets(settings_in(tmp_path / "demo"))
     (folder / "corpus_eval.parquet").unlink()
-    demo_assets.ensure_demo_assets(config_in(tmp_path / "demo"))
+    demo_assets.ensure_demo_assets(settings_in(tmp_path / "demo"))
     assert (folder / "corpus_eval.parquet").is_file()
 
 
 def test_more_training_rows_than_texts_are_refused(tmp_path: Path, builds: list[int]) -> None:
     with pytest.raises(UserError, match="too few"):
-        demo_assets.ensure_demo_assets(config_in(tmp_path / "demo", "embedded.training_rows=60"))
+        demo_assets.ensure_demo_assets(settings_in(tmp_path / "demo", "embedded.training_rows=60"))
 
 
 def test_batches_hold_every_row_once_under_the_budget() -> None:
     lengths = [1 + (i * 37) % 128 for i in range(500)]
-    batches = list(training._batches(lengths))
+    batches = list(training.make_batches(lengths))
     assert sorted(row for batch in batches for row in batch) == list(range(500))
     assert all(
         len(batch) * max(lengths[row] for row in batch) <= training.TOKENS_PER_BATCH

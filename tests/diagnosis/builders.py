@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from transformers import (
@@ -23,6 +24,9 @@ from utils.diagnosis.saturation import find_saturation
 from utils.schema.ceilings import Ceilings, CopyRate
 from utils.schema.diagnosis import DIAGNOSIS_VERSION, Diagnosis, Suggestion, TimedForward
 
+STORED_METRICS = (
+    Path(__file__).parents[1] / "schema" / "versions" / "baseline_metrics_2_96e5ddb.json"
+)
 GEMM, SOFTMAX = (
     "sm90_xmma_gemm_f32f32_tf32f32_f32",
     "void (anonymous namespace)::softmax_warp_forward<float, 8>",
@@ -133,19 +137,24 @@ ENCODERS: dict[str, Any] = {
 }
 
 
-def write_metrics(config: Config, /, **changes: Any) -> None:
-    rows = [
-        {"batch_size": 1, "status": "ok"},
-        {"batch_size": 2, "status": "ok"},
-        {"batch_size": 4, "status": "ok"},
-        {"batch_size": 64, "status": "oom"},
-    ]
-    payload = {
-        "config": config.to_dict(),
-        "batch_size_profiling": rows,
-        "optimal_batch_size": {"batch_size": 2},
-        **changes,
-    }
+def sweep_row(batch_size: int, **changes: Any) -> dict[str, Any]:
+    """A row of ``batch_size_profiling``, measured on a machine that does not matter."""
+    template = json.loads(STORED_METRICS.read_text())["batch_size_profiling"][0]
+    return {**template, "batch_size": batch_size, **changes}
+
+
+def write_metrics(config: Config, /, *rows: dict[str, Any], optimal: int | None) -> None:
+    """A sweep of the present model: ``baseline_metrics.json`` with these rows.
+
+    Args:
+        optimal: the best batch size.
+    """
+    payload = json.loads(STORED_METRICS.read_text())
+    payload["config"] = config.to_dict()
+    payload["batch_size_profiling"] = rows
+    payload["optimal_batch_size"]["batch_size"] = optimal
+    if optimal is None:
+        payload["optimal_batch_size"] = None
     config.files.metrics.parent.mkdir(parents=True, exist_ok=True)
     config.files.metrics.write_text(json.dumps(payload))
 

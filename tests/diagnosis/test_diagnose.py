@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import support
-from tests.diagnosis.builders import ENCODERS, write_metrics
+from tests.diagnosis.builders import ENCODERS, sweep_row, write_metrics
 from utils.core.errors import UserError
 from utils.diagnosis import diagnose as diagnosis
 from utils.diagnosis.diagnose import diagnose
@@ -46,24 +46,24 @@ def test_a_size_that_does_not_fit_is_left_out(
         diagnose(loaded, config)
 
 
+THROUGHPUT = "throughput_samples_per_sec_mean"
+
+
+def measured_row(size: int, rate: float, padding_fraction: float) -> dict[str, Any]:
+    changes = {THROUGHPUT: rate, "padding_fraction": padding_fraction}
+    return sweep_row(size, sample_size=8, **changes)
+
+
 def test_the_sweep_decides_where_larger_batches_stop_helping(
     tmp_path: Path, tiny_model: Path, loaded: LoadedModel
 ) -> None:
     config = support.small_config(tmp_path, tiny_model, "profiling.trace_steps=1")
     rows = []
     for size, rate, padding in ((1, 100.0, 0.0), (2, 200.0, 0.1), (4, 190.0, 0.6)):
-        rows.append(
-            {
-                "batch_size": size,
-                "status": "ok",
-                "sample_size": 8,
-                "padding_fraction": padding,
-                "throughput_samples_per_sec_mean": rate,
-            }
-        )
-    smaller_sample = {**rows[0], "sample_size": 4, "throughput_samples_per_sec_mean": 1e6}
-    out_of_memory = {"batch_size": 8, "status": "oom", "sample_size": 8}
-    write_metrics(config, batch_size_profiling=[smaller_sample, *rows, out_of_memory])
+        rows.append(measured_row(size, rate, padding))
+    smaller_sample = {**measured_row(1, 1e6, 0.0), "sample_size": 4}
+    out_of_memory = sweep_row(8, status="oom", sample_size=8, **{THROUGHPUT: None})
+    write_metrics(config, smaller_sample, *rows, out_of_memory, optimal=2)
     result = diagnose(loaded, config)
     for size in (1, 4):
         folder = config.files.traces_dir / f"batch_{size}"
@@ -86,9 +86,8 @@ def test_a_sweep_of_another_model_is_not_used(
     tmp_path: Path, tiny_model: Path, loaded: LoadedModel
 ) -> None:
     config = support.small_config(tmp_path, tiny_model, "profiling.trace_steps=1")
-    row = {"batch_size": 1, "status": "ok", "sample_size": 8, "padding_fraction": 0.0}
-    row["throughput_samples_per_sec_mean"] = 1e6
-    write_metrics(config, batch_size_profiling=[row], config={"model": {"name": "another"}})
+    other = support.small_config(tmp_path, tiny_model, "model.attn_implementation=eager")
+    write_metrics(other, measured_row(1, 1e6, 0.0), optimal=1)
     saturation = diagnose(loaded, config).saturation
     assert saturation is not None and saturation.source is not None
     assert saturation.source.startswith("the forward passes of the sample")

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.diagnosis.builders import make_evidence
-from utils.config_loader import Config, EvaluationConfig, ModelConfig, ProfilingConfig
+from utils.config_loader import Config
 from utils.diagnosis.findings import Findings, OperatorGroup, PresentSettings
 from utils.diagnosis.forecast import Forecast, TimeModel
 from utils.diagnosis.suggestions import rank_suggestions
 from utils.schema.diagnosis import Suggestion
+from utils.settings import EvaluationConfig, ModelConfig, ProfilingConfig
 
 CONFIG = Config(profiling=ProfilingConfig(batch_sizes=(1, 4)))
 

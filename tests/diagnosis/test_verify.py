@@ -12,7 +12,7 @@ import torch
 
 from tests import support
 from tests.diagnosis.builders import make_diagnosis
-from utils.config_loader import Config, changed
+from utils.config_loader import Config, with_override
 from utils.core.errors import ConfigError
 from utils.diagnosis import verify as module
 from utils.diagnosis.suggestions import make_suggestion
@@ -151,7 +151,7 @@ def test_failures_lose_nothing(
 
 
 def test_changed_settings_are_checked(config: Config) -> None:
-    assert changed(config, "profiling.batch_sizes=[1,4,8]").profiling.batch_sizes == (1, 4, 8)
-    assert changed(config, "model.dtype=float32") == config
+    assert with_override(config, "profiling.batch_sizes=[1,4,8]").profiling.batch_sizes == (1, 4, 8)
+    assert with_override(config, "model.dtype=float32") == config
     with pytest.raises(ConfigError, match="dtype cannot be 'float8'"):
-        changed(config, "model.dtype=float8")
+        with_override(config, "model.dtype=float8")

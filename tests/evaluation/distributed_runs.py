@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -22,6 +21,7 @@ from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.evaluation import runner
 from utils.model_utils import load_model
+from utils.schema.evaluation import EvaluationMetrics
 
 SCRIPT = "scripts/02_baseline_inference.py"
 TEXTS = tuple(
@@ -35,7 +35,7 @@ SETTINGS = (
 )
 CHUNKS = len(TEXTS) // 100
 RAY_S = 480
-Driver = Callable[..., dict[str, Any]]
+Driver = Callable[..., EvaluationMetrics]
 
 
 @contextmanager
@@ -72,11 +72,9 @@ def finished(folder: Path) -> int:
     return len(list((folder / "results" / ".state" / "evaluation").glob("*/rows-*.json")))
 
 
-def same_quality(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(
-        one[name] == other[name]
-        for name in ("num_samples", "accuracy", "f1_macro", "num_tokens", "padding_fraction")
-    )
+def same_quality(one: EvaluationMetrics, other: EvaluationMetrics) -> bool:
+    names = ("num_samples", "accuracy", "f1_macro", "num_tokens", "padding_fraction")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def wait_until(ready: Callable[[], bool], timeout_s: float = 300) -> None:
@@ -111,7 +109,7 @@ class Cluster:
         )
 
 
-def evaluated(folder: Path, model: Path, *more: str) -> dict[str, Any]:
+def evaluated(folder: Path, model: Path, *more: str) -> EvaluationMetrics:
     """The evaluation with ``model`` here and, where ``more`` names another, that in the workers."""
     loaded = load_model(load_config(overrides=overrides(folder, model)))
     return runner.evaluate_dataset(loaded, configured(folder, model, *more))

@@ -12,7 +12,7 @@ from tests import support
 from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.data import writer
-from utils.data.sources import Source, read_source
+from utils.data.sources import DatasetSource
 from utils.evaluation import runner
 from utils.model_utils import LoadedModel, load_model, model_labels
 
@@ -38,13 +38,13 @@ def settings(folder: Path, model: Path, *more: str) -> Config:
     )
 
 
-def prepare(config: Config, source: Source) -> None:
+def prepare(config: Config, source: DatasetSource) -> None:
     """What step 01 does."""
     writer.write_dataset(config, writer.prepare(config, source, model_labels(config)))
 
 
-def source(texts: tuple[str, ...], labels: tuple[str | None, ...]) -> Source:
-    return Source(rows=lambda: iter(zip(texts, labels, strict=True)))
+def source(texts: tuple[str, ...], labels: tuple[str | None, ...]) -> DatasetSource:
+    return DatasetSource(rows=lambda: iter(zip(texts, labels, strict=True)))
 
 
 def evaluate(loaded: LoadedModel, config: Config) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -64,10 +64,10 @@ def test_every_odd_text_is_predicted_and_counted(
         "an empty text has no token; it is predicted from one of padding"
     )
     assert rows.num_tokens[1] > 0
-    assert (rows.num_tokens[2], metrics["num_truncated"]) == (64, 1)
+    assert (rows.num_tokens[2], metrics.num_truncated) == (64, 1)
     assert rows.predicted_probability.between(0, 1).all()
-    assert metrics["num_labelled"] == len(TEXTS)
-    assert metrics["num_correct"] == (rows.predicted_id == 0).sum()
+    assert metrics.num_labelled == len(TEXTS)
+    assert metrics.num_correct == (rows.predicted_id == 0).sum()
 
 
 def test_unknown_and_missing_labels(loaded: LoadedModel, tmp_path: Path, tiny_model: Path) -> None:
@@ -85,18 +85,18 @@ def test_unknown_and_missing_labels(loaded: LoadedModel, tmp_path: Path, tiny_mo
     assert rows.label_id.isna().tolist() == [False, True, True, False, True, True, False]
     assert rows.predicted_id.between(0, 2).all(), "they are predicted all the same"
     assert (
-        metrics["num_unknown_labels"],
-        metrics["num_missing_labels"],
-        metrics["num_labelled"],
+        metrics.num_unknown_labels,
+        metrics.num_missing_labels,
+        metrics.num_labelled,
     ) == (2, 2, 3)
     known = rows.dropna(subset=["label_id"])
-    assert metrics["accuracy"] == pytest.approx((known.label_id == known.predicted_id).mean())
+    assert metrics.accuracy == pytest.approx((known.label_id == known.predicted_id).mean())
     assert any(
         warning.startswith("2 rows have a label that the model does not know")
-        for warning in metrics["warnings"]
+        for warning in metrics.warnings
     )
     again = runner.evaluate_dataset(loaded, config)
-    assert (again["num_unknown_labels"], again["resumed_rows"]) == (2, 7), (
+    assert (again.num_unknown_labels, again.resumed_rows) == (2, 7), (
         "counted in what is stored, too"
     )
 
@@ -114,9 +114,9 @@ def test_a_csv_with_quoted_newlines_keeps_its_rows(
         f"dataset.hf_name={file}",
         f"dataset.local_path={tmp_path / 'data' / 'new.csv'}",
     )
-    prepare(config, read_source(config))
+    prepare(config, support.read_configured_source(config))
     metrics, rows = evaluate(loaded, config)
-    assert (metrics["num_samples"], rows.label_id.tolist()) == (2, [0, 1])
+    assert (metrics.num_samples, rows.label_id.tolist()) == (2, [0, 1])
     assert rows.num_tokens[0] > rows.num_tokens[1]
 
 
@@ -132,6 +132,6 @@ def test_a_row_count_that_changes_is_another_data_set(
             else source(TEXTS[2:7][:count], ("books",) * count),
         )
         metrics, rows = evaluate(loaded, config)
-        assert (metrics["num_samples"], len(rows), metrics["resumed_rows"]) == (count, count, 0)
+        assert (metrics.num_samples, len(rows), metrics.resumed_rows) == (count, count, 0)
         output = capsys.readouterr().out
         assert ("data set: " in output) == (count != 5)

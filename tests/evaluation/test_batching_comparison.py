@@ -20,8 +20,6 @@ from utils.evaluation.tokens import TokenChunk, tokenize
 from utils.model_utils import LoadedModel, load_model
 from utils.reporting.evaluation_facts import comparison_facts
 
-NOTHING: dict[str, Any] = {"batching_comparison": None, "compile_comparison": None}
-
 
 @pytest.fixture
 def loaded(tmp_path: Path, tiny_model: Path) -> LoadedModel:
@@ -45,24 +43,24 @@ def test_both_variants_run_the_same_rows(
     )
     config = support.small_config(tmp_path, tiny_model, *more)
     metrics = runner.evaluate_dataset(loaded, config)
-    measured = metrics["batching_comparison"]
-    assert metrics["compile_comparison"] is None
-    assert (measured["batch_size"], measured["label_agreement"]) == (7, 1.0)
-    assert 40 <= measured["num_rows"] <= 60
-    assert measured["token_budget_padding_fraction"] < measured["dataset_order_padding_fraction"]
-    assert measured["speedup"] == pytest.approx(
-        measured["token_budget_samples_per_sec"] / measured["dataset_order_samples_per_sec"]
+    measured = metrics.batching_comparison
+    assert metrics.compile_comparison is None
+    assert (measured.batch_size, measured.label_agreement) == (7, 1.0)
+    assert 40 <= measured.num_rows <= 60
+    assert measured.token_budget_padding_fraction < measured.dataset_order_padding_fraction
+    assert measured.speedup == pytest.approx(
+        measured.token_budget_samples_per_sec / measured.dataset_order_samples_per_sec
     )
-    assert comparison_facts(metrics)[0][1].startswith(f"{measured['speedup']:.2f} times: ")
+    assert comparison_facts(metrics)[0][1].startswith(f"{measured.speedup:.2f} times: ")
     again = runner.evaluate_dataset(loaded, config)
-    assert again["batching_comparison"] == measured, "taken over, not measured again"
+    assert again.batching_comparison == measured, "taken over, not measured again"
     assert len(list((tmp_path / "results" / "predictions").iterdir())) == 3, (
         "comparing writes no predictions"
     )
     fewer = runner.evaluate_dataset(
         loaded, support.small_config(tmp_path, tiny_model, *more, "evaluation.max_samples=25")
     )
-    assert fewer["batching_comparison"]["num_rows"] == 25, "of other rows: measured again"
+    assert fewer.batching_comparison.num_rows == 25, "of other rows: measured again"
 
 
 def test_each_variant_starts_up_outside_the_rounds(loaded: LoadedModel) -> None:
@@ -88,9 +86,7 @@ def test_each_variant_starts_up_outside_the_rounds(loaded: LoadedModel) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-        result = comparison._compare_variants(
-            {"a": make_variant("a"), "b": make_variant("b")}, chunk
-        )
+        first, _, both = comparison.compare_variants(make_variant("a"), make_variant("b"), chunk)
     few, all_rows = comparison.WARM_UP_ROWS, len(support.TEXTS)
     assert calls == [
         ("a", few),
@@ -100,18 +96,14 @@ def test_each_variant_starts_up_outside_the_rounds(loaded: LoadedModel) -> None:
         ("b", all_rows),
         ("a", all_rows),
     ]
-    assert (result["speedup"], result["a_samples_per_sec"], result["num_rows"]) == (
-        1.0,
-        all_rows,
-        all_rows,
-    )
+    assert (both.speedup, first.samples_per_sec, both.num_rows) == (1.0, all_rows, all_rows)
 
 
 def test_it_is_left_out_where_it_is_not_asked_for(
     loaded: LoadedModel, tmp_path: Path, tiny_model: Path
 ) -> None:
     metrics = runner.evaluate_dataset(loaded, support.small_config(tmp_path, tiny_model))
-    assert {name: metrics[name] for name in NOTHING} == NOTHING
+    assert metrics.batching_comparison is metrics.compile_comparison is None
     assert comparison_facts(metrics) == []
 
 
@@ -127,13 +119,13 @@ def test_compiling_keeps_the_labels_and_its_speedup_is_reported(
     metrics = runner.evaluate_dataset(
         loaded, support.small_config(tmp_path, tiny_model, "evaluation.compile=true")
     )
-    measured = metrics["compile_comparison"]
-    assert metrics["resumed_rows"] == 0, "compiled bytes are others: chunks are not mixed"
-    assert metrics["num_correct"] == plain["num_correct"]
-    assert measured["label_agreement"] == 1.0
-    assert measured["compile_s"] > 0
-    assert measured["speedup"] == pytest.approx(
-        measured["compiled_samples_per_sec"] / measured["plain_samples_per_sec"]
+    measured = metrics.compile_comparison
+    assert metrics.resumed_rows == 0, "compiled bytes are others: chunks are not mixed"
+    assert metrics.num_correct == plain.num_correct
+    assert measured.label_agreement == 1.0
+    assert measured.compile_s > 0
+    assert measured.speedup == pytest.approx(
+        measured.compiled_samples_per_sec / measured.plain_samples_per_sec
     )
     assert "compiling took" in dict(comparison_facts(metrics))["Speed-up by compiling"]
 

@@ -29,18 +29,21 @@ def test_chunks_together_give_scikit_learns_metrics_of_all_rows(
     accumulated.add(true[:split_at], predicted[:split_at])
     accumulated.add(true[split_at:], predicted[split_at:])
     metrics = accumulated.compute()
-    assert metrics["accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    assert metrics.accuracy == pytest.approx(accuracy_score(true, predicted))
     for average in ("macro", "weighted"):
         expected = precision_recall_fscore_support(
             true, predicted, average=average, zero_division=0
         )
-        assert metrics[f"f1_{average}"] == pytest.approx(expected[2], rel=1e-12)
+        assert getattr(metrics, f"f1_{average}") == pytest.approx(expected[2], rel=1e-12)
     assert (
-        metrics["confusion_matrix"] == confusion_matrix(true, predicted, labels=range(6)).tolist()
+        np.array(metrics.confusion_matrix).tolist()
+        == confusion_matrix(true, predicted, labels=range(6)).tolist()
     )
     columns = precision_recall_fscore_support(true, predicted, labels=range(6), zero_division=0)
     for name, column in zip(("precision", "recall", "f1", "support"), columns, strict=True):
-        assert [row[name] for row in metrics["per_class"]] == pytest.approx(list(column), rel=1e-12)
+        assert [getattr(row, name) for row in metrics.per_class] == pytest.approx(
+            list(column), rel=1e-12
+        )
 
 
 def test_a_million_rows_of_many_labels_give_scikit_learns_metrics() -> None:
@@ -54,10 +57,10 @@ def test_a_million_rows_of_many_labels_give_scikit_learns_metrics() -> None:
         expected = precision_recall_fscore_support(
             true, predicted, average=average, zero_division=0
         )
-        assert metrics[f"f1_{average}"] == pytest.approx(expected[2], rel=1e-12)
-    unused = metrics["per_class"][150]
-    assert (unused["precision"], unused["recall"], unused["f1"]) == (0.0, 0.0, 0.0)
-    assert metrics["confusion_matrix"] is None
+        assert getattr(metrics, f"f1_{average}") == pytest.approx(expected[2], rel=1e-12)
+    unused = metrics.per_class[150]
+    assert (unused.precision, unused.recall, unused.f1) == (0.0, 0.0, 0.0)
+    assert metrics.confusion_matrix is None
 
 
 def test_precision_recall_and_f1_by_hand() -> None:
@@ -65,14 +68,12 @@ def test_precision_recall_and_f1_by_hand() -> None:
     accumulated = ClassificationMetrics(("a", "b", "c"))
     accumulated.add(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 1, 1, 0]))
     metrics = accumulated.compute()
-    first, second, third = metrics["per_class"]
-    assert (first["precision"], first["recall"], first["f1"]) == pytest.approx(
-        (2 / 3, 1 / 2, 4 / 7)
-    )
-    assert (second["precision"], second["recall"], second["f1"]) == (0.0, 0.0, 0.0)
-    assert (third["precision"], third["support"]) == (0.0, 0)
-    assert metrics["f1_macro"] == pytest.approx((4 / 7 + 0) / 2), "c is left out of the mean"
-    assert metrics["f1_weighted"] == pytest.approx(4 / 7 * 4 / 5)
+    first, second, third = metrics.per_class
+    assert (first.precision, first.recall, first.f1) == pytest.approx((2 / 3, 1 / 2, 4 / 7))
+    assert (second.precision, second.recall, second.f1) == (0.0, 0.0, 0.0)
+    assert (third.precision, third.support) == (0.0, 0)
+    assert metrics.f1_macro == pytest.approx((4 / 7 + 0) / 2), "c is left out of the mean"
+    assert metrics.f1_weighted == pytest.approx(4 / 7 * 4 / 5)
 
 
 @given(pairs=PAIRS)
@@ -83,8 +84,8 @@ def test_the_majority_class_is_what_scikit_learn_would_always_predict(pairs: np.
     metrics = accumulated.compute()
     no_features = np.zeros((len(true), 1))
     judge = DummyClassifier(strategy="most_frequent").fit(no_features, true)
-    assert metrics["majority_class"] == NAMES[judge.predict(no_features)[0]]
-    assert metrics["majority_class_accuracy"] == pytest.approx(judge.score(no_features, true))
+    assert metrics.majority_class == NAMES[judge.predict(no_features)[0]]
+    assert metrics.majority_class_accuracy == pytest.approx(judge.score(no_features, true))
 
 
 def test_rows_without_a_label_are_counted_and_left_out() -> None:
@@ -92,7 +93,7 @@ def test_rows_without_a_label_are_counted_and_left_out() -> None:
     accumulated.add(np.array([0, -1, 1]), np.array([0, 1, 0]))
     metrics = accumulated.compute()
     assert accumulated.num_unlabelled == 1
-    assert (metrics["num_labelled"], metrics["accuracy"]) == (2, 0.5)
+    assert (metrics.num_labelled, metrics.accuracy) == (2, 0.5)
 
 
 def test_without_labelled_rows_metrics_are_none() -> None:
@@ -100,9 +101,9 @@ def test_without_labelled_rows_metrics_are_none() -> None:
     accumulated.add(np.array([-1]), np.array([1]))
     metrics = accumulated.compute()
     names = ("accuracy", "accuracy_ci95_low", "f1_macro", "f1_weighted")
-    assert [metrics[name] for name in names] == [None] * 4
-    assert (metrics["majority_class"], metrics["majority_class_accuracy"]) == (None, None)
-    assert [row["support"] for row in metrics["per_class"]] == [0, 0]
+    assert [getattr(metrics, name) for name in names] == [None] * 4
+    assert (metrics.majority_class, metrics.majority_class_accuracy) == (None, None)
+    assert [row.support for row in metrics.per_class] == [0, 0]
 
 
 def test_an_unknown_label_id_is_refused() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import multiprocessing
+import pickle
 import shutil
 import signal
 import subprocess
@@ -41,11 +42,14 @@ from tests.evaluation.distributed_runs import (
 )
 from utils.config_loader import Config
 from utils.core.errors import ConfigError, ModelError
-from utils.core.files import METRICS_SCHEMA, PROJECT_ROOT, read_json
-from utils.evaluation import distributed, runner
+from utils.core.files import PROJECT_ROOT
+from utils.evaluation import distributed, ray_worker, runner
 from utils.evaluation.cluster import Placement, fit_workers
 from utils.evaluation.identity import open_store
+from utils.evaluation.plan import plan_evaluation
 from utils.model_utils import LoadedModel, load_model
+from utils.schema.baseline import load_baseline_metrics
+from utils.schema.evaluation import EvaluationMetrics
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
@@ -77,7 +81,7 @@ def loaded(model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel
 @pytest.fixture(scope="module")
 def single(
     tmp_path_factory: pytest.TempPathFactory, model: Path, loaded: LoadedModel
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, EvaluationMetrics]:
     """One process's results."""
     folder = tmp_path_factory.mktemp("single")
     return folder, runner.evaluate_dataset(loaded, configured(folder, model))
@@ -126,7 +130,7 @@ def test_without_ray_the_message_says_what_to_install(
     with pytest.raises(
         ConfigError, match=r"not installed(.|\n)*pip install \"ray\[data\]\""
     ) as caught:
-        runner.check_workers(configured(tmp_path, model, setting))
+        runner.check_workers(configured(tmp_path, model, setting).evaluation)
     assert caught.value.exit_code == 2
 
 
@@ -157,27 +161,27 @@ def test_results_that_only_the_workers_see_are_an_error(
     assert distributed._find_missing(store, [(0, 100)], wait=False) == [(0, 100)]
 
 
-def job_for(loaded: LoadedModel, config: Config, **changes: Any) -> distributed.Job:
+def job_for(loaded: LoadedModel, config: Config, **changes: Any) -> ray_worker.Job:
     worker = distributed.ChunkWorker(
-        loaded, config, open_store(loaded, config, "0" * 64), limit=256
+        loaded, plan_evaluation(config), open_store(loaded, config, "0" * 64), limit=256
     )
     job = distributed._make_job(worker, loaded, config, (0, 100))
-    return distributed.Job(
-        **{**{name: getattr(job, name) for name in distributed.Job.__slots__}, **changes}
+    return ray_worker.Job(
+        **{**{name: getattr(job, name) for name in ray_worker.Job.__slots__}, **changes}
     )
 
 
-def outcome_of(job: distributed.Job) -> Exception | int:
+def outcome_of(job: ray_worker.Job) -> Exception | int:
     """What a worker returns for one task, run here."""
     threads = torch.get_num_threads()
     try:
-        outcome = distributed.TaskRunner(job, 1)(
+        outcome = ray_worker.TaskRunner(job, 1)(
             {"start": np.array([0]), "stop": np.array([100]), "offset": np.array([0])}
         )
     finally:
         torch.set_num_threads(threads)
     error: Exception | int = (
-        distributed.pickle.loads(outcome["error"][0]) if outcome["error"][0] else outcome["rows"][0]
+        pickle.loads(outcome["error"][0]) if outcome["error"][0] else outcome["rows"][0]
     )
     return error
 
@@ -203,7 +207,7 @@ def test_a_worker_refuses_other_data_and_other_settings(
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_ray_left")
 def test_two_workers_give_the_results_of_one_process_and_mention_no_ray(
-    tmp_path: Path, model: Path, single: tuple[Path, dict[str, Any]]
+    tmp_path: Path, model: Path, single: tuple[Path, EvaluationMetrics]
 ) -> None:
     """The entire step; before it some chunks are there from one process, one of them damaged."""
     support.write_dataset(tmp_path / "data", TEXTS)
@@ -230,20 +234,18 @@ def test_two_workers_give_the_results_of_one_process_and_mention_no_ray(
         for word in (" ray", "raylet", "actor", "dashboard")
     )
     assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
-    payload = read_json(
-        tmp_path / "results" / "baseline_metrics.json", made_by=SCRIPT, schema=METRICS_SCHEMA
-    )
-    metrics = payload["full_dataset_metrics"]
+    results = load_baseline_metrics(tmp_path / "results" / "baseline_metrics.json")
+    metrics = results.full_dataset_metrics
     assert same_quality(metrics, single[1])
-    assert metrics["resumed_rows"] == 300
-    assert metrics["num_workers"] == len(metrics["workers"]) == 2
-    assert sum(worker["num_samples"] for worker in metrics["workers"]) == len(TEXTS) - 300
-    busy = sum(worker["busy_s"] for worker in metrics["workers"])
-    assert metrics["inference_time_s"] < busy + single[1]["inference_time_s"], (
+    assert metrics.resumed_rows == 300
+    assert metrics.num_workers == len(metrics.workers) == 2
+    assert sum(worker.num_samples for worker in metrics.workers) == len(TEXTS) - 300
+    busy = sum(worker.busy_s for worker in metrics.workers)
+    assert metrics.inference_time_s < busy + single[1].inference_time_s, (
         "they worked at the same time"
     )
-    assert metrics["throughput_samples_per_sec"] == pytest.approx(
-        len(TEXTS) / metrics["inference_time_s"]
+    assert metrics.throughput_samples_per_sec == pytest.approx(
+        len(TEXTS) / metrics.inference_time_s
     )
 
 
@@ -255,7 +257,7 @@ def test_interrupted_workers_stop_and_one_process_goes_on(
     tmp_path: Path,
     model: Path,
     loaded: LoadedModel,
-    single: tuple[Path, dict[str, Any]],
+    single: tuple[Path, EvaluationMetrics],
     number: int,
     code: int,
 ) -> None:
@@ -279,7 +281,7 @@ def test_interrupted_workers_stop_and_one_process_goes_on(
     num_kept = finished(tmp_path)
     assert 2 <= num_kept < CHUNKS
     metrics = runner.evaluate_dataset(loaded, config)
-    assert metrics["resumed_rows"] == 100 * num_kept
+    assert metrics.resumed_rows == 100 * num_kept
     assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
     assert same_quality(metrics, single[1])
 
@@ -326,7 +328,7 @@ def test_a_node_that_dies_takes_nothing_with_it(
     driver: Driver,
     tmp_path: Path,
     model: Path,
-    single: tuple[Path, dict[str, Any]],
+    single: tuple[Path, EvaluationMetrics],
 ) -> None:
     made_by: dict[str, int] = {}
 
@@ -343,8 +345,6 @@ def test_a_node_that_dies_takes_nothing_with_it(
     assert made_by["before"] < CHUNKS, "it died in the middle"
     assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
     assert same_quality(metrics, single[1])
-    assert metrics["resumed_rows"] == 0
-    assert metrics["num_workers"] >= 3, (
-        "two before, and at least one more on the node that was left"
-    )
-    assert sum(worker["num_samples"] for worker in metrics["workers"]) == len(TEXTS)
+    assert metrics.resumed_rows == 0
+    assert metrics.num_workers >= 3, "two before, and at least one more on the node that was left"
+    assert sum(worker.num_samples for worker in metrics.workers) == len(TEXTS)

@@ -26,14 +26,16 @@ from tests.evaluation.test_predictor import SmallMemory, plain_loop
 from utils.config_loader import load_config
 from utils.core.errors import DataError, ModelError
 from utils.core.files import PROJECT_ROOT
-from utils.evaluation import accumulator, predictor, runner, worker
+from utils.evaluation import predictor, runner, worker
 from utils.evaluation.chunks import BatchLimits
 from utils.evaluation.identity import open_store, prediction_identity
 from utils.evaluation.predictions import PendingPredictions
 from utils.evaluation.tokens import TokenChunk
 from utils.model_utils import LoadedModel, load_model
+from utils.schema.evaluation import EvaluationMetrics
+from utils.system.device import NOT_ON_CUDA
 
-Evaluate = Callable[..., dict[str, Any]]
+Evaluate = Callable[..., EvaluationMetrics]
 EXACT = "evaluation.max_tokens_per_batch=256"
 
 
@@ -46,7 +48,7 @@ def loaded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Loaded
 def evaluate(tmp_path: Path, tiny_model: Path, loaded: LoadedModel) -> Evaluate:
     """Evaluate the small data set in a folder (default: the test's own) with more settings."""
 
-    def run(*more: str, folder: Path = tmp_path, model: LoadedModel = loaded) -> dict[str, Any]:
+    def run(*more: str, folder: Path = tmp_path, model: LoadedModel = loaded) -> EvaluationMetrics:
         if not (folder / "data").exists():
             support.write_dataset(folder / "data")
         config = load_config(overrides=[*support.small_overrides(folder, tiny_model), *more])
@@ -90,13 +92,13 @@ def test_metrics_and_predictions_are_those_of_a_plain_loop(
     assert rows.predicted_id.tolist() == expected.indices.tolist()
     assert rows.predicted_probability.to_numpy() == pytest.approx(expected.values.numpy(), abs=1e-5)
     assert rows.row_id.tolist() == list(range(60))
-    assert metrics["accuracy"] == pytest.approx((rows.label_id == rows.predicted_id).mean())
-    assert metrics["num_tokens"] == rows.num_tokens.sum()
-    assert metrics["throughput_samples_per_sec"] == pytest.approx(60 / metrics["inference_time_s"])
-    assert metrics["accuracy_ci95_low"] < metrics["accuracy"] < metrics["accuracy_ci95_high"]
-    assert metrics["gpu_util"] is None
-    assert accumulator.NO_CUDA in metrics["warnings"]
-    assert (metrics["max_tokens_per_batch"] is None) == (batching == "dataset_order")
+    assert metrics.accuracy == pytest.approx((rows.label_id == rows.predicted_id).mean())
+    assert metrics.num_tokens == rows.num_tokens.sum()
+    assert metrics.throughput_samples_per_sec == pytest.approx(60 / metrics.inference_time_s)
+    assert metrics.accuracy_ci95_low < metrics.accuracy < metrics.accuracy_ci95_high
+    assert metrics.gpu_util is None
+    assert metrics.reason("gpu_mem_used") == NOT_ON_CUDA
+    assert (metrics.max_tokens_per_batch is None) == (batching == "dataset_order")
 
 
 KILLED = """
@@ -143,14 +145,13 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     seen = count_runs(monkeypatch)
     metrics = evaluate(*more, folder=killed)
     assert seen == [13, 13, 13, 13, 8][kept:]
-    assert metrics["resumed_rows"] == 13 * kept
-    assert metrics["max_tokens_per_batch"] == budget, "the budget that auto chose is saved"
+    assert metrics.resumed_rows == 13 * kept
+    assert metrics.max_tokens_per_batch == budget, "the budget that auto chose is saved"
     monkeypatch.setattr(predictor.Predictor, "fastest_budget", lambda *_: budget)
     expected = evaluate(*more, folder=complete)
     assert chunk_bytes(killed) == chunk_bytes(complete)
-    assert {key: metrics[key] for key in ("accuracy", "f1_macro", "num_tokens")} == {
-        key: expected[key] for key in ("accuracy", "f1_macro", "num_tokens")
-    }
+    for name in ("accuracy", "f1_macro", "num_tokens"):
+        assert getattr(metrics, name) == getattr(expected, name)
 
 
 def test_a_finished_run_computes_nothing_again(
@@ -160,9 +161,9 @@ def test_a_finished_run_computes_nothing_again(
     seen = count_runs(monkeypatch)
     second = evaluate()
     assert seen == []
-    assert second["resumed_rows"] == 60
-    assert second["inference_time_s"] == first["inference_time_s"]
-    assert any("by an earlier run" in warning for warning in second["warnings"])
+    assert second.resumed_rows == 60
+    assert second.inference_time_s == first.inference_time_s
+    assert any("by an earlier run" in warning for warning in second.warnings)
 
 
 def damage(file: Path) -> None:
@@ -180,7 +181,7 @@ def test_a_corrupt_chunk_is_computed_again(
     harm(sorted((tmp_path / "results" / "predictions").iterdir())[1])
     seen = count_runs(monkeypatch)
     metrics = evaluate(EXACT)
-    assert (seen, metrics["resumed_rows"]) == ([25], 35)
+    assert (seen, metrics.resumed_rows) == ([25], 35)
     assert chunk_bytes(tmp_path) == before
 
 
@@ -203,7 +204,7 @@ def test_chunks_of_other_settings_are_never_mixed_in(
     assert not now & (old | {rubbish.name})
     assert "notes.txt" in now
     assert (len(predictions(tmp_path)), predictions(tmp_path).num_tokens.max()) == (60, 4)
-    assert metrics["num_truncated"] > 0
+    assert metrics.num_truncated > 0
     assert len(list((tmp_path / "results" / ".state" / "evaluation").iterdir())) == 1
 
 
@@ -228,8 +229,8 @@ def test_changed_data_or_model_is_other_settings(
     evaluate()
     support.write_dataset(tmp_path / "data", (*support.TEXTS, "one more"))
     seen = count_runs(monkeypatch)
-    assert evaluate()["num_samples"] == sum(seen) == 61
-    assert evaluate("evaluation.max_samples=30")["resumed_rows"] == 25, (
+    assert evaluate().num_samples == sum(seen) == 61
+    assert evaluate("evaluation.max_samples=30").resumed_rows == 25, (
         "fewer rows of the same data may be reused"
     )
 
@@ -264,11 +265,9 @@ def test_running_out_of_memory_is_reported_and_remembered(
 ) -> None:
     small = dataclasses.replace(loaded, model=SmallMemory(loaded.model, 300))
     metrics = evaluate("evaluation.max_tokens_per_batch=100000", model=small)
-    assert metrics["num_samples"] == len(predictions(tmp_path)) == 60
-    assert metrics["max_tokens_per_batch"] < 100000
-    assert any(
-        "memory ran out with batches of 100000" in warning for warning in metrics["warnings"]
-    )
+    assert metrics.num_samples == len(predictions(tmp_path)) == 60
+    assert metrics.max_tokens_per_batch < 100000
+    assert any("memory ran out with batches of 100000" in warning for warning in metrics.warnings)
 
 
 def test_the_budget_that_auto_chose_is_reported_with_what_memory_left_of_it(
@@ -276,16 +275,16 @@ def test_the_budget_that_auto_chose_is_reported_with_what_memory_left_of_it(
 ) -> None:
     monkeypatch.setattr(predictor.Predictor, "fastest_budget", lambda *_: 4096)
     first = evaluate(model=dataclasses.replace(loaded, model=SmallMemory(loaded.model, 300)))
-    assert first["max_tokens_per_batch"] < 4096
-    [message] = [warning for warning in first["warnings"] if "memory ran out" in warning]
+    assert first.max_tokens_per_batch < 4096
+    [message] = [warning for warning in first.warnings if "memory ran out" in warning]
     assert (
         message
-        == f"memory ran out with batches of 4096; they held at most {first['max_tokens_per_batch']} in the end"
+        == f"memory ran out with batches of 4096; they held at most {first.max_tokens_per_batch} in the end"
     )
     again = evaluate()
-    assert message in again["warnings"], "the predictions are still those"
+    assert message in again.warnings, "the predictions are still those"
     assert not any(
-        "memory ran out" in warning for warning in evaluate("profiling.max_length=32")["warnings"]
+        "memory ran out" in warning for warning in evaluate("profiling.max_length=32").warnings
     )
 
 
@@ -310,7 +309,7 @@ def test_a_data_set_replaced_meanwhile_is_refused_and_nothing_of_it_kept(
     assert [
         path.name[:17] for path in sorted((tmp_path / "results" / "predictions").iterdir())
     ] == ["rows-000000000000"]
-    assert evaluate(EXACT)["num_samples"] == 30
+    assert evaluate(EXACT).num_samples == 30
 
 
 def test_a_data_set_replaced_since_it_was_hashed_is_refused(
@@ -361,12 +360,12 @@ def test_odd_texts_and_missing_labels(evaluate: Evaluate, tmp_path: Path) -> Non
     rows = predictions(tmp_path)
     assert rows.row_id.tolist() == list(range(8))
     assert rows.label_id.isna().tolist() == [False] * 6 + [True, False]
-    assert (metrics["num_missing_labels"], metrics["num_labelled"], metrics["num_truncated"]) == (
+    assert (metrics.num_missing_labels, metrics.num_labelled, metrics.num_truncated) == (
         1,
         7,
         1,
     )
-    assert metrics["accuracy"] == np.mean(
+    assert metrics.accuracy == np.mean(
         [rows.label_id[i] == rows.predicted_id[i] for i in range(8) if i != 6]
     )
 
@@ -416,8 +415,8 @@ def test_dummy_weights_have_no_accuracy(tmp_path: Path, tiny_model: Path) -> Non
         "per_class",
         "majority_class_accuracy",
     )
-    assert [metrics[name] for name in names] == [None] * len(names)
-    assert any("random" in warning for warning in metrics["warnings"])
+    assert [getattr(metrics, name) for name in names] == [None] * len(names)
+    assert "random" in metrics.unavailable["accuracy"]
 
 
 def test_an_error_in_the_background_comes_to_the_front() -> None:
@@ -447,8 +446,8 @@ def test_a_chunk_written_while_the_next_one_runs_is_the_same(
     monkeypatch.setattr(worker.ChunkWorker, "__init__", overlapping)
     metrics = evaluate(*more, folder=tmp_path / "other")
     assert chunk_bytes(tmp_path / "other") == chunk_bytes(tmp_path)
-    assert metrics["num_samples"] == 60
-    assert 0 < metrics["inference_time_s"] < 60
+    assert metrics.num_samples == 60
+    assert 0 < metrics.inference_time_s < 60
 
 
 def test_of_several_workers_limits_the_lowest_is_kept(

@@ -52,7 +52,7 @@ def test_each_row_is_reported_once(
         "_make_job": lambda *_: SimpleNamespace(on_cuda=False, config=config),
         "chunk_offsets": lambda *_: [None] * 4,
         "_offloaded_to_cpu": nullcontext,
-        "connected_ray": lambda _: nullcontext(ray),
+        "connected_ray": lambda *_: nullcontext(ray),
         "place_or_raise": lambda *_, **__: Placement(workers=1, cpus=1),
         "count_slots": lambda *_, **__: 1,
         "_run_wave": run_wave,

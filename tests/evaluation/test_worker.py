@@ -17,10 +17,12 @@ from utils.core.errors import ModelError
 from utils.data.reader import Rows
 from utils.evaluation import gpu_utilization
 from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.plan import plan_evaluation
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import load_model
-from utils.system.gpu_timeline import TIMELINE_COLUMNS, GpuReadings
+from utils.system.gpu_readings import GpuReadings
+from utils.system.gpu_timeline import TIMELINE_COLUMNS
 
 PAUSE_S = 0.3
 EXACT = "evaluation.max_tokens_per_batch=256"
@@ -31,7 +33,7 @@ def make_worker(folder: Path, model: Path, *more: str) -> ChunkWorker:
     store = ChunkStore(
         config.files.predictions_dir, config.files.state_dir / "evaluation", {"test": 1}
     )
-    return ChunkWorker(load_model(config), config, store)
+    return ChunkWorker(load_model(config), plan_evaluation(config), store)
 
 
 def rows_at(start: int) -> Rows:

@@ -79,8 +79,8 @@ def test_float32_predictions_are_the_plain_masked_loops(
     assert_same_predictions(
         rows.predicted_id, rows.predicted_probability, masked_loop(loaded, support.TEXTS)
     )
-    assert metrics["accuracy"] == pytest.approx((rows.label_id == rows.predicted_id).mean())
-    assert metrics["peak_gpu_mem"] >= metrics["gpu_mem_used"] > 0
+    assert metrics.accuracy == pytest.approx((rows.label_id == rows.predicted_id).mean())
+    assert metrics.peak_gpu_mem >= metrics.gpu_mem_used > 0
 
 
 def test_no_batch_waits_for_the_device(loaded: LoadedModel) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.system import gpu_timeline
+from utils.system import gpu_readings
 from utils.system.gpu_monitor import GpuMonitor, GpuReadings
 
 pytestmark = pytest.mark.gpu
@@ -172,7 +172,7 @@ def test_utilisation_is_near_100_while_a_kernel_is_there_and_near_0_when_idle(
     assert readings.util_pct_mean is not None and readings.util_pct_mean > 95
     idle = monitor.idle()
     if not idle.shared:
-        assert idle.util_pct_mean is not None and idle.util_pct_mean <= gpu_timeline.IDLE_UTIL_PCT
+        assert idle.util_pct_mean is not None and idle.util_pct_mean <= gpu_readings.IDLE_UTIL_PCT
         assert idle.power_w_mean is not None and idle.power_w_mean < readings.power_w_mean
 
 

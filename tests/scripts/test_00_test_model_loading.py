@@ -21,7 +21,7 @@ MODEL = "codefactory4791/intent-classification-qwen"
 
 
 def flags(folder: Path) -> list[str]:
-    """The default config with nothing changed but the device, the sizes and the results folder."""
+    """The default config; only the device, the sizes and the results folder are overridden."""
     results = f"output.results_dir={folder / 'results'}"
     return support.set_flags(["model.device=cpu", "profiling.max_length=64", results])
 

@@ -22,6 +22,7 @@ from utils.evaluation import runner
 from utils.pipeline import cli
 from utils.pipeline.steps import get_step, stale_reason
 from utils.profiler import InferenceProfiler
+from utils.sweep.batch_runner import BatchRunner
 
 SCRIPT = "scripts/02_baseline_inference.py"
 Main = Callable[..., int]
@@ -94,7 +95,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
     assert [int(row["batch_size"]) for row in table] == [1, 4]
     for row, record in zip(table, payload["batch_size_profiling"], strict=True):
         assert record["batch_size"] == int(row["batch_size"])
-        assert set(record) - set(row) == {"sample_size"}
+        assert set(record) - set(row) == {"sample_size", "unavailable"}
         assert float(row["latency_per_sample_ms_mean"]) == record["latency_per_sample_ms_mean"]
         assert (row["gpu_power_w_mean"] == "") == (record["gpu_power_w_mean"] is None)
     rows = support.read_predictions(folder)
@@ -108,6 +109,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
         "batching",
         "majority_class",
         "per_class",
+        "unavailable",
         "warnings",
         "workers",
         "batching_comparison",
@@ -156,7 +158,7 @@ def test_an_interrupted_sweep_measures_only_the_missing_runs(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured: list[int] = []
-    real = InferenceProfiler._timed_run
+    real = BatchRunner.run_timed
 
     def interrupt(self: Any, texts: list[str], size: int, *rest: Any) -> None:
         if len(measured) == 3:
@@ -165,11 +167,11 @@ def test_an_interrupted_sweep_measures_only_the_missing_runs(
         real(self, texts, size, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(InferenceProfiler, "_timed_run", interrupt)
+        patch.setattr(BatchRunner, "run_timed", interrupt)
         assert main() == 143
     with monkeypatch.context() as patch:
         patch.setattr(
-            InferenceProfiler, "_timed_run", lambda *args: (measured.append(args[2]), real(*args))
+            BatchRunner, "run_timed", lambda *args: (measured.append(args[2]), real(*args))
         )
         assert main() == 0
     assert "are reused" in capsys.readouterr().out
@@ -231,7 +233,7 @@ def test_dummy_weights_say_that_accuracy_was_not_measured(
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"),
+    ("setting", "message"),
     [
         ("evaluation.num_workers=two", "evaluation.num_workers"),
         ("profiling.max_length=100000", "profiling.max_length"),
@@ -239,11 +241,11 @@ def test_dummy_weights_say_that_accuracy_was_not_measured(
     ],
 )
 def test_what_cannot_be_done_is_one_clear_message(
-    main: Main, capsys: pytest.CaptureFixture[str], setting: str, words: str
+    main: Main, capsys: pytest.CaptureFixture[str], setting: str, message: str
 ) -> None:
     assert main(setting) == 2
     shown = capsys.readouterr().err
-    assert words in shown
+    assert message in shown
     assert "Traceback" not in shown
 
 

@@ -135,7 +135,11 @@ def test_the_build_script_keeps_what_is_built(tmp_path: Path) -> None:
     words = [f"embedded.dir={tmp_path / 'demo'}", f"output.results_dir={tmp_path / 'results'}"]
     for name in demo_assets.PARTS:
         (tmp_path / "demo" / name).mkdir(parents=True)
-    stamp = {"built_from": demo_assets._stamp(load_config("configs/config.yaml", words))}
+    stamp = {
+        "built_from": demo_assets.stamp_fingerprint(
+            load_config("configs/config.yaml", words).embedded
+        )
+    }
     (tmp_path / "demo" / "stamp.json").write_text(json.dumps(stamp))
     before = sha256_tree(tmp_path / "demo")
     done = support.run_script("scripts/build_demo_assets.py", *support.set_flags(words))

@@ -1,7 +1,4 @@
-"""The complete download path: the default config with a hub on loopback.
-
-Nothing is overridden but the device and the sizes.
-"""
+"""The default config against a hub on loopback; only the device and the sizes are overridden."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_it_reports_what_is_missing_where_nothing_is_installed(tmp_path: Path) -
 def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 18, "final", 0))
     (check,) = script.check_python()
-    assert check.state == script.FAILED and "3.9.18" in check.details
+    assert check.state == script.FAILED and "3.9.18" in check.finding
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_packages_missing_or_out_of_range_are_named(tmp_path: Path) -> None:
     file.write_text("# a comment\nno-such-package>=1\npyyaml>=99\nnumpy>=1\n")
     missing, old = script.check_packages(file)
     assert missing.name == "no-such-package" and missing.state == script.FAILED and missing.fix
-    assert old.name == "pyyaml" and ">=99" in old.details
+    assert old.name == "pyyaml" and ">=99" in old.finding
 
 
 def test_a_package_that_cannot_be_imported_is_named(
@@ -104,7 +104,7 @@ def test_a_package_that_cannot_be_imported_is_named(
     file.write_text("numpy>=1\n")
     monkeypatch.setattr(script.importlib, "import_module", broken)
     (check,) = script.check_packages(file)
-    assert "libcudart.so.12" in check.details and "pip install" in check.fix
+    assert "libcudart.so.12" in check.finding and "pip install" in check.fix
     (check,) = script.check_project()
     assert check.state == script.FAILED
 
@@ -135,7 +135,7 @@ def stand_in_torch(monkeypatch: pytest.MonkeyPatch, machine: Cuda) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "device", "state", "details"),
+    ("machine", "device", "state", "finding"),
     [
         (Cuda(None), "cuda", script.FAILED, "built without CUDA"),
         (Cuda(None), "cpu", script.WARNING, "built without CUDA"),
@@ -156,12 +156,12 @@ def test_cuda_fails_only_where_the_device_needs_it(
     machine: Cuda,
     device: str,
     state: str,
-    details: str,
+    finding: str,
 ) -> None:
     stand_in_torch(monkeypatch, machine)
     (check,) = script.check_cuda(device)
     assert check.state == state
-    assert details in check.details
+    assert finding in check.finding
     assert state == script.OK or "--set model.device=" in check.fix
 
 
@@ -183,7 +183,7 @@ def test_nvml_that_cannot_be_read_is_a_warning(monkeypatch: pytest.MonkeyPatch) 
     for name, reading in readings.items():
         monkeypatch.setattr(pynvml, name, lambda reading=reading: reading)
     (check,) = script.check_nvml()
-    assert check.state == script.OK and "570" in check.details
+    assert check.state == script.OK and "570" in check.finding
 
 
 def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:

@@ -99,14 +99,16 @@ def test_bootstrap_median_ci_is_scipys_bootstrap() -> None:
 def test_comparison_is_welchs() -> None:
     random = np.random.default_rng(3)
     a, b = random.lognormal(0, 0.02, 12), random.lognormal(0.05, 0.03, 9)
-    found = bench_stats.compare(a, b)
+    comparison = bench_stats.compare(a, b)
     between = stats.ttest_ind(np.log(b), np.log(a), equal_var=False).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((np.exp(between.low), np.exp(between.high)))
-    assert found.ratio == pytest.approx(stats.gmean(b) / stats.gmean(a))
+    assert (comparison.low, comparison.high) == pytest.approx(
+        (np.exp(between.low), np.exp(between.high))
+    )
+    assert comparison.ratio == pytest.approx(stats.gmean(b) / stats.gmean(a))
 
 
 @pytest.mark.parametrize(
-    ("factor", "noise", "answer"),
+    ("factor", "noise", "result"),
     [
         (1.0, 0.002, "same"),
         (1.05, 0.01, "slower"),
@@ -115,17 +117,19 @@ def test_comparison_is_welchs() -> None:
         (1.05, 0.3, "ambiguous"),
     ],
 )
-def test_four_answers(factor: float, noise: float, answer: str) -> None:
+def test_the_interval_decides_between_four_results(
+    factor: float, noise: float, result: str
+) -> None:
     base = np.array([1 + noise * (-1) ** i for i in range(10)])
-    assert bench_stats.compare(base, factor * base).answer == answer
+    assert bench_stats.compare(base, factor * base).result == result
 
 
 def test_what_cannot_be_compared_is_ambiguous() -> None:
     assert bench_stats.compare([1.0], [2.0]) == bench_stats.Comparison(ratio=2.0)
     assert bench_stats.compare([], [2.0]).ratio is None
-    assert bench_stats.compare([1.0, 0.0], [2.0, 1.0]).answer == "ambiguous"
+    assert bench_stats.compare([1.0, 0.0], [2.0, 1.0]).result == "ambiguous"
     assert (
-        bench_stats.compare([1.0, 1.0], [1.1, 1.1]).answer == "slower"
+        bench_stats.compare([1.0, 1.0], [1.1, 1.1]).result == "slower"
     )  # a stopped clock has no spread
 
 

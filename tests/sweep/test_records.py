@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from utils.sweep.records import COLUMNS, UNITS, BatchSizeRecord, Run
-from utils.sweep.run_summary import RunContext, summarise_runs
-from utils.system.gpu_timeline import GpuReadings
+from utils.schema.batch_size import BatchSizeRow
+from utils.schema.common import NO_REASON
+from utils.sweep.records import Run
+from utils.sweep.run_summary import RunContext, failed_row, summarise_runs
+from utils.system.device import NOT_ON_CUDA
+from utils.system.gpu_readings import GpuReadings, no_readings
 
 
 def run(seconds: float, **changes: Any) -> Run:
@@ -25,22 +29,23 @@ def run(seconds: float, **changes: Any) -> Run:
         "resident_bytes": 5_000_000,
         "resident_peak_bytes": 6_000_000,
         "cpu_wait_fraction": 0.01,
+        "gpu": no_readings(NOT_ON_CUDA),
     }
     return Run(**{**settings, **changes})
 
 
-def summarise(runs: list[Run], **context: Any) -> BatchSizeRecord:
+def summarise(runs: list[Run], **context: Any) -> BatchSizeRow:
     """The row of runs at batch size 4."""
     return summarise_runs(4, runs, RunContext(**context))
 
 
 def test_a_row_by_hand() -> None:
     record = summarise([run(1.0), run(3.0)], flops_per_sample=1e12, matmul_flops_per_s=1e13)
-    assert record.latency_per_sample_ms.mean == pytest.approx(250)
-    assert record.latency_per_batch_ms.mean == pytest.approx(1000)
+    assert record.latency_per_sample_ms_mean == pytest.approx(250)
+    assert record.latency_per_batch_ms_mean == pytest.approx(1000)
     assert record.latency_per_batch_ms_mad == pytest.approx(500)
-    assert record.throughput_samples_per_sec.mean == pytest.approx((8 + 8 / 3) / 2)
-    assert record.throughput_tokens_per_sec.mean == pytest.approx((90 + 30) / 2)
+    assert record.throughput_samples_per_sec_mean == pytest.approx((8 + 8 / 3) / 2)
+    assert record.throughput_tokens_per_sec_mean == pytest.approx((90 + 30) / 2)
     assert record.latency_per_token_ms_mean == pytest.approx((1000 / 90 + 3000 / 90) / 2)
     assert (
         record.tokens_per_batch_mean,
@@ -67,13 +72,13 @@ def test_a_smaller_last_batch_is_in_no_metric_of_a_batch() -> None:
             )
         ]
     )
-    assert record.latency_per_batch_ms.mean == pytest.approx(1000)
+    assert record.latency_per_batch_ms_mean == pytest.approx(1000)
     assert (record.forward_ms_mean, record.forward_launch_ms_mean) == (
         pytest.approx(800),
         pytest.approx(700),
     )
     assert record.forward_device_ms_mean is None
-    assert record.latency_total_s.mean == pytest.approx(1.1)
+    assert record.latency_total_s_mean == pytest.approx(1.1)
     uneven = summarise(
         [run(1.1, num_samples=5, num_full_batches=1, phase_seconds=parts)], flops_per_sample=9e11
     )
@@ -91,9 +96,8 @@ def test_phases_that_do_not_add_up_are_a_warning() -> None:
 def test_missing_percentiles_say_how_many_runs_are_needed() -> None:
     record = summarise([run(1.0)])
     assert record.latency_per_batch_ms_p99 is None
-    assert (
-        "latency_per_batch_ms_p99: 2 latencies, 662 are needed (profiling.num_measurement_runs=331)"
-        in record.warnings
+    assert record.unavailable["latency_per_batch_ms_p99"] == (
+        "2 latencies, 662 are needed (profiling.num_measurement_runs=331)"
     )
     assert summarise([run(1.0)] * 32).latency_per_batch_ms_p90 == pytest.approx(500)
 
@@ -117,7 +121,7 @@ def test_memory_of_the_device_and_what_lies_outside_the_allocator() -> None:
 
 
 def test_gpu_readings_come_from_the_sustained_run_if_there_is_one() -> None:
-    short = GpuReadings(warnings=("gpu_util: too short",))
+    short = GpuReadings(unavailable={"util_pct_mean": "too short"})
     long = GpuReadings(
         util_pct_mean=91.0, power_w_mean=300.0, energy_j=1200.0, energy_source="counter"
     )
@@ -125,9 +129,9 @@ def test_gpu_readings_come_from_the_sustained_run_if_there_is_one() -> None:
     record = summarise([run(1.0, gpu=short), run(1.0, gpu=short)], sustained_run=sustained)
     assert (record.gpu_util_pct_mean, record.gpu_power_w_mean) == (91.0, 300.0)
     assert (record.energy_per_sample_j, record.energy_source) == (37.5, "counter")
-    assert not any("too short" in text for text in record.warnings)
-    assert record.latency_total_s.mean == 1.0
-    assert any("too short" in text for text in summarise([run(1.0, gpu=short)]).warnings)
+    assert record.reason("gpu_util_pct_mean") is None
+    assert record.latency_total_s_mean == 1.0
+    assert summarise([run(1.0, gpu=short)]).unavailable["gpu_util_pct_mean"] == "too short"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_interference_with_the_sustained_run_alone_counts() -> None:
 def test_intervals_allow_for_the_spread_between_processes() -> None:
     runs = [run(1 + 0.001 * (-1) ** i) for i in range(10)]
     alone, among = summarise(runs, process_spread=0.0), summarise(runs, process_spread=0.05)
-    mean, half = among.throughput_samples_per_sec.mean, among.throughput_samples_per_sec_ci95_high
+    mean, half = among.throughput_samples_per_sec_mean, among.throughput_samples_per_sec_ci95_high
     own = 2.262 * 0.001054 / 10**0.5
     assert (half - mean) / mean == pytest.approx(
         (2 * (0.05**2 * 1.96**2 + own**2)) ** 0.5, rel=1e-3
@@ -199,18 +203,87 @@ def test_autocorrelated_runs_widen_the_interval_and_say_so() -> None:
     )
 
 
-def test_every_metric_has_a_unit() -> None:
-    stems = {
-        name.removesuffix(f"_{part}")
-        for name in COLUMNS
-        for part in ("mean", "std", "min", "max", "median")
-    }
-    for name in COLUMNS:
-        if name not in ("status", "energy_source", "stable", "warnings"):
-            assert any(name.startswith(unit) for unit in UNITS), name
-    assert set(UNITS) <= stems | set(COLUMNS)
+GPU = GpuReadings(
+    util_pct_mean=90.0,
+    power_w_mean=300.0,
+    energy_j=80.0,
+    energy_source="counter",
+    device_memory_bytes=9 * 10**9,
+    sm_clock_mhz_mean=1980.0,
+    temperature_c_max=50.0,
+    shared=False,
+)
+
+
+def run_on_a_gpu(seconds: float) -> Run:
+    """A run in which everything was measured."""
+    return run(
+        seconds,
+        launch_seconds=(0.1, 0.1),
+        device_seconds=(0.3, 0.3),
+        allocated_bytes=3 * 10**9,
+        allocated_change_bytes=10**6,
+        reserved_bytes=7 * 10**9,
+        peak_bytes=5 * 10**9,
+        activation_bytes=2 * 10**9,
+        gpu=GPU,
+    )
+
+
+def test_every_column_is_filled_where_everything_was_measured() -> None:
+    """A column that nobody fills is missed here."""
+    record = summarise(
+        [run_on_a_gpu(1.0 + number / 1000) for number in range(331)],
+        flops_per_sample=1e12,
+        num_truncated=1,
+        matmul_flops_per_s=1e13,
+    )
+    assert record.unavailable == {}
+    assert [name for name, value in record.to_dict().items() if value is None] == []
+    assert (record.gpu_mem_used, record.gpu_mem_change) == (3000, 1)
+
+
+BARE_BLOCK = Run(
+    num_samples=1,
+    seconds=1.0,
+    num_batches=1,
+    resident_bytes=5_000_000,
+    gpu=no_readings(NOT_ON_CUDA),
+)
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [run(1.0)],
+        [run(1.0)] * 3,
+        [BARE_BLOCK],
+        [run(1.0, num_full_batches=0)],
+        [run(1.0, real_tokens=0, padded_tokens=0)],
+        [run_on_a_gpu(1.0)],
+    ],
+    ids=["one run", "three runs", "a bare block", "no full batch", "no tokens", "on a GPU"],
+)
+def test_each_empty_column_has_a_reason(runs: list[Run]) -> None:
+    record = summarise_runs(4, runs)
+    empty = [name for name, value in record.to_dict().items() if value is None]
+    assert set(record.unavailable) == set(empty)
+    assert NO_REASON not in record.unavailable.values()
+
+
+def test_columns_of_the_allocator_say_that_there_is_no_gpu() -> None:
+    assert summarise([run(1.0)]).unavailable["peak_gpu_mem"] == NOT_ON_CUDA
+
+
+def test_a_failed_batch_size_gives_its_reason_for_every_metric() -> None:
+    record = failed_row(4, 8, "oom", ["out of memory: 1 GiB", "texts repeat"])
+    empty = [name for name, value in record.to_dict().items() if value is None]
+    assert set(record.unavailable) == set(empty)
+    assert set(record.unavailable.values()) == {"out of memory: 1 GiB"}
+    assert record.warnings == ("out of memory: 1 GiB", "texts repeat")
 
 
 def test_a_record_cannot_change() -> None:
-    with pytest.raises(AttributeError):
-        BatchSizeRecord(batch_size=1, status="ok", num_runs=1, num_samples=1).num_runs = 2  # type: ignore[misc]
+    record = summarise([run(1.0)])
+    with pytest.raises(ValidationError):
+        record.num_runs = 2  # type: ignore[misc]

@@ -9,15 +9,14 @@ import pytest
 
 from utils.core.errors import UserError
 from utils.sweep.bench_stats import mean_interval
+from utils.sweep.conclusions import optimal_batch_size, sample_dependence
 from utils.sweep.records import Run
 from utils.sweep.schedule import (
     SweepSettings,
     SweepState,
     Trial,
     new_state,
-    optimal_batch_size,
     run_rounds,
-    sample_dependence,
 )
 
 QUICK = SweepSettings(num_runs=4)
@@ -96,7 +95,7 @@ def test_batch_sizes_whose_difference_is_not_significant_are_tied() -> None:
     rounds(state, replace(QUICK, num_runs=8), lambda size, i: times[size] * (1 + 0.004 * (-1) ** i))
     best = optimal_batch_size([trial.record() for trial in state.trials], state)
     assert best is not None
-    assert (best["batch_size"], best["tied_with"]) == (4, [2])
+    assert (best.batch_size, best.tied_with) == (4, (2,))
 
 
 @pytest.mark.parametrize(("factor", "depends"), [(1.0, False), (1.3, True)])
@@ -107,9 +106,9 @@ def test_whether_metrics_depend_on_the_sample(factor: float, depends: bool) -> N
         small.trials[0].runs.append(run(noise, tokens=100))
         large.trials[0].runs.append(run(2 * factor * noise, tokens=200))
     (row,) = sample_dependence([small, large])
-    assert row["sample_sizes"] == [8, 16]
-    assert row["time_per_token_ratio"] == pytest.approx(factor)
-    assert row["depends_on_sample"] is depends
+    assert row.sample_sizes == (8, 16)
+    assert row.time_per_token_ratio == pytest.approx(factor)
+    assert row.depends_on_sample is depends
 
 
 def test_an_unknown_difference_is_null() -> None:
@@ -117,7 +116,8 @@ def test_an_unknown_difference_is_null() -> None:
     for state in (small, large):
         state.trials[0].runs.append(run(1.0))
     (row,) = sample_dependence([small, large])
-    assert (row["ci95_low"], row["depends_on_sample"]) == (None, None)
+    assert (row.ci95_low, row.depends_on_sample) == (None, None)
+    assert set(row.unavailable) == {"ci95_low", "ci95_high", "depends_on_sample"}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from utils.system.environment import DRIVER_SETTINGS, driver_record, environment_record
+from utils.system.environment import DRIVER_SETTINGS, driver_record, read_environment
 
 
 class Driver:
@@ -48,9 +48,10 @@ def test_how_the_gpu_is_set() -> None:
     assert driver_record("GPU-2", Driver()) == dict.fromkeys(DRIVER_SETTINGS)
 
 
-def test_the_record_is_json_and_has_what_results_depend_on() -> None:
-    record = json.loads(json.dumps(environment_record("cpu")))
-    assert record["gpu"] is None
-    assert record["torch"]["num_threads"] >= 1
-    assert record["libraries"]["torch"]
-    assert record["cpu"]["usable_cores"] >= 1
+def test_the_record_has_what_results_depend_on() -> None:
+    environment = read_environment("cpu")
+    assert environment.gpu is None
+    assert environment.torch.num_threads is not None and environment.torch.num_threads >= 1
+    assert environment.libraries["torch"]
+    assert environment.cpu.usable_cores is not None and environment.cpu.usable_cores >= 1
+    assert json.loads(json.dumps(environment.to_dict()))["cpu"]["name"] == environment.cpu.name

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from utils.system import gpu_monitor, gpu_nvml, gpu_timeline
+from utils.system import gpu_monitor, gpu_nvml, gpu_readings
 from utils.system.gpu_monitor import GpuMonitor, GpuReadings, device_uuids
 
 UUID, MIG_UUID = "GPU-1234", "MIG-5678"
@@ -153,9 +153,9 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver's second takes 20 ms, so that a test need not wait for it."""
-    monkeypatch.setattr(gpu_timeline, "LOOK_BACK_S", 0.02)
+    monkeypatch.setattr(gpu_readings, "LOOK_BACK_S", 0.02)
     monkeypatch.setattr(
-        gpu_timeline, "LIMITS_S", dict.fromkeys(gpu_timeline.LIMITS_S, (0.02, 0.02))
+        gpu_readings, "LIMITS_S", dict.fromkeys(gpu_readings.LIMITS_S, (0.02, 0.02))
     )
 
 
@@ -195,7 +195,7 @@ def test_older_calls_stand_in_for_newer_ones() -> None:
     assert readings.samples[0].power_w == 290.0
     assert readings.device_memory_bytes == 5
     assert readings.throttled == ("hardware thermal slowdown",)
-    assert monitor._device is not None and monitor._device.power_source == gpu_timeline.AVERAGE
+    assert monitor._device is not None and monitor._device.power_source == gpu_readings.AVERAGE
 
 
 def test_a_field_that_the_device_refuses_is_no_power() -> None:
@@ -212,7 +212,7 @@ def test_a_value_that_the_driver_lacks_is_none_and_the_others_stay(value: str) -
     for name in gpu_nvml.SAMPLED:
         lacking = any(call[0] in names for call in gpu_nvml.CALLS[name])
         assert (getattr(readings.samples[0], name) is None) == lacking
-    reasons = [text for text in readings.warnings if "Not Supported" in text]
+    reasons = [text for text in readings.unavailable.values() if "Not Supported" in text]
     assert len(reasons) == {
         "energy_j": 0,
         "num_processes": 0,
@@ -229,9 +229,7 @@ def test_a_function_that_an_older_pynvml_lacks_is_none_with_the_reason() -> None
     finally:
         Driver._DeviceGetTemperature = lambda self, sensor: 50  # type: ignore[method-assign]
     assert readings.temperature_c_max is None
-    assert any(
-        text.startswith("gpu_temperature: nvmlDeviceGetTemperature") for text in readings.warnings
-    )
+    assert readings.unavailable["temperature_c_max"].startswith("nvmlDeviceGetTemperature")
 
 
 def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(
@@ -256,8 +254,9 @@ def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(
         readings.temperature_c_max,
     )
     assert values == (None,) * 6
-    assert sum("GPU is lost" in text for text in readings.warnings) == len(gpu_nvml.SAMPLED)
-    assert any(text.startswith("energy:") for text in readings.warnings)
+    reasons = list(readings.unavailable.values())
+    assert sum("GPU is lost" in text for text in reasons) == len(gpu_nvml.SAMPLED)
+    assert "energy_j" in readings.unavailable
 
 
 def test_under_mig_the_instance_has_memory_and_no_utilisation() -> None:
@@ -265,7 +264,7 @@ def test_under_mig_the_instance_has_memory_and_no_utilisation() -> None:
     readings = window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=MIG_UUID))
     assert readings.device_memory_bytes == 10**9
     assert readings.util_pct_mean is readings.power_w_mean is readings.energy_j is None
-    assert sum("under MIG" in text for text in readings.warnings) == 2
+    assert sum("under MIG" in text for text in readings.unavailable.values()) == 2
 
 
 def test_a_board_in_mig_mode_reports_nothing_of_one_instance() -> None:
@@ -320,17 +319,23 @@ def test_without_cuda_nvml_or_the_device_there_is_a_reason_no_thread_and_no_wait
         "nvidia-ml-py is not installed": GpuMonitor(CUDA, uuid=UUID),
     }
     for words, monitor in monitors.items():
-        assert (
-            monitor.reason is not None
-            and monitor.reason.startswith("GPU figures: ")
-            and words in monitor.reason
-        )
+        assert monitor.reason is not None
+        assert words in monitor.reason
         with monitor.sampling():
             monitor.mark(step="sweep")
             monitor.start()
-            assert monitor.stop() == monitor.idle() == GpuReadings(warnings=(monitor.reason,))
+            readings = monitor.stop()
+            assert readings == monitor.idle()
+            assert set(readings.unavailable.values()) == {monitor.reason}
+            assert readings.util_pct_mean is readings.energy_j is None
             assert monitor.timeline() == []
             assert not any(thread.name == "gpu-monitor" for thread in threading.enumerate())
+
+
+def test_missing_readings_are_a_warning_on_a_gpu_only() -> None:
+    assert GpuMonitor(torch.device("cpu")).stop().warnings == ()
+    lost = GpuMonitor(CUDA, nvml=Driver(), uuid="GPU-other")
+    assert lost.stop().warnings == (f"no GPU readings: {lost.reason}",)
 
 
 def test_a_window_has_its_own_readings_and_the_thread_ends_with_it() -> None:
@@ -388,13 +393,13 @@ def test_a_window_too_short_for_the_cpu_limit_gets_no_reading(
         time.sleep(0.05)  # a reading would be 40% of it
         readings = monitor.stop()
     assert readings.num_samples == 0
-    assert "gpu_util: the window is too short for one reading" in readings.warnings
+    assert readings.unavailable["util_pct_mean"] == "the window is too short for one reading"
 
 
 def test_energy_comes_from_the_counter_in_a_window_long_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gpu_timeline, "COUNTER_SHORTEST_S", 0.3)
+    monkeypatch.setattr(gpu_readings, "COUNTER_SHORTEST_S", 0.3)
     monitor = GpuMonitor(
         CUDA, 0.01, nvml=Driver("nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage"), uuid=UUID
     )
@@ -435,8 +440,8 @@ def test_buffers_are_fetched_before_they_run_over(
     short_limits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_monitor, "BUFFER_PERIOD_S", 0.1)
-    fetched: list[gpu_timeline.Window] = []
-    monkeypatch.setattr(gpu_timeline, "summarize_window", fetched.append)
+    fetched: list[gpu_readings.Window] = []
+    monkeypatch.setattr(gpu_readings, "summarize_window", fetched.append)
     monitor = GpuMonitor(CUDA, 0.01, nvml=Driver(), uuid=UUID)
     window(monitor, 1.0)
     times = [time_s for time_s, _ in fetched[0].buffered["power_w"]]
@@ -448,7 +453,10 @@ def test_buffers_are_fetched_before_they_run_over(
 def test_two_processes_share_the_gpu_and_a_container_hides_them() -> None:
     both = window(GpuMonitor(CUDA, 0.002, nvml=Driver(num_processes=2), uuid=UUID))
     assert both.shared is True
-    assert "shared: NVML lists 2 compute processes on this GPU, ours is one" in both.warnings
+    assert (
+        "shared: NVML lists 2 compute processes on this GPU, this process is one of them"
+        in both.warnings
+    )
     assert window(GpuMonitor(CUDA, 0.002, nvml=Driver(num_processes=0), uuid=UUID)).shared is None
 
 
@@ -458,7 +466,7 @@ def test_a_gpu_that_is_busy_while_we_are_idle_is_shared(short_limits: None) -> N
     driver.util_pct = 0
     began_s = time.perf_counter()
     quiet = monitor.idle(0.1)
-    assert quiet.samples[0].time_s - began_s > gpu_timeline.LOOK_BACK_S
+    assert quiet.samples[0].time_s - began_s > gpu_readings.LOOK_BACK_S
     assert (quiet.util_pct_mean, quiet.power_w_mean, quiet.shared) == (0.0, 300.0, False)
     driver.util_pct = 30
     busy = monitor.idle(0.1)

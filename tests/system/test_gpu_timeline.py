@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 
-from utils.system.gpu_timeline import (
+from utils.system.gpu_readings import (
     AVERAGE,
     BUFFER,
     INSTANT,
-    TIMELINE_COLUMNS,
     GpuReadings,
     Sample,
     Window,
     summarize_window,
-    timeline_row,
-    write_timeline,
 )
+from utils.system.gpu_timeline import TIMELINE_COLUMNS, timeline_row, write_timeline
 
 START_S = 100.0
 
@@ -53,14 +51,14 @@ def test_utilisation_counts_only_where_it_looks_back_into_the_window() -> None:
     )
 
 
-@pytest.mark.parametrize("metric", ["gpu_util", "gpu_power"])
+@pytest.mark.parametrize("metric", ["util_pct_mean", "power_w_mean"])
 def test_a_window_shorter_than_a_second_has_no_averages(metric: str) -> None:
     short, long = read(samples(100.0, 100.0), 0.99), read(samples(100.0, 100.0, 100.0), 1.0)
     assert (short.util_pct_mean, short.power_w_mean, short.power_source) == (None, None, None)
-    (why,) = (text for text in short.warnings if text.startswith(metric))
-    assert why == f"{metric}: the window is too short, the driver's value describes a longer time"
+    reason = "the window is too short, the driver's value describes a longer time"
+    assert short.unavailable[metric] == reason
     assert (long.util_pct_mean, long.power_w_mean, long.power_source) == (52.0, 100.0, AVERAGE)
-    assert not any(text.startswith(metric) for text in long.warnings)
+    assert metric not in long.unavailable
 
 
 def test_instant_power_needs_five_steps_and_looks_back_over_one() -> None:
@@ -83,7 +81,7 @@ def test_energy_is_the_counters_where_the_window_holds_enough_of_its_steps() -> 
     assert (stuck.energy_j, stuck.energy_source) == (pytest.approx(120.0), "integrated power")
     short = read(power, 0.9, counter_j=90.0)
     assert (short.energy_j, short.energy_source) == (None, None)
-    assert any(text.startswith("energy: the window is too short") for text in short.warnings)
+    assert short.unavailable["energy_j"].startswith("the window is too short")
 
 
 def test_power_is_a_mean_over_time_not_over_readings() -> None:
@@ -117,7 +115,7 @@ def test_a_value_that_one_reading_in_five_lacks_is_none() -> None:
     taken = samples(100.0, None, 100.0, 100.0, 100.0)
     readings = read(taken, 2.0, errors={"power_w": "nvmlDeviceGetPowerUsage: Unknown Error"})
     assert (readings.power_w_mean, readings.energy_j) == (None, None)
-    assert "gpu_power: nvmlDeviceGetPowerUsage: Unknown Error" in readings.warnings
+    assert readings.unavailable["power_w_mean"] == "nvmlDeviceGetPowerUsage: Unknown Error"
 
 
 def test_largest_memory_and_temperature_and_mean_clocks() -> None:
@@ -198,8 +196,9 @@ def test_the_cost_of_the_thread_and_a_longer_interval_are_reported() -> None:
 
 def test_a_window_without_a_reading_has_reasons_only() -> None:
     readings = read([], 0.01)
-    assert readings.warnings and readings.num_samples == 0
-    nothing = GpuReadings(warnings=readings.warnings, thread_cpu_share=0.0)
+    assert readings.unavailable
+    assert (readings.warnings, readings.num_samples) == ((), 0)
+    nothing = GpuReadings(unavailable=readings.unavailable, thread_cpu_share=0.0)
     assert readings == nothing
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 LONGEST_REASON = 1000
-"""Characters of a message that are shown: some libraries put complete files into theirs."""
+"""Characters of a message that are shown: some libraries put complete files into messages."""
 
 
 class UserError(Exception):

@@ -18,7 +18,6 @@ from utils.core.errors import UserError, reason_of
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 METRICS_SCHEMA = PROJECT_ROOT / "configs" / "baseline_metrics.schema.json"
-SCHEMA_VERSION = 2
 SPARE_BYTES = 100 * 10**6
 """Disk space to leave free for results and the system."""
 

@@ -1,4 +1,4 @@
-"""Which local files ``dataset.hf_name`` stands for."""
+"""The local files that ``dataset.hf_name`` names."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from utils.config_loader import EMBEDDED, SOURCE_SUFFIXES, Config, project_path, source_files
 from utils.core.errors import DataError
+from utils.core.paths import project_path, source_files
 from utils.data.formats import FIX_KIND, file_kind
 from utils.data.hints import setting_flag
+from utils.settings import EMBEDDED
 
 Origin = Literal["embedded", "files", "folder", "saved", "hub"]
 SPLIT_WORDS = {
@@ -26,6 +27,11 @@ SPLIT_WORDS = {
     "eval": "test",
     "evaluation": "test",
 }
+SOURCE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+"""Endings, in lower case, of a local file, also where no file of that name exists.
+
+``.gz`` may follow.
+"""
 SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files that ``save_to_disk`` of the datasets library leaves in a folder."""
 METADATA_NAMES = {
@@ -36,79 +42,88 @@ METADATA_NAMES = {
     "label_mappings.json",
     "package.json",
 }
+MAX_SHOWN = 8
 FIX_TARGET = "write the data set to a place of its own: --set dataset.local_path=PATH"
 
 
-def origin_of(config: Config) -> Origin:
-    """What kind of source ``dataset.hf_name`` names; whatever is no local path is a name on the
-    hub."""
-    name = config.dataset.hf_name
+def origin_of(name: str) -> Origin:
+    """What kind of source ``dataset.hf_name`` names; what is no local path is a name on the hub."""
     if name == EMBEDDED:
         return "embedded"
     path = project_path(name)
     if path.is_dir():
-        saved = any((path / mark).is_file() for mark in SAVED_MARKS)
-        return "saved" if saved else "folder"
-    looks_local = name.startswith(("/", "./", "../", "~")) or any(mark in name for mark in "*?")
-    if path.exists() or source_files(name) or looks_local or name.lower().endswith(SOURCE_SUFFIXES):
+        if any((path / mark).is_file() for mark in SAVED_MARKS):
+            return "saved"
+        return "folder"
+    looks_like_path = name.startswith(("/", "./", "../", "~")) or "*" in name or "?" in name
+    looks_like_file = name.lower().removesuffix(".gz").endswith(SOURCE_SUFFIXES)
+    if path.exists() or source_files(name) or looks_like_path or looks_like_file:
         return "files"
     return "hub"
 
 
-def find_files(config: Config) -> list[Path]:
+def find_files(name: str, split: str, embedded_dir: Path) -> list[Path]:
     """The files to read, in the order of their names.
+
+    Args:
+        name: ``dataset.hf_name``.
+        split: which split to take from a folder with several.
+        embedded_dir: the folder of the embedded corpus.
 
     Raises:
         DataError: there are none, they are of several kinds, or a folder has files of other splits
             only.
     """
-    name = config.dataset.hf_name
-    origin = origin_of(config)
+    origin = origin_of(name)
     if origin == "embedded":
-        return [config.path("embedded.dir") / "corpus_eval.parquet"]
+        return [embedded_dir / "corpus_eval.parquet"]
+    place = project_path(name)
     files = source_files(name)
     if not files:
-        what = (
-            "There are no data files in this folder."
-            if origin == "folder"
-            else "There is no such data file."
-        )
-        raise DataError(what, where=project_path(name), fix=FIX_KIND)
+        what = "There is no such data file."
+        if origin == "folder":
+            what = "There are no data files in this folder."
+        raise DataError(what, where=place, fix=FIX_KIND)
     if len(files) == 1 and origin == "files":
         return files
-    known = [
-        file
-        for file in files
-        if file_kind(file) is not None and not _is_metadata(file, project_path(name))
-    ]
+    known = []
+    for file in files:
+        if file_kind(file) is not None and not _is_metadata(file, place):
+            known.append(file)
     if not known:
         raise DataError(
-            f"None of these files can be read: {_names(files)}.",
-            where=project_path(name),
-            fix=FIX_KIND,
+            f"None of these files can be read: {_names(files)}.", where=place, fix=FIX_KIND
         )
     if origin == "folder":
-        known = _files_of_split(known, project_path(name), config.dataset.split)
+        known = _files_of_split(known, place, split)
+    _check_one_kind(known, place)
+    return known
+
+
+def _check_one_kind(known: Sequence[Path], place: Path) -> None:
+    """Refuse files of several kinds (DataError)."""
     kinds = sorted({str(file_kind(file)) for file in known})
     if len(kinds) > 1:
         raise DataError(
             f"These files are of several kinds ({', '.join(kinds)}), so they are not one data "
             f"set: {_names(known)}.",
-            where=project_path(name),
+            where=place,
             fix="name one file, or a pattern that matches files of one kind: --set "
             "dataset.hf_name=FOLDER/*.csv",
         )
-    return known
 
 
-def refuse_target_in_source(config: Config, outputs: Sequence[Path]) -> None:
-    """Refuse to write where the source is read, be it by another name or by a link.
+def refuse_target_in_source(name: str, outputs: Sequence[Path]) -> None:
+    """Refuse to write where the source is read, also by another name or by a link.
+
+    Args:
+        name: ``dataset.hf_name``.
+        outputs: the files that step 01 writes.
 
     Raises:
         DataError: an output is a file of the source, or would become one.
     """
-    name = config.dataset.hf_name
-    origin = origin_of(config)
+    origin = origin_of(name)
     if origin in ("hub", "embedded"):
         return
     place = project_path(name)
@@ -131,14 +146,15 @@ def _is_same(output: Path, source: Path) -> bool:
 
 
 def _is_metadata(file: Path, folder: Path) -> bool:
-    """Whether a file describes the data set instead of holding rows, or lies in a hidden folder
-    such as a download's cache."""
-    parts = file.relative_to(folder).parts if file.is_relative_to(folder) else (file.name,)
+    """Whether a file describes the data set, or is in a hidden folder such as a cache."""
+    parts: tuple[str, ...] = (file.name,)
+    if file.is_relative_to(folder):
+        parts = file.relative_to(folder).parts
     return file.name.lower() in METADATA_NAMES or any(part.startswith((".", "_")) for part in parts)
 
 
 def _files_of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
-    """The files whose names or folders name the split; all files where no name names any."""
+    """The files whose names or folders name the split; all files if no name contains a split."""
     canonical = SPLIT_WORDS.get(split.lower(), split.lower())
     splits = {file: _split_of(file.relative_to(folder), split) for file in files}
     named = sorted({name for name in splits.values() if name is not None})
@@ -147,7 +163,7 @@ def _files_of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
     chosen = [file for file in files if splits[file] == canonical]
     if not chosen:
         raise DataError(
-            f"The folder has no files of the split {split!r}; their names name "
+            f"The folder has no files of the split {split!r}, only of "
             f"{', '.join(map(repr, named))}.",
             where=folder,
             fix=f"{setting_flag('dataset.split', named[0])}, or name a file: --set "
@@ -169,5 +185,7 @@ def _split_of(relative: Path, split: str) -> str | None:
 
 
 def _names(files: Sequence[Path]) -> str:
-    shown = ", ".join(file.name for file in files[:8])
-    return f"{shown} and {len(files) - 8} more" if len(files) > 8 else shown
+    shown = ", ".join(file.name for file in files[:MAX_SHOWN])
+    if len(files) > MAX_SHOWN:
+        shown += f" and {len(files) - MAX_SHOWN} more"
+    return shown

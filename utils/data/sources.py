@@ -1,5 +1,7 @@
-"""Opens what ``dataset.hf_name`` names: a data set of the hub, local files or the embedded corpus,
-as a stream of rows."""
+"""Opens what ``dataset.hf_name`` names as a stream of rows.
+
+It is a data set of the hub, local files or the embedded corpus.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.config_loader import Config
 from utils.core.errors import DataError
-from utils.data.cells import class_name, encodable, label_of, text_of
+from utils.data.cells import class_name, label_of, replace_surrogates, text_of
 from utils.data.columns import Columns, choose_columns
 from utils.data.files import find_files, origin_of
 from utils.data.formats import SourceFile, check_source_file, iter_cells, open_source_file
 from utils.data.partitions import refuse_labels_in_folder_names
+from utils.settings import DatasetConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """Texts and labels as they stand in the source, in a stream: memory does not grow with the
-    rows.
+class DatasetSource:
+    """Texts and labels of a source as a stream, so that memory does not grow with the rows.
 
     Args:
         rows: reads from the beginning: a text and its label as text. A missing text is empty, a
@@ -50,53 +51,65 @@ class DatasetStats:
     warnings: tuple[str, ...]
 
 
-def read_source(config: Config) -> Source:
+def read_source(settings: DatasetConfig, embedded_dir: Path) -> DatasetSource:
     """Open what ``dataset.hf_name`` names and choose its columns.
 
+    Args:
+        embedded_dir: the folder of the embedded corpus.
+
     Raises:
-        DataError: it is not there, not readable, or has not the columns (also while it is read).
+        DataError: it does not exist, cannot be read, or lacks the columns (also while it is read).
         UserError: the hub refused or cannot be reached.
     """
-    origin = origin_of(config)
+    origin = origin_of(settings.hf_name)
     if origin in ("hub", "saved"):
         # The datasets library takes seconds to import and is needed here alone.
         from utils.data.tables import open_hub_table, open_saved_table, rows_of_table
 
-        table = open_hub_table(config) if origin == "hub" else open_saved_table(config)
-        columns = choose_columns(table.column_names, config.dataset, table.where)
-        return Source(
+        if origin == "hub":
+            table = open_hub_table(settings)
+        else:
+            table = open_saved_table(settings)
+        columns = choose_columns(table.column_names, settings, table.where)
+        return DatasetSource(
             rows=rows_of_table(table, columns),
             revision=table.revision,
             class_names=table.class_names(columns.label),
             columns=columns,
         )
-    return _source_of_files(find_files(config), config)
+    files = find_files(settings.hf_name, settings.split, embedded_dir)
+    return _source_of_files(files, settings)
 
 
-def scan(source: Source, where: str) -> DatasetStats:
+def collect_stats(source: DatasetSource, where: str) -> DatasetStats:
     """Read the source once and count.
 
     Raises:
         DataError: there are no rows, or what reading them raises.
     """
     labels: Counter[str] = Counter()
-    rows = text_bytes = nul_texts = replaced = 0
+    num_rows = 0
+    text_bytes = 0
+    nul_texts = 0
+    num_replaced = 0
     for text, label in source.rows():
-        rows += 1
-        text_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-        nul_texts += "\0" in text
-        replaced += encodable(text) != text
+        num_rows += 1
+        text_bytes += len(text.encode("utf-8", "replace"))
+        if "\0" in text:
+            nul_texts += 1
+        if replace_surrogates(text) != text:
+            num_replaced += 1
         if label:
             labels[label] += 1
-    if not rows:
+    if not num_rows:
         raise DataError("The data set has no rows.", where=where, fix="name another file or split")
     warnings = list(source.warnings)
-    if replaced:
+    if num_replaced:
         warnings.append(
-            f"{replaced} texts held lone surrogates, which UTF-8 cannot hold; each became '?'"
+            f"{num_replaced} texts had lone surrogates, which UTF-8 cannot encode; each became '?'"
         )
     return DatasetStats(
-        num_rows=rows,
+        num_rows=num_rows,
         text_bytes=text_bytes,
         nul_texts=nul_texts,
         label_rows=labels,
@@ -104,20 +117,24 @@ def scan(source: Source, where: str) -> DatasetStats:
     )
 
 
-def _source_of_files(paths: list[Path], config: Config) -> Source:
+def _source_of_files(paths: list[Path], settings: DatasetConfig) -> DatasetSource:
     files = [open_source_file(path) for path in paths]
     first = files[0]
-    refuse_labels_in_folder_names(first.path, first.column_names, config.dataset)
-    columns = choose_columns(first.column_names, config.dataset, first.path)
+    refuse_labels_in_folder_names(first.path, first.column_names, settings)
+    columns = choose_columns(first.column_names, settings, first.path)
     _refuse_different_columns(files)
     class_names = _common_class_names(files, columns.label)
-    warnings = [warning for file in files for warning in check_source_file(file, columns)]
+    warnings: list[str] = []
+    for file in files:
+        warnings += check_source_file(file, columns)
 
     def rows() -> Iterator[tuple[str, str | None]]:
         for file in files:
             yield from _rows_of_file(file, columns, class_names)
 
-    return Source(rows=rows, class_names=class_names, columns=columns, warnings=tuple(warnings))
+    return DatasetSource(
+        rows=rows, class_names=class_names, columns=columns, warnings=tuple(warnings)
+    )
 
 
 def _rows_of_file(

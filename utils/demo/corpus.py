@@ -1,4 +1,4 @@
-"""The embedded corpus: docstrings of installed libraries, each labelled with the library it comes from."""
+"""The embedded corpus: docstrings of installed libraries, labelled with their library."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SKIPPED_PARTS = {
     "ensurepip",
 }
 MAX_PER_LIBRARY = 1000
-"""Keeps the large libraries from drowning the small ones, and the reading short."""
+"""Texts of a library, so that the large ones do not outweigh the small ones."""
 MIN_CHARACTERS = 12
 DEFINITIONS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -63,7 +63,8 @@ def collect_corpus() -> pd.DataFrame:
     """Read the docstrings without importing the libraries.
 
     Returns:
-        Columns ``text`` and ``labels``; every text once, in an order that depends on the texts alone.
+        Columns ``text`` and ``labels``; every text once, in an order that depends on the texts
+        alone.
 
     Raises:
         DataError: a library is not installed.
@@ -74,7 +75,7 @@ def collect_corpus() -> pd.DataFrame:
         for text in _library_docstrings(library):
             if owners.setdefault(text, library) != library:
                 shared.add(text)
-    # A text that two libraries share (a vendored module) has no right answer.
+    # A text that two libraries share (a vendored module) has no right label.
     rows = [(text, owner) for text, owner in owners.items() if text not in shared]
     return _ranked(pd.DataFrame(rows, columns=["text", "labels"]), 0)
 
@@ -82,15 +83,18 @@ def collect_corpus() -> pd.DataFrame:
 def split_corpus(
     corpus: pd.DataFrame, training_rows: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Training part and evaluation part; no text stands in both, as every text stands in the corpus once."""
+    """Training part and evaluation part.
+
+    No text is in both parts, because every text is in the corpus once.
+    """
     order = _ranked(corpus, seed)
     return order.iloc[:training_rows], order.iloc[training_rows:].reset_index(drop=True)
 
 
 def _ranked(corpus: pd.DataFrame, seed: int) -> pd.DataFrame:
-    return corpus.sort_values(
-        "text", key=lambda texts: texts.map(lambda text: _rank(text, seed)), ignore_index=True
-    )
+    ranks = corpus["text"].map(lambda text: _rank(text, seed))
+    order = ranks.argsort(kind="stable").to_numpy()
+    return corpus.iloc[order].reset_index(drop=True)
 
 
 def _rank(text: str, seed: int) -> str:
@@ -98,12 +102,18 @@ def _rank(text: str, seed: int) -> str:
 
 
 def _library_docstrings(library: str) -> list[str]:
-    """The first docstrings, each once; files in an order that mixes the library's packages, the same on every machine."""
+    """The first docstrings of a library, each once.
+
+    The order of the files mixes the library's packages, and is the same on every machine.
+    """
     root = _root(library)
-    files = (file.relative_to(root) for file in root.rglob("*.py"))
-    kept = [file for file in files if not SKIPPED_PARTS & set(file.parts)]
+    files = []
+    for path in root.rglob("*.py"):
+        file = path.relative_to(root)
+        if not SKIPPED_PARTS & set(file.parts):
+            files.append(file)
     texts: dict[str, None] = {}
-    for file in sorted(kept, key=lambda file: _rank(file.as_posix(), 0)):
+    for file in sorted(files, key=lambda file: _rank(file.as_posix(), 0)):
         texts.update(dict.fromkeys(_docstrings(root / file)))
         if len(texts) >= MAX_PER_LIBRARY:
             break
@@ -113,28 +123,28 @@ def _library_docstrings(library: str) -> list[str]:
 def _root(library: str) -> Path:
     if library == STANDARD_LIBRARY:
         return Path(sysconfig.get_path("stdlib"))
-    found = importlib.util.find_spec(library)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(library)
+    if spec is None or not spec.submodule_search_locations:
         raise DataError(
             f"The embedded corpus needs the library {library!r}, which is not installed.",
             fix="install the requirements: ./setup_environment.sh",
         )
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _docstrings(file: Path) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's sources
+            # Other people's sources have invalid escapes.
+            warnings.simplefilter("ignore")
             tree = ast.parse(file.read_bytes())
-    except (
-        SyntaxError,
-        ValueError,
-        RecursionError,
-    ):  # templates and sources for other Python versions
+    except (SyntaxError, ValueError, RecursionError):
+        # Templates, and sources for other versions of Python.
         return
     for node in ast.walk(tree):
-        text = ast.get_docstring(node, clean=False) if isinstance(node, DEFINITIONS) else None
-        clean = inspect.cleandoc(text).strip() if text else ""
-        if len(clean) >= MIN_CHARACTERS and "\0" not in clean:
-            yield clean.encode("utf-8", "replace").decode("utf-8")
+        if not isinstance(node, DEFINITIONS):
+            continue
+        docstring = ast.get_docstring(node, clean=False) or ""
+        text = inspect.cleandoc(docstring).strip()
+        if len(text) >= MIN_CHARACTERS and "\0" not in text:
+            yield text.encode("utf-8", "replace").decode("utf-8")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,53 @@ from utils.pipeline import console
 VOCABULARY = 8000
 MAX_POSITIONS = 2048
 TRAINING_TOKENS = 128
-"""Texts are cut here for training: the beginning of a docstring tells its library, and the time is the demo's."""
+"""Texts are truncated here for training.
+
+The beginning of a docstring shows which library it is from, and training stays short.
+"""
 TOKENS_PER_BATCH = 4096
 LEARNING_RATE = 2e-3
+EMBEDDING_MULTIPLE = 64
+"""The rows of the embedding are a multiple of this, as in published models."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRows:
+    """Token ids and label ids of the training texts, row by row."""
+
+    token_ids: Sequence[Sequence[int]]
+    label_ids: Sequence[int]
 
 
 def train_classifier(training: pd.DataFrame, folder: Path, epochs: int, seed: int) -> None:
-    """Train on ``text`` and ``labels`` and save model and tokenizer into ``folder``. Deterministic for one machine."""
+    """Train on ``text`` and ``labels`` and save model and tokenizer into ``folder``.
+
+    The result depends on the data, the seed and the machine alone.
+    """
+    texts = list(training["text"])
     label2id = {name: i for i, name in enumerate(sorted(training["labels"].unique()))}
-    config = Qwen2Config(
+    config = _make_config(label2id)
+    # The tokenizer's class follows from the configuration.
+    config.save_pretrained(folder)
+    tokenizer = _train_tokenizer(texts, folder)
+    num_multiples = -(-len(tokenizer) // EMBEDDING_MULTIPLE)
+    config.vocab_size = num_multiples * EMBEDDING_MULTIPLE
+    config.pad_token_id = tokenizer.pad_token_id
+    config.eos_token_id = tokenizer.pad_token_id
+    torch.manual_seed(seed)
+    model = Qwen2ForSequenceClassification(config)
+    encoded = tokenizer(texts, truncation=True, max_length=TRAINING_TOKENS)
+    rows = TrainingRows(
+        token_ids=encoded["input_ids"],
+        label_ids=[label2id[name] for name in training["labels"]],
+    )
+    _fit(model, tokenizer, rows, epochs, seed)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _make_config(label2id: dict[str, int]) -> Qwen2Config:
+    return Qwen2Config(
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=2,
@@ -38,42 +77,31 @@ def train_classifier(training: pd.DataFrame, folder: Path, epochs: int, seed: in
         bos_token_id=None,
         architectures=["Qwen2ForSequenceClassification"],
     )
-    config.save_pretrained(folder)
+
+
+def _train_tokenizer(texts: list[str], folder: Path) -> Any:
+    """A byte-level BPE tokenizer, loaded as every later step will load it."""
     untrained: Any = Qwen2Tokenizer(model_max_length=MAX_POSITIONS)
-    untrained.train_new_from_iterator(
-        list(training["text"]), VOCABULARY, show_progress=False
-    ).save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)  # as every later step will load it
-    config.vocab_size = -(-len(tokenizer) // 64) * 64
-    config.pad_token_id = config.eos_token_id = tokenizer.pad_token_id
-    torch.manual_seed(seed)
-    model = Qwen2ForSequenceClassification(config)
-    ids = tokenizer(list(training["text"]), truncation=True, max_length=TRAINING_TOKENS)[
-        "input_ids"
-    ]
-    _fit(model, tokenizer, ids, [label2id[name] for name in training["labels"]], epochs, seed)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    trained = untrained.train_new_from_iterator(texts, VOCABULARY, show_progress=False)
+    trained.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
-def _fit(
-    model: Any, tokenizer: Any, ids: list[list[int]], labels: list[int], epochs: int, seed: int
-) -> None:
+def _fit(model: Any, tokenizer: Any, rows: TrainingRows, epochs: int, seed: int) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    batches = list(_batches([len(row) for row in ids]))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=epochs * len(batches)
-    )
+    batches = list(make_batches([len(ids) for ids in rows.token_ids]))
+    num_steps = epochs * len(batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=num_steps)
     order = random.Random(seed)
     model.train()
-    with console.progress(
-        total=epochs * len(batches), what="Training the embedded model", unit="batch"
-    ) as bar:
+    with console.progress(total=num_steps, what="Training the embedded model", unit="batch") as bar:
         for _ in range(epochs):
             order.shuffle(batches)
-            for rows in batches:
-                padded = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt")
-                loss = model(**padded, labels=torch.tensor([labels[i] for i in rows])).loss
+            for batch in batches:
+                ids = [rows.token_ids[row] for row in batch]
+                labels = torch.tensor([rows.label_ids[row] for row in batch])
+                inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+                loss = model(**inputs, labels=labels).loss
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -83,8 +111,8 @@ def _fit(
     model.eval()
 
 
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Rows grouped by length, so that hardly any token is padding."""
+def make_batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Batches of row numbers, grouped by length, so that there is little padding."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[row] > TOKENS_PER_BATCH:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from utils.config_loader import ModelConfig
-from utils.core.files import read_json
 from utils.diagnosis.forecast import Forecast
 from utils.diagnosis.saturation import Throughput
+from utils.schema.baseline import STEP_02, load_baseline_metrics
+from utils.schema.batch_size import SweepRow
+from utils.settings import ModelConfig
 
-STEP_02 = "python scripts/02_baseline_inference.py"
-THROUGHPUT = "throughput_samples_per_sec_mean"
 OTHER_MODEL = (
     "baseline_metrics.json was measured with other model settings; its batch sizes are used all"
     " the same."
 )
-
-Row = Mapping[str, Any]
-"""A row of ``batch_size_profiling`` in ``baseline_metrics.json``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,31 +32,31 @@ class BaselineSweep:
 
     sizes: tuple[int, ...]
     optimal: int
-    rows: tuple[Row, ...] = ()
+    rows: tuple[SweepRow, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def batch_sizes(self) -> list[int]:
         """All that the sweep has a row for."""
-        return [row["batch_size"] for row in self.rows]
+        return [row.batch_size for row in self.rows]
 
     @property
     def out_of_memory(self) -> set[int]:
         """Batch sizes that did not fit into memory."""
-        return {row["batch_size"] for row in self.rows if row["status"] == "oom"}
+        return {row.batch_size for row in self.rows if row.status == "oom"}
 
     @property
     def throughputs(self) -> list[Throughput]:
         """Of the batch sizes that were measured."""
         throughputs = []
         for row in self.rows:
-            if row.get(THROUGHPUT) is None:
+            if row.throughput_samples_per_sec_mean is None:
                 continue
             throughputs.append(
                 Throughput(
-                    batch_size=row["batch_size"],
-                    samples_per_s=row[THROUGHPUT],
-                    padding_fraction=row["padding_fraction"] or 0.0,
+                    batch_size=row.batch_size,
+                    samples_per_s=row.throughput_samples_per_sec_mean,
+                    padding_fraction=row.padding_fraction or 0.0,
                 )
             )
         return throughputs
@@ -82,20 +77,22 @@ def read_sweep(file: Path, model: ModelConfig, batch_sizes: Sequence[int]) -> Ba
     """
     if not file.exists():
         return _without_sweep(file, batch_sizes)
-    metrics = read_json(file, made_by=STEP_02)
-    rows: list[Row] = metrics["batch_size_profiling"]
-    fitting = [row["batch_size"] for row in rows if row["status"] == "ok"]
+    metrics = load_baseline_metrics(file)
+    fitting = [row.batch_size for row in metrics.batch_size_profiling if row.status == "ok"]
     largest = max(fitting, default=min(batch_sizes))
-    best = metrics.get("optimal_batch_size") or {}
-    optimal = best.get("batch_size", largest)
-    warnings: tuple[str, ...] = ()
-    if metrics.get("config", {}).get("model") != model.model_dump(mode="json"):
+    optimal = largest
+    if metrics.optimal_batch_size is not None:
+        optimal = metrics.optimal_batch_size.batch_size
+    if metrics.config.get("model") == model.model_dump(mode="json"):
+        rows = _of_largest_sample(metrics.batch_size_profiling)
+        warnings: tuple[str, ...] = ()
+    else:
+        rows = ()
         warnings = (OTHER_MODEL,)
-        rows = []
     return BaselineSweep(
         sizes=tuple(sorted({1, optimal, largest})),
         optimal=optimal,
-        rows=_of_largest_sample(rows),
+        rows=rows,
         warnings=warnings,
     )
 
@@ -131,9 +128,6 @@ def _without_sweep(file: Path, batch_sizes: Sequence[int]) -> BaselineSweep:
     return BaselineSweep(sizes=first_and_last, optimal=last, warnings=(warning,))
 
 
-def _of_largest_sample(rows: Sequence[Row]) -> tuple[Row, ...]:
-    sample_sizes = [row.get("sample_size") or 0 for row in rows]
-    largest = max(sample_sizes, default=0)
-    return tuple(
-        row for row, sample_size in zip(rows, sample_sizes, strict=True) if sample_size == largest
-    )
+def _of_largest_sample(rows: Sequence[SweepRow]) -> tuple[SweepRow, ...]:
+    largest = max((row.sample_size for row in rows), default=0)
+    return tuple(row for row in rows if row.sample_size == largest)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from utils.config_loader import Config, EvaluationConfig
+from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.diagnosis import profiling, roofline
 from utils.diagnosis.baseline_sweep import BaselineSweep, choose_throughputs, read_sweep
@@ -33,6 +33,7 @@ from utils.schema.diagnosis import (
     TimedForward,
     save_diagnosis,
 )
+from utils.settings import EvaluationConfig
 from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
 
@@ -67,7 +68,8 @@ def diagnose(loaded: LoadedModel, config: Config) -> Diagnosis:
         UserError: not even the smallest batch fits into memory.
     """
     sweep = read_sweep(config.files.metrics, config.model, config.profiling.batch_sizes)
-    sample = draw_texts(loaded, config, config.dataset.sample_sizes[0])
+    sample_size = config.dataset.sample_sizes[0]
+    sample = draw_texts(loaded, config.data_file, config.profiling, sample_size)
     checked = check_on_texts(loaded, sample.texts, config.profiling.max_length)
     with torch.inference_mode():
         measurements = _measure(loaded, sample.texts, sweep, config)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from utils.config_loader import Config, EvaluationConfig, ModelConfig, ProfilingConfig
+from utils.config_loader import Config
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.forecast import Forecast
+from utils.settings import EvaluationConfig, ModelConfig, ProfilingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ import torch
 
 from utils.core.errors import UserError
 from utils.schema.ceilings import Ceilings, CopyRate, Machine, load_ceilings, save_ceilings
-from utils.system.environment import environment_record
+from utils.system.environment import read_environment
 from utils.system.timing import CallTimes, time_callable, time_calls
 
 MATMUL_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
@@ -83,18 +83,16 @@ def load_or_measure_ceilings(device: torch.device, dtype: torch.dtype, file: Pat
 
 def _describe_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     """What the ceilings depend on."""
-    environment = environment_record(str(device))
-    return Machine.model_validate(
-        {
-            "platform": environment["platform"],
-            "cpu": environment["cpu"],
-            "gpu": environment["gpu"],
-            "torch": environment["torch"],
-            "variables": environment["variables"],
-            "torch_version": str(torch.__version__),
-            "dtype": str(dtype),
-            "device": str(device),
-        }
+    environment = read_environment(str(device))
+    return Machine(
+        platform=environment.platform,
+        cpu=environment.cpu,
+        gpu=environment.gpu,
+        torch=environment.torch,
+        variables=environment.variables,
+        torch_version=str(torch.__version__),
+        dtype=str(dtype),
+        device=str(device),
     )
 
 

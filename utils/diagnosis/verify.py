@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from utils.config_loader import Config, changed
+from utils.config_loader import Config, with_override
 from utils.core.errors import DataError, UserError, reason_of
 from utils.diagnosis.suggestions import COMPILE, TOKEN_BUDGET
 from utils.diagnosis.workload import Workload, split_into_batches
@@ -179,12 +179,13 @@ def _make_variants(
     """Baseline and changed variant, over texts that take about ``SECONDS_A_PASS``."""
     setting = suggestion.setting
     assert setting is not None, "only suggestions with a setting are tried"
-    new_config = changed(config, setting)
+    new_config = with_override(config, setting)
     new_size = suggestion.batch_size or size
     sample_size = config.dataset.sample_sizes[0]
     if not is_evaluation_setting(setting):
         sample_size = max(sample_size, new_size)
-    texts = list(draw_texts(loaded, config, sample_size).texts)
+    sample = draw_texts(loaded, config.data_file, config.profiling, sample_size)
+    texts = list(sample.texts)
     if len(texts) < new_size and not is_evaluation_setting(setting):
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
     texts = _shorten(loaded, config, size, new_size, texts)

@@ -1,1 +1,1 @@
-"""The evaluation of the whole data set: batching, prediction, chunks, resuming, and metrics."""
+"""The evaluation of the complete data set: batching, prediction, chunks, resuming, and metrics."""

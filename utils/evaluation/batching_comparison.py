@@ -4,18 +4,21 @@ in the run itself.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from utils.config_loader import Config
 from utils.data.reader import sample_texts
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.plan import EvaluationPlan
 from utils.evaluation.predictions import Predictions
 from utils.evaluation.tokens import TokenChunk
 from utils.evaluation.worker import ChunkWorker
+from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
+from utils.settings import EvaluationConfig
+from utils.system.timing import time_interleaved
 
 COMPARISON_FILE = "comparison.json"
 MIN_ROWS = 256
@@ -32,20 +35,26 @@ slower: this chooses the size of the sample.
 ROUNDS = 2
 WARM_UP_ROWS = 32
 
-T = TypeVar("T")
 Variant = Callable[[TokenChunk], Predictions]
 
 
-def compare(
-    worker: ChunkWorker, config: Config, store: ChunkStore, metrics: dict[str, Any]
-) -> dict[str, Any]:
-    """``batching_comparison`` and ``compile_comparison``, each None where it was not asked for.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparisons:
+    """Both comparisons of an evaluation; None for one that was not asked for."""
+
+    batching: BatchingComparison | None = None
+    compiling: CompileComparison | None = None
+
+
+def compare(worker: ChunkWorker, plan: EvaluationPlan, metrics: EvaluationMetrics) -> Comparisons:
+    """Measure the comparisons that the settings ask for.
 
     The rows are tokenised already; forward passes and copies are timed: the variants differ in
     nothing but the batches, or the compiling. They are measured once; a resumed run takes the
     results over.
     """
-    settings = config.evaluation
+    settings = plan.settings
+    store = worker.store
     # What the comparison depends on beside what the store's predictions do.
     depends_on = {
         "compare_batching": settings.compare_batching,
@@ -53,33 +62,58 @@ def compare(
         "max_tokens_per_batch": settings.max_tokens_per_batch,
         "max_samples": settings.max_samples,
     }
-    saved = store.read_state(COMPARISON_FILE)
-    if saved is not None and saved.get("settings") == depends_on:
-        return dict(saved["comparisons"])
-    comparisons: dict[str, Any] = {"batching_comparison": None, "compile_comparison": None}
+    saved = _load_comparisons(store, depends_on)
+    if saved is not None:
+        return saved
     if not settings.compare_batching and not settings.compile:
-        return comparisons
+        return Comparisons()
     size = _choose_sample_size(metrics)
-    texts = sample_texts(config.data_file, size, config.profiling.seed, settings.max_samples)
+    texts = sample_texts(plan.data_file, size, plan.seed, settings.max_samples)
     chunk = worker.tokenize(texts)
     worker.prepare(chunk)
-    if settings.compare_batching:
-        comparisons["batching_comparison"] = _compare_batching(worker, config, chunk)
-    if settings.compile:
-        comparisons["compile_comparison"] = _compare_compiling(worker, chunk)
-    store.write_state(COMPARISON_FILE, {"settings": depends_on, "comparisons": comparisons})
+    comparisons = Comparisons(
+        batching=_compare_batching(worker, settings, chunk) if settings.compare_batching else None,
+        compiling=_compare_compiling(worker, chunk) if settings.compile else None,
+    )
+    _save_comparisons(store, depends_on, comparisons)
     return comparisons
 
 
-def _choose_sample_size(metrics: Mapping[str, Any]) -> int:
+def _load_comparisons(store: ChunkStore, depends_on: dict[str, Any]) -> Comparisons | None:
+    """What an earlier run measured under the same settings; None where there is nothing."""
+    saved = store.read_state(COMPARISON_FILE)
+    if saved is None or saved.get("settings") != depends_on:
+        return None
+    batching = saved["comparisons"]["batching_comparison"]
+    compiling = saved["comparisons"]["compile_comparison"]
+    return Comparisons(
+        batching=None if batching is None else BatchingComparison.model_validate(batching),
+        compiling=None if compiling is None else CompileComparison.model_validate(compiling),
+    )
+
+
+def _save_comparisons(
+    store: ChunkStore, depends_on: dict[str, Any], comparisons: Comparisons
+) -> None:
+    batching = comparisons.batching
+    compiling = comparisons.compiling
+    content = {
+        "batching_comparison": None if batching is None else batching.to_dict(),
+        "compile_comparison": None if compiling is None else compiling.to_dict(),
+    }
+    store.write_state(COMPARISON_FILE, {"settings": depends_on, "comparisons": content})
+
+
+def _choose_sample_size(metrics: EvaluationMetrics) -> int:
     """Rows that a round takes about the allowed time for, by the speed of the evaluation."""
-    round_s = max(MIN_ROUND_S, ROUND_FRACTION * metrics["inference_time_s"])
-    rows = round_s * metrics["throughput_samples_per_sec"] / ROUND_COST_FACTOR
-    return int(min(MAX_ROWS, max(MIN_ROWS, rows), metrics["num_samples"]))
+    round_s = max(MIN_ROUND_S, ROUND_FRACTION * metrics.inference_time_s)
+    rows = round_s * metrics.throughput_samples_per_sec / ROUND_COST_FACTOR
+    return int(min(MAX_ROWS, max(MIN_ROWS, rows), metrics.num_samples))
 
 
-def _compare_batching(worker: ChunkWorker, config: Config, chunk: TokenChunk) -> dict[str, Any]:
-    settings = config.evaluation
+def _compare_batching(
+    worker: ChunkWorker, settings: EvaluationConfig, chunk: TokenChunk
+) -> BatchingComparison:
     if settings.batching == "token_budget":
         budget = worker.predictor.batching.limit
     elif settings.max_tokens_per_batch == "auto":
@@ -88,65 +122,82 @@ def _compare_batching(worker: ChunkWorker, config: Config, chunk: TokenChunk) ->
         budget = settings.max_tokens_per_batch
     grouped = Batching(kind="token_budget", limit=budget)
     in_order = Batching(kind="dataset_order", limit=settings.batch_size)
-    variants: dict[str, Variant] = {
-        grouped.kind: worker.plain_predictor(grouped).predict,
-        in_order.kind: worker.plain_predictor(in_order).predict,
-    }
-    return {
-        "max_tokens_per_batch": budget,
-        "batch_size": settings.batch_size,
-        **_compare_variants(variants, chunk),
-    }
+    first, second, both = compare_variants(
+        worker.plain_predictor(grouped).predict, worker.plain_predictor(in_order).predict, chunk
+    )
+    return BatchingComparison(
+        max_tokens_per_batch=budget,
+        batch_size=settings.batch_size,
+        num_rows=both.num_rows,
+        rounds=ROUNDS,
+        speedup=both.speedup,
+        token_budget_samples_per_sec=first.samples_per_sec,
+        token_budget_padding_fraction=first.padding_fraction,
+        dataset_order_samples_per_sec=second.samples_per_sec,
+        dataset_order_padding_fraction=second.padding_fraction,
+        label_agreement=both.label_agreement,
+    )
 
 
-def _compare_compiling(worker: ChunkWorker, chunk: TokenChunk) -> dict[str, Any]:
-    variants: dict[str, Variant] = {
-        "compiled": worker.predictor.predict,
-        "plain": worker.plain_predictor().predict,
-    }
-    return {"compile_s": worker.compile_s, **_compare_variants(variants, chunk)}
+def _compare_compiling(worker: ChunkWorker, chunk: TokenChunk) -> CompileComparison:
+    assert worker.compile_s is not None, "the worker has compiled when it was prepared"
+    first, second, both = compare_variants(
+        worker.predictor.predict, worker.plain_predictor().predict, chunk
+    )
+    return CompileComparison(
+        compile_s=worker.compile_s,
+        num_rows=both.num_rows,
+        rounds=ROUNDS,
+        speedup=both.speedup,
+        compiled_samples_per_sec=first.samples_per_sec,
+        compiled_padding_fraction=first.padding_fraction,
+        plain_samples_per_sec=second.samples_per_sec,
+        plain_padding_fraction=second.padding_fraction,
+        label_agreement=both.label_agreement,
+    )
 
 
-def time_interleaved(
-    variants: Mapping[str, Callable[[], T]], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, T]]:
-    """Seconds of each round of each variant, and its last result; every other round in the opposite
-    order.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    last_results: dict[str, T] = {}
-    for number in range(rounds):
-        names = list(variants)
-        if number % 2 == 1:
-            names.reverse()
-        for name in names:
-            started_s = time.perf_counter()
-            last_results[name] = variants[name]()
-            seconds[name].append(time.perf_counter() - started_s)
-    return seconds, last_results
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VariantSpeed:
+    """Rows a second of one variant, and the share of padding in what it computed."""
+
+    samples_per_sec: float
+    padding_fraction: float
 
 
-def _compare_variants(variants: dict[str, Variant], chunk: TokenChunk) -> dict[str, Any]:
-    """Speed and padding of two variants, how many times faster the first is, and the share of equal
-    labels.
-    """
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VariantDifference:
+    """How many times faster the first variant is, and the share of equal labels."""
+
+    num_rows: int
+    speedup: float
+    label_agreement: float
+
+
+def compare_variants(
+    first: Variant, second: Variant, chunk: TokenChunk
+) -> tuple[VariantSpeed, VariantSpeed, VariantDifference]:
+    """Speed and padding of two variants on the same rows, and their difference."""
     # What starts up with the first call belongs to no round.
-    for predict in variants.values():
+    for predict in (first, second):
         predict(chunk.head(WARM_UP_ROWS))
-    calls = {name: partial(predict, chunk) for name, predict in variants.items()}
-    round_seconds, predictions = time_interleaved(calls, ROUNDS)
-    seconds = {name: sum(values) for name, values in round_seconds.items()}
-    first, second = variants
-    num_rows = len(chunk.ids)
+    calls = {"first": partial(first, chunk), "second": partial(second, chunk)}
+    seconds, predictions = time_interleaved(calls, ROUNDS)
+    agrees = predictions["first"].predicted_ids == predictions["second"].predicted_ids
+    difference = VariantDifference(
+        num_rows=len(chunk.ids),
+        speedup=sum(seconds["second"]) / sum(seconds["first"]),
+        label_agreement=float(agrees.mean()),
+    )
+    speeds = [_variant_speed(chunk, seconds[name], predictions[name]) for name in calls]
+    return speeds[0], speeds[1], difference
+
+
+def _variant_speed(
+    chunk: TokenChunk, seconds: Sequence[float], predictions: Predictions
+) -> VariantSpeed:
     num_tokens = int(chunk.num_tokens.sum())
-    result: dict[str, Any] = {
-        "num_rows": num_rows,
-        "rounds": ROUNDS,
-        "speedup": seconds[second] / seconds[first],
-    }
-    for name in variants:
-        result[f"{name}_samples_per_sec"] = ROUNDS * num_rows / seconds[name]
-        result[f"{name}_padding_fraction"] = 1 - num_tokens / predictions[name].padded_tokens
-    agrees = predictions[first].predicted_ids == predictions[second].predicted_ids
-    result["label_agreement"] = float(agrees.mean())
-    return result
+    return VariantSpeed(
+        samples_per_sec=len(seconds) * len(chunk.ids) / sum(seconds),
+        padding_fraction=1 - num_tokens / predictions.padded_tokens,
+    )

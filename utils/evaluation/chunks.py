@@ -1,4 +1,4 @@
-"""Finished chunks on disk: complete or absent, found again by later runs, never mixed with other
+"""Finished chunks on disk: complete or absent, loaded by later runs, never mixed with those of other
 settings.
 """
 
@@ -68,7 +68,8 @@ class ChunkStats:
     cpu_mem_used_bytes: int
     gpu_util_pct: float | None
     gpu_util_s: float
-    gpu_warnings: tuple[str, ...]
+    gpu_util_reason: str | None = None
+    """Why there is no utilisation."""
     worker: str | None = None
     """Which of several workers made the chunk; None where there was one process."""
     invocation_id: str | None = None
@@ -167,7 +168,7 @@ class ChunkStore:
             return None
         table = pq.read_table(file, columns=["label_id", "predicted_id"])
         return StoredChunk(
-            stats=ChunkStats(**record),
+            stats=_to_stats(record),
             label_ids=_to_ids(table["label_id"]),
             predicted_ids=_to_ids(table["predicted_id"]),
         )
@@ -251,6 +252,12 @@ class ChunkStore:
 def _record_name(file: Path) -> str:
     """Name of the file that holds a chunk's stats and checksum."""
     return f"{file.stem}.json"
+
+
+def _to_stats(record: dict[str, Any]) -> ChunkStats:
+    """The stats of a chunk; what only other versions of this program know is left out."""
+    known = {field.name for field in dataclasses.fields(ChunkStats)}
+    return ChunkStats(**{name: value for name, value in record.items() if name in known})
 
 
 def _to_ids(column: pa.ChunkedArray) -> Indices:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,33 @@ from scipy import stats
 from sklearn.metrics import precision_recall_fscore_support
 
 from utils.core.errors import DataError
+from utils.schema.evaluation import ClassMetrics
 
 MAX_MATRIX_LABELS = 100
 """Number of labels up to which the confusion matrix is written: a page has no room for a larger
 one.
 """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quality:
+    """Metrics of the rows with a label, under the names of ``EvaluationMetrics``.
+
+    None where no row has a label; ``confusion_matrix`` also with more than ``MAX_MATRIX_LABELS``
+    labels.
+    """
+
+    num_labelled: int
+    num_correct: int
+    accuracy: float | None
+    accuracy_ci95_low: float | None
+    accuracy_ci95_high: float | None
+    majority_class: str | None
+    majority_class_accuracy: float | None
+    f1_macro: float | None
+    f1_weighted: float | None
+    confusion_matrix: tuple[tuple[int, ...], ...] | None
+    per_class: tuple[ClassMetrics, ...]
 
 
 class ClassificationMetrics:
@@ -52,8 +74,8 @@ class ClassificationMetrics:
         counts = np.bincount(cells, minlength=num_labels * num_labels)
         self.confusion += counts.reshape(num_labels, num_labels)
 
-    def compute(self) -> dict[str, Any]:
-        """All metrics under the names of ``full_dataset_metrics``; None without labelled rows.
+    def compute(self) -> Quality:
+        """The metrics of all rows so far.
 
         Macro F1 averages over the labels that occur as truth or prediction, and a ratio whose
         denominator is 0 is 0. ``majority_class`` is the most frequent label, of several the one
@@ -62,29 +84,36 @@ class ClassificationMetrics:
         num_labelled = int(self.confusion.sum())
         num_correct = int(np.trace(self.confusion))
         low, high = wilson_interval(num_correct, num_labelled)
-        has_matrix = len(self.label_names) <= MAX_MATRIX_LABELS
-        return {
-            "num_labelled": num_labelled,
-            "num_correct": num_correct,
-            "accuracy": num_correct / num_labelled if num_labelled else None,
-            "accuracy_ci95_low": low,
-            "accuracy_ci95_high": high,
-            **self._majority_class(),
-            "f1_macro": self._f1("macro"),
-            "f1_weighted": self._f1("weighted"),
-            "confusion_matrix": self.confusion.tolist() if has_matrix else None,
-            "per_class": self._per_class(),
-        }
+        most_frequent = self._most_frequent_label()
+        return Quality(
+            num_labelled=num_labelled,
+            num_correct=num_correct,
+            accuracy=_share(num_correct, num_labelled),
+            accuracy_ci95_low=low,
+            accuracy_ci95_high=high,
+            majority_class=None if most_frequent is None else self.label_names[most_frequent],
+            majority_class_accuracy=_share(self._support(most_frequent), num_labelled),
+            f1_macro=self._f1("macro"),
+            f1_weighted=self._f1("weighted"),
+            confusion_matrix=self._confusion_matrix(),
+            per_class=tuple(self._per_class()),
+        )
 
-    def _majority_class(self) -> dict[str, Any]:
+    def _confusion_matrix(self) -> tuple[tuple[int, ...], ...] | None:
+        if len(self.label_names) > MAX_MATRIX_LABELS:
+            return None
+        return tuple(tuple(row) for row in self.confusion.tolist())
+
+    def _most_frequent_label(self) -> int | None:
         support = self.confusion.sum(axis=1)
         if not support.any():
-            return {"majority_class": None, "majority_class_accuracy": None}
-        most_frequent = int(support.argmax())
-        return {
-            "majority_class": self.label_names[most_frequent],
-            "majority_class_accuracy": int(support[most_frequent]) / int(support.sum()),
-        }
+            return None
+        return int(support.argmax())
+
+    def _support(self, label_id: int | None) -> int:
+        if label_id is None:
+            return 0
+        return int(self.confusion[label_id].sum())
 
     def _f1(self, average: str) -> float | None:
         if not self.confusion.any():
@@ -95,7 +124,7 @@ class ClassificationMetrics:
         )
         return float(f1)
 
-    def _per_class(self) -> list[dict[str, Any]]:
+    def _per_class(self) -> list[ClassMetrics]:
         """Precision, recall, F1 and number of rows (``support``) of every label."""
         num_labels = len(self.label_names)
         precision = recall = f1 = np.zeros(num_labels)
@@ -108,18 +137,18 @@ class ClassificationMetrics:
                 sample_weight=counts,
                 zero_division=0,
             )
-        support = self.confusion.sum(axis=1)
-        return [
-            {
-                "label_id": label_id,
-                "label": name,
-                "precision": float(precision[label_id]),
-                "recall": float(recall[label_id]),
-                "f1": float(f1[label_id]),
-                "support": int(support[label_id]),
-            }
-            for label_id, name in enumerate(self.label_names)
-        ]
+        classes = []
+        for label_id, name in enumerate(self.label_names):
+            one = ClassMetrics(
+                label_id=label_id,
+                label=name,
+                precision=float(precision[label_id]),
+                recall=float(recall[label_id]),
+                f1=float(f1[label_id]),
+                support=self._support(label_id),
+            )
+            classes.append(one)
+        return classes
 
     def _cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """The cells that are not empty: true label id, predicted label id, number of rows.
@@ -128,6 +157,12 @@ class ClassificationMetrics:
         """
         true_ids, predicted_ids = np.nonzero(self.confusion)
         return true_ids, predicted_ids, self.confusion[true_ids, predicted_ids]
+
+
+def _share(count: int, total: int) -> float | None:
+    if not total:
+        return None
+    return count / total
 
 
 def wilson_interval(successes: int, total: int) -> tuple[float | None, float | None]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from utils.config_loader import Config
 from utils.core.errors import ConfigError, Interrupted, reason_of
 from utils.pipeline import startup
 
@@ -33,9 +32,12 @@ class Placement:
 
 
 @contextmanager
-def connected_ray(config: Config) -> Iterator[Any]:
-    """Ray, quiet: the cluster that the config names, or one of this machine's own that ends with
-    the block.
+def connected_ray(address: str | None, num_workers: int) -> Iterator[Any]:
+    """Ray, quiet: the cluster at this address, or one of this machine's own that ends with the
+    block.
+
+    Args:
+        address: ``host:port``, or ``auto``; None starts a cluster with room for the workers.
 
     Raises:
         ConfigError: there is no cluster at that address.
@@ -43,10 +45,9 @@ def connected_ray(config: Config) -> Iterator[Any]:
     startup.prepare_ray()
     import ray
 
-    address = config.evaluation.ray_address
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        _connect(ray, config)
+        _connect(ray, address, num_workers)
         with _preserve_signal_exceptions(handlers):
             yield ray
     except (OSError, OverflowError, ValueError) as error:
@@ -64,12 +65,11 @@ def connected_ray(config: Config) -> Iterator[Any]:
             signal.signal(number, handler)
 
 
-def _connect(ray: Any, config: Config) -> None:
-    """Connect to the cluster that the config names, or start one on this machine."""
-    address = config.evaluation.ray_address
+def _connect(ray: Any, address: str | None, num_workers: int) -> None:
+    """Connect to the cluster at this address, or start one on this machine."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if not address:
-        options["num_cpus"] = max(torch.get_num_threads(), config.evaluation.num_workers)
+        options["num_cpus"] = max(torch.get_num_threads(), num_workers)
         options["object_store_memory"] = OBJECT_STORE_BYTES
         options["include_dashboard"] = False
     elif ":" in address:

@@ -5,40 +5,36 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import platform
 import time
-import traceback
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 
 from utils.config_loader import Config
 from utils.core.errors import (
-    DataError,
-    ModelError,
     UserError,
     reason_of,
 )
 from utils.core.files import PROJECT_ROOT
-from utils.data.reader import Rows, chunk_offsets, iter_rows
+from utils.data.reader import chunk_offsets, iter_rows
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.cluster import Placement, connected_ray, count_slots, place_or_raise
-from utils.evaluation.identity import make_store, prediction_identity
+from utils.evaluation.plan import plan_evaluation
+from utils.evaluation.ray_worker import Job, TaskRunner
 from utils.evaluation.worker import ChunkWorker
-from utils.model_utils import LoadedModel, load_model
-from utils.pipeline import startup
+from utils.model_utils import LoadedModel
 
 logger = logging.getLogger(__name__)
 
 Chunk = tuple[int, int]
 """First row of a chunk and its end."""
+Task = dict[str, int]
+"""First row (``start``), end (``stop``) and position in the file (``offset``) of a task."""
 CHUNKS_PER_TASK = 16
 """Chunks that a worker takes at once. Within a task the next chunk is tokenised while one runs;
 between tasks not.
@@ -63,25 +59,6 @@ WORKER_VARIABLES = (
 """Environment variables that hold for the workers as for this process. No secret is among them: Ray
 shows them.
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """All that a worker must know. Paths mean the same on every node: data, model, results and code
-    are on shared storage.
-    """
-
-    config: Config
-    identity: dict[str, Any]
-    limit: int
-    """The batch limit that was chosen before the workers started, so that all make the same
-    batches.
-    """
-    revision: str | None
-    """The commit of a hub's model, so that a branch that moves on meanwhile changes nothing."""
-    on_cuda: bool
-    data_bytes: int
-    invocation_id: str
 
 
 class RowReports:
@@ -125,19 +102,24 @@ def predict_chunks(
     if not missing:
         return
     job = _make_job(worker, loaded, config, missing[0])
-    with _offloaded_to_cpu(loaded), connected_ray(config) as ray:
+    settings = config.evaluation
+    with (
+        _offloaded_to_cpu(loaded),
+        connected_ray(settings.ray_address, settings.num_workers) as ray,
+    ):
         yield from _run_waves(ray, job, worker.store, missing)
 
 
 def _run_waves(ray: Any, job: Job, store: ChunkStore, missing: list[Chunk]) -> Iterator[int]:
     """Hand out the missing chunks, wave by wave, until all are stored; yields rows as they are."""
-    config = job.config
-    offsets = chunk_offsets(config.data_file, config.evaluation.chunk_rows)
-    placement = place_or_raise(ray, config.evaluation.num_workers, on_cuda=job.on_cuda)
+    plan = plan_evaluation(job.config)
+    settings = plan.settings
+    offsets = chunk_offsets(plan.data_file, settings.chunk_rows)
+    placement = place_or_raise(ray, settings.num_workers, on_cuda=job.on_cuda)
     reports = RowReports(_count_rows(missing))
     num_failed_waves = 0
     while missing:
-        tasks = _make_wave(missing, offsets, config, placement)
+        tasks = _make_wave(missing, offsets, settings.chunk_rows, placement)
         failure = None
         try:
             for rows in _run_wave(ray, job, tasks, placement):
@@ -158,7 +140,7 @@ def _run_waves(ray: Any, job: Job, store: ChunkStore, missing: list[Chunk]) -> I
             )
         if failure and missing:
             num_slots = count_slots(ray, on_cuda=job.on_cuda)
-            num_workers = min(config.evaluation.num_workers, num_slots)
+            num_workers = min(settings.num_workers, num_slots)
             placement = place_or_raise(ray, num_workers, on_cuda=job.on_cuda)
 
 
@@ -189,18 +171,18 @@ def _make_job(worker: ChunkWorker, loaded: LoadedModel, config: Config, first: C
 
 
 def _make_wave(
-    missing: list[Chunk], offsets: list[int | None], config: Config, placement: Placement
-) -> list[dict[str, Any]]:
+    missing: list[Chunk], offsets: list[int | None], chunk_rows: int, placement: Placement
+) -> list[Task]:
     """The tasks that Ray is given next."""
     num_tasks = TASKS_PER_WORKER * placement.workers
     chunks_per_task = min(CHUNKS_PER_TASK, -(-len(missing) // num_tasks))
-    tasks = _make_tasks(missing, offsets, config.evaluation.chunk_rows, chunks_per_task)
+    tasks = _make_tasks(missing, offsets, chunk_rows, chunks_per_task)
     return list(islice(tasks, TASKS_PER_WAVE))
 
 
 def _make_tasks(
     missing: Sequence[Chunk], offsets: list[int | None], chunk_rows: int, max_chunks: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Task]:
     """Runs of at most ``max_chunks`` consecutive chunks: first row, end, and where a CSV file has
     the first row.
     """
@@ -239,9 +221,7 @@ def _find_missing(store: ChunkStore, chunks: list[Chunk], *, wait: bool) -> list
         time.sleep(STORAGE_POLL_S)
 
 
-def _run_wave(
-    ray: Any, job: Job, tasks: list[dict[str, Any]], placement: Placement
-) -> Iterator[int]:
+def _run_wave(ray: Any, job: Job, tasks: list[Task], placement: Placement) -> Iterator[int]:
     """Run tasks on workers that live as long as the wave; yields the rows of each.
 
     Ray itself retries nothing: it would wait for a dead node to come back.
@@ -294,118 +274,6 @@ def _worker_environment(cpus: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(cpus),
         "RAYON_NUM_THREADS": str(cpus),
     }
-
-
-class TaskRunner:
-    """One worker, an actor of Ray: loads the model once, then makes the chunks of one task after
-    another.
-    """
-
-    def __init__(self, job: Job, cpus: int) -> None:
-        self.job = job
-        self.worker: ChunkWorker | None = None
-        self.failure: dict[str, Any] | None = None
-        try:
-            self.worker = _make_worker(job, cpus)
-        except Exception as error:  # noqa: BLE001 - reported at the first task, not retried by Ray
-            self.failure = _describe_failure(error)
-
-    def __call__(self, tasks: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[Any]]:
-        """Make what is missing of the tasks' chunks; one outcome for all of them."""
-        outcome = self.failure
-        if self.worker is not None:
-            try:
-                rows = self._make_chunks(self.worker, tasks)
-                outcome = {"rows": rows, "error": b"", "traceback": ""}
-            except Exception as error:  # noqa: BLE001 - raised again where the run began
-                outcome = _describe_failure(error)
-        assert outcome is not None
-        return {name: [value] for name, value in outcome.items()}
-
-    def _make_chunks(self, worker: ChunkWorker, tasks: dict[str, np.ndarray[Any, Any]]) -> int:
-        """Make the tasks' missing chunks. Returns their rows."""
-        missing = self._read_missing(worker.store, tasks)
-        num_rows = 0
-        for _, stats in worker.run(missing, first=int(tasks["start"][0])):
-            num_rows += stats.num_rows
-        return num_rows
-
-    def _read_missing(
-        self, store: ChunkStore, tasks: dict[str, np.ndarray[Any, Any]]
-    ) -> Iterator[Rows]:
-        config = self.job.config
-        columns = (tasks[name].tolist() for name in ("start", "stop", "offset"))
-        for start, stop, offset in zip(*columns, strict=True):
-            chunks = iter_rows(
-                config.data_file,
-                config.evaluation.chunk_rows,
-                stop - start,
-                first=start,
-                offset=offset or None,
-            )
-            for rows in chunks:
-                if not store.has(rows.start, rows.start + len(rows.texts)):
-                    yield rows
-
-
-def _make_worker(job: Job, cpus: int) -> ChunkWorker:
-    """What this worker runs, once it is certain that its data, model and device are those of the
-    run.
-
-    Raises:
-        DataError: it does not see the run's data set.
-        ModelError: its model, versions or device are others.
-    """
-    torch.set_num_threads(cpus)
-    startup.prepare_evaluation(on_cuda=job.on_cuda)
-    config, node = job.config, platform.node()
-    if not config.data_file.is_file() or config.data_file.stat().st_size != job.data_bytes:
-        raise DataError(
-            f"The node {node} does not see the run's data set.",
-            where=config.data_file,
-            fix="put it on storage that every node sees under the same path: "
-            "--set dataset.local_path=PATH",
-        )
-    loaded = _load_model_of(job)
-    identity = prediction_identity(loaded, config, job.identity["data set"])
-    differences = []
-    for key, value in identity.items():
-        if job.identity.get(key) != value:
-            differences.append(f"{key}: {job.identity.get(key)} -> {value}")
-    if differences:
-        raise ModelError(
-            f"The node {node} would not give the same predictions as the one that the run was "
-            f"started on: {'; '.join(differences)}.",
-            where=node,
-            fix="use nodes of one kind, with the same code and the model on shared storage",
-        )
-    process = torch.cuda.get_device_properties(0).uuid if job.on_cuda else os.getpid()
-    return ChunkWorker(
-        loaded,
-        config,
-        make_store(config, identity),
-        limit=job.limit,
-        name=f"{node}/{process}",
-        invocation_id=job.invocation_id,
-    )
-
-
-def _load_model_of(job: Job) -> LoadedModel:
-    """The run's model at the run's commit, on this worker's device."""
-    changes = {"device": "cuda" if job.on_cuda else "cpu"}
-    if job.revision:
-        changes["revision"] = job.revision
-    model_settings = job.config.model.model_copy(update=changes)
-    return load_model(job.config.model_copy(update={"model": model_settings}))
-
-
-def _describe_failure(error: Exception) -> dict[str, Any]:
-    """An error on its way to where the run was started; an unexpected one becomes a RuntimeError
-    with its text.
-    """
-    if not isinstance(error, UserError):
-        error = RuntimeError(f"worker on {platform.node()}: {type(error).__name__}: {error}")
-    return {"rows": 0, "error": pickle.dumps(error), "traceback": traceback.format_exc()}
 
 
 @contextmanager

@@ -11,22 +11,23 @@ from pathlib import Path
 import torch
 
 from utils.system.gpu_monitor import GpuMonitor
-from utils.system.gpu_timeline import LOOK_BACK_S, GpuReadings, write_timeline
+from utils.system.gpu_readings import LOOK_BACK_S, GpuReadings
+from utils.system.gpu_timeline import write_timeline
 
 MIN_WINDOW_S = 2 * LOOK_BACK_S
 """A window must be longer than NVML's utilisation looks back, twice to be safe; it may span several
 chunks.
 """
-TOO_SHORT = "gpu_util: the run was too short, NVML looks back a second"
+TOO_SHORT = "the run was too short, NVML looks back a second"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utilization:
-    """Utilisation in percent, None where there is none, and the seconds that it stands for."""
+    """Utilisation in percent, or why there is none, and the seconds that it stands for."""
 
     util_pct: float | None
     seconds: float
-    warnings: tuple[str, ...]
+    reason: str | None = None
 
 
 class UtilizationRecorder:
@@ -58,10 +59,12 @@ class UtilizationRecorder:
         """The utilisation since the window began, which then ends; none while it is too short."""
         seconds = time.perf_counter() - self._window_start_s
         if self._on_cuda and seconds < MIN_WINDOW_S:
-            return Utilization(util_pct=None, seconds=0.0, warnings=(TOO_SHORT,))
+            return Utilization(util_pct=None, seconds=0.0, reason=TOO_SHORT)
         readings = self.start_window()
         return Utilization(
-            util_pct=readings.util_pct_mean, seconds=seconds, warnings=readings.warnings
+            util_pct=readings.util_pct_mean,
+            seconds=seconds,
+            reason=readings.unavailable.get("util_pct_mean"),
         )
 
     def close(self) -> None:

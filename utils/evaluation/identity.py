@@ -1,6 +1,4 @@
-"""What predictions depend on: the identity of a run, by which its chunks are found again and kept
-apart.
-"""
+"""The identity of a run: all that its predictions depend on. Chunks are named by it."""
 
 from __future__ import annotations
 
@@ -10,14 +8,16 @@ from typing import Any
 import torch
 import transformers
 
-from utils.config_loader import EMBEDDED, Config, project_path
+from utils.config_loader import Config
 from utils.core.files import fingerprint, sha256_tree
+from utils.core.paths import project_path
 from utils.data.labels import read_mapping_file
 from utils.data.reader import hash_data
 from utils.evaluation.chunks import ChunkStore
-from utils.evaluation.worker import get_configured_limit
+from utils.evaluation.plan import plan_evaluation
 from utils.model_utils import LoadedModel
 from utils.pipeline import console
+from utils.settings import EMBEDDED
 
 IDENTITY_VERSION = 7
 """Raise it when the same settings would give other bytes."""
@@ -31,7 +31,7 @@ def prediction_identity(loaded: LoadedModel, config: Config, data_sha256: str) -
     tokenizer as it was loaded.
     """
     name = config.model.name
-    model_folder = config.path("embedded.dir") / "model" if name == EMBEDDED else project_path(name)
+    model_folder = config.embedded_model_dir if name == EMBEDDED else project_path(name)
     base_files = sha256_tree(project_path(loaded.info.name)) if loaded.info.adapter else None
     on_cuda = loaded.device.type == "cuda"
     label_names = read_mapping_file(config.label_mappings_file).names
@@ -54,7 +54,7 @@ def prediction_identity(loaded: LoadedModel, config: Config, data_sha256: str) -
         "dataset.text_column": config.dataset.text_column,
         "profiling.max_length": config.profiling.max_length,
         "evaluation.batching": config.evaluation.batching,
-        "evaluation's batch limit": get_configured_limit(config),
+        "evaluation's batch limit": plan_evaluation(config).configured_limit,
         "evaluation.compile": config.evaluation.compile,
         "evaluation.chunk_rows": config.evaluation.chunk_rows,
     }

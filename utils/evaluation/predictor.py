@@ -5,25 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.fx.experimental._config
-from numpy.typing import NDArray
 
 from utils.core.errors import ModelError
 from utils.evaluation.batching import Batching, Indices
 from utils.evaluation.compilation import compile_model
 from utils.evaluation.masking import can_leave_out_mask, no_mask_argument
 from utils.evaluation.predictions import BatchOutput, PendingPredictions, Predictions
-from utils.evaluation.tokens import TokenArray, TokenChunk
+from utils.evaluation.token_batch import TokenBatch, make_batch
+from utils.evaluation.tokens import TokenChunk
 from utils.model.encoding import InputFormat
 from utils.model.load_errors import full_reason
-from utils.system.device import is_out_of_memory
+from utils.system.device import is_out_of_memory, synchronize
 
 logger = logging.getLogger(__name__)
 
@@ -37,18 +35,6 @@ MIN_SPEEDUP = 1.02
 memory.
 """
 WARM_UP_ROWS = 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenBatch:
-    """A batch on the device, each tensor int64 of shape ``[rows, tokens]``.
-
-    ``mask`` is None where it would change nothing.
-    """
-
-    ids: torch.Tensor
-    mask: torch.Tensor | None
-    others: Mapping[str, torch.Tensor]
 
 
 class Predictor:
@@ -222,47 +208,16 @@ class Predictor:
         )
 
     def _make_batch(self, chunk: TokenChunk, rows: Indices) -> TokenBatch:
-        """The rows as one batch, padded to the longest on the side that the model takes.
-
-        There is no mask where it would change nothing, so that faster attention kernels apply: for
-        rows of one length, and for a causal model, whose tokens see no padding on their right.
-        Where such a model reads its result, the last token that is not the padding token, depends
-        on a row's own tokens, never on how far it is padded, so a padding token within a text is
-        harmless too.
-        """
-        lengths = chunk.lengths[rows]
-        columns = np.arange(int(lengths.max()))
-        if self.inputs.padding_side == "right":
-            is_real = columns < lengths[:, None]
-        else:
-            is_real = columns >= (columns.size - lengths)[:, None]
-        others = {}
-        for name, values in chunk.others.items():
-            others[name] = self._to_device(self._pad(values, rows, is_real, name))
-        mask = None
-        if self.masks_all or (self.needs_mask and not is_real.all()):
-            mask = self._to_device(is_real.astype(np.int64))
-        ids = self._to_device(self._pad(chunk.ids, rows, is_real, "input_ids"))
-        return TokenBatch(ids=ids, mask=mask, others=others)
-
-    def _pad(
-        self, values: Sequence[TokenArray], rows: Indices, is_real: NDArray[np.bool_], name: str
-    ) -> TokenArray:
-        batch = np.full(is_real.shape, self.inputs.pad_values[name], dtype=np.int64)
-        batch[is_real] = np.concatenate([values[row] for row in rows])
-        return batch
-
-    def _to_device(self, values: TokenArray) -> torch.Tensor:
-        tensor = torch.from_numpy(values)
-        if self.device.type != "cuda":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        """The rows as one batch, with a mask only where it changes something."""
+        has_padding = bool((chunk.lengths[rows] != chunk.lengths[rows[0]]).any())
+        with_mask = self.masks_all or (self.needs_mask and has_padding)
+        return make_batch(chunk, rows, self.inputs, self.device, with_mask=with_mask)
 
     def run_first_batch(self, chunk: TokenChunk) -> None:
         """Run the first batch and wait for it; where memory runs out, ``launch`` deals with it."""
         plan = self._plan(chunk, np.arange(len(chunk.ids)))
         self._run_batches(chunk, plan[:1])
-        self._synchronize()
+        synchronize(self.device)
 
     def warm_up(self, chunk: TokenChunk) -> float:
         """Let the compiler see one batch of each kind that it makes a program for. Returns the
@@ -282,7 +237,7 @@ class Predictor:
             with shapes.patch(use_duck_shape=False):
                 for rows in self._warm_up_batches(chunk):
                     self._run_batches(chunk, [rows])
-                    self._synchronize()
+                    synchronize(self.device)
         except Exception as error:  # noqa: BLE001 - compilers raise errors of any type
             raise ModelError(
                 f"torch.compile failed: {full_reason(error)}",
@@ -331,10 +286,10 @@ class Predictor:
     def _trial_speed(self, chunk: TokenChunk, budget: int) -> float:
         """Real tokens a second over the batches of a trial; 0 where memory ran out."""
         batches = self._trial_batches(chunk, budget)
-        self._synchronize()
+        synchronize(self.device)
         started_s = time.perf_counter()
         outputs = self._run_batches(chunk, batches)
-        self._synchronize()
+        synchronize(self.device)
         seconds = time.perf_counter() - started_s
         if any(output is None for output in outputs):
             return 0.0
@@ -367,7 +322,3 @@ class Predictor:
             return everything
         values, counts = np.unique(chunk.groups, return_counts=True)
         return everything[chunk.groups == values[counts.argmax()]]
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)

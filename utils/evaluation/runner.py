@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,24 +13,27 @@ from utils.core.errors import ConfigError
 from utils.data.labels import read_mapping_file
 from utils.data.reader import Rows, count_rows, iter_rows
 from utils.evaluation import distributed
-from utils.evaluation.accumulator import EvaluationAccumulator, EvaluationContext
+from utils.evaluation.accumulator import EvaluationAccumulator
 from utils.evaluation.batching_comparison import compare
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.identity import open_store
+from utils.evaluation.plan import EvaluationPlan, plan_evaluation
+from utils.evaluation.summary import EvaluationContext, summarise_evaluation
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel
 from utils.pipeline import console
+from utils.schema.evaluation import EvaluationMetrics
+from utils.settings import EvaluationConfig
 
 
-def check_workers(config: Config) -> None:
+def check_workers(settings: EvaluationConfig) -> None:
     """Refuse, before anything is loaded, what needs Ray where it is not installed.
 
     Raises:
         ConfigError: several workers or a cluster are configured and Ray is not installed.
     """
-    if not uses_ray(config) or find_spec("ray") is not None:
+    if not uses_ray(settings) or find_spec("ray") is not None:
         return
-    settings = config.evaluation
     name = "num_workers" if settings.ray_address is None else "ray_address"
     raise ConfigError(
         f"evaluation.{name} is {getattr(settings, name)}: "
@@ -40,16 +44,15 @@ def check_workers(config: Config) -> None:
     )
 
 
-def uses_ray(config: Config) -> bool:
+def uses_ray(settings: EvaluationConfig) -> bool:
     """Whether the chunks go through Ray Data."""
-    return config.evaluation.num_workers > 1 or config.evaluation.ray_address is not None
+    return settings.num_workers > 1 or settings.ray_address is not None
 
 
 def evaluate_dataset(
     loaded: LoadedModel, config: Config, *, data_sha256: str | None = None
-) -> dict[str, Any]:
-    """Predict every row, write ``results/predictions/``, return the contract's
-    ``full_dataset_metrics``.
+) -> EvaluationMetrics:
+    """Predict every row, write ``results/predictions/``, return ``full_dataset_metrics``.
 
     Continues at the first chunk that is missing or damaged; everything is added up from what is
     stored. ``inference_time_s`` adds up the chunks, those of earlier parts of the run included; a
@@ -64,51 +67,63 @@ def evaluate_dataset(
         ModelError: a text too long for the memory; results of batches that are not those of single
             texts.
     """
-    check_workers(config)
-    num_rows = count_rows(config.data_file)
-    if config.evaluation.max_samples:
-        num_rows = min(num_rows, config.evaluation.max_samples)
+    check_workers(config.evaluation)
+    plan = plan_evaluation(config)
+    num_rows = count_rows(plan.data_file)
+    if plan.settings.max_samples:
+        num_rows = min(num_rows, plan.settings.max_samples)
     store = open_store(loaded, config, data_sha256)
-    with closing(ChunkWorker(loaded, config, store)) as worker:
-        num_predicted = _predict_missing(worker, loaded, config, num_rows)
-    accumulator = _add_up(store, config, num_rows)
-    store.delete_other_chunks(num_rows, config.evaluation.chunk_rows)
-    metrics = accumulator.compute(
+    with closing(ChunkWorker(loaded, plan, store)) as worker:
+        predict = partial(_predict_here, worker, plan)
+        if uses_ray(plan.settings):
+            predict = partial(_predict_with_ray, worker, loaded, config, num_rows)
+        num_predicted = _predict_missing(worker, num_rows, predict)
+    accumulator = _add_up(store, plan, num_rows)
+    store.delete_other_chunks(num_rows, plan.settings.chunk_rows)
+    metrics = summarise_evaluation(
+        accumulator,
         EvaluationContext(
-            batching=config.evaluation.batching,
+            batching=plan.settings.batching,
             has_random_weights=loaded.info.weights == "dummy",
             on_cuda=loaded.device.type == "cuda",
             predictions_folder=config.files.predictions_dir.name,
             limits=store.limits(),
             resumed_rows=num_rows - num_predicted,
-        )
+        ),
     )
-    return {**metrics, **compare(worker, config, store, metrics)}
+    comparisons = compare(worker, plan, metrics)
+    return metrics.model_copy(
+        update={
+            "batching_comparison": comparisons.batching,
+            "compile_comparison": comparisons.compiling,
+        }
+    )
 
 
 def _predict_missing(
-    worker: ChunkWorker, loaded: LoadedModel, config: Config, num_rows: int
+    worker: ChunkWorker, num_rows: int, predict: Callable[[Any], Iterator[int]]
 ) -> int:
-    """Make all chunks that are missing, with a progress bar over all rows. Returns the rows
-    predicted.
+    """Make all chunks that are missing, with a progress bar over all rows.
+
+    Args:
+        predict: makes them, given the bar; yields rows as they are predicted.
+
+    Returns:
+        The rows predicted.
     """
     num_predicted = 0
     with console.progress(total=num_rows, what="Evaluating", unit="row") as bar:
         worker.check_data_unchanged(sha256=worker.store.identity["data set"])
-        if uses_ray(config):
-            predicted = _predict_with_ray(worker, loaded, config, num_rows, bar)
-        else:
-            predicted = _predict_here(worker, config, bar)
-        for count in predicted:
+        for count in predict(bar):
             num_predicted += count
             bar.update(count)
         worker.check_data_unchanged()
     return num_predicted
 
 
-def _predict_here(worker: ChunkWorker, config: Config, bar: Any) -> Iterator[int]:
+def _predict_here(worker: ChunkWorker, plan: EvaluationPlan, bar: Any) -> Iterator[int]:
     """Make the missing chunks in this process; yields the rows of each."""
-    for rows, _ in worker.run(iter_missing_chunks(worker.store, config, bar)):
+    for rows, _ in worker.run(iter_missing_chunks(worker.store, plan, bar)):
         yield len(rows.texts)
 
 
@@ -118,7 +133,7 @@ def _predict_with_ray(
     """Make the missing chunks in Ray's workers; yields rows as they are predicted."""
     missing = []
     num_missing = 0
-    for start, stop in chunk_ranges(num_rows, config):
+    for start, stop in chunk_ranges(num_rows, config.evaluation.chunk_rows):
         if not worker.store.has(start, stop):
             missing.append((start, stop))
             num_missing += stop - start
@@ -126,27 +141,25 @@ def _predict_with_ray(
     return distributed.predict_chunks(worker, loaded, config, missing)
 
 
-def _add_up(store: ChunkStore, config: Config, num_rows: int) -> EvaluationAccumulator:
+def _add_up(store: ChunkStore, plan: EvaluationPlan, num_rows: int) -> EvaluationAccumulator:
     """The sums over all chunks, read from disk one by one."""
-    accumulator = EvaluationAccumulator(read_mapping_file(config.label_mappings_file).names)
-    for start, stop in chunk_ranges(num_rows, config):
+    accumulator = EvaluationAccumulator(read_mapping_file(plan.label_mappings_file).names)
+    for start, stop in chunk_ranges(num_rows, plan.settings.chunk_rows):
         chunk = store.load(start, stop)
         assert chunk is not None, "every chunk was in place or has been made"
         accumulator.add(chunk)
     return accumulator
 
 
-def chunk_ranges(num_rows: int, config: Config) -> Iterator[tuple[int, int]]:
+def chunk_ranges(num_rows: int, chunk_rows: int) -> Iterator[tuple[int, int]]:
     """First row and end of every chunk, in file order."""
-    size = config.evaluation.chunk_rows
-    for start in range(0, num_rows, size):
-        yield start, min(start + size, num_rows)
+    for start in range(0, num_rows, chunk_rows):
+        yield start, min(start + chunk_rows, num_rows)
 
 
-def iter_missing_chunks(store: ChunkStore, config: Config, bar: Any) -> Iterator[Rows]:
+def iter_missing_chunks(store: ChunkStore, plan: EvaluationPlan, bar: Any) -> Iterator[Rows]:
     """The rows of every unfinished chunk, in file order; finished ones count on the bar."""
-    settings = config.evaluation
-    for rows in iter_rows(config.data_file, settings.chunk_rows, settings.max_samples):
+    for rows in iter_rows(plan.data_file, plan.settings.chunk_rows, plan.settings.max_samples):
         if store.has(rows.start, rows.start + len(rows.texts)):
             bar.update(len(rows.texts))
         else:

@@ -9,18 +9,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import psutil
 import torch
 
-from utils.config_loader import Config
 from utils.core.errors import DataError, ModelError
 from utils.data.labels import UNKNOWN_ID
-from utils.data.reader import Rows, file_state, hash_data
+from utils.data.reader import Rows, file_signature, hash_data
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStats, ChunkStore
 from utils.evaluation.gpu_utilization import UtilizationRecorder
+from utils.evaluation.plan import EvaluationPlan
 from utils.evaluation.predictions import PendingPredictions, Predictions
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.result_checks import check_finite, differs_from_single_texts
@@ -60,7 +60,7 @@ class ChunkWorker:
     def __init__(
         self,
         loaded: LoadedModel,
-        config: Config,
+        plan: EvaluationPlan,
         store: ChunkStore,
         *,
         limit: int | None = None,
@@ -70,26 +70,26 @@ class ChunkWorker:
         self.store = store
         self.name = name
         self.invocation_id = invocation_id
-        self.data_file = config.data_file
-        self.data_signature = file_state(config.data_file)
+        self.data_file = plan.data_file
+        self.data_signature = file_signature(plan.data_file)
         self.tokenizer = loaded.tokenizer
         self.inputs = loaded.inputs
-        self.max_length = config.profiling.max_length
+        self.max_length = plan.max_length
         self.dtype = loaded.info.dtype
         self.has_random_weights = loaded.info.weights == "dummy"
-        self.configured_limit = get_configured_limit(config)
+        self.configured_limit = plan.configured_limit
         self.batch_limit = limit or store.limits().lowest
-        batching = Batching(kind=config.evaluation.batching, limit=self.batch_limit or 1)
-        self.predictor = _make_predictor(loaded, batching, compiled=config.evaluation.compile)
+        batching = Batching(kind=plan.settings.batching, limit=self.batch_limit or 1)
+        self.predictor = _make_predictor(loaded, batching, compiled=plan.settings.compile)
         self.compile_s: float | None = None
         self.on_cuda = loaded.device.type == "cuda"
         # On a GPU the next chunk's batches are launched while one chunk is copied back and written.
         self.max_in_flight = 1 if self.on_cuda else 0
         self._gpu = UtilizationRecorder(
             loaded.device,
-            config.profiling.gpu_sample_interval_ms / 1000,
+            plan.gpu_sample_interval_s,
             # One of several workers writes no timeline.
-            config.files.gpu_timeline if name is None else None,
+            plan.gpu_timeline if name is None else None,
         )
         self._last_end_s = 0.0
         self._is_prepared = False
@@ -146,7 +146,7 @@ class ChunkWorker:
         Raises:
             DataError: it is another.
         """
-        is_same = file_state(self.data_file) == self.data_signature
+        is_same = file_signature(self.data_file) == self.data_signature
         if is_same and sha256 is not None:
             is_same = hash_data(self.data_file) == sha256
         if not is_same:
@@ -303,7 +303,7 @@ class ChunkWorker:
             cpu_mem_used_bytes=psutil.Process().memory_info().rss,
             gpu_util_pct=utilization.util_pct,
             gpu_util_s=utilization.seconds,
-            gpu_warnings=utilization.warnings,
+            gpu_util_reason=utilization.reason,
             worker=self.name,
             invocation_id=self.invocation_id,
             done_at_s=None if self.name is None else time.time(),
@@ -321,16 +321,6 @@ def _make_predictor(loaded: LoadedModel, batching: Batching, *, compiled: bool) 
     if compiled:
         predictor.compile()
     return predictor
-
-
-def get_configured_limit(config: Config) -> int | Literal["auto"]:
-    """What the config says a batch may hold: tokens, or rows where batches keep the data set's
-    order.
-    """
-    settings = config.evaluation
-    if settings.batching == "dataset_order":
-        return settings.batch_size
-    return settings.max_tokens_per_batch
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:

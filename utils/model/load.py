@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from utils.config_loader import ModelConfig
 from utils.data.labels import ModelLabels
 from utils.model.encoding import InputFormat
 from utils.model.label_names import read_labels
@@ -35,7 +34,8 @@ from utils.model.weights import (
     load_weights,
     read_architecture,
 )
-from utils.system.device import resolve_device
+from utils.settings import ModelConfig
+from utils.system.device import resolve_device, synchronize
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +136,5 @@ def _make_weights(
 def _move_to_device(model: Any, source: ModelSource, device: torch.device) -> Any:
     with translate_load_errors("model", source.base):
         moved = model.to(device)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
     return moved

@@ -8,9 +8,9 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from utils.config_loader import EMBEDDED, ModelConfig, project_path, tried_places
 from utils.core.errors import ModelError, UserError
 from utils.core.files import read_json
+from utils.core.paths import project_path, tried_places
 from utils.hub.errors import hub_errors
 from utils.hub.repository import resolve
 from utils.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, find_adapter_weights
@@ -21,6 +21,7 @@ from utils.model.location import (
     ModelSource,
     files_to_load,
 )
+from utils.settings import EMBEDDED, ModelConfig
 
 OTHER_TOKENIZER = (
     "name the model's own tokenizer with --set model.tokenizer=NAME, a hub id or a local folder"

@@ -15,7 +15,6 @@ from transformers import (
 )
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from utils.config_loader import ModelConfig
 from utils.core.errors import ModelError
 from utils.data.labels import ModelLabels
 from utils.model.adapter import apply_adapter, read_head
@@ -27,6 +26,7 @@ from utils.model.location import (
     ModelSource,
     matches_any,
 )
+from utils.settings import ModelConfig
 
 SUFFIX = "ForSequenceClassification"
 HARMLESS_UNEXPECTED = (

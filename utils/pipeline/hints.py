@@ -20,22 +20,42 @@ from typing import Any
 
 import yaml
 
-from utils.config_loader import EMBEDDED, SECTIONS, default_config, works_in_project_root
+from utils.config_loader import default_config
 from utils.core.errors import UserError
 from utils.core.files import PROJECT_ROOT
+from utils.core.paths import works_in_project_root
+from utils.settings import EMBEDDED, SECTIONS
 
 VARIABLE = "WEEK1_USER_COMMAND"
 """In the environment of a step that a runner started: the words of the user's command, as JSON."""
 
-SCRIPT = r"python\s+(?P<script>scripts/\w+\.py|run_week1\.py|example_interactive\.py)"
-# A full stop that ends the line would become part of the command's last word.
-COMMAND = re.compile(rf"(?<!\w){SCRIPT}(?P<config>\s+--config\s+[^\s,;]+)?(?:\.$)?", re.MULTILINE)
-COMMAND_WITH_FLAGS = re.compile(rf"(?<!\w){SCRIPT}(?:\s+--[\w-]+(?:[ =](?!--)[^\s,;]+)?)*")
-# One word of a shell; brackets and braces of YAML may stand in it without quotes.
-WORD = r"""(?:'[^']*'|"(?:[^"\\]|\\.)*"|\[[^\]]*\]|\{[^}]*\}|[^\s'"\[\]{},;()])+"""
+SCRIPT = r"(?<!\w)python\s+(?P<script>scripts/\w+\.py|run_week1\.py|example_interactive\.py)"
+"""The beginning of a command of this project."""
+CONFIG_FLAG = r"(?P<config>\s+--config\s+[^\s,;]+)"
+ANY_FLAG = r"(?:\s+--[\w-]+(?:[ =](?!--)[^\s,;]+)?)"
+"""A flag with or without a value."""
+COMMAND = re.compile(rf"{SCRIPT}{CONFIG_FLAG}?(?:\.$)?", re.MULTILINE)
+"""A command and its ``--config``.
+
+A full stop at the end of the line belongs to the sentence; it would become part of the command's
+last word, so it is left out.
+"""
+COMMAND_WITH_FLAGS = re.compile(rf"{SCRIPT}{ANY_FLAG}*")
+
+SINGLE_QUOTED = r"'[^']*'"
+DOUBLE_QUOTED = r'"(?:[^"\\]|\\.)*"'
+YAML_LIST = r"\[[^\]]*\]"
+YAML_MAPPING = r"\{[^}]*\}"
+PLAIN_CHARACTER = r"""[^\s'"\[\]{},;()]"""
+WORD = rf"(?:{SINGLE_QUOTED}|{DOUBLE_QUOTED}|{YAML_LIST}|{YAML_MAPPING}|{PLAIN_CHARACTER})+"
+"""One word of a shell, which may have brackets and braces of YAML without quotes."""
+QUOTED_OR_PLAIN = re.compile(rf"""{SINGLE_QUOTED}|{DOUBLE_QUOTED}|[^'"]+""")
+"""One part of a word, with quotes or without."""
 SETTING = re.compile(rf"--set[ =](?P<word>{WORD})")
 SETTINGS = re.compile(rf"--set[ =]{WORD}(?:\s+--set[ =]{WORD})*")
+"""Several ``--set`` flags in a row, which belong into one command."""
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*|.*….*|.*\b(NAME|PATH|VALUE|LABEL)\b.*", re.DOTALL)
+"""A value that the user has to replace, such as ``NAME`` or ``FOLDER/*.csv…``."""
 PYTHON_SECTIONS = ("model", "profiling", "evaluation", "dataset")
 ARGUMENTS = {"model.name": "model_name"}
 """Arguments of Python functions whose name is not the setting's last part."""
@@ -64,7 +84,9 @@ def command_line(config: str, overrides: Sequence[str], words: Sequence[str]) ->
     ``words`` are the script and its arguments as typed.
     """
     global _command_line
-    flags = [] if config == default_config() else ["--config", config]
+    flags = []
+    if config != default_config():
+        flags = ["--config", config]
     for override in overrides:
         flags += ["--set", override]
     before = _command_line
@@ -90,32 +112,35 @@ def _words_of_runner() -> tuple[str, ...]:
 
 def resume_command() -> str:
     """The command that continues where this one stopped; of the runner, with ``--resume``."""
-    words = _command_line.words if _command_line else tuple(sys.argv)
+    words = list(sys.argv)
+    if _command_line is not None:
+        words = list(_command_line.words)
     is_runner = Path(words[0]).name == "run_week1.py"
-    more = ["--resume"] if is_runner and "--resume" not in words else []
-    return _command([*words, *more])
+    if is_runner and "--resume" not in words:
+        words.append("--resume")
+    return _command(words)
 
 
 def with_flags(text: str) -> str:
     """The text with the user's ``--config`` and ``--set`` flags in every command of this project.
 
     The user's ``--config`` replaces one that the command names as an example. Settings of the
-    command itself come after the user's, and so win. Outside the project's root the script's path
-    is absolute.
+    command itself come after the user's, so that they apply. Outside the project's root the
+    script's path is absolute.
     """
     if _command_line is None:
         return text
     flags = _command_line.flags
 
     def complete(match: re.Match[str]) -> str:
+        command = f"python {_shown_script(match['script'])}"
+        example_config = match["config"] or ""
         rest = match.string[match.end("script") :]
-        shown = f"python {_shown_script(match['script'])}"
-        if not flags:
-            return shown + (match["config"] or "")
-        if rest.startswith(f" {shlex.join(flags)}"):
-            return shown + (match["config"] or "")
-        own = "" if "--config" in flags else match["config"] or ""
-        return f"{shown}{own} {shlex.join(flags)}"
+        if not flags or rest.startswith(f" {shlex.join(flags)}"):
+            return command + example_config
+        if "--config" in flags:
+            example_config = ""
+        return f"{command}{example_config} {shlex.join(flags)}"
 
     return COMMAND.sub(complete, text)
 
@@ -180,15 +205,24 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _shown_script(script: str) -> str:
-    return script if works_in_project_root() else shlex.quote(str(PROJECT_ROOT / script))
+    if works_in_project_root():
+        return script
+    return shlex.quote(str(PROJECT_ROOT / script))
 
 
 def _unquoted(word: str) -> str:
     """A word as the shell would pass it on, without the full stop or colon of a sentence."""
-    pieces = re.findall(r"""'[^']*'|"(?:[^"\\]|\\.)*"|[^'"]+""", word.rstrip(".:"))
-    if re.search(r"=[\[{]", word) and word[0] not in "'\"":
-        return word  # YAML without quotes of the shell: the quotes in it are YAML's
-    return "".join(shlex.split(piece)[0] if piece[0] in "'\"" else piece for piece in pieces)
+    is_plain_yaml = re.search(r"=[\[{]", word) is not None and word[0] not in "'\""
+    if is_plain_yaml:
+        # The quotes in it are YAML's, not the shell's.
+        return word
+    text = ""
+    for piece in QUOTED_OR_PLAIN.findall(word.rstrip(".:")):
+        if piece[0] in "'\"":
+            text += shlex.split(piece)[0]
+        else:
+            text += piece
+    return text
 
 
 @contextmanager
@@ -201,18 +235,22 @@ def python_arguments() -> Iterator[None]:
 
 
 def for_python(error: UserError) -> UserError:
-    """The same error for a Python caller: ``--set model.dtype=float16`` becomes ``dtype="float16"``.
+    """The same error for a Python caller.
 
-    ``--config configs/demo.yaml`` becomes the name of the embedded model, and a setting without a
-    value the argument's name.
+    ``--set model.dtype=float16`` becomes ``dtype="float16"``, ``--config configs/demo.yaml`` the
+    name of the embedded model, and a setting without a value the argument's name.
     """
-    where = None if error.where is None else _in_python(error.where)
-    fix = None if error.fix is None else _in_python(error.fix)
+    where = error.where
+    if where is not None:
+        where = _in_python(where)
+    fix = error.fix
+    if fix is not None:
+        fix = _in_python(fix)
     return type(error)(_in_python(error.what), where=where, fix=fix)
 
 
 def _in_python(text: str) -> str:
-    """The text with arguments in place of settings, but for those of complete commands."""
+    """The text with arguments in place of settings, except for those of complete commands."""
     shown = []
     end = 0
     for command in COMMAND_WITH_FLAGS.finditer(text):
@@ -222,12 +260,15 @@ def _in_python(text: str) -> str:
 
 
 def _with_arguments(text: str) -> str:
-    text = SETTINGS.sub(
-        lambda match: ", ".join(map(_as_argument, SETTING.finditer(match[0]))), text
-    )
+    text = SETTINGS.sub(_as_arguments, text)
     text = text.replace("--config configs/demo.yaml", f'model_name="{EMBEDDED}"')
     names = "|".join(re.escape(key) for key in _settings_of_functions())
     return re.sub(rf"(?<![\w./-])({names})(?![\w.]*\w)", lambda match: _argument(match[1]), text)
+
+
+def _as_arguments(match: re.Match[str]) -> str:
+    """Several ``--set`` flags as arguments."""
+    return ", ".join(map(_as_argument, SETTING.finditer(match[0])))
 
 
 def _as_argument(match: re.Match[str]) -> str:
@@ -248,7 +289,9 @@ def _literal(text: str) -> str:
         value: Any = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value)
 
 
 def _argument(key: str) -> str:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.config_loader import EMBEDDED, Config, project_path, source_files
+from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.core.files import PROJECT_ROOT, read_json, sha256_tree, write_json
+from utils.core.paths import project_path, source_files
 from utils.pipeline.code_files import hash_code
+from utils.settings import EMBEDDED
 
 RECORD_VERSION = 3
 MAX_NAMED_CHANGES = 3
@@ -114,7 +116,7 @@ STEPS = (
         number="02",
         script="02_baseline_inference.py",
         skip_flag="skip_baseline",
-        title="Baseline: batch-size sweep and accuracy on the whole data set",
+        title="Baseline: batch-size sweep and accuracy on the complete data set",
         settings=("model", "dataset", "profiling", "evaluation", "output"),
         inputs=_data_and_model,
         outputs=_files("metrics", "detailed_metrics", "predictions_dir"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from utils.schema.common import MeasuredRecord
 
 DASH = "–"
 
@@ -79,17 +80,17 @@ def not_measured(reason: str | None = None) -> str:
     return f"not measured: {reason}"
 
 
-def reason_in_warnings(metric: str, warnings: Iterable[str]) -> str | None:
-    """Why ``metric`` is null: the text of the first warning that names it, or None."""
-    stem = re.escape(re.sub(r"(_(per_sample|mean|median|pct|w|j))+$", "", metric))
-    pattern = rf"\b{stem}"
-    if re.search("gpu|energy", metric):
-        # A warning may be about all values of the GPU at once, also inside another warning.
-        pattern += "|^GPU figures"
-    for warning in warnings:
-        if re.search(pattern, warning):
-            return warning.split(": ", 1)[-1].removeprefix("GPU figures: ")
-    return None
+def format_metric(
+    record: MeasuredRecord, name: str, unit: str, *, default_reason: str | None = None
+) -> str:
+    """Show a metric of a record, or why it was not measured.
+
+    Args:
+        default_reason: the reason where the record has none.
+    """
+    value: float | None = getattr(record, name)
+    reason = record.reason(name) or default_reason
+    return format_number(value, unit, missing=not_measured(reason))
 
 
 def shorten(name: str, width: int) -> str:

@@ -1,1 +1,1 @@
-"""The records of every JSON file, and what is generated from them: schemas, units, columns, docs."""
+"""The records of every JSON file, and the schemas, units, columns and pages made from them."""

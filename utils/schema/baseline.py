@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from utils.schema.baseline_versions import convert_baseline_metrics
 from utils.schema.batch_size import OptimalBatchSize, SweepRow
 from utils.schema.common import (
     MeasuredRecord,
@@ -23,7 +24,6 @@ from utils.schema.common import (
 )
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.run import DatasetInfo, Environment, ModelInfo, RunInfo
-from utils.schema.versions import convert_baseline_metrics
 
 BASELINE_VERSION = 3
 """Version of ``baseline_metrics.json`` that is written. Files of every earlier version load."""

@@ -284,7 +284,11 @@ class BatchSizeRow(MeasuredRecord):
 
 
 class SweepRow(BatchSizeRow):
-    """A row of ``batch_size_profiling``: a batch size measured on one sample of texts."""
+    """A batch size measured on one sample of texts.
+
+    These are the columns of ``detailed_metrics.csv``, in order; that table has no ``unavailable``
+    and no ``sample_size``.
+    """
 
     sample_size: PositiveCount = required("rows", "Texts in the sample that the row is of.")
 

@@ -115,14 +115,14 @@ class EvaluationMetrics(MeasuredRecord):
     )
     per_class: tuple[ClassMetrics, ...] | None = metric(None, "Quality for each label.")
     num_missing_labels: Count = required("rows", "Rows without a label.")
-    num_unknown_labels: Count = required("rows", "Rows with a label that the model does not know.")
-    num_workers: PositiveCount = Field(
-        default=1,
-        description="Workers that shared the evaluation.",
-        json_schema_extra={"unit": "workers"},
+    num_unknown_labels: Count = optional(
+        "Rows with a label that the model does not know.", unit="rows", default=0
     )
-    workers: tuple[WorkerMetrics, ...] = Field(
-        default=(), description="What each of several workers did; empty for a single process."
+    num_workers: PositiveCount = optional(
+        "Workers that shared the evaluation.", unit="workers", default=1
+    )
+    workers: tuple[WorkerMetrics, ...] = optional(
+        "What each of several workers did; empty for a single process.", default=()
     )
     inference_time_s: Positive = required(
         "s",

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-Answer = Literal["same", "faster", "slower", "ambiguous"]
+RatioResult = Literal["same", "faster", "slower", "ambiguous"]
 
 MIN_LATENCIES = {90: 64, 95: 130, 99: 662}
 """Latencies needed before a percentile is given. Source: MLPerf Inference rules, early stopping."""
@@ -214,14 +214,14 @@ class Comparison:
     ratio: float | None
     low: float | None = None
     high: float | None = None
-    answer: Answer = "ambiguous"
+    result: RatioResult = "ambiguous"
 
 
 def compare(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Comparison:
     """Compare durations B with durations A (counts may differ).
 
     The ratio is that of the geometric means, its interval is Welch's t interval of the difference
-    of the logarithms. Sources: Welch, 1947; the four answers are NVBench's.
+    of the logarithms. Sources: Welch, 1947; the four results are NVBench's.
     """
     if not len(a) or not len(b) or min(*a, *b) <= 0:
         return Comparison(ratio=None)
@@ -236,10 +236,10 @@ def compare(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDEN
         interval = test.confidence_interval(confidence)
         low = float(np.exp(interval.low))
         high = float(np.exp(interval.high))
-    return Comparison(ratio=ratio, low=low, high=high, answer=_classify_ratio(low, high))
+    return Comparison(ratio=ratio, low=low, high=high, result=_classify_ratio(low, high))
 
 
-def _classify_ratio(low: float, high: float) -> Answer:
+def _classify_ratio(low: float, high: float) -> RatioResult:
     if low >= 1 - EQUIVALENCE_MARGIN and high <= 1 + EQUIVALENCE_MARGIN:
         return "same"
     if low > 1:
@@ -301,7 +301,7 @@ def _drift_reasons(durations: Sequence[float]) -> list[str]:
     change = drift(durations) or 0.0
     third = len(durations) // 3
     difference = compare(durations[:third], durations[-third:])
-    if abs(change) >= DRIFT_LIMIT and difference.answer in ("slower", "faster"):
+    if abs(change) >= DRIFT_LIMIT and difference.result in ("slower", "faster"):
         reasons.append(
             f"drift: the last third of the runs took {change:+.0%} of the first third's time"
         )

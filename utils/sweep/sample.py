@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.data.reader import sample_texts
 from utils.model_utils import LoadedModel, texts_of_one_end_token
+from utils.settings import ProfilingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,24 +19,28 @@ class TextSample:
     warnings: tuple[str, ...] = ()
 
 
-def draw_texts(loaded: LoadedModel, config: Config, size: int) -> TextSample:
+def draw_texts(
+    loaded: LoadedModel, data_file: Path, settings: ProfilingConfig, size: int
+) -> TextSample:
     """Draw ``size`` texts with the configured seed; fewer where the data set has fewer.
 
     Raises:
         DataError: no data set, or no text that the model can take in a batch.
     """
-    drawn = sample_texts(config.data_file, size, config.profiling.seed)
-    usable = texts_of_one_end_token(loaded, drawn, config.profiling.max_length)
-    left_out = len(drawn) - len(usable)
+    drawn = sample_texts(data_file, size, settings.seed)
+    usable = texts_of_one_end_token(loaded, drawn, settings.max_length)
+    num_left_out = len(drawn) - len(usable)
     if not usable:
-        message = "No text of the sample can stand in a batch with another."
         raise DataError(
-            message, where=config.data_file, fix="--set dataset.sample_sizes=[N] with a larger N"
+            "No text of the sample can stand in a batch with another.",
+            where=data_file,
+            fix="--set dataset.sample_sizes=[N] with a larger N",
         )
-    if not left_out:
+    if not num_left_out:
         return TextSample(texts=tuple(usable))
     warning = (
-        f"{left_out} of {len(drawn)} sampled texts hold the model's end token themselves; they are left out of the "
-        "batch-size sweep, because the model refuses them in a batch with others, and are evaluated by themselves"
+        f"{num_left_out} of {len(drawn)} sampled texts hold the model's end token themselves; "
+        "they are left out of the batch-size sweep, because the model refuses them in a batch "
+        "with others, and are evaluated by themselves"
     )
     return TextSample(texts=tuple(usable), warnings=(warning,))

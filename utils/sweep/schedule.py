@@ -1,22 +1,17 @@
-"""The batch-size sweep: which batch size is measured when and how often, and its results."""
+"""The batch-size sweep: which batch size is measured when and how often."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Any, Literal
 
 from utils.core.errors import UserError
 from utils.pipeline import console
-from utils.sweep.bench_stats import compare, mean_interval
-from utils.sweep.records import BatchSizeRecord, Run
-from utils.sweep.run_summary import RunContext, summarise_runs
-
-SAMPLE_EFFECT_THRESHOLD = 0.05
-"""Difference in time per token between samples that is reported: half of what perf_analyzer calls
-unstable."""
+from utils.schema.batch_size import BatchSizeRow, FailedStatus, Status
+from utils.sweep.bench_stats import mean_interval
+from utils.sweep.records import Run
+from utils.sweep.run_summary import RunContext, failed_row, summarise_runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +44,7 @@ class Trial:
 
     batch_size: int
     num_samples: int
-    status: Literal["ok", "oom", "not_tried", "wrong_outputs"] = "ok"
+    status: Status = "ok"
     runs: list[Run] = field(default_factory=list)
     sustained_run: Run | None = None
     flops_per_sample: float | None = None
@@ -58,9 +53,7 @@ class Trial:
     interference: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def mark_failed(
-        self, status: Literal["oom", "not_tried", "wrong_outputs"], reason: str
-    ) -> None:
+    def mark_failed(self, status: FailedStatus, reason: str) -> None:
         """End this trial; its row has the reason in place of metrics."""
         self.status = status
         self.warnings.insert(0, reason)
@@ -83,16 +76,10 @@ class Trial:
         relative_half_width = (high - low) / (high + low)
         return relative_half_width <= settings.target_relative_ci
 
-    def record(self) -> BatchSizeRecord:
+    def record(self) -> BatchSizeRow:
         """The table row; without metrics if the trial failed."""
         if self.status != "ok":
-            return BatchSizeRecord(
-                batch_size=self.batch_size,
-                status=self.status,
-                num_runs=0,
-                num_samples=self.num_samples,
-                warnings=tuple(dict.fromkeys(self.warnings)),
-            )
+            return failed_row(self.batch_size, self.num_samples, self.status, self.warnings)
         context = RunContext(
             sustained_run=self.sustained_run,
             flops_per_sample=self.flops_per_sample,
@@ -184,96 +171,3 @@ def _order_of_round(unfinished: Sequence[Trial], seed: int, round_index: int) ->
     fewest_runs = min(len(trial.runs) for trial in unfinished)
     due = [trial for trial in unfinished if len(trial.runs) == fewest_runs]
     return random.Random(f"{seed} {round_index}").sample(due, len(due))
-
-
-def optimal_batch_size(
-    records: Sequence[BatchSizeRecord], state: SweepState
-) -> dict[str, Any] | None:
-    """The batch size with the highest mean throughput, and those that are statistically tied.
-
-    None if every batch size failed.
-    """
-    measured = []
-    for record in records:
-        if record.throughput_samples_per_sec.mean is not None:
-            measured.append(record)
-    if not measured:
-        return None
-    best = max(measured, key=lambda record: record.throughput_samples_per_sec.mean or 0.0)
-    times = {}
-    for trial in state.trials:
-        times[trial.batch_size] = [run.seconds / run.num_samples for run in trial.runs]
-    tied_with = []
-    for record in measured:
-        comparison = compare(times[best.batch_size], times[record.batch_size])
-        if record is not best and comparison.answer in ("same", "ambiguous"):
-            tied_with.append(record.batch_size)
-    return {
-        "batch_size": best.batch_size,
-        "throughput_samples_per_sec_mean": best.throughput_samples_per_sec.mean,
-        "latency_per_sample_ms_mean": best.latency_per_sample_ms.mean,
-        "criterion": "highest mean throughput within memory",
-        "tied_with": tied_with,
-    }
-
-
-def sample_dependence(states: Sequence[SweepState]) -> list[dict[str, Any]]:
-    """For each batch size and two samples: the ratio of their times per real token.
-
-    Time per token, because another sample has other lengths. What then remains depends on how the
-    texts fall into batches.
-    """
-    rows = []
-    for one, other in combinations(states, 2):
-        for trial, other_trial in zip(one.trials, other.trials, strict=True):
-            row = {
-                "batch_size": trial.batch_size,
-                "sample_sizes": [one.sample_size, other.sample_size],
-                **_compare_samples(trial, other_trial),
-            }
-            rows.append(row)
-    return rows
-
-
-def _compare_samples(trial: Trial, other: Trial) -> dict[str, Any]:
-    comparison = compare(_seconds_per_token(trial), _seconds_per_token(other))
-    depends = None
-    if comparison.low is not None and comparison.ratio is not None:
-        is_large = abs(comparison.ratio - 1) > SAMPLE_EFFECT_THRESHOLD
-        depends = is_large and comparison.answer in ("slower", "faster")
-    return {
-        "time_per_token_ratio": comparison.ratio,
-        "ci95_low": comparison.low,
-        "ci95_high": comparison.high,
-        "depends_on_sample": depends,
-    }
-
-
-def _seconds_per_token(trial: Trial) -> list[float]:
-    return [run.seconds / run.real_tokens for run in trial.runs if run.real_tokens]
-
-
-def result_lines(record: BatchSizeRecord) -> list[str]:
-    """The block of one batch size for the terminal."""
-    title = f"Batch Size {record.batch_size}:"
-    latency = record.latency_per_sample_ms
-    throughput = record.throughput_samples_per_sec
-    if latency.mean is None or throughput.mean is None:
-        return [title, f"  {record.warnings[0]}"]
-    spread = ""
-    if latency.std is not None:
-        spread = f" (std {latency.std:,.2f})"
-    return [
-        title,
-        f"  Latency/sample: {latency.mean:,.2f} ms{spread}",
-        f"  Throughput: {throughput.mean:,.2f} samples/sec",
-        f"  {_memory_line(record)}",
-    ]
-
-
-def _memory_line(record: BatchSizeRecord) -> str:
-    if record.peak_gpu_mem is not None:
-        return f"GPU Memory (peak): {record.peak_gpu_mem:,.2f} MB"
-    if record.cpu_mem_used is not None:
-        return f"CPU Memory: {record.cpu_mem_used:,.2f} MB"
-    return "CPU Memory: not measured"

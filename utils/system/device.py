@@ -18,6 +18,9 @@ MEMORY_ERRORS = (
 )
 """In messages of RuntimeErrors: cuBLAS, CUDA and the host's allocator have no class for it."""
 
+NOT_ON_CUDA = "the model is not on a CUDA device"
+"""Why metrics of a GPU are missing."""
+
 
 def resolve_device(name: str | torch.device) -> torch.device:
     """The device that ``cuda``, ``cuda:N``, ``cpu`` or ``auto`` means; CUDA always with its index.

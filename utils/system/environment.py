@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from utils.core.files import PROJECT_ROOT
+from utils.schema.run import CpuInfo, Environment, GitState, GpuInfo, TorchSettings
 from utils.system.process import usable_cores
 
 LIBRARIES = (
@@ -59,25 +60,25 @@ DEVICE_SETTINGS = {
 DRIVER_SETTINGS = (DRIVER_VERSION, *DEVICE_SETTINGS)
 
 
-def environment_record(device: str) -> dict[str, Any]:
-    """Hardware, libraries, precision flags and thread counts, as JSON values.
+def read_environment(device: str) -> Environment:
+    """Hardware, libraries, precision flags and thread counts.
 
     Args:
         device: the model's, such as ``cpu`` or ``cuda:0``.
     """
     gpu = None
     if device.startswith("cuda"):
-        gpu = _gpu_record(device)
-    return {
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
-        "cpu": _cpu_record(),
-        "gpu": gpu,
-        "torch": _torch_record(),
-        "variables": {name: os.environ.get(name) for name in VARIABLES},
-        "git": _git_record(),
-    }
+        gpu = _gpu_info(device)
+    return Environment(
+        platform=platform.platform(),
+        python=platform.python_version(),
+        libraries={name: _version(name) for name in LIBRARIES},
+        cpu=_cpu_info(),
+        gpu=gpu,
+        torch=_torch_settings(),
+        variables={name: os.environ.get(name) for name in VARIABLES},
+        git=_git_state(),
+    )
 
 
 def _version(name: str) -> str | None:
@@ -87,14 +88,14 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpu_record() -> dict[str, Any]:
-    return {
-        "name": _cpu_name(),
-        "physical_cores": psutil.cpu_count(logical=False),
-        "logical_cores": psutil.cpu_count(),
-        "usable_cores": usable_cores(),
-        "memory_bytes": psutil.virtual_memory().total,
-    }
+def _cpu_info() -> CpuInfo:
+    return CpuInfo(
+        name=_cpu_name(),
+        physical_cores=psutil.cpu_count(logical=False),
+        logical_cores=psutil.cpu_count(),
+        usable_cores=usable_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+    )
 
 
 def _cpu_name() -> str:
@@ -106,18 +107,18 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _torch_record() -> dict[str, Any]:
-    return {
-        "num_threads": torch.get_num_threads(),
-        "num_interop_threads": torch.get_num_interop_threads(),
-        "matmul_precision": torch.get_float32_matmul_precision(),
-        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
-        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-        "cuda_build": torch.version.cuda,
-    }
+def _torch_settings() -> TorchSettings:
+    return TorchSettings(
+        num_threads=torch.get_num_threads(),
+        num_interop_threads=torch.get_num_interop_threads(),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        cudnn_allow_tf32=torch.backends.cudnn.allow_tf32,
+        deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
+        cuda_build=torch.version.cuda,
+    )
 
 
-def _git_record() -> dict[str, Any]:
+def _git_state() -> GitState:
     """Commit of this project and whether files differ from it; both None outside a checkout."""
     command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     try:
@@ -125,25 +126,22 @@ def _git_record() -> dict[str, Any]:
             command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
+        return GitState()
     description = done.stdout.strip()
-    return {
-        "commit": description.removesuffix("-dirty"),
-        "dirty": description.endswith("-dirty"),
-    }
+    return GitState(commit=description.removesuffix("-dirty"), dirty=description.endswith("-dirty"))
 
 
-def _gpu_record(device: str) -> dict[str, Any]:
+def _gpu_info(device: str) -> GpuInfo:
     card = torch.cuda.get_device_properties(device)
     uuid = f"GPU-{card.uuid}"
-    return {
-        "name": card.name,
-        "uuid": uuid,
-        "compute_capability": f"{card.major}.{card.minor}",
-        "multiprocessors": card.multi_processor_count,
-        "memory_bytes": card.total_memory,
+    return GpuInfo(
+        name=card.name,
+        uuid=uuid,
+        compute_capability=f"{card.major}.{card.minor}",
+        multiprocessors=card.multi_processor_count,
+        memory_bytes=card.total_memory,
         **driver_record(uuid),
-    }
+    )
 
 
 def driver_record(uuid: str, nvml: Any = None) -> dict[str, Any]:

@@ -8,13 +8,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from utils.system import gpu_timeline
+from utils.system import gpu_readings
+from utils.system.device import NOT_ON_CUDA, synchronize
 from utils.system.gpu_nvml import BUFFERS, NvmlDevice
-from utils.system.gpu_timeline import GpuReadings, Sample, Window
+from utils.system.gpu_readings import GpuReadings, Sample, Window
+from utils.system.gpu_timeline import timeline_row
 
 CPU_SHARE = 0.008
 """Of one core for the sampling thread: 1%, less room for a sample that costs more than earlier
@@ -89,8 +92,10 @@ class GpuMonitor:
         end_s = time.perf_counter()
         window = self._window
         device = self._device
-        if device is None or window is None:
-            return GpuReadings(warnings=(self.reason,) if self.reason else ())
+        if device is None:
+            return self._no_readings()
+        if window is None:
+            return GpuReadings()
         counter_j = device.read("energy_j")
         if not self._keep_thread:
             self._join_thread()
@@ -106,7 +111,15 @@ class GpuMonitor:
             window.counter_j = counter_j - window.counter_j
         window.num_processes = max(window.num_processes or 0, device.read("num_processes") or 0)
         window.samples = [sample for sample in window.samples if sample.time_s <= end_s]
-        return gpu_timeline.summarize_window(window)
+        return gpu_readings.summarize_window(window)
+
+    def _no_readings(self) -> GpuReadings:
+        assert self.reason is not None
+        readings = gpu_readings.no_readings(self.reason)
+        if self._torch_device.type != "cuda":
+            return readings
+        # On the CPU nobody expects them.
+        return replace(readings, warnings=(f"no GPU readings: {self.reason}",))
 
     def idle(self, seconds: float = 2.0) -> GpuReadings:
         """A window in which this process gives the device nothing to do.
@@ -115,9 +128,9 @@ class GpuMonitor:
         """
         if self._device is not None:
             if torch.cuda.is_initialized():
-                torch.cuda.synchronize(self._torch_device)
+                synchronize(self._torch_device)
             # Readings look back so far.
-            time.sleep(gpu_timeline.LOOK_BACK_S)
+            time.sleep(gpu_readings.LOOK_BACK_S)
             self.start()
             time.sleep(seconds)
         return self.stop(idle=True)
@@ -148,7 +161,7 @@ class GpuMonitor:
             rows = self._rows
             self._rows = []
         offset_s = self._epoch_offset_s
-        return [gpu_timeline.timeline_row(sample, offset_s, labels) for sample, labels in rows]
+        return [timeline_row(sample, offset_s, labels) for sample, labels in rows]
 
     def _start_thread(self) -> None:
         if self._thread is not None or self._device is None:
@@ -211,15 +224,15 @@ def _connect(
 ) -> tuple[NvmlDevice | None, str | None]:
     """The device, or why there are no readings."""
     if device.type != "cuda":
-        return None, "GPU figures: the model is not on a CUDA device"
+        return None, NOT_ON_CUDA
     try:
         nvml = nvml or importlib.import_module("pynvml")
         uuids = [uuid] if uuid else device_uuids(device)
         return NvmlDevice(nvml, uuids), None
     except ImportError as error:
-        return None, f"GPU figures: nvidia-ml-py is not installed ({error})"
+        return None, f"nvidia-ml-py is not installed ({error})"
     except nvml.NVMLError as error:
-        return None, f"GPU figures: NVML does not answer ({error})"
+        return None, f"NVML does not answer ({error})"
 
 
 def device_uuids(device: torch.device) -> list[str]:

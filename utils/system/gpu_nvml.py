@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from utils.system import gpu_timeline
-from utils.system.gpu_timeline import Points, Sample
+from utils.system import gpu_readings
+from utils.system.gpu_readings import Points, Sample
 
 BUFFER_AGE_S = 5.0
 """A buffer whose newest sample is further than this from the system's time has another clock."""
@@ -88,9 +88,9 @@ class NvmlDevice:
         uuid = self._known_uuid(uuids)
         self._handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
         self._calls = self._choose_calls(self._missing_values(uuid))
-        self.power_source = gpu_timeline.AVERAGE
+        self.power_source = gpu_readings.AVERAGE
         if self._calls.get("power_w") == POWER_INSTANT:
-            self.power_source = gpu_timeline.INSTANT
+            self.power_source = gpu_readings.INSTANT
 
     def _known_uuid(self, uuids: Sequence[str]) -> str:
         for uuid in uuids[:-1]:

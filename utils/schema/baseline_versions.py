@@ -49,7 +49,7 @@ def _with_reasons(values: dict[str, Any], kind: type[MeasuredRecord]) -> dict[st
     for name in nullable_metrics(kind):
         if values.get(name) is not None:
             continue
-        reason = _reason_in_warnings(name, warnings)
+        reason = reason_in_warnings(name, warnings)
         if reason is not None:
             reasons[name] = reason
         elif name not in values:
@@ -57,7 +57,7 @@ def _with_reasons(values: dict[str, Any], kind: type[MeasuredRecord]) -> dict[st
     return {**values, "unavailable": reasons}
 
 
-def _reason_in_warnings(name: str, warnings: Iterable[str]) -> str | None:
+def reason_in_warnings(name: str, warnings: Iterable[str]) -> str | None:
     """What the first warning that names the metric says, or None.
 
     A warning may name a metric without the end of its name, and all GPU readings as one.

@@ -1,0 +1,195 @@
+"""The batch-size sweep of step 02: every sample size measured, an interrupted one continued."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from utils.baseline.checkpoint import SweepCheckpoint, checkpoint_writer, load_checkpoint
+from utils.config_loader import Config
+from utils.core.files import fingerprint
+from utils.core.result_files import ResultFiles
+from utils.evaluation.identity import prediction_identity
+from utils.model_utils import LoadedModel, check_on_texts
+from utils.pipeline import console
+from utils.profiler import InferenceProfiler
+from utils.schema.baseline import (
+    BASELINE_VERSION,
+    SampleDependence,
+    SweepMeasurement,
+    SweepRounds,
+)
+from utils.schema.batch_size import OptimalBatchSize, SweepRow
+from utils.schema.common import complete_reasons
+from utils.settings import ProfilingConfig
+from utils.sweep.conclusions import optimal_batch_size, sample_dependence
+from utils.sweep.row_reasons import SHARED
+from utils.sweep.sample import draw_texts
+from utils.sweep.schedule import SweepSettings, SweepState, new_state
+from utils.system.environment import read_environment
+from utils.system.gpu_readings import GpuReadings
+
+SWEEP_SECTIONS = ("model", "dataset", "profiling", "embedded")
+"""Sections of the settings that decide whether a checkpoint of the sweep can be resumed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepResult:
+    """What the batch-size sweep measured.
+
+    Args:
+        rows: one for each sample size and batch size.
+        optimal_batch_size: of the largest sample.
+        measurement: the order in which batch sizes were measured, the GPU at rest, and whether
+            metrics depend on the sample.
+    """
+
+    rows: tuple[SweepRow, ...]
+    optimal_batch_size: OptimalBatchSize | None
+    first_inference_ms: float
+    measurement: SweepMeasurement
+    warnings: tuple[str, ...]
+
+
+def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> SweepResult:
+    """Run the sweep on each sample size.
+
+    Runs that an interrupted run has measured under the same settings are reused.
+    """
+    settings = config.profiling
+    checkpoint = load_checkpoint(config.files, _sweep_fingerprint(loaded, config, data_sha256))
+    profiler = InferenceProfiler(
+        loaded.model,
+        loaded.tokenizer,
+        loaded.info.device,
+        gpu_sample_interval_ms=settings.gpu_sample_interval_ms,
+    )
+    drawn = []
+    for size in config.dataset.sample_sizes:
+        drawn.append(draw_texts(loaded, config.data_file, settings, size))
+    samples = [list(sample.texts) for sample in drawn]
+    largest = max(samples, key=len)
+    warnings = (*drawn[-1].warnings, *check_on_texts(loaded, largest, settings.max_length))
+    if checkpoint.first_inference_ms is None:
+        _start_checkpoint(checkpoint, profiler, samples, settings, config.files)
+    else:
+        console.print_line("Runs that an interrupted run has measured are reused.")
+    after_round = checkpoint_writer(checkpoint, profiler.collector.monitor, config.files)
+    for texts, state in zip(samples, checkpoint.samples, strict=True):
+        if len(samples) > 1:
+            console.print_line(f"\nSample of {len(texts)} texts")
+        profiler.sweep(texts, state, _sweep_settings(settings), after_round=after_round)
+    sweep = _to_sweep_result(checkpoint)
+    size_warnings = _sample_size_warnings(config.dataset.sample_sizes, checkpoint.samples)
+    return replace(sweep, warnings=(*warnings, *size_warnings, *sweep.warnings))
+
+
+def _sweep_settings(settings: ProfilingConfig) -> SweepSettings:
+    values: dict[str, Any] = {"num_runs": settings.num_measurement_runs}
+    for item in fields(SweepSettings):
+        if item.name != "num_runs":
+            values[item.name] = getattr(settings, item.name)
+    return SweepSettings(**values)
+
+
+def _sweep_fingerprint(loaded: LoadedModel, config: Config, data_sha256: str) -> str:
+    """Identity of everything that decides what the sweep measures."""
+    settings = config.to_dict()
+    parts: list[Any] = [settings[name] for name in SWEEP_SECTIONS]
+    parts.append(prediction_identity(loaded, config, data_sha256))
+    parts.append(read_environment(loaded.info.device).to_dict())
+    parts.append(BASELINE_VERSION)
+    return fingerprint(parts)
+
+
+def _start_checkpoint(
+    checkpoint: SweepCheckpoint,
+    profiler: InferenceProfiler,
+    samples: Sequence[list[str]],
+    settings: ProfilingConfig,
+    files: ResultFiles,
+) -> None:
+    """Measure what comes before the first run: the cold model and the GPU at rest."""
+    # An earlier run's timeline is not continued.
+    files.gpu_timeline.unlink(missing_ok=True)
+    checkpoint.first_inference_ms = profiler.first_inference_ms(samples[0], settings.max_length)
+    checkpoint.idle = replace(profiler.idle_readings(), samples=())
+    checkpoint.samples = [new_state(len(texts), settings.batch_sizes) for texts in samples]
+    if checkpoint.idle.shared:
+        for state in checkpoint.samples:
+            for trial in state.trials:
+                trial.interference.append(SHARED)
+
+
+def _to_sweep_result(checkpoint: SweepCheckpoint) -> SweepResult:
+    rows = []
+    rounds = []
+    for state in checkpoint.samples:
+        order = tuple(tuple(sizes) for sizes in state.order)
+        rounds.append(SweepRounds(sample_size=state.sample_size, order=order))
+        rows += _rows_of_sample(state)
+    largest = max(checkpoint.samples, key=lambda state: state.sample_size)
+    dependence = sample_dependence(checkpoint.samples)
+    assert checkpoint.first_inference_ms is not None
+    return SweepResult(
+        rows=tuple(rows),
+        optimal_batch_size=optimal_batch_size(_rows_of_sample(largest), largest),
+        first_inference_ms=checkpoint.first_inference_ms,
+        measurement=_measurement(rounds, checkpoint.idle, dependence),
+        warnings=(*_dependence_warnings(dependence), *checkpoint.idle.warnings),
+    )
+
+
+def _rows_of_sample(state: SweepState) -> list[SweepRow]:
+    rows = []
+    for trial in state.trials:
+        columns = dict(trial.record())
+        rows.append(SweepRow.model_validate({**columns, "sample_size": state.sample_size}))
+    return rows
+
+
+def _measurement(
+    rounds: Sequence[SweepRounds], idle: GpuReadings, dependence: tuple[SampleDependence, ...]
+) -> SweepMeasurement:
+    values: dict[str, Any] = {
+        "idle_gpu_power_w": idle.power_w_mean,
+        "idle_gpu_util_pct": idle.util_pct_mean,
+        "gpu_shared": idle.shared,
+    }
+    reasons = {
+        "idle_gpu_power_w": idle.unavailable.get("power_w_mean"),
+        "idle_gpu_util_pct": idle.unavailable.get("util_pct_mean"),
+        "gpu_shared": idle.unavailable.get("shared"),
+    }
+    known_reasons = {name: reason for name, reason in reasons.items() if reason is not None}
+    return SweepMeasurement(
+        rounds=tuple(rounds),
+        **values,
+        sample_dependence=dependence,
+        unavailable=complete_reasons(SweepMeasurement, values, known_reasons),
+    )
+
+
+def _sample_size_warnings(sizes: Sequence[int], states: Sequence[SweepState]) -> list[str]:
+    warnings = []
+    for size, state in zip(sizes, states, strict=True):
+        if state.sample_size < size:
+            warnings.append(
+                f"dataset.sample_sizes asks for {size} texts; the data set has {state.sample_size}"
+            )
+    return warnings
+
+
+def _dependence_warnings(dependence: Sequence[SampleDependence]) -> list[str]:
+    warnings = []
+    for one in dependence:
+        if not one.depends_on_sample or one.time_per_token_ratio is None:
+            continue
+        difference = abs(one.time_per_token_ratio - 1)
+        sizes = " and ".join(map(str, one.sample_sizes))
+        warnings.append(
+            f"batch size {one.batch_size}: time per token differs by {difference:.0%} between "
+            f"samples of {sizes} texts: metrics depend on the sample, take a larger one"
+        )
+    return warnings

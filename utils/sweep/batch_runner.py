@@ -1,0 +1,109 @@
+"""The workload of the sweep: texts through tokenizer, model and back, timed or untimed."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import torch
+
+from utils.model.costs import count_op_costs
+from utils.model.encoding import compute_logits, encode_batch, input_format, select_inputs
+from utils.sweep.run_log import RunLog
+from utils.system.device import synchronize
+
+
+class BatchRunner:
+    """Runs a sequence classifier over texts, batch by batch.
+
+    Args:
+        model: returns ``logits`` of shape ``[batch, labels]``; in eval mode, on ``device``.
+        tokenizer: pads to the longest text of a batch.
+        device: of the model.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.device = device
+        self._on_cuda = device.type == "cuda"
+        self._input_names = input_format(model, tokenizer).names
+        self._flops_by_shape: dict[tuple[int, ...], int] = {}
+
+    def infer(self, texts: list[str], max_length: int) -> torch.Tensor:
+        """The logits of one batch on the host, ``[texts, labels]`` in float32."""
+        with torch.inference_mode():
+            encoded = encode_batch(self.tokenizer, texts, max_length)
+            return compute_logits(self.model, encoded, self._input_names, self.device)
+
+    def run_untimed(self, texts: list[str], size: int, max_length: int) -> torch.Tensor:
+        """The logits of all texts, ``[texts, labels]``, in batches of ``size``."""
+        logits = []
+        for start in range(0, len(texts), size):
+            logits.append(self.infer(texts[start : start + size], max_length))
+        return torch.cat(logits)
+
+    def allocate_log(self, num_rows: int, size: int) -> RunLog:
+        """What a timed run fills in, allocated before the clock starts."""
+        events = []
+        if self._on_cuda:
+            for _ in range(0, num_rows, size):
+                begin = torch.cuda.Event(enable_timing=True)
+                end = torch.cuda.Event(enable_timing=True)
+                events.append((begin, end))
+        return RunLog(num_full_batches=num_rows // size, events=events)
+
+    def run_timed(self, texts: list[str], size: int, max_length: int, log: RunLog) -> None:
+        """The workload: tokenize, copy, forward, copy back, for each batch. Nothing else."""
+        clock = time.perf_counter_ns
+        device = self.device
+        events = iter(log.events)
+        # The stream of the model's device, which need not be the current device.
+        stream = torch.cuda.current_stream(device) if self._on_cuda else None
+        with torch.inference_mode():
+            for start in range(0, len(texts), size):
+                started = clock()
+                host = encode_batch(self.tokenizer, texts[start : start + size], max_length)
+                tokenized = clock()
+                batch = select_inputs(host, self._input_names, device)
+                synchronize(device)
+                begin, end = next(events, (None, None))
+                on_device = clock()
+                if begin is not None:
+                    begin.record(stream)
+                logits = self.model(**batch).logits
+                if end is not None:
+                    end.record(stream)
+                launched = clock()
+                synchronize(device)
+                computed = clock()
+                log.logits.append(logits.float().cpu())
+                log.stamps.append((started, tokenized, on_device, launched, computed, clock()))
+                log.masks.append(host["attention_mask"])
+
+    def count_truncated(self, texts: list[str], max_length: int) -> int | None:
+        """How many texts are truncated; None if the tokenizer does not report it."""
+        encoded = self.tokenizer(texts, truncation=True, max_length=max_length)
+        encodings = getattr(encoded, "encodings", None)
+        if not encodings:
+            return None
+        return sum(bool(encoding.overflowing) for encoding in encodings)
+
+    def flops_per_sample(self, texts: list[str], size: int, max_length: int) -> float | None:
+        """Executed FLOPs per sample, padding included, of every operator that has a formula.
+
+        They depend on the shape and on whether there is padding: causal attention without a mask
+        computes half. None if no operator has a formula.
+        """
+        total = 0
+        for start in range(0, len(texts), size):
+            batch = encode_batch(self.tokenizer, texts[start : start + size], max_length)
+            has_no_padding = bool(batch["attention_mask"].all())
+            shape = (*batch["input_ids"].shape, has_no_padding)
+            if shape not in self._flops_by_shape:
+                inputs = select_inputs(batch, self._input_names, self.device)
+                costs = count_op_costs(partial(self.model, **inputs))
+                self._flops_by_shape[shape] = sum(cost.flops for cost in costs if cost.flops)
+            total += self._flops_by_shape[shape]
+        return total / len(texts) if total else None
