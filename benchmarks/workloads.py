@@ -22,8 +22,8 @@ from utils.diagnosis.evidence import Evidence
 from utils.model import costs
 from utils.model_utils import LoadedModel, load_model
 from utils.profiler import InferenceProfiler
+from utils.schema.batch_size import BatchSizeRow
 from utils.schema.ceilings import Ceilings
-from  import BatchSizeRecord
 from utils.system.timing import time_callable
 
 # A tenth of a second on a data-centre GPU: long beside the resolution of CUDA events (0.5 us).
@@ -254,7 +254,7 @@ class SlowModule(torch.nn.Module):
 
 def sweep_one_size(
     profiler: InferenceProfiler, texts: Sequence[str], size: int, num_runs: int, **settings: Any
-) -> BatchSizeRecord:
+) -> BatchSizeRow:
     """The sweep's record of one batch size, with one warm-up run unless ``settings`` say more."""
     settings = {"max_length": 512, "num_warmup_runs": 1, "seed": 0, **settings}
     (record,) = profiler.profile_multiple_batch_sizes(
