@@ -39,7 +39,7 @@ from utils.evaluation.predictions import PendingPredictions  # noqa: E402
 from utils.evaluation.predictor import Predictor  # noqa: E402
 from utils.evaluation.tokens import tokenize  # noqa: E402
 from utils.evaluation.worker import ChunkWorker  # noqa: E402
-from utils.model.costs import base_op_name, category  # noqa: E402
+from utils.model.costs import base_op_name, operator_category  # noqa: E402
 from utils.model_utils import LoadedModel, load_model  # noqa: E402
 from utils.pipeline import startup  # noqa: E402
 
@@ -326,7 +326,7 @@ def operators(ours: Ours, texts: list[str]) -> tuple[dict[str, float], float | N
     kinds: dict[str, float] = defaultdict(float)
     for event in trace.key_averages():
         if event.key.startswith("aten::"):
-            kinds[category(base_op_name(event.key))] += (
+            kinds[operator_category(base_op_name(event.key))] += (
                 event.self_device_time_total if cuda else event.self_cpu_time_total
             )
     total = sum(kinds.values())

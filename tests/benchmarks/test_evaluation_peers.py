@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import evaluation_peers as peers
 from tests import support
-from utils.model.costs import category, count_op_costs
+from utils.model.costs import count_op_costs, operator_category
 from utils.model_utils import load_model
 
 
@@ -40,7 +40,7 @@ def test_the_limits_flops_are_those_of_the_projects_counter(ours: peers.Ours) ->
         products = sum(
             cost.flops or 0
             for cost in counted
-            if category(cost.name) in ("matrix product", "attention")
+            if operator_category(cost.name) in ("matrix product", "attention")
         )
         flops = peers.real_flops(model, lengths, full_square=full_square)
         assert flops == pytest.approx(products, rel=0.005)
