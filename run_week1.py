@@ -14,13 +14,13 @@ if __name__ == "__main__":
     startup.prepare_process()
 
 from utils.config_loader import Config
-from utils.core.files import read_json
 from utils.pipeline import cli, console
 from utils.pipeline.step_process import run_step
-from utils.pipeline.steps import STEPS, Step, get_step, stale_reason
+from utils.pipeline.steps import STEPS, Step, stale_reason
 from utils.reporting.answers import answer_lines
 from utils.reporting.results import read_results
 from utils.reporting.run_facts import model_title
+from utils.schema.diagnosis import load_diagnosis
 
 VERIFIER = "03"
 TITLE = "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS"
@@ -75,8 +75,7 @@ def decide(
 
 def suggestions_tried(config: Config) -> bool:
     """Whether step 03 has tried what it suggests."""
-    diagnosis = read_json(config.files.bottlenecks, made_by=get_step(VERIFIER).command)
-    return bool(diagnosis.get("verified_at"))
+    return load_diagnosis(config.files.bottlenecks).verified_at is not None
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
@@ -110,7 +109,7 @@ def closing_lines(config: Config, seconds: float) -> list[str]:
     lines = [f"Time: {seconds:,.1f} s", f"Results: {config.files.results_dir}"]
     if config.files.metrics.exists():
         results = read_results(config.files)
-        lines.append(f"Model: {model_title(results.metrics['model_info'])}")
+        lines.append(f"Model: {model_title(results.metrics.model_info)}")
         lines.append("")
         lines += answer_lines(results)
     return lines

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Step 02: measure every batch size, then predict the whole data set.
+"""Step 02: measure every batch size, then predict the complete data set.
 
 An interrupted run continues where it stopped.
 """
@@ -42,9 +42,7 @@ def run(config: Config) -> None:
     startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")
     evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
     metrics = build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
-    lines = evaluation_lines(
-        evaluation.to_dict(), metrics.model_info.to_dict(), metrics.dataset_info.to_dict()
-    )
+    lines = evaluation_lines(evaluation, metrics.model_info, metrics.dataset_info)
     console.block("FULL DATASET EVALUATION", lines)
     for warning in metrics.run.warnings:
         console.warn(warning)

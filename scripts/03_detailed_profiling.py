@@ -30,12 +30,12 @@ def run(config: Config, args: argparse.Namespace) -> None:
     for warning in diagnosis.warnings:
         console.warn(warning)
     lines = [diagnosis.main_bottleneck]
-    for place, line in enumerate(suggestion_lines(diagnosis.to_dict()), start=1):
+    for place, line in enumerate(suggestion_lines(diagnosis), start=1):
         lines.append(f"{place}. {line}")
     console.block("BOTTLENECK ANALYSIS", lines)
     if args.verify:
         diagnosis = verify(loaded, config, diagnosis)
-        console.block("SUGGESTIONS TRIED", verified_lines(diagnosis.to_dict()))
+        console.block("SUGGESTIONS TRIED", verified_lines(diagnosis))
     console.print_line(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
     steps.record_finished(steps.get_step("03"), config)
 

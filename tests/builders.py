@@ -1,6 +1,6 @@
-"""Small real models of the kinds that people publish, each with a real tokenizer, and the judge of their results.
+"""Small real models of published kinds, each with a real tokenizer, and their reference results.
 
-The judge is transformers alone: one text at a time, with everything that the tokenizer returns.
+The reference is transformers alone: one text at a time, with all that the tokenizer returns.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def bpe_tokenizer(
 
 @torch.no_grad()
 def spread_head(model: Any, tokenizer: Any, head: torch.nn.Linear) -> None:
-    """Scale the classification head so that every label occurs and results differ clearly between texts."""
+    """Scale the head so that every label occurs and results differ clearly between texts."""
     rows = []
     for text in make_texts(60, seed=9):
         encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_LENGTH)
@@ -268,7 +268,7 @@ def build_bart(folder: Path) -> Path:
 def build_llama(
     folder: Path, template: str | None, pad_token: str | None = None, **changes: Any
 ) -> Path:
-    """A decoder without a padding token of its own, unless ``pad_token_id`` is among the changes."""
+    """A decoder without a padding token of its own, unless ``changes`` have ``pad_token_id``."""
     torch.manual_seed(0)
     tokenizer = bpe_tokenizer(template, pad_token)
     settings = {
@@ -360,7 +360,7 @@ def build_fnet(folder: Path) -> Path:
 
 
 def _accepted(model: Any, encoded: Any) -> dict[str, torch.Tensor]:
-    """What the model takes of what the tokenizer returns: transformers' models name all their inputs."""
+    """The inputs of the tokenizer that the model takes: transformers' models name them all."""
     names = model.forward.__code__.co_varnames
     inner = getattr(model.forward, "__wrapped__", None)
     while inner is not None:

@@ -131,13 +131,13 @@ class HubServer:
         return self._add("datasets", repo_id, folder)
 
     def fail(self, repo_id: str, status: int) -> None:
-        """Answer everything about a repository with an HTTP status (401, 403, 404); 200 ends the fault."""
+        """Answer all requests for a repository with an HTTP status; 200 ends the fault."""
         for repo in self.repos.values():
             if repo.repo_id == repo_id:
                 repo.status = status
 
     def cut(self, after_bytes: int, times: int = 1) -> None:
-        """Close the connection in the midst of the next ``times`` files of more than ``after_bytes``."""
+        """Close the connection within the next ``times`` files of more than ``after_bytes``."""
         self._cut = Cut(after_bytes, times)
 
     def cut_now(self, size: int) -> int | None:

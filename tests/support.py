@@ -1,4 +1,4 @@
-"""Small real things that tests share: a tiny Qwen2 classifier with its own tokenizer, a data set, a config."""
+"""What tests share: a tiny Qwen2 classifier with its own tokenizer, a data set, a config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.data import writer
 from utils.data.labels import ModelLabels
-from utils.data.sources import Source, read_source
+from utils.data.sources import DatasetSource, read_source
 
 LABELS = ("books", "games", "music")
 TEXTS = tuple(f"{word} number {i} " * (1 + i % 7) for i in range(20) for word in LABELS)
@@ -61,7 +61,7 @@ def build_model_config(labels: tuple[str, ...] = LABELS, **changes: Any) -> Qwen
 
 
 def build_tiny_model(folder: Path, labels: tuple[str, ...] = LABELS, **changes: Any) -> Path:
-    """Save a tiny classifier (seeded random weights, safetensors) with its tokenizer into ``folder``."""
+    """Save a tiny classifier with seeded random weights and its tokenizer into ``folder``."""
     torch.manual_seed(0)
     Qwen2ForSequenceClassification(build_model_config(labels, **changes)).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
@@ -75,10 +75,10 @@ def write_dataset(
     settings: tuple[str, ...] = (),
     label_ids: tuple[int, ...] | None = None,
 ) -> Path:
-    """Write ``val_df.csv``, ``label_mappings.json`` and ``dataset_info.json`` as step 01 does; return the CSV.
+    """Write a data set, its label mappings and its record as step 01 does; return the CSV.
 
-    ``labels`` are the model's and, in turn, the rows' unless ``label_ids`` are given; ``settings`` are those that the run
-    will have beside ``dataset.local_path``.
+    ``labels`` are the model's and, in turn, the rows' unless ``label_ids`` are given; ``settings``
+    are those that the run will have beside ``dataset.local_path``.
     """
     file = folder / "val_df.csv"
     for old in (file, folder / "label_mappings.json", folder / "dataset_info.json"):
@@ -90,7 +90,7 @@ def write_dataset(
         (text, None if number < 0 else labels[number])
         for text, number in zip(texts, ids, strict=True)
     ]
-    source = Source(rows=lambda: iter(rows))
+    source = DatasetSource(rows=lambda: iter(rows))
     writer.write_dataset(config, writer.prepare(config, source, model_labels))
     return file
 
@@ -113,7 +113,7 @@ def small_overrides(folder: Path, model: Path) -> list[str]:
     ]
 
 
-def read_configured_source(config: Config) -> Source:
+def read_configured_source(config: Config) -> DatasetSource:
     """The source that the settings name."""
     return read_source(config.dataset, config.embedded_dir)
 

@@ -1,4 +1,4 @@
-"""Settings: what is accepted, what is refused, and with which words."""
+"""Settings: what is accepted, what is refused, and with which message."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_file_says_what_the_defaults_say() -> None:
     assert load_config("configs/config.yaml") == Config()
 
 
-def test_overrides_are_yaml_and_the_last_one_wins() -> None:
+def test_overrides_are_yaml_and_the_last_one_applies() -> None:
     config = load_config(
         "configs/demo.yaml",
         ["profiling.batch_sizes=[1, 2]", "model.dtype=float16", "model.dtype=bfloat16"],
@@ -58,7 +58,7 @@ def test_config_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "parts"),
     [
         (
             "profiling.batch_size=[1]",
@@ -78,11 +78,11 @@ def test_config_cannot_be_changed() -> None:
         ("model.name.x=1", ["model.name"]),
     ],
 )
-def test_refusals_name_path_value_and_what_is_allowed(override: str, said: list[str]) -> None:
+def test_refusals_name_path_value_and_what_is_allowed(override: str, parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("configs/config.yaml", [override])
-    for words in said:
-        assert words in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("key", ["model.name", "model.tokenizer", "model.adapter_base"])
 @pytest.mark.parametrize("name", ["models/mine", "./models/mine"])
-def test_inputs_of_the_command_line_are_found_in_the_working_directory(
+def test_inputs_of_the_command_line_are_looked_up_in_the_working_directory(
     elsewhere: Path, key: str, name: str
 ) -> None:
     assert load_config(overrides=[f"{key}={name}"]).get(key) == str(elsewhere / "models" / "mine")
@@ -144,7 +144,7 @@ def test_inputs_of_the_command_line_are_found_in_the_working_directory(
     )
 
 
-def test_a_data_file_and_a_pattern_are_found_in_the_working_directory(elsewhere: Path) -> None:
+def test_a_data_file_and_a_pattern_are_looked_up_in_the_working_directory(elsewhere: Path) -> None:
     one = load_config(overrides=["dataset.hf_name=part-1.csv"])
     assert one.dataset.hf_name == str(elsewhere / "part-1.csv")
     many = load_config(overrides=["dataset.hf_name=part-*.csv"])
@@ -162,7 +162,7 @@ def test_names_that_are_not_there_stay_as_they_are(name: str) -> None:
     assert load_config(overrides=[f"model.name={name}"]).model.name == name
 
 
-def test_inputs_that_a_config_file_names_are_found_in_the_working_directory_too(
+def test_inputs_that_a_config_file_names_are_looked_up_in_the_working_directory_too(
     elsewhere: Path,
 ) -> None:
     config = load_config("own.yaml")
@@ -213,7 +213,7 @@ def test_in_the_projects_root_nothing_changes(monkeypatch: pytest.MonkeyPatch) -
 def test_another_process_reads_the_same_inputs(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a worker of a cluster does, which gets the settings pickled and works in another directory."""
+    """A worker of a cluster gets the settings pickled and works in another directory."""
     config = load_config(overrides=["dataset.hf_name=part-*.csv", "model.name=./models/other"])
     monkeypatch.chdir("/")
     copy = pickle.loads(pickle.dumps(config))

@@ -161,7 +161,8 @@ def test_max_length_over_the_positions(loaded: LoadedModel) -> None:
 
 
 def test_tokenizer_without_padding_gets_one(tiny_model: Path, tmp_path: Path) -> None:
-    # A folder with a tokenizer alone: beside a Qwen2 config, transformers adds that family's padding token itself.
+    # A folder with a tokenizer alone, because beside a Qwen2 config transformers adds the padding
+    # token of that family itself.
     plain = support.build_tokenizer()
     plain.pad_token = None
     plain.save_pretrained(tmp_path / "tokenizer")
@@ -230,9 +231,11 @@ class TestDummy:
             "from utils.config_loader import load_config\n"
             "from utils.model_utils import load_model\n"
             "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
-            "def load(name): return load_model(load_config('configs/config.yaml', [f'model.name={name}',"
-            " 'model.device=cpu', 'model.load_format=dummy', 'model.dtype=bfloat16',"
-            f" 'model.tokenizer={tiny_model}']))\n"
+            "def load(name):\n"
+            "    settings = ['model.device=cpu', 'model.load_format=dummy']\n"
+            "    settings += ['model.dtype=bfloat16']\n"
+            f"    settings += ['model.tokenizer={tiny_model}', f'model.name={{name}}']\n"
+            "    return load_model(load_config('configs/config.yaml', settings))\n"
             f"load('{tiny_model}'); before = peak(); model = load('{tmp_path}')\n"
             "print((peak() - before) / (model.info.total_size_mb * 1e6))\n"
         )

@@ -1,4 +1,4 @@
-"""setup_environment.sh with stand-ins for Python and nvidia-smi: what it decides, installs and repeats."""
+"""setup_environment.sh with stand-ins for Python and nvidia-smi."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ FILES = (
     "setup/probe_python.py",
 )
 
-# Answers the probe as it is told, records every other call, and "makes" an environment that holds itself.
+# Answers the probe with fixed values, records every other call, and "makes" an environment with
+# itself as its Python.
 STAND_IN = r"""#!/usr/bin/env bash
 case "$1" in
   */probe_python.py) echo "$STAND_IN_PROBE $0"; exit 0 ;;
@@ -33,7 +34,8 @@ if [ "$1 $2" = "-m venv" ]; then
   for folder; do :; done
   mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python"
   system=false; case "$*" in *--system-site-packages*) system=true ;; esac
-  printf 'version = %s\ninclude-system-site-packages = %s\n' "${STAND_IN_PROBE%% *}" "$system" >"$folder/pyvenv.cfg"
+  printf 'version = %s\ninclude-system-site-packages = %s\n' "${STAND_IN_PROBE%% *}" \
+    "$system" >"$folder/pyvenv.cfg"
 fi
 if [ "$1 $2" = "-m pip" ]; then exit "${STAND_IN_PIP:-0}"; fi
 """
@@ -210,7 +212,7 @@ def test_a_gpu_that_came_later_means_a_new_environment(machine: Machine) -> None
     assert sum(" venv " in call for call in machine.calls) == 2
 
 
-def test_a_failed_installation_is_said_and_taken_up_again(machine: Machine) -> None:
+def test_a_failed_installation_is_reported_and_continued_later(machine: Machine) -> None:
     done = machine.run(STAND_IN_PIP="1")
     assert done.returncode == 1
     assert "run ./setup_environment.sh again" in done.stderr

@@ -27,6 +27,8 @@ from utils.model_utils import load_model, model_labels
 from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
 from utils.schema.batch_size import COLUMNS
 from utils.schema.common import NO_REASON, MeasuredRecord, nullable_metrics
+from utils.schema.run import GpuInfo
+from utils.system.environment import DRIVER_SETTINGS
 
 SCHEMA = json.loads(METRICS_SCHEMA.read_text())
 
@@ -133,6 +135,10 @@ def test_an_impossible_record_replaces_nothing(
     with pytest.raises(ValidationError):
         write_results(files, changed)
     assert (files.metrics.read_bytes(), files.detailed_metrics.read_bytes()) == before
+
+
+def test_the_record_of_a_gpu_has_a_field_for_each_setting_of_the_driver() -> None:
+    assert set(DRIVER_SETTINGS) <= set(GpuInfo.model_fields)
 
 
 def test_label_counts_must_agree() -> None:

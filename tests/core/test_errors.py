@@ -1,4 +1,4 @@
-"""An error's reason within another message: whole, on one line, bounded."""
+"""An error's reason within another message: complete, on one line, bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -29,9 +29,12 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "figures.txt"
     artifacts.write_text(file, "old")
     code = (
-        "import resource, signal, sys; from pathlib import Path; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "from utils.core.files import write_text; from utils.core.errors import DataError, UserError\n"
+        "from utils.core.files import write_text\n"
+        "from utils.core.errors import DataError, UserError\n"
         "try: write_text(Path(sys.argv[1]), 'x' * 5000)\n"
         "except UserError as error: print(error); sys.exit(2)"
     )

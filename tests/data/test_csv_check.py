@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
-from utils.data.sources import Source
+from utils.data.sources import DatasetSource
 
 LABELS = ("good", "bad", "fair")
 SAFE_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -32,7 +33,7 @@ def config_for(file: Path, *more: str) -> Config:
     )
 
 
-def open_csv(folder: Path, content: str, name: str = "in.csv") -> Source:
+def open_csv(folder: Path, content: str, name: str = "in.csv") -> DatasetSource:
     file = folder / name
     file.write_bytes(content.encode())
     return support.read_configured_source(config_for(file))
@@ -86,7 +87,7 @@ def test_swallowed_rows_are_refused_among_many_texts_over_several_lines(tmp_path
 
 @pytest.mark.parametrize("order", ["text,label", "label,text"])
 def test_texts_over_several_lines_are_read_without_a_word(tmp_path: Path, order: str) -> None:
-    texts = [f'Dear all,\n\nline, with commas {i}\n- item, 1\n"quoted"\n' for i in range(40)]
+    texts = [f'Hello all,\n\nline, with commas {i}\n- item, 1\n"quoted"\n' for i in range(40)]
     frame = pd.DataFrame({"text": texts, "label": [LABELS[i % 3] for i in range(40)]})
     frame[order.split(",")].to_csv(tmp_path / "in.csv", index=False)
     source = support.read_configured_source(config_for(tmp_path / "in.csv"))
@@ -140,7 +141,7 @@ def test_two_lines_like_rows_without_labels_are_warned_about(
 def test_texts_over_several_lines_without_labels_are_read_without_a_warning(
     tmp_path: Path,
 ) -> None:
-    texts = [f"Dear all\n\na line {i}\nanother line\n" for i in range(40)]
+    texts = [f"Hello all\n\na line {i}\nanother line\n" for i in range(40)]
     pd.DataFrame({"text": texts, "id": range(40)}).to_csv(tmp_path / "in.csv", index=False)
     source = support.read_configured_source(config_for(tmp_path / "in.csv"))
     assert [text for text, _ in source.rows()] == texts
@@ -237,13 +238,14 @@ def test_utf_16_without_a_byte_order_mark_is_named(tmp_path: Path, encoding: str
 def test_rows_equal_what_pandas_reads(
     tmp_path: Path, texts: Sequence[str], separator: str, newline: str, quoting: int
 ) -> None:
-    """Files that pandas wrote; its own reader is the judge, told that no word means "missing"."""
+    """Files that pandas wrote, compared with its own reader without words for missing values."""
     assume(
         quoting == 1 or not any("\r" in text for text in texts)
     )  # pandas itself writes and reads those wrongly
     file = tmp_path / ("in.csv" if separator == "," else "in.tsv")
     frame = pd.DataFrame({"text": texts, "label": "good", "number": range(len(texts))})
-    frame.to_csv(file, index=False, sep=separator, lineterminator=newline, quoting=quoting)  # type: ignore[call-overload]
+    options: Any = {"sep": separator, "lineterminator": newline, "quoting": quoting}
+    frame.to_csv(file, index=False, **options)
     judge = pd.read_csv(file, sep=separator, keep_default_na=False, dtype=str)
     rows = list(support.read_configured_source(config_for(file)).rows())
     assert [text for text, _ in rows] == list(judge["text"])

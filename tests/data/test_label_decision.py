@@ -62,7 +62,7 @@ def test_numbers_are_the_ids_of_a_model_with_names(written: str) -> None:
     assert "label ids" in decision.warnings[0]
 
 
-def test_names_that_are_numbers_win_over_ids() -> None:
+def test_names_that_are_numbers_have_precedence_over_ids() -> None:
     stars = ModelLabels(names=("3", "2", "1"), num_labels=3, source="id2label")
     assert decide(["1", "2"], stars).ids == {"1": 2, "2": 1}
     assert decide(["1.0", "2.0"], stars).ids == {"1.0": 2, "2.0": 1}
@@ -163,13 +163,8 @@ def test_the_note_adds_to_what_the_report_says_about_the_source(
     labels: list[str], note: str
 ) -> None:
     decision = decide(labels, skip_unknown=True)
-    info = {
-        "label_mapping_source": decision.source,
-        "label_mapping_confidence": decision.confidence,
-        "label_mapping_note": decision.note,
-    }
     expected = f"from the model's own label names (certain): {note}"
-    assert label_mapping_text(info) == expected
+    assert label_mapping_text(decision.source, decision.confidence, decision.note) == expected
 
 
 def test_ids_of_a_model_without_names_may_have_gaps_and_decimal_points() -> None:

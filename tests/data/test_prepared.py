@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ from utils.core.files import PROJECT_ROOT, sha256_file
 from utils.data import writer
 from utils.data.labels import ModelLabels
 from utils.data.prepared import check_prepared_data, known_hashes
-from utils.data.sources import Source
+from utils.data.sources import DatasetSource
 
 MODEL = ModelLabels(names=("b", "a"), num_labels=2, source="id2label")
 
@@ -98,7 +99,8 @@ def test_a_setting_that_differs_is_named_with_both_values(config: Config, overri
     key, _, value = override.partition("=")
     with pytest.raises(DataError, match="another configuration") as caught:
         check_prepared_data(with_override(config, override), MODEL)
-    assert f"{key}: then {record_of(config)['settings'][key]!r}, now " in caught.value.what  # type: ignore[index]
+    settings: Any = record_of(config)["settings"]
+    assert f"{key}: then {settings[key]!r}, now " in caught.value.what
     assert "01_download_data.py" in str(caught.value.fix)
     assert caught.value.exit_code == 2
 
@@ -122,7 +124,7 @@ def test_revision_split_and_configuration_of_the_hub_count(tmp_path: Path) -> No
     here."""
     target = f"dataset.local_path={tmp_path / 'val_df.csv'}"
     hub = load_config("configs/config.yaml", ["dataset.hf_name=someone/some_data", target])
-    source = Source(rows=lambda: iter([("one", "a")]), revision="c0ffee")
+    source = DatasetSource(rows=lambda: iter([("one", "a")]), revision="c0ffee")
     writer.write_dataset(hub, writer.prepare(hub, source, MODEL))
     info = check_prepared_data(hub, MODEL).info
     assert (info.revision, info.split, info.settings["dataset.revision"]) == (

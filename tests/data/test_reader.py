@@ -1,4 +1,4 @@
-"""The data set is read in order, whole, in pieces; damage is named."""
+"""The data set is read in order, completely, in chunks; damage is named."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "csv with \\r\\n", "parquet"])
 def test_any_run_of_chunks_is_read_alone(tmp_path: Path, kind: str) -> None:
-    """As several workers read: texts over lines, of many bytes, empty; row groups that end within a chunk."""
+    """As several workers read: texts over lines, of many bytes, empty, and other row groups."""
     texts = ["plain", 'over\nlines, "quoted"', "é漢字🎲", "", "a\r\nb", "last", "x" * 5000] * 5
     frame = pd.DataFrame(
         {
@@ -99,13 +99,14 @@ def test_any_run_of_chunks_is_read_alone(tmp_path: Path, kind: str) -> None:
         frame.to_parquet(path, index=False, row_group_size=4)
     else:
         frame.to_csv(path, index=False, lineterminator="\r\n" if "r" in kind[3:] else "\n")
-    whole = list(iter_rows(path, 3))
+    complete = list(iter_rows(path, 3))
     offsets = chunk_offsets(path, 3)
-    assert len(offsets) == len(whole) == 12
+    assert len(offsets) == len(complete) == 12
     for number, offset in enumerate(offsets):
         part = list(iter_rows(path, 3, 6, first=3 * number, offset=offset))
-        assert [rows.start for rows in part] == [rows.start for rows in whole[number : number + 2]]
-        assert [rows.texts for rows in part] == [rows.texts for rows in whole[number : number + 2]]
+        same = complete[number : number + 2]
+        assert [rows.start for rows in part] == [rows.start for rows in same]
+        assert [rows.texts for rows in part] == [rows.texts for rows in same]
         assert [rows.label_ids.tolist() for rows in part] == [
-            rows.label_ids.tolist() for rows in whole[number : number + 2]
+            rows.label_ids.tolist() for rows in same
         ]

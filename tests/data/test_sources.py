@@ -24,7 +24,7 @@ from utils.core.errors import DataError
 from utils.data import writer
 from utils.data.labels import ModelLabels
 from utils.data.reader import iter_rows
-from utils.data.sources import Source, scan
+from utils.data.sources import DatasetSource, collect_stats
 from utils.pipeline.steps import get_step
 
 # Python 3.10's csv module neither writes nor reads NUL.
@@ -60,9 +60,12 @@ def model(*names: str) -> ModelLabels:
 
 
 def write(
-    config: Config, source: Source, labels: ModelLabels | None = None
+    config: Config, source: DatasetSource, labels: ModelLabels | None = None
 ) -> list[tuple[str, int]]:
-    """The rows as later steps read them; without ``labels`` the model has those of the source, in alphabetical order."""
+    """The rows as later steps read them.
+
+    Without ``labels`` the model has those of the source, in alphabetical order.
+    """
     if labels is None:
         labels = model(*sorted({label for _, label in source.rows() if label} | {"~unused"}))
     writer.write_dataset(config, writer.prepare(config, source, labels))
@@ -73,11 +76,11 @@ def write(
     ]
 
 
-def given(texts: Sequence[str], labels: Sequence[str | None]) -> Source:
-    return Source(rows=lambda: iter(zip(texts, labels, strict=True)))
+def given(texts: Sequence[str], labels: Sequence[str | None]) -> DatasetSource:
+    return DatasetSource(rows=lambda: iter(zip(texts, labels, strict=True)))
 
 
-def as_lists(source: Source) -> tuple[list[str], list[str | None]]:
+def as_lists(source: DatasetSource) -> tuple[list[str], list[str | None]]:
     pairs = list(source.rows())
     assert pairs == list(source.rows()), "it can be read again"
     return [text for text, _ in pairs], [label for _, label in pairs]
@@ -140,7 +143,7 @@ def test_numbers_and_missing_labels(tmp_path: Path) -> None:
     ]
 
 
-def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are_no_rows(
+def test_texts_that_are_numbers_with_gaps_stay_integers_and_blank_lines_are_no_rows(
     tmp_path: Path,
 ) -> None:
     frame = pd.DataFrame({"text": pd.array([1, None, 3], dtype="Int64"), "labels": ["a", "b", "a"]})
@@ -157,9 +160,9 @@ def test_texts_that_are_numbers_with_gaps_stay_whole_numbers_and_blank_lines_are
     )
 
 
-def test_lone_surrogates_are_replaced_and_said(tmp_path: Path) -> None:
+def test_lone_surrogates_are_replaced_with_a_warning(tmp_path: Path) -> None:
     source = given(["a\ud800", "b"], ["x", "x"])
-    assert "1 texts" in scan(source, "here").warnings[0]
+    assert "1 texts" in collect_stats(source, "here").warnings[0]
     assert write(config_for(tmp_path, "x.csv"), source) == [("a?", 0), ("b", 0)]
 
 
@@ -205,7 +208,7 @@ def test_sources_that_cannot_be_used(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        scan(support.read_configured_source(config_for(tmp_path, tmp_path / name)), "here")
+        collect_stats(support.read_configured_source(config_for(tmp_path, tmp_path / name)), "here")
     assert words in caught.value.what
     assert caught.value.where and caught.value.fix
 
@@ -242,7 +245,7 @@ def test_a_write_that_breaks_off_leaves_the_old_data_set(tmp_path: Path) -> None
         raise ValueError("the network went away")
 
     with pytest.raises(ValueError, match="network"):
-        writer.write_dataset(config, replace(preparation, source=Source(rows=broken)))
+        writer.write_dataset(config, replace(preparation, source=DatasetSource(rows=broken)))
     assert {path.name: path.read_bytes() for path in config.data_file.parent.iterdir()} == before
 
 
@@ -261,7 +264,7 @@ def test_many_files_by_a_pattern_are_one_data_set_in_the_order_of_their_names(
     assert write(config, support.read_configured_source(config)) == expected
     assert len(get_step("01").inputs(config)) == 3, "a changed part makes step 01 run again"
     with pytest.raises(DataError, match="no such data file"):
-        scan(
+        collect_stats(
             support.read_configured_source(config_for(tmp_path, tmp_path / f"other-*{suffix}")),
             "here",
         )
@@ -298,7 +301,7 @@ def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, suffix: str) -> None:
-    """Peak of what Python allocates, which is what reading a whole table into lists or frames would fill."""
+    """Peak of Python's allocations, which reading a complete table into lists or frames raises."""
     peaks = []
     text = "a text of such a length that both files are longer than what is hashed at once"
     for count in (20_000, 200_000):

@@ -84,7 +84,7 @@ def test_labels_in_the_names_of_folders_are_not_lost(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     FRAME.to_parquet(folder, partition_cols=["label"])
     error = refusal_of(folder)
-    assert "The folder names hold the labels ('label=a')" in error.what
+    assert "The labels are in the folder names ('label=a')" in error.what
     pd.read_parquet(folder).to_parquet(tmp_path / "new.parquet")
     assert sorted(rows_of(tmp_path / "new.parquet")) == sorted(ROWS)
     without = rows_of(folder, "dataset.label_column=null")

@@ -1,4 +1,4 @@
-"""Data sets of a hub that cannot be read as they are: one message each, with the library's reason."""
+"""Data sets of a hub that cannot be read: one message each, with the library's reason."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def test_a_configuration_is_passed_on_and_asked_for_where_there_are_several(
         write_csv(served / f"{name}_rows.csv", text=[f"of {name}"], label=["a"])
     cache = tmp_path / "cache"
     message = read_from_hub(served, cache)
-    assert message["what"].startswith("The data set has several configurations: plain, other.")  # type: ignore[union-attr]
+    expected = "The data set has several configurations: plain, other."
+    assert str(message["what"]).startswith(expected)
     assert message["fix"] == "--set dataset.config=plain, or another one of these"
     assert read_from_hub(served, cache, "dataset.config=other")["rows"] == [["of other", "a"]]
     unknown = read_from_hub(served, cache, "dataset.config=third")
@@ -116,7 +117,7 @@ def test_a_repository_without_data_files_is_named(served: Path, tmp_path: Path) 
     assert message["fix"]
 
 
-def test_files_of_different_columns_are_named_with_the_whole_reason(
+def test_files_of_different_columns_are_named_with_the_full_reason(
     served: Path, tmp_path: Path
 ) -> None:
     write_csv(served / "test-0.csv", text=["a"], label=["x"])

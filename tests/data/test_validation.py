@@ -58,7 +58,7 @@ def test_a_clean_data_set_has_no_warnings(tmp_path: Path) -> None:
     assert validate_dataset(file, MAPPING, words, max_length=8)[1] == ()
 
 
-def test_imbalance_is_said(tmp_path: Path) -> None:
+def test_imbalance_causes_a_warning(tmp_path: Path) -> None:
     file = save(tmp_path, [f"text {i}" for i in range(13)], [0] * 11 + [1, 2])
     assert "F1 (macro)" in validate_dataset(file, MAPPING, words, max_length=8)[1][0]
 
@@ -126,7 +126,7 @@ def wordpiece(template: str, unknown: str) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("unknown", ["[UNK]", "[END]"])
 def test_tokens_are_counted_whatever_the_unknown_token_is(unknown: str) -> None:
-    """By hand: 2 known, 2 unknown tokens, the third text lost; each text ends with a special token."""
+    """By hand: 2 known, 2 unknown tokens; the third text is lost; each ends in a special token."""
     counts = count_tokens(wordpiece("$A [END]", unknown), ["good day", "", "xyzzy quux", " "])
     assert counts == TokenCounts(
         lengths=(3, 1, 3, 1), num_ordinary=4, num_unknown=2, num_lost_texts=1

@@ -12,7 +12,7 @@ from tests import support
 from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.data import writer
-from utils.data.sources import Source
+from utils.data.sources import DatasetSource
 from utils.evaluation import runner
 from utils.model_utils import LoadedModel, load_model, model_labels
 
@@ -38,13 +38,13 @@ def settings(folder: Path, model: Path, *more: str) -> Config:
     )
 
 
-def prepare(config: Config, source: Source) -> None:
+def prepare(config: Config, source: DatasetSource) -> None:
     """What step 01 does."""
     writer.write_dataset(config, writer.prepare(config, source, model_labels(config)))
 
 
-def source(texts: tuple[str, ...], labels: tuple[str | None, ...]) -> Source:
-    return Source(rows=lambda: iter(zip(texts, labels, strict=True)))
+def source(texts: tuple[str, ...], labels: tuple[str | None, ...]) -> DatasetSource:
+    return DatasetSource(rows=lambda: iter(zip(texts, labels, strict=True)))
 
 
 def evaluate(loaded: LoadedModel, config: Config) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -51,7 +51,7 @@ def test_both_variants_run_the_same_rows(
     assert measured.speedup == pytest.approx(
         measured.token_budget_samples_per_sec / measured.dataset_order_samples_per_sec
     )
-    assert comparison_facts(metrics.to_dict())[0][1].startswith(f"{measured.speedup:.2f} times: ")
+    assert comparison_facts(metrics)[0][1].startswith(f"{measured.speedup:.2f} times: ")
     again = runner.evaluate_dataset(loaded, config)
     assert again.batching_comparison == measured, "taken over, not measured again"
     assert len(list((tmp_path / "results" / "predictions").iterdir())) == 3, (
@@ -104,7 +104,7 @@ def test_it_is_left_out_where_it_is_not_asked_for(
 ) -> None:
     metrics = runner.evaluate_dataset(loaded, support.small_config(tmp_path, tiny_model))
     assert metrics.batching_comparison is metrics.compile_comparison is None
-    assert comparison_facts(metrics.to_dict()) == []
+    assert comparison_facts(metrics) == []
 
 
 @pytest.mark.skipif(
@@ -127,7 +127,7 @@ def test_compiling_keeps_the_labels_and_its_speedup_is_reported(
     assert measured.speedup == pytest.approx(
         measured.compiled_samples_per_sec / measured.plain_samples_per_sec
     )
-    assert "compiling took" in dict(comparison_facts(metrics.to_dict()))["Speed-up by compiling"]
+    assert "compiling took" in dict(comparison_facts(metrics))["Speed-up by compiling"]
 
 
 def test_a_compiler_that_fails_is_one_clear_message(

@@ -233,7 +233,7 @@ def test_eager_attention() -> None:
         ("eager", False, 16 * 16),
     ],
 )
-def test_a_whole_model_is_two_flops_a_parameter_and_token(
+def test_a_complete_model_is_two_flops_a_parameter_and_token(
     attention: str, padded: bool, pairs: int
 ) -> None:
     """The rule of thumb, plus attention as it runs; embeddings are looked up, not multiplied."""
@@ -285,7 +285,7 @@ def test_an_operator_of_another_library_is_unknown() -> None:
     assert counted["costs_standin::fused"] is None, "it may do anything"
 
 
-def test_the_whole_model_agrees_with_pytorchs_own_counter() -> None:
+def test_the_complete_model_agrees_with_pytorchs_own_counter() -> None:
     """With eager attention, whose products the counter knows; it counts none of SDPA on the CPU."""
     model = support.Qwen2ForSequenceClassification(support.build_model_config()).eval()
     model.set_attn_implementation("eager")

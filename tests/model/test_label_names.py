@@ -1,4 +1,4 @@
-"""The label names that a configuration holds: as transformers' pipeline reads them, or one clear message."""
+"""Label names are read as transformers' pipeline reads them, or refused in one message."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from utils.model_utils import (
     model_summary_lines,
 )
 
-WHOLE = Batching(kind="token_budget", limit=10**6)
+UNSPLIT = Batching(kind="token_budget", limit=10**6)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def copy_of(source: Path, target: Path, *without: str) -> Path:
 
 def assert_right(folder: Path, expected: torch.Tensor) -> None:
     """The program's predictions are the judge's."""
-    got = evaluate(load_model(config_of(folder)), builders.TEXTS, WHOLE)
+    got = evaluate(load_model(config_of(folder)), builders.TEXTS, UNSPLIT)
     assert got.predicted_ids.tolist() == expected.argmax(-1).tolist()
 
 
@@ -209,7 +209,7 @@ class TestPositions:
         with pytest.raises(ModelError, match=r"--set profiling\.max_length=64"):
             check_max_length(65, loaded.model)
         # The advice is right: a text of that length runs.
-        classify = evaluate(loaded, [" ".join(builders.WORDS * 2)], WHOLE)
+        classify = evaluate(loaded, [" ".join(builders.WORDS * 2)], UNSPLIT)
         assert len(classify.predicted_ids) == 1
 
     def test_big_bird_above_the_length_of_full_attention(self, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ class TestAdapter:
         assert loaded.info.adapter_mode == "unmerged"
         assert any("run unmerged on" in line for line in model_summary_lines(loaded.info))
         assert loaded.info.max_position_embeddings == 128 - 5
-        got = evaluate(loaded, builders.TEXTS, WHOLE)
+        got = evaluate(loaded, builders.TEXTS, UNSPLIT)
         assert got.predicted_ids.tolist() == results_of(adapted, bert).argmax(-1).tolist()
 
     def test_prefix_tuning_is_right_or_one_message(self, bert: Path, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ class TestAdapter:
         except ModelError as error:
             assert error.fix
             return
-        got = evaluate(loaded, builders.TEXTS, WHOLE)
+        got = evaluate(loaded, builders.TEXTS, UNSPLIT)
         assert got.predicted_ids.tolist() == results_of(adapted, bert).argmax(-1).tolist()
 
     def test_with_more_labels_than_its_base(self, bert: Path, tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ class TestAdapter:
         assert (model_labels(config).names, model_labels(config).num_labels) == (None, 5)
         loaded = load_model(config)
         assert (loaded.info.num_labels, loaded.info.adapter_mode) == (5, "merged")
-        got = evaluate(loaded, builders.TEXTS, WHOLE)
+        got = evaluate(loaded, builders.TEXTS, UNSPLIT)
         assert got.predicted_ids.tolist() == results_of(adapted, bert).argmax(-1).tolist()
 
     def test_with_a_resized_embedding(self, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ class TestAdapter:
         tokenizer.save_pretrained(tmp_path / "adapter")
         texts = [*builders.TEXTS[:6], "<new> " + builders.TEXTS[7]]
         loaded = load_model(config_of(tmp_path / "adapter"))
-        got = evaluate(loaded, texts, WHOLE)
+        got = evaluate(loaded, texts, UNSPLIT)
         with torch.no_grad():
             expected = [
                 int(
@@ -364,7 +364,7 @@ class TestAdapter:
         weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
         torch.save(weights, tmp_path / "adapter" / "adapter_model.bin")
         (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
-        got = evaluate(load_model(config_of(tmp_path / "adapter")), builders.TEXTS, WHOLE)
+        got = evaluate(load_model(config_of(tmp_path / "adapter")), builders.TEXTS, UNSPLIT)
         assert got.predicted_ids.tolist() == results_of(adapted, bert).argmax(-1).tolist()
 
     def test_whose_base_lies_on_another_machine(self, bert: Path, tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ class TestAdapter:
         assert "--set model.adapter_base=NAME" in str(caught.value)
         loaded = load_model(config_of(tmp_path / "adapter", f"model.adapter_base={bert}"))
         assert loaded.info.name == str(bert)
-        got = evaluate(loaded, builders.TEXTS, WHOLE)
+        got = evaluate(loaded, builders.TEXTS, UNSPLIT)
         assert got.predicted_ids.tolist() == results_of(adapted, bert).argmax(-1).tolist()
 
     def test_whose_tokenizer_lacks_its_vocabulary_takes_the_base_models(

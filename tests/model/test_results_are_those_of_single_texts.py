@@ -1,4 +1,4 @@
-"""Whatever the model is: sweep and evaluation give each text what transformers alone gives it, one text at a time."""
+"""Sweep and evaluation give each text what transformers gives it alone, whatever the model is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ BATCHINGS = (
     Batching(kind="dataset_order", limit=7),
 )
 ENDS = ("ends in the end token </s>", "</s>", "<s>", "a <s> b </s> c", "<s> </s> </s>")
-"""Texts that hold a decoder's special tokens as text, where a padding token of the vocabulary would be read as padding."""
+"""Texts that contain a decoder's special tokens.
+
+A padding token of the vocabulary would be read as padding there.
+"""
 
 Builder = Callable[[Path], Path]
 MODELS: dict[str, Builder] = {
@@ -97,7 +100,8 @@ def test_evaluation(folder: Path, loaded: LoadedModel, batching: Batching) -> No
 
 
 def test_evaluation_of_texts_that_hold_special_tokens(folder: Path, loaded: LoadedModel) -> None:
-    # Alone, T5 and BART cannot classify a text that is cut before its end token, nor others a text without any token.
+    # Alone, T5 and BART cannot classify a text that is truncated before its end token, and others
+    # no text without any token.
     texts = [*builders.TEXTS[:8], *ENDS]
     expected = builders.judge(folder, texts).softmax(-1).max(-1)
     got = evaluate(loaded, texts, Batching(kind="token_budget", limit=10**6))
@@ -146,7 +150,7 @@ def test_multi_label_probabilities_are_sigmoids(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_changes_results_is_refused(tmp_path: Path) -> None:
-    """The check on the data set's texts sees what the texts of loading may not: here a model that counts its rows."""
+    """The check on the data set's texts finds a model that counts its rows; loading does not."""
     loaded = load_model(config_of(builders.build_bert(tmp_path)))
 
     def add_rows(module: Any, arguments: Any, output: Any) -> Any:

@@ -35,7 +35,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def steps_by_file(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """Which steps run each file, from grimp's graph of the imports."""
-    package = tmp_path_factory.mktemp("judge") / "judged_scripts"
+    package = tmp_path_factory.mktemp("judge") / "script_copies"
     package.mkdir()
     (package / "__init__.py").touch()
     for number, script in SCRIPTS.items():
@@ -198,7 +198,7 @@ def test_the_reason_names_the_changed_module_and_no_other(tree: Path) -> None:
     assert process.stdout.splitlines() == [reason, reason, reason, "None"]
 
 
-def test_imports_at_any_depth_are_found_and_those_for_type_checkers_are_not() -> None:
+def test_imports_at_any_depth_count_and_those_for_type_checkers_are_not() -> None:
     source = b"""
 import a.b
 from typing import TYPE_CHECKING

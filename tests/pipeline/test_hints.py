@@ -40,7 +40,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def pasted(fix: str) -> list[list[str]]:
-    """The words of each command that is offered below an error with this fix, as a shell reads them."""
+    """The words, as a shell reads them, of each command that is offered below an error."""
     lines = hints.complete_error(ModelError("What.", fix=fix)).splitlines()
     return [
         shlex.split(line.removeprefix("  paste: "))
@@ -108,7 +108,7 @@ def test_without_flags_a_command_stays_as_it_is(monkeypatch: pytest.MonkeyPatch)
         ("nothing to set", []),
     ],
 )
-def test_a_suggested_setting_comes_with_the_whole_command(
+def test_a_suggested_setting_comes_with_the_complete_command(
     fix: str, settings: list[list[str]]
 ) -> None:
     expected = []

@@ -1,4 +1,4 @@
-"""--resume: a step is skipped only while what it read, how it was set and what it wrote are unchanged."""
+"""--resume: a step is skipped only if its inputs, settings, code and outputs are unchanged."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from tests.reporting import diagnosis_builders as diagnosis
 from tests.reporting import metrics_builders as metrics
 from utils.config_loader import Config, load_config
-from utils.core.files import write_json
+from utils.schema.baseline import BASELINE_VERSION, BaselineMetrics, save_baseline_metrics
+from utils.schema.diagnosis import save_diagnosis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,7 @@ class Scenario:
 
 
 def write_results(folder: Path, scenario: Scenario | None = None) -> Config:
-    """Write the files of steps 02 and 03 under ``folder``; return the config that points there.
-
-    The files are those of an earlier version.
-    """
+    """Write the files of steps 02 and 03 under ``folder``; return the config that points there."""
     scenario = scenario or Scenario()
     config = load_config(
         "configs/config.yaml",
@@ -49,12 +48,11 @@ def write_results(folder: Path, scenario: Scenario | None = None) -> Config:
     )
     files = config.files
     rows = _build_rows(scenario)
-    payload = _build_metrics(scenario, rows, config)
-    write_json(files.metrics, payload)
-    cells = [list(row.values()) for row in rows]
-    diagnosis.write_csv(files.detailed_metrics, metrics.column_names(), cells)
+    save_baseline_metrics(files.metrics, _build_metrics(scenario, rows, config))
+    # Step 04 names this table, but does not read it.
+    files.detailed_metrics.touch()
     if scenario.has_diagnosis:
-        write_json(files.bottlenecks, diagnosis.build_diagnosis(rows, scenario.device))
+        save_diagnosis(files.bottlenecks, diagnosis.build_diagnosis(rows, scenario.device))
         diagnosis.write_traces(files, gpu=scenario.gpu)
     return config
 
@@ -75,13 +73,12 @@ def _build_rows(scenario: Scenario) -> list[dict[str, Any]]:
 
 def _build_metrics(
     scenario: Scenario, rows: list[dict[str, Any]], config: Config
-) -> dict[str, Any]:
-    """``baseline_metrics.json``."""
+) -> BaselineMetrics:
     evaluation = metrics.build_evaluation(
         scenario.labels, gpu=scenario.gpu, dummy_weights=scenario.dummy_weights
     )
     payload: dict[str, Any] = {
-        "schema_version": 2,
+        "schema_version": BASELINE_VERSION,
         "run": metrics.build_run(evaluation["warnings"], dummy_weights=scenario.dummy_weights),
         "environment": metrics.build_environment(gpu=scenario.gpu),
         "config": config.to_dict(),
@@ -98,4 +95,5 @@ def _build_metrics(
     }
     for name, values in scenario.sections.items():
         payload[name] |= values
-    return payload
+    # As JSON, whose lists fit the strict tuples of the records.
+    return BaselineMetrics.model_validate_json(json.dumps(payload))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tests.reporting.metrics_builders import MADE_UP
 from utils.core.files import write_text
 from utils.core.result_files import ResultFiles
+from utils.schema.diagnosis import DIAGNOSIS_VERSION, Diagnosis
 
 HOSTILE = "<script>alert('x')</script>"
 OPERATORS = (
@@ -51,15 +53,16 @@ LAYER_COLUMNS = (
 KERNEL_COLUMNS = ("kernel", "category", "calls", "time_ms", "mean_us", "share_pct")
 
 
-def build_diagnosis(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
-    """``bottlenecks.json`` of the measured rows."""
+def build_diagnosis(rows: list[dict[str, Any]], device: str) -> Diagnosis:
+    """The diagnosis of the measured rows."""
     on_gpu = device != "cpu"
-    return {
-        "schema_version": 3,
+    payload = {
+        "schema_version": DIAGNOSIS_VERSION,
         "device": device,
         "dtype": "float32",
         "matmul_precision": "highest",
-        "ceilings": {"matmul_flops_per_s": 1e11},
+        "ceilings": _ceilings(),
+        "detail_batch_size": 1,
         "tracing_overhead_ratio": 1.2,
         "batch_sizes": [_verdict(row) for row in rows if row["status"] == "ok"],
         "suggestions": _suggestions(),
@@ -69,18 +72,54 @@ def build_diagnosis(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
         "peak_memory": _memory_peak(on_gpu=on_gpu),
         "unavailable": {} if on_gpu else {"kernels": "no GPU was used"},
     }
+    # As JSON, whose lists fit the strict tuples of the records.
+    return Diagnosis.model_validate_json(json.dumps(payload))
+
+
+def _ceilings() -> dict[str, Any]:
+    return {
+        "dtype": "float32",
+        "matmul_flops_per_s": 1e11,
+        "matmul_size": 1024,
+        "matmul_spread_pct": 1.0,
+        "copy_bytes_per_s": 1e10,
+        "copy_rates": [],
+        "copy_spread_pct": 1.0,
+        "dispatch_s": 2e-6,
+        "method": MADE_UP,
+    }
 
 
 def _verdict(row: dict[str, Any]) -> dict[str, Any]:
+    batch_ms = row["latency_per_batch_ms_mean"]
     return {
         "batch_size": row["batch_size"],
         "verdict": "overhead-bound" if row["batch_size"] < 8 else "compute-bound",
         "sentence": f"At batch size {row['batch_size']} the invented values are the reason.",
-        "evidence": {"ratio": 0.7},
+        "evidence": _evidence(row),
+        "shares": {"input": 0.1, "compute": 0.6, "memory": 0.2, "overhead": 0.1},
         "rule": "test",
         "padding_fraction": row["padding_fraction"],
-        "measured_ms": row["latency_per_batch_ms_mean"],
-        "roofline_ms": row["latency_per_batch_ms_mean"] * 0.4,
+        "measured_ms": batch_ms,
+        "roofline_ms": batch_ms * 0.4,
+    }
+
+
+def _evidence(row: dict[str, Any]) -> dict[str, Any]:
+    batch_ms = row["latency_per_batch_ms_mean"]
+    return {
+        "device": "cpu",
+        "batch_size": row["batch_size"],
+        "tokenize_ms": batch_ms * 0.1,
+        "host_to_device_ms": 0.0,
+        "forward_ms": batch_ms * 0.9,
+        "device_to_host_ms": 0.0,
+        "matmul_limited_ms": batch_ms * 0.3,
+        "copy_limited_ms": batch_ms * 0.1,
+        "op_calls": 300.0,
+        "dispatch_us": 2.0,
+        "flops": 6.1e10,
+        "bytes_moved": 2e9,
     }
 
 

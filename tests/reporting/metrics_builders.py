@@ -1,34 +1,34 @@
-"""Made-up sections of ``baseline_metrics.json``. Nothing in them was measured on any machine."""
+"""Made-up sections of ``baseline_metrics.json``. Nothing in them was measured on any machine.
+
+Each function returns JSON values, so that a test can change them before they become a record.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from utils.schema.batch_size import COLUMNS
-
 MADE_UP = "TEST DATA, not measured"
 STATISTICS = {"mean": 1.0, "std": 0.031, "min": 0.95, "max": 1.07, "median": 0.99}
 """The statistics of a metric, each as a multiple of its mean."""
-NO_CUDA = (
-    "gpu_mem_used, gpu_mem_reserved, peak_gpu_mem, gpu_util_pct_mean, gpu_power_w_mean, "
-    "energy_per_sample_j: the model is on the CPU"
+NO_CUDA = "the model is on the CPU"
+ROW_WARNING = "spread: the standard deviation is 12% of the mean"
+OUT_OF_MEMORY = "out of memory: 71.20 GB asked for"
+EVALUATION_GPU_METRICS = ("gpu_mem_used", "peak_gpu_mem", "gpu_util")
+GPU_COLUMNS = (
+    "gpu_mem_change",
+    "gpu_mem_reserved",
+    "peak_gpu_mem",
+    "gpu_util_pct_mean",
+    "gpu_power_w_mean",
+    "energy_per_sample_j",
 )
-NO_CUDA_EVALUATION = (
-    "gpu_mem_used, peak_gpu_mem and gpu_util are not measured: the model is not on a CUDA device"
-)
-
-
-def column_names() -> list[str]:
-    """The keys of a row of ``batch_size_profiling``."""
-    return [*COLUMNS, "sample_size"]
 
 
 def build_row(batch_size: int, *, gpu: bool, sample_size: int = 100) -> dict[str, Any]:
     """A measured row: the latency per sample falls with the batch size and levels off."""
     latency_ms = 3.1 + 21.7 / batch_size
     throughput = 1000 / latency_ms
-    row: dict[str, Any] = dict.fromkeys(column_names())
-    row |= {
+    row: dict[str, Any] = {
         "batch_size": batch_size,
         "status": "ok",
         "num_runs": 10,
@@ -40,14 +40,15 @@ def build_row(batch_size: int, *, gpu: bool, sample_size: int = 100) -> dict[str
         "achieved_tflops": throughput * 6.1e-2,
         "cv": 0.031,
         "stable": batch_size != 8,
-        "warnings": [f"mfu: {MADE_UP}"],
+        "warnings": [ROW_WARNING],
+        "unavailable": {"mfu": MADE_UP},
     }
     row |= _speed_columns(batch_size, latency_ms, sample_size)
     row |= _phase_columns(latency_ms * sample_size * 0.86)
     if gpu:
         row |= _gpu_columns(batch_size)
     else:
-        row["warnings"].append(NO_CUDA)
+        row["unavailable"] |= dict.fromkeys(GPU_COLUMNS, NO_CUDA)
     return row
 
 
@@ -86,7 +87,7 @@ def _phase_columns(forward_ms: float) -> dict[str, float]:
 
 def _gpu_columns(batch_size: int) -> dict[str, float]:
     return {
-        "gpu_mem_used": 8.5,
+        "gpu_mem_change": 8.5,
         "gpu_mem_reserved": 2400.0 + 20 * batch_size,
         "peak_gpu_mem": 2100.0 + 18.5 * batch_size,
         "gpu_util_pct_mean": min(97.0, 31.0 + 12 * batch_size**0.5),
@@ -98,13 +99,12 @@ def _gpu_columns(batch_size: int) -> dict[str, float]:
 def build_unmeasured_row(batch_size: int, sample_size: int, status: str) -> dict[str, Any]:
     """A batch size that did not fit, or was not tried since a smaller one did not fit."""
     return {
-        **dict.fromkeys(column_names()),
         "batch_size": batch_size,
         "status": status,
         "num_runs": 0,
         "num_samples": sample_size,
         "sample_size": sample_size,
-        "warnings": ["out of memory: 71.20 GB asked for"],
+        "warnings": [OUT_OF_MEMORY],
     }
 
 
@@ -132,7 +132,8 @@ def build_evaluation(labels: tuple[str, ...], *, gpu: bool, dummy_weights: bool)
         "cpu_mem_used": 912.7,
         "gpu_util": 93.2 if gpu else None,
         "resumed_rows": 0,
-        "warnings": [] if gpu else [NO_CUDA_EVALUATION],
+        "warnings": [],
+        "unavailable": {} if gpu else dict.fromkeys(EVALUATION_GPU_METRICS, NO_CUDA),
     }
 
 

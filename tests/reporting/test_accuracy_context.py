@@ -32,9 +32,7 @@ ADAPTER = {"adapter": "someone/lora-a", "adapter_mode": "merged"}
 def read_outputs(results: Results) -> dict[str, str]:
     """The places where a user reads the accuracy, without line breaks and tags."""
     metrics = results.metrics
-    lines = evaluation_lines(
-        metrics["full_dataset_metrics"], metrics["model_info"], metrics["dataset_info"]
-    )
+    lines = evaluation_lines(results.evaluation, metrics.model_info, metrics.dataset_info)
     page = html.unescape(re.sub(r"<[^>]+>", " ", render_page(results, ())))
     return {
         "terminal": "\n".join(lines),
@@ -47,7 +45,7 @@ def accuracy_answer(results: Results) -> str:
     return six_answers(results)[5].answer
 
 
-def test_files_of_earlier_versions_have_the_accuracy_alone(make_results: MakeResults) -> None:
+def test_an_accuracy_without_a_majority_class_stands_alone(make_results: MakeResults) -> None:
     results = make_results()
     for place, text in read_outputs(results).items():
         assert "0.9207" in text, place
@@ -154,7 +152,7 @@ def test_an_adapter_is_named_wherever_the_model_is(
     results = make_results(sections={"model_info": info})
     text = render_text_report(results)
     page = render_page(results, ())
-    assert model_title(results.metrics["model_info"]) == title
+    assert model_title(results.metrics.model_info) == title
     assert f"\nModel: {title}\n" in text.split("The six answers")[0]
     assert f"{title} (qwen2," in " ".join(text.split())
     assert f"<title>Baseline report: {title}</title>" in page
@@ -170,7 +168,7 @@ def test_two_adapters_with_long_paths_have_different_titles(make_results: MakeRe
     for name in ("run-1", "run-2"):
         info = {"name": folder, "adapter": f"{folder}/{name}"}
         results = make_results(sections={"model_info": info})
-        titles.add(model_title(results.metrics["model_info"], 60))
+        titles.add(model_title(results.metrics.model_info, 60))
     assert len(titles) == 2
     assert max(len(title) for title in titles) <= 2 * 60 + len(", merged into ")
 

@@ -22,6 +22,7 @@ from utils.reporting.formatting import format_number
 from utils.reporting.html_report import render_page, write_report
 from utils.reporting.pictures import Picture
 from utils.reporting.results import read_results
+from utils.schema.profile import Allocation
 
 VERSIONS = Path(__file__).parents[1] / "schema" / "versions"
 
@@ -140,6 +141,19 @@ def test_without_a_gpu_the_kernels_have_a_reason(make_results: MakeResults) -> N
     assert "not measured: no GPU was used" in render_page(make_results(), ())
 
 
+@pytest.mark.parametrize("file", sorted(VERSIONS.glob("baseline_metrics_*.json")))
+def test_metrics_of_an_earlier_version_are_reported(tmp_path: Path, file: Path) -> None:
+    files = write_results(tmp_path, Scenario(has_diagnosis=False)).files
+    stored = file.read_text()
+    files.metrics.write_text(stored)
+    write_report(read_results(files))
+    text = html.unescape(files.html_report.read_text())
+    run = json.loads(stored)["run"]
+    assert run["id"] in text
+    assert run["command"] in text
+    assert ">None<" not in text
+
+
 @pytest.mark.parametrize("version", ["1", "2_first", "2_with_memory_model", "2"])
 def test_a_diagnosis_of_an_earlier_version_is_reported(tmp_path: Path, version: str) -> None:
     files = write_results(tmp_path).files
@@ -170,20 +184,17 @@ def test_the_flame_graph_names_the_place_of_its_time(
     assert f"width is {place}" in text
 
 
-def test_memory_outside_modules_or_operators_is_named() -> None:
-    peak: dict[str, Any] = {
-        "weights_mb": 1.0,
-        "activations_mb": 1.0,
-        "workspace_mb": 1.0,
-        "other_mb": 1.0,
-        "total_mb": 1.0,
-        "largest": [
-            {"operator": "aten::x", "module": "", "size_mb": 5},
-            {"operator": "", "module": "model.norm", "size_mb": 4},
-            {"operator": "", "module": "", "size_mb": 3},
-        ],
-    }
-    (fact,) = peak_facts({"peak_memory": peak})
+def test_memory_outside_modules_or_operators_is_named(make_results: MakeResults) -> None:
+    diagnosis = make_results().diagnosis
+    assert diagnosis is not None
+    assert diagnosis.peak_memory is not None
+    largest = (
+        Allocation(operator="aten::x", module="", size_mb=5.0, is_workspace=False),
+        Allocation(operator="", module="model.norm", size_mb=4.0, is_workspace=False),
+        Allocation(operator="", module="", size_mb=3.0, is_workspace=False),
+    )
+    peak_memory = diagnosis.peak_memory.model_copy(update={"largest": largest})
+    (fact,) = peak_facts(diagnosis.model_copy(update={"peak_memory": peak_memory}))
     assert fact.text.endswith(
         "The largest: aten::x 5 MB; outside operators in model.norm 4 MB; outside operators 3 MB"
     )

@@ -11,9 +11,11 @@ import pytest
 
 from tests.reporting.builders import write_results
 from tests.reporting.conftest import MakeResults
+from tests.reporting.metrics_builders import NO_CUDA, OUT_OF_MEMORY, ROW_WARNING
 from utils.core.errors import UserError
 from utils.reporting.commands import STEP_02, STEP_03
 from utils.reporting.results import read_results
+from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
 from utils.reporting.tables import full_batch_table
 
 
@@ -27,7 +29,7 @@ def test_all_files_are_read(make_results: MakeResults) -> None:
     assert results.on_gpu
     assert results.notes == ()
     assert results.diagnosis is not None
-    assert len(results.diagnosis["suggestions"]) == 3
+    assert len(results.diagnosis.suggestions) == 3
     assert len(results.tables.operators) == 6
     assert len(results.tables.layers) == 25
     assert len(results.tables.kernels) == 1
@@ -51,23 +53,19 @@ def test_missing_metrics_name_step_02(tmp_path: Path) -> None:
 
 def test_a_diagnosis_without_suggestions_is_refused(tmp_path: Path) -> None:
     files = write_results(tmp_path).files
-    files.bottlenecks.write_text(json.dumps({"schema_version": 3, "batch_sizes": []}))
-    with pytest.raises(UserError, match="no main_bottleneck, suggestions"):
+    diagnosis = json.loads(files.bottlenecks.read_text())
+    del diagnosis["suggestions"]
+    files.bottlenecks.write_text(json.dumps(diagnosis))
+    with pytest.raises(UserError, match="suggestions") as caught:
         read_results(files)
+    assert STEP_03 in str(caught.value)
 
 
-def test_metrics_that_do_not_fit_their_record_are_refused(tmp_path: Path) -> None:
+def test_metrics_with_an_impossible_value_are_refused(tmp_path: Path) -> None:
     files = write_results(tmp_path).files
-    change_json(files.metrics, schema_version="one")
-    with pytest.raises(UserError, match="does not fit its schema at schema_version"):
+    change_json(files.metrics, first_inference_ms=-1)
+    with pytest.raises(UserError, match="first_inference_ms"):
         read_results(files)
-
-
-def test_metrics_of_a_version_with_the_last_layer_shortcut_still_load(
-    make_results: MakeResults,
-) -> None:
-    results = make_results(sections={"full_dataset_metrics": {"last_token_only": True}})
-    assert results.evaluation["num_samples"] == 5000
 
 
 def test_a_diagnosis_of_another_device_is_noted(tmp_path: Path) -> None:
@@ -99,26 +97,38 @@ def test_the_sweep_of_the_report_is_over_the_largest_sample(make_results: MakeRe
 
 def test_a_warning_of_several_batch_sizes_is_listed_once(make_results: MakeResults) -> None:
     warnings = make_results(batch_sizes=(1, 4, 8), out_of_memory=(8,)).warnings
-    assert sum("the model is on the CPU" in warning for warning in warnings) == 1
-    assert any(warning.startswith("batch sizes 1, 4: gpu_mem_used") for warning in warnings)
-    assert any(warning.startswith("batch size 8: out of memory") for warning in warnings)
+    assert f"batch sizes 1, 4: {ROW_WARNING}" in warnings
+    assert f"batch size 8: {OUT_OF_MEMORY}" in warnings
+    assert sum(ROW_WARNING in warning for warning in warnings) == 1
+
+
+def test_a_missing_column_has_the_reason_of_its_rows(make_results: MakeResults) -> None:
+    sweep = make_results(batch_sizes=(1, 4, 8), out_of_memory=(8,)).sweep
+    assert sweep.values("peak_gpu_mem") == {}
+    assert sweep.reason("peak_gpu_mem") == NO_CUDA
+
+
+def test_a_sweep_without_measured_rows_has_a_reason(make_results: MakeResults) -> None:
+    sweep = make_results(batch_sizes=(1, 2), out_of_memory=(1, 2)).sweep
+    assert sweep.reason("cv") == NO_BATCH_SIZE_FINISHED
 
 
 def test_mfu_is_computed_with_the_ceilings(make_results: MakeResults) -> None:
     results = make_results()
     row = results.sweep.rows[0]
-    assert row["mfu"] == pytest.approx(1e12 * row["achieved_tflops"] / 1e11)
-    assert "mfu" not in row["unavailable"]
+    assert row.achieved_tflops is not None
+    assert row.mfu == pytest.approx(1e12 * row.achieved_tflops / 1e11)
+    assert "mfu" not in row.unavailable
     table = full_batch_table(results.sweep)
     assert "MFU" in table.header
     assert "over the 0.1 TFLOP/s of the ceilings in bottlenecks.json" in table.note
 
 
 def test_metrics_keep_the_mfu_of_their_file(make_results: MakeResults) -> None:
-    assert make_results().metrics["batch_size_profiling"][0]["mfu"] is None
+    assert make_results().metrics.batch_size_profiling[0].mfu is None
 
 
 def test_there_is_no_mfu_with_ceilings_of_another_precision(tmp_path: Path) -> None:
     files = write_results(tmp_path).files
     change_json(files.bottlenecks, dtype="bfloat16")
-    assert read_results(files).sweep.rows[0]["mfu"] is None
+    assert read_results(files).sweep.rows[0].mfu is None

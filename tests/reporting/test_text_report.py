@@ -105,7 +105,7 @@ def test_what_was_not_measured_has_its_reason(make_results: MakeResults) -> None
     text = render_text_report(make_results(dummy_weights=True, has_diagnosis=False))
     memory = find_line(text, "GPU memory peak:")
     accuracy = find_line(text, "Accuracy:")
-    assert memory.endswith("not measured: the model is not on a CUDA device")
+    assert memory.endswith("not measured: the model is on the CPU")
     assert accuracy.endswith("not measured: the weights are random (dummy)")
     assert "Not measured: step 03 has not run" in text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,15 @@ from utils.core.errors import UserError
 from utils.reporting.commands import STEP_03
 from utils.reporting.html_report import write_report
 from utils.reporting.results import read_results
-from utils.reporting.trace_tables import read_trace_tables
+from utils.reporting.trace_tables import (
+    LayerRow,
+    MemoryPoint,
+    OperatorRow,
+    TraceRow,
+    read_trace_tables,
+)
+
+EXPECTED_FOLDER = Path(__file__).parents[1] / "golden" / "expected"
 
 
 def test_an_empty_cell_is_none(tmp_path: Path) -> None:
@@ -66,3 +75,12 @@ def test_modules_without_times_are_left_out(tmp_path: Path) -> None:
     assert results.tables.layers == ()
     assert "modules with the most time" not in files.html_report.read_text()
     assert "layers_time.png" not in [path.name for path in written]
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [("operators.csv", OperatorRow), ("layers.csv", LayerRow), ("memory.csv", MemoryPoint)],
+)
+def test_rows_read_columns_that_step_03_writes(table: str, row: type[TraceRow]) -> None:
+    expected = json.loads((EXPECTED_FOLDER / "columns.json").read_text())
+    assert set(row.model_fields) <= set(expected[f"profiler_traces/{table}"])

@@ -21,7 +21,7 @@ MODEL = "codefactory4791/intent-classification-qwen"
 
 
 def flags(folder: Path) -> list[str]:
-    """The default config with nothing changed but the device and the sizes, and where results go."""
+    """The default config; only the device, the sizes and the results folder are overridden."""
     results = f"output.results_dir={folder / 'results'}"
     return support.set_flags(["model.device=cpu", "profiling.max_length=64", results])
 
@@ -159,7 +159,7 @@ def test_refused_by_the_hub(tmp_path: Path, hub: HubServer, status: int, message
 
 
 def test_cut_once_resumes_by_itself(tmp_path: Path, hub: HubServer) -> None:
-    # The hub's library keeps whole pieces of 10 MiB, so the file has to be larger than one.
+    # The hub's library keeps complete pieces of 10 MiB, so the file has to be larger than one.
     hub.add_model(
         MODEL,
         support.build_tiny_model(tmp_path / "larger", hidden_size=128, intermediate_size=20_000),

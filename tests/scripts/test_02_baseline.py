@@ -236,7 +236,7 @@ def test_dummy_weights_say_that_accuracy_was_not_measured(
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("evaluation.num_workers=two", "evaluation.num_workers"),
         ("profiling.max_length=100000", "profiling.max_length"),
@@ -244,11 +244,11 @@ def test_dummy_weights_say_that_accuracy_was_not_measured(
     ],
 )
 def test_what_cannot_be_done_is_one_clear_message(
-    main: Main, capsys: pytest.CaptureFixture[str], setting: str, said: str
+    main: Main, capsys: pytest.CaptureFixture[str], setting: str, message: str
 ) -> None:
     assert main(setting) == 2
     shown = capsys.readouterr().err
-    assert said in shown
+    assert message in shown
     assert "Traceback" not in shown
 
 

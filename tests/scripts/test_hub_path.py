@@ -1,4 +1,4 @@
-"""The real download path, whole: the default config against a hub on loopback, nothing overridden but device and sizes."""
+"""The default config against a hub on loopback; only the device and the sizes are overridden."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def test_a_changed_setting_says_which_steps_it_touches(
 
 
 def test_steps_find_inputs_in_the_users_directory(tmp_path: Path) -> None:
-    """Runner and steps look a path up in the same place: below the folder that the user works in."""
+    """Runner and steps look a path up in the same place: the user's working directory."""
     support.build_tiny_model(tmp_path / "my model")
     (tmp_path / "data").mkdir()
     frame = pd.DataFrame(

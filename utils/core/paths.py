@@ -46,7 +46,7 @@ def matches_something(path: Path) -> bool:
 
 
 def find_in_working_directory(name: str) -> Path | None:
-    """The absolute path of a name or pattern in the working directory; None if it matches nothing."""
+    """The absolute path of a name or pattern in the working directory; None without a match."""
     path = Path(os.path.abspath(working_directory() / Path(name).expanduser()))
     if matches_something(path):
         return path

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from utils.core.errors import DataError
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty in a file that has a way to say so: null, or NaN in a column of
-    numbers."""
-    return value is None or (isinstance(value, float) and value != value)
+    """Whether a cell is null, or NaN in a column of numbers."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def text_of(value: Any, where: object, column: str) -> str:
-    """A text as it stands in the file; a missing one is empty, bytes are decoded.
+    """A text as it is in the file; a missing one is empty, bytes are decoded.
 
     Raises:
         DataError: a nested value, or bytes that are not UTF-8.
@@ -29,8 +29,9 @@ def text_of(value: Any, where: object, column: str) -> str:
 
 
 def label_of(value: Any, where: object, column: str) -> str | None:
-    """A label as text, or None where there is none; 3.0 is 3, as a column of ids with gaps is read
-    as floats.
+    """A label as text, or None if it is missing.
+
+    3.0 becomes 3, because a column of ids with gaps is read as floats.
 
     Raises:
         DataError: a nested value, or bytes that are not UTF-8.
@@ -43,14 +44,17 @@ def label_of(value: Any, where: object, column: str) -> str | None:
         value = _decoded(value, where, column)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    label = encodable(str(value))
-    return label if label.strip() else None
+    label = replace_surrogates(str(value))
+    if not label.strip():
+        return None
+    return label
 
 
-def encodable(text: str) -> str:
-    """The text; lone surrogates, which neither UTF-8 nor a tokenizer takes, become question
-    marks."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+def replace_surrogates(text: str) -> str:
+    """The text with question marks for lone surrogates, which UTF-8 and tokenizers refuse."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def is_nested(value: Any) -> bool:
@@ -59,23 +63,21 @@ def is_nested(value: Any) -> bool:
 
 def nested_text(kind: str, where: object, column: str) -> DataError:
     return DataError(
-        f"The column {column!r} does not hold texts but nested values ({kind}), such as chat "
+        f"The column {column!r} has nested values instead of texts ({kind}), such as chat "
         "turns or tokens.",
         where=where,
         fix="join each row's parts into one string column first, as the model's training data was "
-        "joined, and name it with "
-        "--set dataset.text_column=NAME",
+        "joined, and name it with --set dataset.text_column=NAME",
     )
 
 
 def nested_label(kind: str, where: object, column: str) -> DataError:
     return DataError(
-        f"The column {column!r} does not hold one label a row but nested values ({kind}), such as "
+        f"The column {column!r} has nested values instead of one label a row ({kind}), such as "
         "several labels or a vector.",
         where=where,
         fix="make a column with one label a row and name it with --set dataset.label_column=NAME; "
-        "or measure without accuracy: "
-        "--set dataset.label_column=null",
+        "or measure without accuracy: --set dataset.label_column=null",
     )
 
 
@@ -84,8 +86,7 @@ def _decoded(value: bytes, where: object, column: str) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"The column {column!r} holds bytes that are not UTF-8 ({error.reason}): "
-            f"{value[:20]!r}.",
+            f"The column {column!r} has bytes that are not UTF-8 ({error.reason}): {value[:20]!r}.",
             where=where,
             fix="decode the column to strings before you save the file",
         ) from error

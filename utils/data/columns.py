@@ -75,7 +75,7 @@ class Columns:
 
 
 def choose_columns(names: Sequence[str], settings: DatasetConfig, where: object) -> Columns:
-    """Find the configured columns, or those that stand in for them.
+    """Find the configured columns, or their synonyms.
 
     Raises:
         DataError: there is no such column, it occurs twice, or another one looks like the label
@@ -131,12 +131,12 @@ def _choose_label_column(
 
 
 def is_configured(name: str, configured: str) -> bool:
-    """Whether a column is the configured one, or one that stands in for it."""
+    """Whether a column is the configured one, or its synonym."""
     return name in (configured, SYNONYMS.get(configured))
 
 
 def _with_spaces(names: Sequence[str], configured: str) -> str | None:
-    """The column that is the configured one but for spaces around its name, or None."""
+    """The column that is the configured one except for spaces around its name, or None."""
     for name in names:
         if name != name.strip() and is_configured(name.strip(), configured):
             return name
@@ -144,7 +144,9 @@ def _with_spaces(names: Sequence[str], configured: str) -> str | None:
 
 
 def _remark_on_spaces(name: str) -> str:
-    return " (the name has spaces around it)" if name != name.strip() else ""
+    if name == name.strip():
+        return ""
+    return " (the name has spaces around it)"
 
 
 def _present(names: Sequence[str], configured: str) -> str | None:
@@ -177,8 +179,14 @@ def looks_like_labels(name: str) -> bool:
 
 
 def _list(names: Sequence[str]) -> str:
-    shown = [
-        repr(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…") for name in names[:MAX_SHOWN]
-    ]
-    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
-    return (", ".join(shown) or "none") + more
+    if not names:
+        return "none"
+    shown = []
+    for name in names[:MAX_SHOWN]:
+        if len(name) > MAX_NAME:
+            name = f"{name[:MAX_NAME]}…"
+        shown.append(repr(name))
+    text = ", ".join(shown)
+    if len(names) > MAX_SHOWN:
+        text += f" and {len(names) - MAX_SHOWN} more"
+    return text

@@ -1,8 +1,8 @@
 """Refuses CSV and TSV files in which a quotation mark swallows rows.
 
 A text that begins with a quotation mark which is never closed takes in everything up to the next
-one. Neither the csv module
-nor pandas complains: rows disappear, and the text that is measured is not the user's.
+one. Neither the csv module nor pandas complains: rows disappear, and the text that is measured is
+not the user's.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from utils.core.errors import DataError
 
 END = "end of file"
-"""Handed to the parser after the last line: it comes back as a row of its own unless a quoted field
-is still open."""
+"""Given to the parser after the last line: it becomes a row of its own unless a quoted field is
+still open.
+"""
 MIN_SWALLOWED_LINES = 3
-"""From this many lines on that look like rows, a quoted field is taken as unclosed even among many
-texts over several lines."""
+"""From this many lines on that look like rows, a quoted field counts as unclosed, even among many
+texts over several lines.
+"""
 MAX_SHOWN = 5
+DELIMITERS = (";", "\t", ",", "|")
 csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 128 KiB
 
 
@@ -45,7 +48,7 @@ class Suspicion:
 def check_csv(
     lines: Iterable[str], delimiter: str, label_column: str | None, where: object
 ) -> tuple[str, ...]:
-    """Read a whole file and return warnings about its quotation marks.
+    """Read a file to its end and return warnings about its quotation marks.
 
     Args:
         lines: with their line ends, split at ``\\n``, ``\\r\\n`` and ``\\r`` only.
@@ -54,12 +57,12 @@ def check_csv(
 
     Raises:
         DataError: a row of another width than the header's, a quoted field that never ends or that
-            swallows rows, or lines
-            that are not UTF-8.
+            swallows rows, or lines that are not UTF-8.
     """
     feed = _Feed(lines)
+    reader = csv.reader(feed, delimiter=delimiter)
     try:
-        return _check(feed, csv.reader(feed, delimiter=delimiter), delimiter, label_column, where)
+        return _check(feed, reader, delimiter, label_column, where)
     except UnicodeDecodeError as error:
         # Text is decoded ahead of the line that is parsed, so the place is known only roughly.
         raise DataError(
@@ -79,11 +82,11 @@ def looks_like_other_delimiter(header: Sequence[str], delimiter: str) -> str | N
     """The character that seems to separate the columns of a header which has only one, or None."""
     if len(header) != 1:
         return None
-    counts = {
-        other: header[0].count(other) for other in (";", "\t", ",", "|") if other != delimiter
-    }
-    best = max(counts, key=counts.__getitem__)
-    return best if counts[best] else None
+    others = [character for character in DELIMITERS if character != delimiter]
+    best = max(others, key=header[0].count)
+    if best not in header[0]:
+        return None
+    return best
 
 
 class _Feed:
@@ -128,10 +131,10 @@ def _check(
         if header != [END]:
             raise _unclosed(header, feed, delimiter, where)
         return ()
-    label_index = None if label_column is None else header.index(label_column)
-    labels: Counter[str] = Counter()
-    suspicions: list[Suspicion] = []
-    multi_line_rows: list[int] = []
+    label_index = None
+    if label_column is not None:
+        label_index = header.index(label_column)
+    seen = _SeenRows(width=len(header), label_index=label_index, delimiter=delimiter)
     first_line = feed.count + 1
     feed.row_lines.clear()
     for fields in reader:
@@ -140,71 +143,86 @@ def _check(
                 raise _unclosed(fields, feed, delimiter, where)
             break
         if len(fields) == len(header):
-            if label_index is not None:
-                labels[fields[label_index]] += 1
-            if len(feed.row_lines) > 1:
-                multi_line_rows.append(first_line)
-                suspicion = _suspicion(
-                    feed.row_lines, first_line, len(header), label_index, delimiter
-                )
-                suspicions += [suspicion] if suspicion else []
+            seen.add(fields, feed.row_lines, first_line)
         elif any(cell.strip() for cell in fields):
             raise _wrong_width(fields, header, first_line, where)
         first_line = feed.count + 1
         feed.row_lines.clear()
     if len(header) == 1:
-        return _warn_about_multi_line_texts(multi_line_rows)
-    possible, certain = _judge(suspicions, len(multi_line_rows), labels)
+        return _warn_about_multi_line_texts(seen.multi_line_rows)
+    possible, certain = _find_swallowing_rows(seen)
     if certain:
         raise _swallowed_rows(min(certain), delimiter, where)
     return _warn_about_further_rows(possible)
+
+
+class _SeenRows:
+    """What the check collects about the rows that have the header's width."""
+
+    def __init__(self, *, width: int, label_index: int | None, delimiter: str) -> None:
+        self.width = width
+        self.label_index = label_index
+        self.delimiter = delimiter
+        self.labels: Counter[str] = Counter()
+        self.suspicions: list[Suspicion] = []
+        self.multi_line_rows: list[int] = []
+
+    def add(self, fields: Sequence[str], lines: Sequence[str], first_line: int) -> None:
+        """Add a row, given by its fields and by the lines that it spans."""
+        if self.label_index is not None:
+            self.labels[fields[self.label_index]] += 1
+        if len(lines) == 1:
+            return
+        self.multi_line_rows.append(first_line)
+        suspicion = self._suspicion(lines, first_line)
+        if suspicion is not None:
+            self.suspicions.append(suspicion)
+
+    def _suspicion(self, lines: Sequence[str], first_line: int) -> Suspicion | None:
+        """The row, if at least two of its lines look like rows.
+
+        One line of a legitimate row may, with its own label.
+        """
+        if self.width == 1:
+            return None
+        labels: list[str] = []
+        for line in lines:
+            fields = line.rstrip("\r\n").split(self.delimiter)
+            if len(fields) != self.width:
+                fields = next(csv.reader([line], delimiter=self.delimiter), [])
+            if len(fields) != self.width:
+                continue
+            label = ""
+            if self.label_index is not None:
+                label = fields[self.label_index]
+            labels.append(label.strip().strip('"'))
+        if len(labels) < 2:
+            return None
+        num_lines = sum(bool(line.strip()) for line in lines)
+        return Suspicion(line=first_line, labels=tuple(labels), num_lines=num_lines)
 
 
 def _warn_about_multi_line_texts(lines: Sequence[int]) -> tuple[str, ...]:
     """In a file of one column, any line may be a row, so swallowed rows cannot be recognised."""
     if not lines:
         return ()
-    count = f"{len(lines):,} texts span" if len(lines) > 1 else "1 text spans"
-    where = f"the first at line {lines[0]}" if len(lines) > 1 else f"at line {lines[0]}"
-    return (
-        f"{count} several lines, {where}: check the quotation marks there if each line is a text",
-    )
+    count = f"1 text spans several lines, at line {lines[0]}"
+    if len(lines) > 1:
+        count = f"{len(lines):,} texts span several lines, the first at line {lines[0]}"
+    return (f"{count}: check the quotation marks there if each line is a text",)
 
 
-def _suspicion(
-    lines: Sequence[str], first_line: int, width: int, label_index: int | None, delimiter: str
-) -> Suspicion | None:
-    """The row, if at least two of its lines look like rows: one of a legitimate row's lines may,
-    with its own label."""
-    if width == 1:
-        return None
-    labels: list[str] = []
-    for line in lines:
-        fields = line.rstrip("\r\n").split(delimiter)
-        if len(fields) != width:
-            fields = next(csv.reader([line], delimiter=delimiter), [])
-        if len(fields) == width:
-            label = "" if label_index is None else fields[label_index]
-            labels.append(label.strip().strip('"'))
-    if len(labels) < 2:
-        return None
-    return Suspicion(
-        line=first_line, labels=tuple(labels), num_lines=sum(bool(line.strip()) for line in lines)
-    )
-
-
-def _judge(
-    suspicions: Sequence[Suspicion], multi_line_rows: int, labels: Counter[str]
-) -> tuple[list[int], list[int]]:
+def _find_swallowing_rows(seen: _SeenRows) -> tuple[list[int], list[int]]:
     """The lines of the rows that may have swallowed others, and of those that certainly did."""
     possible: list[int] = []
     certain: list[int] = []
     entirely_rows: list[int] = []
-    has_labels = any(label.strip() for label in labels)
-    for suspicion in suspicions:
+    has_labels = any(label.strip() for label in seen.labels)
+    for suspicion in seen.suspicions:
         like_rows = len(suspicion.labels)
         if has_labels:
-            like_rows = sum(bool(label) and label in labels for label in suspicion.labels)
+            known = [label for label in suspicion.labels if label and label in seen.labels]
+            like_rows = len(known)
         if like_rows < 2:
             continue
         possible.append(suspicion.line)
@@ -214,7 +232,7 @@ def _judge(
             entirely_rows.append(suspicion.line)
     # Two lines that both look like rows are weak evidence where many texts have line breaks, strong
     # evidence where few do.
-    if 2 * len(entirely_rows) >= multi_line_rows:
+    if 2 * len(entirely_rows) >= len(seen.multi_line_rows):
         certain += entirely_rows
     return possible, certain
 
@@ -224,7 +242,7 @@ def _warn_about_further_rows(lines: Sequence[int]) -> tuple[str, ...]:
         return ()
     shown = ", ".join(map(str, lines[:MAX_SHOWN]))
     return (
-        f"{len(lines)} texts over several lines hold what looks like further rows: check the "
+        f"{len(lines)} texts over several lines contain what looks like further rows: check the "
         f"quotation marks of the rows at line {shown}",
     )
 
@@ -255,8 +273,11 @@ def _conversion(delimiter: str, *options: str) -> str:
 
 
 def _unclosed(fields: Sequence[str], feed: _Feed, delimiter: str, where: object) -> DataError:
-    """The last field holds everything from its quotation mark to ``END``; its line ends tell where
-    it begins."""
+    """The error for a quoted field that never ends.
+
+    The last field is everything from its quotation mark to ``END``, so that the number of its line
+    ends gives the line where it begins.
+    """
     line_ends = len(re.findall(r"\r\n|\r|\n", fields[-1]))
     line = feed.count - line_ends
     if feed.last_line.endswith(("\r", "\n")):
@@ -274,5 +295,5 @@ def _wrong_width(
     return DataError(
         f"The row at line {line} has {len(fields)} fields, the header {len(header)}.",
         where=where,
-        fix="put texts that hold the separator in quotation marks",
+        fix="put texts with the separator in quotation marks",
     )

@@ -58,21 +58,20 @@ class SourceFile:
 
 
 def file_kind(path: Path) -> Kind | None:
-    """What a file is by its name, in upper or lower case, compressed or not; None for what is not
-    read."""
+    """The kind of a file by its name, compressed or not; None for what is not read."""
     name = path.name.lower()
-    packed = name.endswith(".gz")
-    if packed:
-        name = name[: -len(".gz")]
+    is_compressed = name.endswith(".gz")
+    name = name.removesuffix(".gz")
     for ending, kind in ENDINGS.items():
-        if name.endswith(ending) and not (packed and kind == "parquet"):
+        if name.endswith(ending) and not (is_compressed and kind == "parquet"):
             return kind
     return None
 
 
 def open_source_file(path: Path) -> SourceFile:
-    """Read which columns a file has; a JSON file is read whole for it, as every record may have
-    other keys.
+    """Read which columns a file has.
+
+    A JSON file is read to its end, because every record may have other keys.
 
     Raises:
         DataError: the file is missing, unreadable, or of a kind that is not read.
@@ -102,7 +101,7 @@ def check_source_file(file: SourceFile, columns: Columns) -> tuple[str, ...]:
     """Return warnings about the chosen columns of a file.
 
     Raises:
-        DataError: the columns hold nested values, or a quotation mark swallows rows.
+        DataError: the columns have nested values, or a quotation mark swallows rows.
     """
     if file.kind in DELIMITERS:
         with _reading(file.path), _open_text(file.path) as lines:
@@ -115,8 +114,7 @@ def check_source_file(file: SourceFile, columns: Columns) -> tuple[str, ...]:
 
 
 def iter_cells(file: SourceFile, columns: Columns) -> Iterator[tuple[Any, Any]]:
-    """Text and label of each row, as they are stored; the label is None where there is no such
-    column.
+    """Text and label of each row, as they are stored; the label is None without such a column.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -128,7 +126,9 @@ def iter_cells(file: SourceFile, columns: Columns) -> Iterator[tuple[Any, Any]]:
             yield from _csv_cells(file.path, DELIMITERS[file.kind], columns)
         else:
             for record in _records(file.path, file.kind):
-                label = None if columns.label is None else record.get(columns.label)
+                label = None
+                if columns.label is not None:
+                    label = record.get(columns.label)
                 yield record.get(columns.text), label
 
 
@@ -150,11 +150,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """UTF-8 text with its own line ends, without a byte order mark, unpacked where it is
-    compressed."""
-    packed = path.name.lower().endswith(".gz")
+    """UTF-8 text with its own line ends, without a byte order mark, decompressed if necessary."""
     with path.open("rb") as file:
-        content: Any = gzip.GzipFile(fileobj=file) if packed else file
+        content: Any = file
+        if path.name.lower().endswith(".gz"):
+            content = gzip.GzipFile(fileobj=file)
         begin = content.read(FIRST_BYTES)
         if begin[:2] in UTF_16_MARKS:
             raise DataError(
@@ -162,7 +162,7 @@ def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
             )
         if b"\0" in begin.split(b"\n")[0]:
             raise DataError(
-                "The first line of the data file holds NUL bytes: it seems to be UTF-16 without a "
+                "The first line of the data file has NUL bytes: it seems to be UTF-16 without a "
                 "byte order mark.",
                 where=path,
                 fix="save it as UTF-8",
@@ -176,21 +176,25 @@ def _read_header(path: Path, delimiter: str) -> list[str]:
     with _open_text(path) as lines:
         header = next(csv.reader(lines, delimiter=delimiter), [])
     other = looks_like_other_delimiter(header, delimiter)
-    if other is not None:
-        shown = "tabs" if other == "\t" else repr(other)
-        fix = "save it again with commas, or as .tsv with tabs"
-        if other == "\t":
-            fix = "name the file .tsv"
-        elif other == ",":
-            fix = "name the file .csv"
-        raise DataError(
-            f"The columns of this file seem to be separated by {shown}; {path.name} is read with "
-            f"{'tabs' if delimiter == chr(9) else repr(delimiter)}: its only column would be "
-            f"{header[0]!r}.",
-            where=path,
-            fix=fix,
-        )
-    return header
+    if other is None:
+        return header
+    fix = "save it again with commas, or as .tsv with tabs"
+    if other == "\t":
+        fix = "name the file .tsv"
+    elif other == ",":
+        fix = "name the file .csv"
+    raise DataError(
+        f"The columns of this file seem to be separated by {_delimiter_name(other)}; {path.name} "
+        f"is read with {_delimiter_name(delimiter)}: its only column would be {header[0]!r}.",
+        where=path,
+        fix=fix,
+    )
+
+
+def _delimiter_name(delimiter: str) -> str:
+    if delimiter == "\t":
+        return "tabs"
+    return repr(delimiter)
 
 
 def _csv_cells(path: Path, delimiter: str, columns: Columns) -> Iterator[tuple[Any, Any]]:
@@ -198,15 +202,23 @@ def _csv_cells(path: Path, delimiter: str, columns: Columns) -> Iterator[tuple[A
         reader = csv.reader(lines, delimiter=delimiter)
         header = next(reader, [])
         text = header.index(columns.text)
-        label = None if columns.label is None else header.index(columns.label)
+        label_index = None
+        if columns.label is not None:
+            label_index = header.index(columns.label)
         for fields in reader:
+            # A blank line; check_csv has refused every other row of another width.
             if len(fields) != len(header):
-                continue  # a blank line; check_csv refused every other row of another width
-            yield fields[text], None if label is None else fields[label]
+                continue
+            label = None
+            if label_index is not None:
+                label = fields[label_index]
+            yield fields[text], label
 
 
 def _parquet_cells(path: Path, columns: Columns) -> Iterator[tuple[Any, Any]]:
-    names = [columns.text] if columns.label is None else [columns.text, columns.label]
+    names = [columns.text]
+    if columns.label is not None:
+        names.append(columns.label)
     for batch in pq.ParquetFile(path).iter_batches(batch_size=BLOCK_ROWS, columns=names):
         texts = batch.column(columns.text).to_pylist()
         labels = [None] * len(texts)
@@ -248,7 +260,7 @@ def _record_of_line(line: str, number: int, path: Path) -> dict[str, Any]:
         raise DataError(
             f"The data file cannot be read: line {number} is not JSON: {error}.",
             where=path,
-            fix="a JSON file holds a list of records, or one record a line",
+            fix="a JSON file has a list of records, or one record a line",
         ) from error
     if not isinstance(record, dict):
         raise _no_record(f"Line {number}", record, path)
@@ -259,25 +271,24 @@ def _no_record(place: str, value: Any, path: Path) -> DataError:
     return DataError(
         f"{place} is not a record but a {type(value).__name__}.",
         where=path,
-        fix='a JSON file holds a list of records, or one record a line: {"text": "…", "label": "…"}',
+        fix='a JSON file has a list of records, or one record a line: {"text": "…", "label": "…"}',
     )
 
 
 def _class_names_of_schema(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """ClassLabel names by column, which the datasets library stores in the metadata of a Parquet
-    file."""
+    """ClassLabel names by column, as the datasets library stores them in a Parquet file."""
     stored = (schema.metadata or {}).get(b"huggingface")
     if stored is None:
         return {}
     try:
         features = json.loads(stored)["info"]["features"]
-        labels = {
-            name: kind["names"]
-            for name, kind in features.items()
-            if kind.get("_type") == "ClassLabel"
-        }
+        labels = {}
+        for name, kind in features.items():
+            if kind.get("_type") == "ClassLabel":
+                labels[name] = kind["names"]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # written by somebody else; the column then holds what it shows
+        # Written by another program; the column then has its own values.
+        return {}
     integers = {field.name for field in schema if pa.types.is_integer(field.type)}
     return {name: tuple(map(str, names)) for name, names in labels.items() if name in integers}
 

@@ -13,16 +13,17 @@ MAX_PAIRS = 100
 
 
 def setting_flag(key: str, value: str) -> str:
-    """``--set key=VALUE`` for a text; quoted only where YAML or the shell would read it
-    otherwise."""
+    """``--set key=VALUE`` for a text, quoted only where YAML or the shell need it."""
     if PLAIN_VALUE.fullmatch(value) and value.lower() not in YAML_WORDS:
         return f"--set {key}={value}"
     return "--set " + shlex.quote(f"{key}={yaml_text(value)}")
 
 
 def label_map_flag(pairs: Mapping[str, str]) -> str:
-    """``--set 'dataset.label_map={…}'``, ready to paste; the first pairs and a remark where there
-    are very many."""
+    """``--set 'dataset.label_map={…}'``, ready to paste.
+
+    Of very many pairs it has the first ones and a remark.
+    """
     shown = list(pairs.items())[:MAX_PAIRS]
     items = ", ".join(f"{yaml_text(name)}: {yaml_text(target)}" for name, target in shown)
     flag = "--set " + shlex.quote("dataset.label_map={" + items + "}")

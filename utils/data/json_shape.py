@@ -1,4 +1,4 @@
-"""Refuses JSON files that are one object holding the whole table, with what to do instead."""
+"""Refuses JSON files that are a single object with the complete table in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def refuse_single_object(lines: io.TextIOWrapper, path: Path) -> None:
     content = _single_object(lines)
     if content is None:
         return
-    lists = [key for key, value in content.items() if _holds_records(value)]
+    lists = [key for key, value in content.items() if _is_list_of_records(value)]
     if lists:
         shown = ", ".join(map(repr, lists))
         raise DataError(
@@ -31,7 +31,7 @@ def refuse_single_object(lines: io.TextIOWrapper, path: Path) -> None:
         )
     if content and all(isinstance(value, (dict, list)) for value in content.values()):
         raise DataError(
-            "The data file holds columns, not records: one JSON object with "
+            "The data file has columns, not records: one JSON object with "
             f"{', '.join(map(repr, content))}.",
             where=path,
             fix="save records: pandas.read_json(PATH).to_json('NEW.json', orient=\"records\")",
@@ -39,7 +39,7 @@ def refuse_single_object(lines: io.TextIOWrapper, path: Path) -> None:
 
 
 def _single_object(lines: io.TextIOWrapper) -> dict[str, Any] | None:
-    """The object that is all of the file; None for a list, one record a line, or anything else."""
+    """The object that is the complete file; None for a list, records by line, or anything else."""
     first = _next_line(lines)
     if not first.lstrip().startswith("{"):
         return None
@@ -54,7 +54,7 @@ def _single_object(lines: io.TextIOWrapper) -> dict[str, Any] | None:
 
 
 def _object_over_lines(first: str, lines: io.TextIOWrapper) -> Any:
-    """What the file holds where its first line alone is no JSON; None where all of it is none."""
+    """The content of a file whose first line alone is no JSON; None if all of it is no JSON."""
     try:
         return json.loads(first + lines.read())
     except ValueError:
@@ -69,5 +69,5 @@ def _next_line(lines: io.TextIOWrapper) -> str:
     return ""
 
 
-def _holds_records(value: Any) -> bool:
+def _is_list_of_records(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)

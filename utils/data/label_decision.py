@@ -1,8 +1,7 @@
-"""Decides which label id each label of a data set stands for, and says how sure that is.
+"""Decides which label id each label of a data set has, and how certain that is.
 
-A wrong decision gives a wrong accuracy without any other sign, so whatever is not certain is warned
-about, and whatever is
-likely to be wrong is refused with the setting that settles it.
+A wrong decision gives a wrong accuracy without any other sign, so what is not certain causes a
+warning, and what is probably wrong is refused with the setting that decides it.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from utils.data.hints import label_map_flag
 from utils.data.label_readings import (
     are_positions,
     ids_in_range,
+    integer_of,
     is_decimal,
     label_map_by_ids,
     name_among,
     numbers_of,
-    whole_number,
 )
 from utils.data.label_refusals import (
     OpenLabels,
@@ -45,19 +44,19 @@ NO_LABEL = ""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelDecision:
-    """Which label id each label of a data set stands for.
+    """Which label id each label of a data set has.
 
     Args:
         mapping: label names in the order of their ids.
-        ids: id of every label that occurs in the data set, by its text there; ``MISSING_ID`` where
-            that text means "no
-            label", ``UNKNOWN_ID`` where the model does not have it and such rows are skipped.
+        ids: id of every label that occurs in the data set, by its text there; ``MISSING_ID`` if
+            that text means "no label", ``UNKNOWN_ID`` if the model does not have it and such rows
+            are skipped.
         source: ``model`` (names agree), ``label_map``, ``ids`` (the data set's numbers),
-            ``class_label`` (the order of the data
-            set's class names), ``sorted`` (alphabetical order) or ``none`` (no labels).
-        confidence: ``certain``, ``assumed`` (usual, but not checkable), ``guessed`` (may well be
-            wrong) or ``none``.
-        note: one sentence that says what was decided.
+            ``class_label`` (the order of the data set's class names), ``sorted`` (alphabetical
+            order) or ``none`` (no labels).
+        confidence: ``certain``, ``assumed`` (usual, but it cannot be checked), ``guessed`` (may
+            well be wrong) or ``none``.
+        note: one sentence that describes the decision.
         warnings: what the user should know or check.
     """
 
@@ -111,15 +110,13 @@ def _apply_label_map(
     rows: Counter[str], model: ModelLabels, label_map: Mapping[str, str]
 ) -> tuple[OpenLabels, tuple[str, ...]]:
     """Split the labels into those that ``dataset.label_map`` names and the rest."""
-    targets = label_targets(model)
-    wrong = [
-        target for target in label_map.values() if target != NO_LABEL and target not in targets
-    ]
+    targets = {**label_targets(model), NO_LABEL: MISSING_ID}
+    wrong = [target for target in label_map.values() if target not in targets]
     if wrong:
         raise DataError(
             f"dataset.label_map names labels that the model does not have: {list_labels(wrong)}.",
             where="dataset.label_map",
-            fix=f"use the model's labels: {list_labels(targets)}",
+            fix=f"use the model's labels: {list_labels(label_targets(model))}",
         )
     renamed: dict[str, int] = {}
     used: set[str] = set()
@@ -127,8 +124,7 @@ def _apply_label_map(
         key = name_among(label, label_map)
         if key is not None:
             used.add(key)
-            target = label_map[key]
-            renamed[label] = MISSING_ID if target == NO_LABEL else targets[target]
+            renamed[label] = targets[label_map[key]]
     rest = Counter({label: count for label, count in rows.items() if label not in renamed})
     unused = [key for key in label_map if key not in used]
     warnings: tuple[str, ...] = ()
@@ -143,10 +139,12 @@ def _apply_label_map(
 def _take_minus_one_as_missing(
     labels: OpenLabels, model: ModelLabels
 ) -> tuple[OpenLabels, tuple[str, ...]]:
-    """Among ids, -1 means "no label", as in GLUE's test splits; but not where the ids evidently
-    begin at -1."""
-    minus_one = [label for label in labels.rows if whole_number(label) == -1]
-    numbers = {whole_number(label) for label in labels.rows}
+    """Take the id -1 as "no label", as in GLUE's test splits.
+
+    Not if the ids evidently begin at -1.
+    """
+    minus_one = [label for label in labels.rows if integer_of(label) == -1]
+    numbers = {integer_of(label) for label in labels.rows}
     if not minus_one or None in numbers or "-1" in (model.names or ()):
         return labels, ()
     ids = {number for number in numbers if number is not None}
@@ -212,7 +210,7 @@ def _with_model_names(
 def _warn_about_ids(
     decision: LabelDecision, labels: OpenLabels, numbers: dict[str, int]
 ) -> LabelDecision:
-    """The labels are valid ids as well, and as ids they would stand for other labels."""
+    """Warn that the labels are valid ids too, and would be other labels as ids."""
     names = decision.mapping.names
     setting = label_map_flag({**labels.label_map, **label_map_by_ids(numbers, names)})
     warning = (
@@ -231,10 +229,13 @@ def _names_agree(labels: OpenLabels, mapping: LabelMapping, ids: dict[str, int])
         warnings = (
             f"{unused} of the model's {len(mapping.names)} labels do not occur in the data set",
         )
+    source = "model"
+    if labels.are_scored:
+        source = "label_map"
     return LabelDecision(
         mapping=mapping,
         ids=ids,
-        source="label_map" if labels.are_scored else "model",
+        source=source,
         confidence="certain",
         note=_note_on_names(labels, ids),
         warnings=warnings,
@@ -242,7 +243,7 @@ def _names_agree(labels: OpenLabels, mapping: LabelMapping, ids: dict[str, int])
 
 
 def _note_on_names(labels: OpenLabels, ids: dict[str, int]) -> str:
-    """The report names the source just before the note, so the note does not repeat it."""
+    """What was decided; without the source, which the report names just before the note."""
     total = len(labels.rows) + len(labels.renamed)
     if labels.are_scored:
         return f"dataset.label_map names {len(labels.renamed)} of the {total} labels."
@@ -301,8 +302,7 @@ def _order_of_class_names(
     if len(class_names) != num_labels:
         raise DataError(
             f"The data set has {len(class_names)} class names, the model {num_labels} labels "
-            "without names: "
-            f"{list_labels(class_names)}.",
+            f"without names: {list_labels(class_names)}.",
             where="dataset.label_column",
             fix=fix_for_other_count(labels),
         )
@@ -322,8 +322,10 @@ def _order_of_class_names(
 
 
 def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision:
-    """The last resort; right where the model was trained with sorted names, as scikit-learn and
-    pandas number them."""
+    """The last resort.
+
+    It is right if the model was trained with sorted names, as scikit-learn and pandas number them.
+    """
     if labels.are_scored:
         raise incomplete_label_map(labels)
     if numbers_of(labels.rows) is not None:
@@ -333,8 +335,7 @@ def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision
     if len(labels.rows) != model.num_labels:
         raise DataError(
             f"The data set has {len(labels.rows)} labels, the model {model.num_labels} without "
-            "names (LABEL_0, …): "
-            f"{list_labels(sorted(labels.rows))}.",
+            f"names (LABEL_0, …): {list_labels(sorted(labels.rows))}.",
             where="dataset.label_column",
             fix=fix_for_other_count(labels),
         )
@@ -342,9 +343,8 @@ def _alphabetical_order(labels: OpenLabels, model: ModelLabels) -> LabelDecision
     setting = label_map_flag({name: f"LABEL_{number}" for number, name in enumerate(names)})
     warning = (
         "the model has no label names (LABEL_0, …): that the ids follow the alphabetical order of "
-        "the data set's labels is a "
-        "guess, and accuracy is meaningless if it is wrong. Confirm or correct the order with "
-        f"{setting}"
+        "the data set's labels is a guess, and accuracy is meaningless if it is wrong. Confirm or "
+        f"correct the order with {setting}"
     )
     return LabelDecision(
         mapping=LabelMapping(names=names),

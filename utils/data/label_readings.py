@@ -8,11 +8,15 @@ from collections.abc import Iterable, Mapping
 GENERIC_LABEL = re.compile(r"LABEL_([0-9]{1,18})")
 
 
-def whole_number(label: str) -> int | None:
-    """The number that a label is, also as pandas writes ids in a column with gaps (``3.0``); None
-    for any other label."""
+def integer_of(label: str) -> int | None:
+    """The integer that a label is, or None.
+
+    pandas writes ids in a column with gaps as ``3.0``, so that this is an integer too.
+    """
     match = re.fullmatch(r"\s*([+-]?[0-9]{1,18})(?:\.0*)?\s*", label)
-    return int(match[1]) if match else None
+    if match is None:
+        return None
+    return int(match[1])
 
 
 def is_decimal(label: str) -> bool:
@@ -20,13 +24,15 @@ def is_decimal(label: str) -> bool:
 
 
 def numbers_of(labels: Iterable[str]) -> dict[str, int] | None:
-    """The number of each label where every label is a whole number, or every label a ``LABEL_i``;
-    None for any other labels."""
+    """The number of each label if every label is an integer, or every label a ``LABEL_i``.
+
+    None for other labels.
+    """
     occurring = set(labels)
     plain: dict[str, int] = {}
     generic: dict[str, int] = {}
     for label in occurring:
-        number = whole_number(label)
+        number = integer_of(label)
         if number is not None:
             plain[label] = number
         match = GENERIC_LABEL.fullmatch(label)
@@ -39,8 +45,7 @@ def numbers_of(labels: Iterable[str]) -> dict[str, int] | None:
 
 
 def ids_in_range(labels: Iterable[str], num_labels: int) -> dict[str, int] | None:
-    """Ids by label where every label is a whole number, or every label a ``LABEL_i``, of 0 to
-    num_labels - 1."""
+    """The numbers of ``numbers_of`` if they are all from 0 to ``num_labels - 1``, else None."""
     numbers = numbers_of(labels)
     if numbers is None:
         return None
@@ -50,11 +55,10 @@ def ids_in_range(labels: Iterable[str], num_labels: int) -> dict[str, int] | Non
 
 
 def name_among(label: str, names: Mapping[str, object]) -> str | None:
-    """The label itself, or as a number without its decimal point (3 for ``3.0``), whichever is one
-    of the names."""
+    """The label, or the label without its decimal point (3 for ``3.0``), if it is among names."""
     if label in names:
         return label
-    number = whole_number(label)
+    number = integer_of(label)
     if number is not None and str(number) in names:
         return str(number)
     return None
@@ -62,8 +66,10 @@ def name_among(label: str, names: Mapping[str, object]) -> str | None:
 
 def label_map_key(label: str) -> str:
     """The label as ``dataset.label_map`` names it: a number without its decimal point."""
-    number = whole_number(label)
-    return label if number is None else str(number)
+    number = integer_of(label)
+    if number is None:
+        return label
+    return str(number)
 
 
 def label_map_by_ids(ids: Mapping[str, int], names: tuple[str, ...]) -> dict[str, str]:

@@ -1,5 +1,4 @@
-"""The labels of a data set that a model does not have: one message each, with the setting that
-settles it."""
+"""Errors for labels of a data set that do not fit the model, with the setting that decides them."""
 
 from __future__ import annotations
 
@@ -11,27 +10,25 @@ from dataclasses import dataclass
 from utils.core.errors import DataError
 from utils.data.hints import label_map_flag
 from utils.data.label_readings import (
+    integer_of,
     is_decimal,
     label_map_by_ids,
     label_map_key,
     numbers_of,
-    whole_number,
 )
 from utils.data.labels import LabelMapping, ModelLabels
 
 MAX_SHOWN = 8
 PLACEHOLDER = "NAME"
 UNDECIDED_ID = "LABEL_?"
-"""Stands in templates for what the user must decide; a template that is pasted as it is, is
-refused."""
+"""In templates what the user must decide; a template that is pasted unchanged is refused."""
 WITHOUT_LABELS = "measure without accuracy: --set dataset.label_column=null"
 OTHER_MODEL = "use the model that was fine-tuned on this data set"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenLabels:
-    """The labels that are left to decide once ``dataset.label_map`` is applied, and what it
-    decided.
+    """The labels that remain to be decided after ``dataset.label_map``, and what it decided.
 
     Args:
         rows: number of rows by label.
@@ -56,7 +53,7 @@ def label_targets(model: ModelLabels) -> dict[str, int]:
 
 
 def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapping) -> DataError:
-    """The refusal of labels that a model with names does not have."""
+    """The error for labels that a model with names does not have."""
     names = mapping.names
     nothing_agrees = len(unknown) == len(labels.rows) and not labels.are_scored
     if nothing_agrees and numbers_of(unknown) is not None:
@@ -97,11 +94,11 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
 def names_or_ids(
     labels: OpenLabels, unknown: Counter[str], numbers: Mapping[str, int], mapping: LabelMapping
 ) -> DataError:
-    """The refusal of numbers that are all ids of the model, and only some of them its names.
+    """The error for numbers that are all ids of the model, and only some of them its names.
 
     Args:
         unknown: number of rows by label, of the labels that are no names of the model.
-        numbers: ids by label where the labels are taken as ids.
+        numbers: ids by label if the labels are ids.
     """
     names = mapping.names
     example = next(iter(unknown))
@@ -117,7 +114,9 @@ def names_or_ids(
     as_names = dict(labels.label_map)
     for label in numbers:
         key = label_map_key(label)
-        as_names[key] = PLACEHOLDER if label in unknown else key
+        as_names[key] = key
+        if label in unknown:
+            as_names[key] = PLACEHOLDER
     fix = (
         f"if they are ids: {label_map_flag(as_ids)}; or, if they are names, also give a name to "
         f"those that have none: {label_map_flag(as_names)}; or {OTHER_MODEL}"
@@ -126,8 +125,10 @@ def names_or_ids(
 
 
 def _same_but_for_spelling(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, str]:
-    """The model's name of each label that differs from exactly one of them in case, spaces,
-    underscores and hyphens only."""
+    """The model's name of each label that differs from it in spelling only.
+
+    These are differences in case, spaces, underscores and hyphens, from exactly one name.
+    """
     spellings: dict[str, list[str]] = {}
     for name in names:
         spellings.setdefault(_spelling(name), []).append(name)
@@ -144,13 +145,17 @@ def _spelling(name: str) -> str:
 
 
 def ids_out_of_range(labels: OpenLabels, model: ModelLabels) -> DataError:
-    """The refusal of numbers, or of ``LABEL_i``, that are not the model's ids; the setting is
-    complete where the offset is evident."""
+    """The error for numbers, or ``LABEL_i``, that are not the model's ids.
+
+    The suggested setting is complete if the offset between the two is evident.
+    """
     by_label = numbers_of(labels.rows) or {}
     numbers = sorted(set(by_label.values()))
     targets = _targets_of_numbers(numbers, model)
     size = model.num_labels
-    prefix = "" if all(whole_number(label) is not None for label in labels.rows) else "LABEL_"
+    prefix = "LABEL_"
+    if all(integer_of(label) is not None for label in labels.rows):
+        prefix = ""
     shown = _shorten([f"{prefix}{number}" for number in numbers])
     ids = f"{prefix}0 to {prefix}{size - 1}"
     if targets is None:
@@ -180,7 +185,7 @@ def ids_out_of_range(labels: OpenLabels, model: ModelLabels) -> DataError:
 
 
 def _targets_of_numbers(numbers: list[int], model: ModelLabels) -> dict[int, str] | None:
-    """The model's label of each number where the order makes it evident; None elsewhere."""
+    """The model's label of each number if the order makes it evident, else None."""
     size = model.num_labels
     names = list(label_targets(model))
     if size == 2 and numbers == [-1, 1]:
@@ -218,8 +223,8 @@ def incomplete_label_map(labels: OpenLabels) -> DataError:
 def one_output(labels: OpenLabels) -> DataError:
     return DataError(
         "The model has a single output: it gives a score and does not choose between labels, so "
-        "there is no accuracy "
-        f"to measure on the data set's {len(labels.rows) + len(labels.renamed)} labels.",
+        "there is no accuracy to measure on the data set's "
+        f"{len(labels.rows) + len(labels.renamed)} labels.",
         where="model.name",
         fix="use a classifier with one output for each label: --set model.name=NAME",
     )
@@ -230,8 +235,7 @@ def scores(labels: OpenLabels) -> DataError:
         "The data set's labels are decimal numbers, so they are scores and not classes: "
         f"{list_labels(sorted(labels.rows))}.",
         where="dataset.label_column",
-        fix="name the column that holds the class: --set dataset.label_column=NAME; or "
-        f"{WITHOUT_LABELS}",
+        fix=f"name the column of the classes: --set dataset.label_column=NAME; or {WITHOUT_LABELS}",
     )
 
 
@@ -246,6 +250,9 @@ def list_labels(names: Iterable[str]) -> str:
 
 
 def _shorten(items: list[str]) -> str:
-    shown = ", ".join(items[:MAX_SHOWN]) or "none"
-    more = len(items) - MAX_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+    if not items:
+        return "none"
+    shown = ", ".join(items[:MAX_SHOWN])
+    if len(items) > MAX_SHOWN:
+        shown += f" and {len(items) - MAX_SHOWN} more"
+    return shown

@@ -1,5 +1,4 @@
-"""The labels of a model and of the prepared data set, and the file that stores which id stands for
-which name."""
+"""The labels of a model and of the prepared data set, and the file of the label mappings."""
 
 from __future__ import annotations
 

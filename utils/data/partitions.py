@@ -1,5 +1,4 @@
-"""Refuses partitioned data sets whose labels stand in the names of folders, as in
-``label=positive/part.parquet``."""
+"""Refuses data sets whose labels are in folder names, as in ``label=positive/part.parquet``."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ def refuse_labels_in_folder_names(
         key, equals, _ = folder.name.partition("=")
         if equals and (is_configured(key, configured) or looks_like_labels(key)):
             raise DataError(
-                f"The folder names hold the labels ({folder.name!r}): the files have no column "
+                f"The labels are in the folder names ({folder.name!r}): the files have no column "
                 f"{key!r}.",
                 where=folder.parent,
                 fix=f"{_fix(file)}; {WITHOUT_LABELS}",

@@ -1,5 +1,4 @@
-"""The prepared data set: what step 01 recorded about it, and whether it is the one that a
-configuration asks for."""
+"""The prepared data set: its record, and whether it is the one that a configuration asks for."""
 
 from __future__ import annotations
 
@@ -31,12 +30,11 @@ class DatasetInfo(BaseModel):
     Args:
         file: name of the data set's file; sha256 is that of its bytes.
         revision: the commit on the hub.
-        settings: the settings that decided what the file holds, as they were; see
+        settings: the settings that decided the content of the file, as they were; see
             ``decisive_settings``.
-        model_label_names: the names that the model's configuration had, None where it had none.
+        model_label_names: the names that the model's configuration had; None without names.
         written_files: the hashes under which step 01 may replace a file, by file name: of what it
-            wrote, and after an interruption
-            also of what it was about to write.
+            wrote, and after an interruption also of what it was about to write.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -76,18 +74,18 @@ def info_file(config: Config) -> Path:
 
 
 def decisive_settings(config: Config) -> dict[str, Any]:
-    """The settings that decide what the data set holds, and only those: a single file has no split.
+    """The settings that decide the content of the data set.
 
-    Local names are resolved, so that the same file by another name is the same; below the project's
-    root they are relative to
-    it, so that a project that was copied to another machine keeps its data.
+    Only those: a single file has no split, for example. Local names are resolved, so that the same
+    file by another name is the same; below the project's root they are relative to it, so that a
+    project that was copied to another machine keeps its data.
     """
     dataset = config.dataset
     origin = origin_of(dataset.hf_name)
-    local = origin in ("files", "folder", "saved")
-    settings: dict[str, Any] = {
-        "dataset.hf_name": _portable_path(dataset.hf_name) if local else dataset.hf_name
-    }
+    name = dataset.hf_name
+    if origin in ("files", "folder", "saved"):
+        name = _portable_path(name)
+    settings: dict[str, Any] = {"dataset.hf_name": name}
     if origin == "hub":
         settings["dataset.revision"] = dataset.revision
         settings["dataset.config"] = dataset.config
@@ -106,12 +104,13 @@ def decisive_settings(config: Config) -> dict[str, Any]:
 
 def _portable_path(name: str) -> str:
     path = project_path(name)
-    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
+    if path.is_relative_to(PROJECT_ROOT):
+        path = path.relative_to(PROJECT_ROOT)
+    return str(path)
 
 
 def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedData:
-    """Return the data set that step 01 wrote, if it is the one that this configuration and this
-    model ask for.
+    """The data set that step 01 wrote, if it is the one that this configuration asks for.
 
     Args:
         model_labels: of the configured model, from ``utils.model_utils.model_labels``.
@@ -122,24 +121,10 @@ def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedDa
         UserError: a file beside it cannot be read.
     """
     file = config.data_file
-    count_rows(file)  # a missing or damaged file is reported before anything that follows from it
+    # A missing or damaged file is reported first, because the other errors may follow from it.
+    count_rows(file)
     mapping = read_mapping_file(config.label_mappings_file)
-    info = read_info(info_file(config))
-    if info is None:
-        raise DataError(
-            "It is not recorded what the data set was made from (or by an earlier version of step "
-            "01 only).",
-            where=info_file(config),
-            fix=f"make the data set again: {STEP_01}",
-        )
-    if info.file != file.name:
-        raise DataError(
-            f"{INFO_NAME} describes {info.file}, which was made after {file.name} in the same "
-            "folder.",
-            where=info_file(config),
-            fix=f"make the data set again: {STEP_01}; to keep both, give each a folder of its own: "
-            "--set dataset.local_path=PATH",
-        )
+    info = _read_matching_info(config)
     differences = _differences(info, config, model_labels)
     if differences:
         raise DataError(
@@ -154,19 +139,44 @@ def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedDa
             where=file,
             fix=f"make it again: {STEP_01}",
         )
-    if sha256_file(config.label_mappings_file) not in info.written_files.get(
-        config.label_mappings_file.name, ()
-    ):
-        raise DataError(
-            "The label mappings were changed after step 01 wrote them.",
-            where=config.label_mappings_file,
-            fix=f"make them again: {STEP_01}; to rename labels, set dataset.label_map",
-        )
+    _check_mapping_unchanged(config.label_mappings_file, info)
     return PreparedData(mapping=mapping, info=info)
 
 
+def _read_matching_info(config: Config) -> DatasetInfo:
+    """The record of the configured file (DataError: there is none, or it is another file's)."""
+    path = info_file(config)
+    info = read_info(path)
+    if info is None:
+        raise DataError(
+            "It is not recorded what the data set was made from (or by an earlier version of step "
+            "01 only).",
+            where=path,
+            fix=f"make the data set again: {STEP_01}",
+        )
+    name = config.data_file.name
+    if info.file != name:
+        raise DataError(
+            f"{INFO_NAME} describes {info.file}, which was made after {name} in the same folder.",
+            where=path,
+            fix=f"make the data set again: {STEP_01}; to keep both, give each a folder of its own: "
+            "--set dataset.local_path=PATH",
+        )
+    return info
+
+
+def _check_mapping_unchanged(file: Path, info: DatasetInfo) -> None:
+    hashes = info.written_files.get(file.name, ())
+    if sha256_file(file) not in hashes:
+        raise DataError(
+            "The label mappings were changed after step 01 wrote them.",
+            where=file,
+            fix=f"make them again: {STEP_01}; to rename labels, set dataset.label_map",
+        )
+
+
 def read_info(path: Path) -> DatasetInfo | None:
-    """The record, or None where there is none of the present version."""
+    """The record, or None if there is none of the present version."""
     try:
         return DatasetInfo.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -180,7 +190,7 @@ def refuse_foreign_files(config: Config) -> None:
         DataError: such a file is where the data set is to be written.
     """
     for path in output_files(config):
-        if path.exists() and not _is_ours(path, config):
+        if path.exists() and not _was_written_by_step_01(path, config):
             raise DataError(
                 f"{path.name} was not written by step 01, or was changed since, and would be "
                 "overwritten.",
@@ -196,13 +206,14 @@ def output_files(config: Config) -> tuple[Path, Path, Path]:
 
 
 def read_record(config: Config) -> dict[str, Any]:
-    """The JSON object beside the data set as it is, also of an earlier version; empty where there
-    is none."""
+    """The JSON object beside the data set as it is, also of an earlier version; empty if absent."""
     try:
         content = json.loads(info_file(config).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return content
 
 
 def known_hashes(config: Config) -> dict[str, tuple[str, ...]]:
@@ -210,14 +221,15 @@ def known_hashes(config: Config) -> dict[str, tuple[str, ...]]:
     record = read_record(config)
     written = record.get("written_files")
     if record.get("record_version") == RECORD_VERSION and isinstance(written, dict):
-        return {name: tuple(hashes) for name, hashes in written.items() if isinstance(hashes, list)}
+        lists = {name: hashes for name, hashes in written.items() if isinstance(hashes, list)}
+        return {name: tuple(hashes) for name, hashes in lists.items()}
     if not _is_of_earlier_version(record, config):
         return {}
     present = [path for path in (config.data_file, config.label_mappings_file) if path.is_file()]
     return {path.name: (sha256_file(path),) for path in present}
 
 
-def _is_ours(path: Path, config: Config) -> bool:
+def _was_written_by_step_01(path: Path, config: Config) -> bool:
     written = known_hashes(config)
     if path == info_file(config):
         return bool(written)
@@ -225,8 +237,10 @@ def _is_ours(path: Path, config: Config) -> bool:
 
 
 def _is_of_earlier_version(record: Mapping[str, Any], config: Config) -> bool:
-    """Whether step 01 wrote these files before records had a version: they had only the data set's
-    hash."""
+    """Whether step 01 wrote these files before records had a version.
+
+    Those records have only the data set's hash.
+    """
     if "label_mapping_source" not in record or not config.data_file.is_file():
         return False
     return sha256_file(config.data_file) == record.get("sha256")
@@ -251,8 +265,7 @@ def _differences(info: DatasetInfo, config: Config, model_labels: ModelLabels) -
 def _differing_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     lines = []
     for key in dict.fromkeys([*now, *then]):
-        # Which settings count depends on the name: where that differs, it alone is the difference
-        # to name.
+        # Which settings count depends on the name: if that differs, it alone is reported.
         if key in then and key in now and then[key] != now[key]:
             lines.append(f"{key}: then {then[key]!r}, now {now[key]!r}")
     if not lines and set(then) != set(now):
@@ -267,4 +280,6 @@ def _names(names: Sequence[str] | None) -> str:
     if names is None:
         return "without names"
     shown = ", ".join(names[:MAX_SHOWN])
-    return f"{shown} and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else shown
+    if len(names) > MAX_SHOWN:
+        shown += f" and {len(names) - MAX_SHOWN} more"
+    return shown

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from utils.core.errors import DataError
 from utils.core.files import sha256_file
-from utils.data.cells import encodable as encodable  # taken from here by the evaluation
 from utils.data.labels import MISSING_ID
 
 COLUMNS = ("text", "labels", "label_id")
 BLOCK_ROWS = 8192
 FIX = "make it with: python scripts/01_download_data.py"
 
-csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 128 KiB
+# A text may be longer than the default limit of 128 KiB.
+csv.field_size_limit(sys.maxsize)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,8 @@ class Rows:
     Args:
         start: position of the first row in the data set.
         texts: one a row.
-        label_ids: int64 of shape ``[rows]``; -1 where a row has no label, -2 where the model does not know it.
+        label_ids: int64 of shape ``[rows]``; -1 where a row has no label, -2 where the model does
+            not know it.
     """
 
     start: int
@@ -43,8 +44,11 @@ class Rows:
     label_ids: NDArray[np.int64]
 
 
-def file_state(path: Path) -> tuple[int, int] | None:
-    """What differs once a file was replaced: when it was written (ns) and its bytes; None where there is none."""
+def file_signature(path: Path) -> tuple[int, int] | None:
+    """When a file was written (ns) and its size in bytes, to notice that it was replaced.
+
+    None if the file does not exist.
+    """
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -53,8 +57,8 @@ def file_state(path: Path) -> tuple[int, int] | None:
 
 
 def hash_data(path: Path) -> str:
-    """SHA-256 of the data set, as it is now; it is read once as long as the file stays what it is."""
-    return _hash(path, file_state(path))
+    """SHA-256 of the data set, as it is now; computed once as long as the file does not change."""
+    return _hash(path, file_signature(path))
 
 
 @lru_cache(maxsize=8)
@@ -63,12 +67,12 @@ def _hash(path: Path, state: tuple[int, int] | None) -> str:
 
 
 def count_rows(path: Path) -> int:
-    """How many rows the data set has, counted once as long as the file stays what it is.
+    """How many rows the data set has, counted once as long as the file does not change.
 
     Raises:
         DataError: missing, unreadable, or empty.
     """
-    rows = _count(path, file_state(path))
+    rows = _count(path, file_signature(path))
     if not rows:
         raise DataError("The data set has no rows.", where=path, fix=FIX)
     return rows
@@ -98,52 +102,70 @@ def iter_rows(
 
     Args:
         first: the row to begin at.
-        offset: where a CSV has that row, in bytes, from ``chunk_offsets``; a Parquet file knows it itself.
+        offset: the byte of a CSV file where that row begins, from ``chunk_offsets``.
 
     Raises:
         DataError: the file is missing, is not UTF-8 or lacks a column.
     """
     pairs = islice(_cells(path, first, offset), max_rows)
     start = first
-    while block := list(islice(pairs, chunk_rows)):
+    while True:
+        block = list(islice(pairs, chunk_rows))
+        if not block:
+            return
         texts, ids = zip(*block, strict=True)
         yield Rows(start=start, texts=list(texts), label_ids=np.array(ids, dtype=np.int64))
         start += len(block)
 
 
 def chunk_offsets(path: Path, chunk_rows: int) -> list[int | None]:
-    """Where each chunk's first row begins, in bytes into a CSV, which is read once; None for a Parquet file's."""
+    """The byte at which each chunk's first row begins in a CSV file, which is read once.
+
+    None for each chunk of a Parquet file, which finds its rows by their numbers.
+    """
     if path.suffix == ".parquet":
-        return [None] * -(-count_rows(path) // chunk_rows)
+        num_chunks = -(-count_rows(path) // chunk_rows)
+        return [None] * num_chunks
     offsets: list[int | None] = []
     position = 0
 
     def counted(source: Iterable[str]) -> Iterator[str]:
         nonlocal position
         for line in source:
-            position += len(line) if line.isascii() else len(line.encode("utf-8"))
+            position += len(line.encode("utf-8"))
             yield line
 
     with path.open(encoding="utf-8", newline="") as source:
         lines = csv.reader(counted(source))
         next(lines, None)
-        begin, row = position, 0
-        for line in lines:  # the reader takes no line before it needs it
-            if line and row % chunk_rows == 0:
-                offsets.append(begin)
-            begin, row = position, row + bool(line)
+        begin = position
+        row = 0
+        # The reader takes no line before it needs it, so that the position is that of the row.
+        for fields in lines:
+            # A blank line is no row.
+            if fields:
+                if row % chunk_rows == 0:
+                    offsets.append(begin)
+                row += 1
+            begin = position
     return offsets
 
 
 def sample_texts(path: Path, size: int, seed: int, max_rows: int | None = None) -> list[str]:
-    """Draw ``size`` of the first ``max_rows`` texts without replacement, in file order; all of them where there are fewer."""
-    rows = min(count_rows(path), max_rows or sys.maxsize)
-    chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
-    wanted = set(chosen.tolist())
-    parts = iter_rows(path, BLOCK_ROWS, max_rows=max(wanted) + 1)
-    return [
-        text for part in parts for i, text in enumerate(part.texts, start=part.start) if i in wanted
-    ]
+    """Draw ``size`` of the first ``max_rows`` texts without replacement, in file order.
+
+    All of them are drawn if there are fewer.
+    """
+    num_rows = min(count_rows(path), max_rows or sys.maxsize)
+    generator = np.random.default_rng(seed)
+    drawn = generator.choice(num_rows, size=min(size, num_rows), replace=False)
+    chosen = set(drawn.tolist())
+    texts = []
+    for part in iter_rows(path, BLOCK_ROWS, max_rows=max(chosen) + 1):
+        for row, text in enumerate(part.texts, start=part.start):
+            if row in chosen:
+                texts.append(text)
+    return texts
 
 
 def _cells(path: Path, first: int, offset: int | None) -> Iterator[tuple[str, int]]:
@@ -170,26 +192,37 @@ def _check_columns(names: Sequence[str], path: Path) -> None:
 
 
 def _label_id(cell: Any) -> int:
-    return MISSING_ID if cell is None or cell == "" else int(cell)
+    if cell is None or cell == "":
+        return MISSING_ID
+    return int(cell)
+
+
+def _text(cell: Any) -> str:
+    if cell is None:
+        return ""
+    return str(cell)
 
 
 def _csv_cells(path: Path, offset: int | None) -> Iterator[tuple[str, int]]:
     with path.open("rb") as file:
-        head = io.TextIOWrapper(
-            file, encoding="utf-8-sig", newline=""
-        )  # it closes the file once nothing refers to it
+        # In a variable, because it closes the file once nothing refers to it.
+        head = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         lines = csv.reader(head)
         try:
             header = next(lines, [])
             _check_columns(header, path)
-            text, label = header.index("text"), header.index("label_id")
+            text = header.index("text")
+            label = header.index("label_id")
+            first_number = 2
             if offset is not None:
                 file.seek(offset)
                 lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-            for number, fields in enumerate(lines, start=2 if offset is None else 1):
+                first_number = 1
+            for number, fields in enumerate(lines, start=first_number):
                 if len(fields) == len(header):
                     yield fields[text], _label_id(fields[label])
-                elif fields:  # a blank line is no row
+                elif fields:
+                    # A blank line is no row; this is one of another width.
                     raise ValueError(
                         f"Row {number} has {len(fields)} fields, the header {len(header)}"
                     )
@@ -227,6 +260,6 @@ def _parquet_cells(path: Path, first: int) -> Iterator[tuple[str, int]]:
     ):
         rest = batch.slice(min(skipped, batch.num_rows))
         skipped -= batch.num_rows - rest.num_rows
-        texts = ("" if text is None else str(text) for text in rest.column("text").to_pylist())
+        texts = map(_text, rest.column("text").to_pylist())
         label_ids = map(_label_id, rest.column("label_id").to_pylist())
         yield from zip(texts, label_ids, strict=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.core.errors import DataError
-from utils.data.cells import class_name, encodable, label_of, text_of
+from utils.data.cells import class_name, label_of, replace_surrogates, text_of
 from utils.data.columns import Columns, choose_columns
 from utils.data.files import find_files, origin_of
 from utils.data.formats import SourceFile, check_source_file, iter_cells, open_source_file
@@ -20,7 +20,7 @@ from utils.settings import DatasetConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class DatasetSource:
     """Texts and labels of a source as a stream, so that memory does not grow with the rows.
 
     Args:
@@ -51,7 +51,7 @@ class DatasetStats:
     warnings: tuple[str, ...]
 
 
-def read_source(settings: DatasetConfig, embedded_dir: Path) -> Source:
+def read_source(settings: DatasetConfig, embedded_dir: Path) -> DatasetSource:
     """Open what ``dataset.hf_name`` names and choose its columns.
 
     Args:
@@ -71,7 +71,7 @@ def read_source(settings: DatasetConfig, embedded_dir: Path) -> Source:
         else:
             table = open_saved_table(settings)
         columns = choose_columns(table.column_names, settings, table.where)
-        return Source(
+        return DatasetSource(
             rows=rows_of_table(table, columns),
             revision=table.revision,
             class_names=table.class_names(columns.label),
@@ -81,7 +81,7 @@ def read_source(settings: DatasetConfig, embedded_dir: Path) -> Source:
     return _source_of_files(files, settings)
 
 
-def scan(source: Source, where: str) -> DatasetStats:
+def collect_stats(source: DatasetSource, where: str) -> DatasetStats:
     """Read the source once and count.
 
     Raises:
@@ -97,7 +97,7 @@ def scan(source: Source, where: str) -> DatasetStats:
         text_bytes += len(text.encode("utf-8", "replace"))
         if "\0" in text:
             nul_texts += 1
-        if encodable(text) != text:
+        if replace_surrogates(text) != text:
             num_replaced += 1
         if label:
             labels[label] += 1
@@ -117,7 +117,7 @@ def scan(source: Source, where: str) -> DatasetStats:
     )
 
 
-def _source_of_files(paths: list[Path], settings: DatasetConfig) -> Source:
+def _source_of_files(paths: list[Path], settings: DatasetConfig) -> DatasetSource:
     files = [open_source_file(path) for path in paths]
     first = files[0]
     refuse_labels_in_folder_names(first.path, first.column_names, settings)
@@ -132,7 +132,9 @@ def _source_of_files(paths: list[Path], settings: DatasetConfig) -> Source:
         for file in files:
             yield from _rows_of_file(file, columns, class_names)
 
-    return Source(rows=rows, class_names=class_names, columns=columns, warnings=tuple(warnings))
+    return DatasetSource(
+        rows=rows, class_names=class_names, columns=columns, warnings=tuple(warnings)
+    )
 
 
 def _rows_of_file(

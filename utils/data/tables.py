@@ -122,7 +122,7 @@ def rows_of_table(table: Table, columns: Columns) -> Callable[[], Iterator[tuple
     """A function that reads the rows from the beginning.
 
     Raises:
-        DataError: a column holds nested values, images or the like; also while rows are read.
+        DataError: a column has nested values, images or the like; also while rows are read.
     """
     text_kind = table.data.features[columns.text]
     if not isinstance(text_kind, (Value, ClassLabel)):
@@ -131,14 +131,18 @@ def rows_of_table(table: Table, columns: Columns) -> Callable[[], Iterator[tuple
         label_kind = table.data.features[columns.label]
         if not isinstance(label_kind, (Value, ClassLabel)):
             raise nested_label(_kind_name(label_kind), table.where, columns.label)
-    names = [columns.text] if columns.label is None else [columns.text, columns.label]
+    names = [columns.text]
+    if columns.label is not None:
+        names.append(columns.label)
     data = table.data.select_columns(names)
     class_names = table.class_names(columns.label)
 
     def rows() -> Iterator[tuple[str, str | None]]:
         for part in data.iter(batch_size=BLOCK_ROWS):
             texts = part[columns.text]
-            labels = [None] * len(texts) if columns.label is None else part[columns.label]
+            labels = [None] * len(texts)
+            if columns.label is not None:
+                labels = part[columns.label]
             for text, label in zip(texts, labels, strict=True):
                 if class_names is not None:
                     label = class_name(label, class_names, table.where)

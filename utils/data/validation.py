@@ -1,4 +1,4 @@
-"""Whether the data set that step 01 wrote can be measured, and what about it deserves a look."""
+"""Checks the data set that step 01 wrote, and describes its texts, labels and tokens."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from utils.data.reader import FIX, Rows, iter_rows
 BLOCK_ROWS = 1024
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 IMBALANCE = 10
-"""From this ratio of the largest label to the smallest on, accuracy says little about the small
-ones."""
+"""From this ratio of the largest label to the smallest on, accuracy hardly reflects small ones."""
 MANY_UNKNOWN_TOKENS = 0.05
-"""From this share of unknown tokens on, the tokenizer does not fit the texts or the model: a
-fitting one has next to none."""
+"""From this share of unknown tokens on, the tokenizer does not fit the texts or the model.
+
+One that fits has almost none.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +32,7 @@ class TokenCounts:
 
     Args:
         lengths: tokens of each text, special ones included, before truncation.
-        num_ordinary: tokens that stand for the texts themselves, the unknown token included,
-            special tokens left out.
+        num_ordinary: tokens of the texts themselves, with the unknown token, without special ones.
         num_unknown: those of them that are the unknown token.
         num_lost_texts: texts that are not blank and become nothing but special and unknown tokens.
     """
@@ -44,9 +44,9 @@ class TokenCounts:
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> TokenCounts:
-    """Tokenize the texts without truncation and count what becomes of them.
+    """Tokenize the texts without truncation and count their tokens.
 
-    A token that the tokenizer adds itself is special even where it is the unknown token too, as in
+    A token that the tokenizer adds itself is special even if it is the unknown token too, as in
     GPT-2's vocabulary.
     """
     if not texts:
@@ -55,17 +55,22 @@ def count_tokens(tokenizer: Any, texts: Sequence[str]) -> TokenCounts:
     unknown_id = tokenizer.unk_token_id
     special_ids = set(tokenizer.all_special_ids)
     lengths: list[int] = []
-    num_ordinary = num_unknown = num_lost_texts = 0
-    for text, ids, mask in zip(
-        texts, encoded["input_ids"], encoded["special_tokens_mask"], strict=True
-    ):
-        of_text = [token for token, is_special in zip(ids, mask, strict=True) if not is_special]
-        ordinary = [token for token in of_text if token == unknown_id or token not in special_ids]
+    num_ordinary = 0
+    num_unknown = 0
+    num_lost_texts = 0
+    masks = encoded["special_tokens_mask"]
+    for text, ids, mask in zip(texts, encoded["input_ids"], masks, strict=True):
+        ordinary = []
+        for token, was_added in zip(ids, mask, strict=True):
+            is_special = token in special_ids and token != unknown_id
+            if not was_added and not is_special:
+                ordinary.append(token)
         unknown = ordinary.count(unknown_id)
         lengths.append(len(ids))
         num_ordinary += len(ordinary)
         num_unknown += unknown
-        num_lost_texts += bool(text.strip()) and unknown == len(ordinary)
+        if text.strip() and unknown == len(ordinary):
+            num_lost_texts += 1
     return TokenCounts(
         lengths=tuple(lengths),
         num_ordinary=num_ordinary,
@@ -76,7 +81,7 @@ def count_tokens(tokenizer: Any, texts: Sequence[str]) -> TokenCounts:
 
 @dataclass(kw_only=True)
 class _Totals:
-    """What one pass over the data set adds up; 16 bytes and a length a row are kept."""
+    """Sums over one pass through the data set; it saves 16 bytes and a length for each row."""
 
     num_labels: int
     seen: set[bytes] = field(default_factory=set)
@@ -97,9 +102,12 @@ class _Totals:
         self.lost_texts += tokens.num_lost_texts
         for text in rows.texts:
             self.seen.add(hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest())
-            self.empty += not text.strip()
-            self.replaced += "\ufffd" in text
-            self.nul += "\0" in text
+            if not text.strip():
+                self.empty += 1
+            if "\ufffd" in text:
+                self.replaced += 1
+            if "\0" in text:
+                self.nul += 1
 
     @property
     def repeated(self) -> int:
@@ -115,7 +123,9 @@ class _Totals:
 
     @property
     def unknown_share(self) -> float:
-        return self.unknown_tokens / self.ordinary_tokens if self.ordinary_tokens else 0.0
+        if not self.ordinary_tokens:
+            return 0.0
+        return self.unknown_tokens / self.ordinary_tokens
 
     def longer_than(self, max_length: int) -> int:
         return sum(length > max_length for length in self.lengths)
@@ -124,14 +134,18 @@ class _Totals:
 def validate_dataset(
     path: Path, mapping: LabelMapping, count: Callable[[list[str]], TokenCounts], max_length: int
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Read the whole data set once.
+    """Read the complete data set once.
 
-    Lone surrogates are not looked for: no UTF-8 file holds one, and step 01 records those that it
+    Lone surrogates are not looked for: no UTF-8 file has one, and step 01 records those that it
     replaced.
 
+    Args:
+        count: counts the tokens of some texts.
+        max_length: tokens at which texts will be truncated.
+
     Returns:
-        The findings by name, and warnings: what does not hinder a measurement but may mislead its
-        reader.
+        The findings by name, and warnings about what does not prevent a measurement but may mislead
+        its reader.
 
     Raises:
         DataError: missing, not UTF-8, a missing column, no rows, only empty texts, or an id without
@@ -141,13 +155,10 @@ def validate_dataset(
     for rows in iter_rows(path, BLOCK_ROWS):
         _refuse_ids_without_label(rows, mapping, path)
         totals.add(rows, count(rows.texts))
+    if not totals.lengths:
+        raise DataError("The data set has no rows.", where=path, fix=FIX)
     if totals.empty == len(totals.lengths):
-        what = (
-            "Every text of the data set is empty."
-            if totals.lengths
-            else "The data set has no rows."
-        )
-        raise DataError(what, where=path, fix=FIX)
+        raise DataError("Every text of the data set is empty.", where=path, fix=FIX)
     return _findings(totals, mapping, max_length), _warnings(totals, mapping, max_length)
 
 
@@ -165,11 +176,12 @@ def _findings(totals: _Totals, mapping: LabelMapping, max_length: int) -> dict[s
     num_rows = len(totals.lengths)
     by_label = totals.rows_by_label
     occurring = sum(rows > 0 for rows in by_label)
-    largest, smallest = by_label.index(max(by_label)), by_label.index(min(by_label))
+    largest = by_label.index(max(by_label))
+    smallest = by_label.index(min(by_label))
     quantiles = np.quantile(totals.lengths, QUANTILES, method="higher")
-    tokens = ", ".join(
-        f"p{share * 100:.0f} {length}" for share, length in zip(QUANTILES, quantiles, strict=True)
-    )
+    tokens = []
+    for share, length in zip(QUANTILES, quantiles, strict=True):
+        tokens.append(f"p{share * 100:.0f} {length}")
     truncated = totals.longer_than(max_length)
     return {
         "Rows": f"{num_rows:,}",
@@ -180,7 +192,7 @@ def _findings(totals: _Totals, mapping: LabelMapping, max_length: int) -> dict[s
         "Largest label": f"{mapping.names[largest]} ({by_label[largest]:,}); "
         f"smallest: {mapping.names[smallest]} ({by_label[smallest]:,})",
         "Encoding": f"{totals.replaced:,} texts with U+FFFD, {totals.nul:,} with NUL",
-        "Tokens a text": tokens,
+        "Tokens a text": ", ".join(tokens),
         "Unknown tokens": f"{totals.unknown_share:.1%} of {totals.ordinary_tokens:,}; "
         f"texts of nothing else: {totals.lost_texts:,} ({totals.lost_texts / num_rows:.1%})",
         f"Truncated at {max_length} tokens": f"{truncated:,} rows ({truncated / num_rows:.1%})",
@@ -196,10 +208,11 @@ def _warnings(totals: _Totals, mapping: LabelMapping, max_length: int) -> tuple[
     warnings += _label_warnings(totals, mapping)
     if totals.replaced:
         warnings.append(
-            f"{totals.replaced:,} texts hold U+FFFD: they were once decoded with the wrong encoding"
+            f"{totals.replaced:,} texts contain U+FFFD: they were once decoded with the wrong "
+            "encoding"
         )
     if totals.nul:
-        warnings.append(f"{totals.nul:,} texts hold NUL characters")
+        warnings.append(f"{totals.nul:,} texts contain NUL characters")
     if totals.unknown_share >= MANY_UNKNOWN_TOKENS:
         warnings.append(
             f"{totals.unknown_share:.1%} of the tokens are unknown to the tokenizer: check that it "

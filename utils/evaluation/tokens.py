@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.data.reader import encodable
+from utils.data.cells import replace_surrogates
 from utils.evaluation.batching import Indices
 from utils.model.encoding import InputFormat
 
@@ -90,7 +90,7 @@ def tokenize(
 def _encode(tokenizer: Any, texts: Sequence[str], max_length: int, *, with_others: bool) -> Any:
     unwanted = {} if with_others else {"return_token_type_ids": False}
     return tokenizer(
-        [encodable(text) for text in texts],
+        [replace_surrogates(text) for text in texts],
         truncation=True,
         max_length=max_length,
         padding=False,

@@ -16,7 +16,7 @@ import torch
 
 from utils.core.errors import DataError, ModelError
 from utils.data.labels import UNKNOWN_ID
-from utils.data.reader import Rows, file_state, hash_data
+from utils.data.reader import Rows, file_signature, hash_data
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStats, ChunkStore
 from utils.evaluation.gpu_utilization import UtilizationRecorder
@@ -71,7 +71,7 @@ class ChunkWorker:
         self.name = name
         self.invocation_id = invocation_id
         self.data_file = plan.data_file
-        self.data_signature = file_state(plan.data_file)
+        self.data_signature = file_signature(plan.data_file)
         self.tokenizer = loaded.tokenizer
         self.inputs = loaded.inputs
         self.max_length = plan.max_length
@@ -146,7 +146,7 @@ class ChunkWorker:
         Raises:
             DataError: it is another.
         """
-        is_same = file_state(self.data_file) == self.data_signature
+        is_same = file_signature(self.data_file) == self.data_signature
         if is_same and sha256 is not None:
             is_same = hash_data(self.data_file) == sha256
         if not is_same:

@@ -51,8 +51,7 @@ def resolve(
     what = kind
     if kind == "dataset":
         what = "data set"
-    cache = Path(constants.HF_HUB_CACHE)
-    folder = cache / repo_folder_name(repo_id=name, repo_type=kind)
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
     with hub_errors(what, name):
         try:
             info: Any = HfApi().repo_info(
@@ -67,16 +66,24 @@ def resolve(
             return cached
         commit = str(info.sha)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        missing_bytes = 0
-        for file in select(tuple(sizes)) & sizes.keys():
-            path = try_to_load_from_cache(name, file, revision=commit, repo_type=kind)
-            if not isinstance(path, str):
-                missing_bytes += sizes[file]
-        fix = "move the hub's cache to a larger disk with HF_HOME=PATH"
-        check_disk_space(cache, missing_bytes, f"the {what} {name}", fix=fix)
+        selected = select(tuple(sizes))
+        missing = [
+            file for file in selected & sizes.keys() if not _is_cached(name, file, commit, kind)
+        ]
+        _check_space(sum(sizes[file] for file in missing), f"the {what} {name}")
         if commit != revision:
             _record_reference(folder, revision, commit)
     return ResolvedRepo(commit=commit, files=tuple(sizes))
+
+
+def _check_space(missing_bytes: int, what: str) -> None:
+    fix = "move the hub's cache to a larger disk with HF_HOME=PATH"
+    check_disk_space(Path(constants.HF_HUB_CACHE), missing_bytes, what, fix=fix)
+
+
+def _is_cached(name: str, file: str, commit: str, kind: str) -> bool:
+    path = try_to_load_from_cache(name, file, revision=commit, repo_type=kind)
+    return isinstance(path, str)
 
 
 def _was_refused(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from utils.data.reader import encodable
+from utils.data.cells import replace_surrogates
 from utils.model.encoding import InputFormat, accepted_inputs, compute_logits, encode_batch
 
 LOGIT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
@@ -30,7 +30,7 @@ SENTENCES = (
     "red running shoes for children, size 32, that are light, washable and good on wet ground " * 2,
 )
 PROBE_LENGTHS = (1, 3, 9, 40)
-"""Tokens of the texts that are made of the tokenizer's own vocabulary, in whatever language it is."""
+"""Tokens of the texts that are made of the tokenizer's vocabulary, whatever its language."""
 MAX_PROBE_TOKENS = 96
 MAX_CHECKED_TEXTS = 8
 
@@ -76,7 +76,7 @@ def compare_logits(reference: torch.Tensor, other: torch.Tensor, dtype: str) -> 
 
 
 def probe_texts(tokenizer: Any, max_tokens: int) -> tuple[str, ...]:
-    """Texts of very different lengths: English sentences, and words of the tokenizer's vocabulary."""
+    """Texts of very different lengths: English sentences, and words of the vocabulary."""
     chosen = random.Random(0)
     special = set(tokenizer.all_special_ids)
     candidates = [number for number in tokenizer.get_vocab().values() if number not in special]
@@ -85,7 +85,7 @@ def probe_texts(tokenizer: Any, max_tokens: int) -> tuple[str, ...]:
         for length in PROBE_LENGTHS:
             ids = chosen.choices(sorted(candidates), k=min(length, max_tokens))
             texts.append(tokenizer.decode(ids))
-    return tuple(encodable(text) for text in texts if text.strip())
+    return tuple(replace_surrogates(text) for text in texts if text.strip())
 
 
 @torch.inference_mode()

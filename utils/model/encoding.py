@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from utils.data.reader import encodable
+from utils.data.cells import replace_surrogates
 from utils.model.adapter import base_of
 
 ALWAYS_TAKEN = ("input_ids", "attention_mask")
@@ -180,6 +180,6 @@ def count_end_tokens(
 
     It is more than one where the text itself contains the end token.
     """
-    clean = [encodable(text) for text in texts]
+    clean = [replace_surrogates(text) for text in texts]
     encoded = tokenizer(clean, truncation=True, max_length=max_length)
     return [list(ids).count(end_token_id) for ids in encoded["input_ids"]]

@@ -55,6 +55,27 @@ class ModelInfo:
         return {**asdict(self), "load_time_s": self.load_times["total_s"]}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParameterCounts:
+    """Parameters of a model, tied ones once, and their size in bytes."""
+
+    total: int
+    trainable: int
+    num_bytes: int
+
+
+def _count_parameters(model: Any) -> ParameterCounts:
+    total = 0
+    trainable = 0
+    num_bytes = 0
+    for parameter in model.parameters():
+        total += parameter.numel()
+        num_bytes += parameter.numel() * parameter.element_size()
+        if parameter.requires_grad:
+            trainable += parameter.numel()
+    return ParameterCounts(total=total, trainable=trainable, num_bytes=num_bytes)
+
+
 def describe_model(
     source: ModelSource,
     settings: ModelConfig,
@@ -65,12 +86,7 @@ def describe_model(
 ) -> ModelInfo:
     """The properties of a model that has been loaded from ``source`` with ``settings``."""
     model = weights.model
-    total = trainable = size_bytes = 0
-    for parameter in model.parameters():
-        total += parameter.numel()
-        size_bytes += parameter.numel() * parameter.element_size()
-        if parameter.requires_grad:
-            trainable += parameter.numel()
+    size = _count_parameters(model)
     name = settings.name
     if source.adapter is not None:
         name = source.base.name
@@ -85,10 +101,10 @@ def describe_model(
         name=name,
         revision=source.base.revision,
         adapter=source.adapter_name,
-        total_params=total,
-        trainable_params=trainable,
-        non_trainable_params=total - trainable,
-        total_size_mb=size_bytes / 1e6,
+        total_params=size.total,
+        trainable_params=size.trainable,
+        non_trainable_params=size.total - size.trainable,
+        total_size_mb=size.num_bytes / 1e6,
         weights=kind_of_weights,
         dtype=settings.dtype,
         device=str(resolve_device(settings.device)),

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from utils.core.errors import ModelError
-from utils.data.reader import encodable
+from utils.data.cells import replace_surrogates
 from utils.data.validation import count_tokens
 from utils.model.load_errors import translate_load_errors
 from utils.model.location import ModelSource
@@ -92,7 +92,7 @@ def check_texts(
         ModelError: most texts become nothing but special and unknown tokens, or a token has no
             embedding.
     """
-    present = [encodable(text) for text in texts if text.strip()]
+    present = [replace_surrogates(text) for text in texts if text.strip()]
     counts = count_tokens(tokenizer, present)
     if counts.num_lost_texts > MAX_LOST_SHARE * len(present):
         raise ModelError(
@@ -123,7 +123,7 @@ def check_token_ids(tokenizer: Any, texts: Sequence[str], vocab_size: int, where
         ModelError: a text contains such a token.
     """
     for text in texts:
-        ids = tokenizer(encodable(text), verbose=False)["input_ids"]
+        ids = tokenizer(replace_surrogates(text), verbose=False)["input_ids"]
         highest = max(ids, default=0)
         if highest >= vocab_size:
             raise missing_embedding(tokenizer, highest, vocab_size, where)

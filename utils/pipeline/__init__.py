@@ -1,1 +1,1 @@
-"""Command lines, terminal output, hints, steps and their processes, the lock of a results folder."""
+"""Command lines, terminal output, hints, start-up, steps and their processes, the run lock."""

@@ -9,15 +9,15 @@ from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.evaluation_facts import accuracy_text, majority_text
 from utils.reporting.formatting import (
     format_interval,
+    format_metric,
     format_number,
     not_measured,
 )
 from utils.reporting.results import Results
+from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
 
 PAGE_COLUMNS = 100
 QUESTION_COLUMNS = 22
-NO_BATCH_SIZE = not_measured("no batch size of the sweep finished")
-THROUGHPUT = "throughput_samples_per_sec"
 
 
 class Answer(NamedTuple):
@@ -40,7 +40,11 @@ def six_answers(results: Results) -> list[Answer]:
         Answer(
             "Optimal batch size?", _optimal_batch_size(results), f"{report}: Batch Size Analysis"
         ),
-        Answer("Maximum throughput?", _max_throughput(results), f"{table}: max({THROUGHPUT}_mean)"),
+        Answer(
+            "Maximum throughput?",
+            _max_throughput(results),
+            f"{table}: max(throughput_samples_per_sec_mean)",
+        ),
         _memory_answer(results),
         Answer(
             "Main bottleneck?",
@@ -75,8 +79,8 @@ def _wrap_beside(start: str, text: str) -> list[str]:
 
 def _latency(results: Results) -> str:
     evaluation = results.evaluation
-    latency_ms = format_number(evaluation["latency_per_sample_ms"])
-    text = f"{latency_ms} ms per sample over {format_number(evaluation['num_samples'])} rows"
+    latency_ms = format_number(evaluation.latency_per_sample_ms)
+    text = f"{latency_ms} ms per sample over {format_number(evaluation.num_samples)} rows"
     if results.batch1_p50_ms is not None:
         one_text_ms = format_number(results.batch1_p50_ms)
         text += f"; one text alone takes {one_text_ms} ms (p50 at batch size 1)"
@@ -84,62 +88,58 @@ def _latency(results: Results) -> str:
 
 
 def _optimal_batch_size(results: Results) -> str:
-    best = results.metrics["optimal_batch_size"]
+    best = results.metrics.optimal_batch_size
     if best is None:
-        return NO_BATCH_SIZE
-    text = f"{best['batch_size']} ({best['criterion']})"
-    tied = [str(size) for size in best["tied_with"] if size != best["batch_size"]]
+        return not_measured(NO_BATCH_SIZE_FINISHED)
+    text = f"{best.batch_size} ({best.criterion})"
+    tied = [str(size) for size in best.tied_with if size != best.batch_size]
     if tied:
         text += f"; statistically tied with {', '.join(tied)}"
     return text
 
 
 def _max_throughput(results: Results) -> str:
-    rows = results.sweep.rows_with(f"{THROUGHPUT}_mean")
-    if not rows:
-        return NO_BATCH_SIZE
-    best = max(rows, key=lambda row: row[f"{THROUGHPUT}_mean"])
-    throughput = format_number(best[f"{THROUGHPUT}_mean"])
-    text = f"{throughput} samples/s at batch size {best['batch_size']}"
-    low = best[f"{THROUGHPUT}_ci95_low"]
+    sweep = results.sweep
+    throughput = sweep.values("throughput_samples_per_sec_mean")
+    if not throughput:
+        return not_measured(NO_BATCH_SIZE_FINISHED)
+    best = max(throughput, key=lambda batch_size: throughput[batch_size])
+    text = f"{format_number(throughput[best])} samples/s at batch size {best}"
+    low = sweep.values("throughput_samples_per_sec_ci95_low").get(best)
+    high = sweep.values("throughput_samples_per_sec_ci95_high").get(best)
     if low is not None:
-        high = best[f"{THROUGHPUT}_ci95_high"]
         text += f" (95% interval {format_interval(low, high)})"
     return text
 
 
 def _memory_answer(results: Results) -> Answer:
     source = f"{results.files.metrics.name}: full_dataset_metrics"
+    evaluation = results.evaluation
     if results.on_gpu:
-        used = _memory_text(results, "gpu_mem_used")
-        peak = _memory_text(results, "peak_gpu_mem")
+        used = format_metric(evaluation, "gpu_mem_used", "MB")
+        peak = format_metric(evaluation, "peak_gpu_mem", "MB")
         return Answer("GPU memory usage?", f"{used}; peak {peak}", f"{source}.gpu_mem_used")
-    resident = _memory_text(results, "cpu_mem_used")
+    resident = format_metric(evaluation, "cpu_mem_used", "MB")
     text = f"{resident} resident on the CPU; no GPU was used"
     return Answer("Memory usage?", text, f"{source}.cpu_mem_used")
-
-
-def _memory_text(results: Results, metric: str) -> str:
-    reason = results.evaluation_reason(metric)
-    return format_number(results.evaluation[metric], "MB", missing=not_measured(reason))
 
 
 def _main_bottleneck(results: Results) -> str:
     if results.diagnosis is None:
         return not_measured(STEP_03_MISSING)
-    return str(results.diagnosis["main_bottleneck"])
+    return results.diagnosis.main_bottleneck
 
 
 def accuracy_with_context(results: Results) -> str:
     """The accuracy with its interval and that of the most frequent label, or why there is none."""
     metrics = results.evaluation
-    text = accuracy_text(metrics, results.metrics["dataset_info"])
+    text = accuracy_text(metrics, results.metrics.dataset_info)
     if text is None:
         return not_measured(_why_no_accuracy(results))
-    low = metrics["accuracy_ci95_low"]
+    low = metrics.accuracy_ci95_low
     if low is not None:
-        text += f" (95% interval {low:.4f} to {metrics['accuracy_ci95_high']:.4f})"
-    text += f" on {metrics['num_labelled']:,} labelled rows"
+        text += f" (95% interval {low:.4f} to {metrics.accuracy_ci95_high:.4f})"
+    text += f" on {metrics.num_labelled:,} labelled rows"
     majority = majority_text(metrics)
     if majority is not None:
         text += f"; {majority}"
@@ -147,9 +147,9 @@ def accuracy_with_context(results: Results) -> str:
 
 
 def _why_no_accuracy(results: Results) -> str:
-    reason = results.evaluation_reason("accuracy")
+    reason = results.evaluation.reason("accuracy")
     if reason is not None:
         return reason
-    if results.metrics["model_info"]["weights"] == "dummy":
+    if results.metrics.model_info.weights == "dummy":
         return "the weights are random (dummy)"
     return "no row has a label"

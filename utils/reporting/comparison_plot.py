@@ -14,11 +14,12 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from utils.reporting.formatting import format_number
 from utils.reporting.phases_plot import draw_phase_bars
-from utils.reporting.plot_style import GREY, RED, has_any_value, show_missing_reason
+from utils.reporting.plot_style import GREY, RED, show_missing_reason
 from utils.reporting.results import Results
 from utils.reporting.run_facts import model_title
 from utils.reporting.sweeps import Sweep
 from utils.reporting.tables import STATUSES
+from utils.schema.batch_size import percentile_columns
 
 MAX_NAME_LENGTH = 60
 MAX_UPRIGHT_TICKS = 8
@@ -70,9 +71,7 @@ PERCENTILES = Panel(
     axis_label="percentiles over batches (ms, log)",
     curves={
         "latency_per_batch_ms_median": "p50",
-        "latency_per_batch_ms_p90": "p90",
-        "latency_per_batch_ms_p95": "p95",
-        "latency_per_batch_ms_p99": "p99",
+        **{column: f"p{percent}" for column, percent in percentile_columns().items()},
     },
     scale="log",
 )
@@ -135,19 +134,18 @@ def draw_comparison(results: Results) -> Figure:
     else:
         _draw_panel(memory, sweep, CPU_MEMORY)
         _draw_phases_panel(utilisation, sweep)
-    _draw_panel(efficiency, sweep, FLOPS if sweep.rows_with("achieved_tflops") else TOKENS)
+    _draw_panel(efficiency, sweep, FLOPS if sweep.has("achieved_tflops") else TOKENS)
     return figure
 
 
 def _title(results: Results) -> str:
-    model = results.metrics["model_info"]
+    model = results.metrics.model_info
     name = model_title(model, MAX_NAME_LENGTH)
     conditions = (
-        f"on {model['device']}, {model['dtype']}: "
-        f"batch sizes over {results.sweep.sample_size:,} texts"
+        f"on {model.device}, {model.dtype}: batch sizes over {results.sweep.sample_size:,} texts"
     )
     # A model with its adapter leaves no room beside it.
-    separator = "\n" if model.get("adapter") else " "
+    separator = "\n" if model.adapter else " "
     return f"{name}{separator}{conditions}"
 
 
@@ -164,7 +162,7 @@ def _draw_panel(axes: Axes, sweep: Sweep, panel: Panel) -> None:
     metrics = list(panel.curves)
     if panel.right_axis is not None:
         metrics.append(panel.right_axis.metric)
-    if not has_any_value(sweep, metrics):
+    if not any(sweep.has(metric) for metric in metrics):
         show_missing_reason(axes, sweep, metrics[0])
         return
     axes.set_ylabel(panel.axis_label)
@@ -219,14 +217,14 @@ def _draw_batch_size_axis(axes: Axes, sweep: Sweep) -> None:
 def _mark_unmeasured_batch_sizes(axes: Axes, sweep: Sweep) -> None:
     """A band at every batch size that was not measured, with the reason."""
     for row in sweep.rows:
-        if row["status"] == "ok":
+        if row.status == "ok":
             continue
-        batch_size = row["batch_size"]
+        batch_size = row.batch_size
         axes.axvspan(batch_size / 1.18, batch_size * 1.18, color="#f3e3da", zorder=0)
         axes.text(
             batch_size,
             0.5,
-            STATUSES[row["status"]],
+            STATUSES[row.status],
             rotation=90,
             color=RED,
             fontsize=8.5,

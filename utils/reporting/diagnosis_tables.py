@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from utils.reporting.formatting import DASH, format_number, format_percent
 from utils.reporting.results import Results
 from utils.reporting.tables import Table
 from utils.reporting.trace_tables import KernelRow, LayerRow, OperatorRow, TraceRow
+from utils.schema.diagnosis import Diagnosis
 
 MAX_ROWS = 15
 """Operators, modules or kernels that are shown."""
@@ -17,22 +18,24 @@ MAX_ROWS = 15
 Row = TypeVar("Row", bound=TraceRow)
 
 
-def verdict_table(diagnosis: Mapping[str, Any]) -> Table:
+def verdict_table(diagnosis: Diagnosis) -> Table:
     """The verdict for each batch size."""
     rows = []
-    for item in diagnosis["batch_sizes"]:
+    for item in diagnosis.batch_sizes:
         rows.append(
             (
-                str(item["batch_size"]),
-                item["verdict"],
-                item.get("confidence", DASH),
-                item.get("sentence", ""),
-                format_number(item.get("measured_ms")),
-                format_number(item.get("roofline_ms")),
-                format_percent(item.get("padding_fraction")),
+                str(item.batch_size),
+                item.verdict,
+                item.confidence or DASH,
+                item.sentence,
+                format_number(item.measured_ms),
+                format_number(item.roofline_ms),
+                format_percent(item.padding_fraction),
             )
         )
-    rule = diagnosis.get("confidence_rule")
+    note = ""
+    if diagnosis.confidence_rule is not None:
+        note = f"Confidence is {diagnosis.confidence_rule}; else low."
     return Table(
         caption="Verdict by batch size, with its reason",
         header=(
@@ -46,7 +49,7 @@ def verdict_table(diagnosis: Mapping[str, Any]) -> Table:
         ),
         num_text_columns=4,
         rows=tuple(rows),
-        note=f"Confidence is {rule}; else low." if rule else "",
+        note=note,
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from utils.reporting.formatting import Fact
+from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
+from utils.schema.run import DatasetInfo, ModelInfo
 
 LABEL_MAPPING_SOURCES = {
     "model": "the model's own label names",
@@ -22,137 +21,129 @@ MULTI_LABEL = (
 )
 
 
-def quality_facts(
-    metrics: Mapping[str, Any], model_info: Mapping[str, Any], dataset_info: Mapping[str, Any]
-) -> list[Fact]:
-    """Accuracy with what it has to be compared with, how sure the label ids are, and F1.
+def evaluation_lines(
+    metrics: EvaluationMetrics, model_info: ModelInfo, dataset_info: DatasetInfo
+) -> list[str]:
+    """The lines of the FULL DATASET EVALUATION block."""
+    facts = [
+        Fact("Samples", f"{metrics.num_samples:,}"),
+        *quality_facts(metrics, model_info, dataset_info),
+        Fact("Inference time", f"{metrics.inference_time_s:,.2f} seconds"),
+        Fact("Throughput", f"{metrics.throughput_samples_per_sec:,.2f} samples/sec"),
+        *comparison_facts(metrics),
+    ]
+    return [f"{name}: {text}" for name, text in facts]
 
-    Args:
-        metrics: ``full_dataset_metrics``.
-        model_info, dataset_info: the sections of ``baseline_metrics.json``; keys that older files
-            lack are left out.
-    """
-    if metrics["num_labelled"] is None:
+
+def quality_facts(
+    metrics: EvaluationMetrics, model_info: ModelInfo, dataset_info: DatasetInfo
+) -> list[Fact]:
+    """Accuracy with what it has to be compared with, how sure the label ids are, and F1."""
+    missing = "not measured (no labels)"
+    if metrics.num_labelled is None:
         missing = "not measured (dummy weights)"
-    else:
-        missing = "not measured (no labels)"
     facts = [Fact("Accuracy", accuracy_text(metrics, dataset_info) or missing)]
     majority = majority_text(metrics)
     if majority is not None:
         facts.append(Fact("Majority class", majority))
     facts += label_facts(model_info, dataset_info)
-    for name, key in (("F1-Score (Macro)", "f1_macro"), ("F1-Score (Weighted)", "f1_weighted")):
-        score = metrics[key]
+    scores = {"F1-Score (Macro)": metrics.f1_macro, "F1-Score (Weighted)": metrics.f1_weighted}
+    for name, score in scores.items():
         facts.append(Fact(name, missing if score is None else f"{score:.4f}"))
     return facts
 
 
-def label_facts(model_info: Mapping[str, Any], dataset_info: Mapping[str, Any]) -> list[Fact]:
-    """How the label ids and the predictions came about; what older files lack is left out."""
+def label_facts(model_info: ModelInfo, dataset_info: DatasetInfo) -> list[Fact]:
+    """How the label ids and the predictions came about."""
     facts = []
-    label_ids = label_mapping_text(dataset_info)
+    label_ids = label_ids_text(dataset_info)
     if label_ids is not None:
         facts.append(Fact("Label ids", label_ids))
-    if model_info.get("problem_type") == "multi_label":
+    if model_info.problem_type == "multi_label":
         facts.append(Fact("Prediction", MULTI_LABEL))
     return facts
 
 
-def accuracy_text(metrics: Mapping[str, Any], dataset_info: Mapping[str, Any]) -> str | None:
+def accuracy_text(metrics: EvaluationMetrics, dataset_info: DatasetInfo) -> str | None:
     """The accuracy; None where it is not measured. A guess of the label ids is named with it."""
-    if metrics["accuracy"] is None:
+    if metrics.accuracy is None:
         return None
-    value = f"{metrics['accuracy']:.4f}"
-    if label_mapping_confidence(dataset_info) == GUESSED:
+    value = f"{metrics.accuracy:.4f}"
+    if has_guessed_labels(dataset_info):
         value += " ONLY IF THE LABEL IDS ARE RIGHT: THEY WERE GUESSED"
     return value
 
 
-def majority_text(metrics: Mapping[str, Any]) -> str | None:
+def majority_text(metrics: EvaluationMetrics) -> str | None:
     """What always answering the most frequent label would reach; None where it is not known."""
-    share = metrics.get("majority_class_accuracy")
-    if share is None:
+    if metrics.majority_class_accuracy is None:
         return None
-    return f"always answering {metrics['majority_class']!r} would reach {share:.4f}"
+    share = f"{metrics.majority_class_accuracy:.4f}"
+    return f"always answering {metrics.majority_class!r} would reach {share}"
 
 
-def label_mapping_confidence(dataset_info: Mapping[str, Any]) -> str | None:
-    """How sure the label ids are.
-
-    Files of earlier versions do not have it, but their sorted names were a guess.
-    """
-    confidence = dataset_info.get("label_mapping_confidence")
-    if confidence is None and dataset_info.get("label_mapping_source") == "sorted":
-        return GUESSED
-    return None if confidence is None else str(confidence)
+def has_guessed_labels(dataset_info: DatasetInfo) -> bool:
+    """Whether nothing but a guess connects the data set's labels with the model's ids."""
+    return _label_mapping_confidence(dataset_info) == GUESSED
 
 
-def label_mapping_text(dataset_info: Mapping[str, Any]) -> str | None:
+def label_ids_text(dataset_info: DatasetInfo) -> str | None:
     """How the label ids were decided and how sure that is; None where the file has no source."""
-    source = dataset_info.get("label_mapping_source")
+    return label_mapping_text(
+        dataset_info.label_mapping_source,
+        _label_mapping_confidence(dataset_info),
+        dataset_info.label_mapping_note,
+    )
+
+
+def _label_mapping_confidence(dataset_info: DatasetInfo) -> str | None:
+    """How sure the label ids are. In files that do not have it, sorted names were a guess."""
+    confidence = dataset_info.label_mapping_confidence
+    if confidence is None and dataset_info.label_mapping_source == "sorted":
+        return GUESSED
+    return confidence
+
+
+def label_mapping_text(source: str | None, confidence: str | None, note: str | None) -> str | None:
+    """A decision about label ids in words; None without a source."""
     if source is None:
         return None
-    text = LABEL_MAPPING_SOURCES.get(source, str(source))
-    confidence = label_mapping_confidence(dataset_info)
+    text = LABEL_MAPPING_SOURCES.get(source, source)
     if source != "none":
         text = f"from {text}"
-        if confidence:
+        if confidence is not None:
             text += f" ({confidence})"
-    note = dataset_info.get("label_mapping_note")
     return f"{text}: {note}" if note else text
 
 
-def comparison_facts(metrics: Mapping[str, Any]) -> list[Fact]:
+def comparison_facts(metrics: EvaluationMetrics) -> list[Fact]:
     """How much faster grouping by length is than file order, and compiled than not.
 
     Each pair was measured on the same rows.
-
-    Args:
-        metrics: ``full_dataset_metrics``.
     """
     facts = []
-    batching = metrics["batching_comparison"]
-    if batching is not None:
-        facts.append(Fact("Speed-up by grouping", _grouping_text(batching)))
-    compiling = metrics["compile_comparison"]
-    if compiling is not None:
-        speeds = _speeds(compiling, "compiled", "plain")
-        text = f"{speeds}; compiling took {compiling['compile_s']:,.1f} s"
+    if metrics.batching_comparison is not None:
+        text = _batching_comparison_text(metrics.batching_comparison)
+        facts.append(Fact("Speed-up by grouping", text))
+    if metrics.compile_comparison is not None:
+        text = _compile_comparison_text(metrics.compile_comparison)
         facts.append(Fact("Speed-up by compiling", text))
     return facts
 
 
-def _grouping_text(comparison: Mapping[str, Any]) -> str:
-    speeds = _speeds(comparison, "token_budget", "dataset_order")
-    grouped_padding = f"{comparison['token_budget_padding_fraction']:.2%}"
-    padding = f"{comparison['dataset_order_padding_fraction']:.2%}"
+def _batching_comparison_text(comparison: BatchingComparison) -> str:
     return (
-        f"{speeds} in file order; padding {grouped_padding} against {padding}; "
-        f"{comparison['label_agreement']:.2%} of the labels equal "
-        f"({comparison['num_rows']:,} rows)"
+        f"{comparison.speedup:.2f} times: {comparison.token_budget_samples_per_sec:,.1f} "
+        f"against {comparison.dataset_order_samples_per_sec:,.1f} samples/s in file order; "
+        f"padding {comparison.token_budget_padding_fraction:.2%} "
+        f"against {comparison.dataset_order_padding_fraction:.2%}; "
+        f"{comparison.label_agreement:.2%} of the labels equal ({comparison.num_rows:,} rows)"
     )
 
 
-def _speeds(comparison: Mapping[str, Any], first: str, second: str) -> str:
-    first_speed = f"{comparison[f'{first}_samples_per_sec']:,.1f}"
-    second_speed = f"{comparison[f'{second}_samples_per_sec']:,.1f}"
-    return f"{comparison['speedup']:.2f} times: {first_speed} against {second_speed} samples/s"
-
-
-def evaluation_lines(
-    metrics: Mapping[str, Any],
-    model_info: Mapping[str, Any] | None = None,
-    dataset_info: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """The lines of the FULL DATASET EVALUATION block.
-
-    How label ids were decided is shown only with ``dataset_info``.
-    """
-    lines = [f"Samples: {metrics['num_samples']:,}"]
-    for name, text in quality_facts(metrics, model_info or {}, dataset_info or {}):
-        lines.append(f"{name}: {text}")
-    lines.append(f"Inference time: {metrics['inference_time_s']:,.2f} seconds")
-    lines.append(f"Throughput: {metrics['throughput_samples_per_sec']:,.2f} samples/sec")
-    for name, text in comparison_facts(metrics):
-        lines.append(f"{name}: {text}")
-    return lines
+def _compile_comparison_text(comparison: CompileComparison) -> str:
+    return (
+        f"{comparison.speedup:.2f} times: {comparison.compiled_samples_per_sec:,.1f} "
+        f"against {comparison.plain_samples_per_sec:,.1f} samples/s; "
+        f"compiling took {comparison.compile_s:,.1f} s"
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from utils.schema.common import MeasuredRecord
+
 DASH = "–"
 
 
@@ -76,6 +78,19 @@ def not_measured(reason: str | None = None) -> str:
     if not reason:
         return "not measured"
     return f"not measured: {reason}"
+
+
+def format_metric(
+    record: MeasuredRecord, name: str, unit: str, *, default_reason: str | None = None
+) -> str:
+    """Show a metric of a record, or why it was not measured.
+
+    Args:
+        default_reason: the reason where the record has none.
+    """
+    value: float | None = getattr(record, name)
+    reason = record.reason(name) or default_reason
+    return format_number(value, unit, missing=not_measured(reason))
 
 
 def shorten(name: str, width: int) -> str:

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from utils.reporting.formatting import format_number, format_percent
 from utils.reporting.plot_style import GREY, show_missing_reason
 from utils.reporting.results import Results
-from utils.reporting.sweeps import Row, Sweep
+from utils.reporting.sweeps import Sweep, value_of
 from utils.reporting.tables import STATUSES
+from utils.schema.batch_size import SweepRow
 
 
 class HeatmapRow(NamedTuple):
@@ -46,7 +47,7 @@ SHADE_WITHOUT_SPREAD = 0.35
 def draw_heatmap(results: Results) -> Figure:
     """Metrics by batch size, each row scaled for itself from its worst to its best value."""
     sweep = results.sweep
-    shown = [row for row in HEATMAP_ROWS if sweep.rows_with(row.metric)]
+    shown = [row for row in HEATMAP_ROWS if sweep.has(row.metric)]
     width = max(7.5, 3.8 + 1.25 * len(sweep.rows))
     height = 1.9 + 0.5 * max(len(shown), 2)
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -102,16 +103,16 @@ def shades_of_row(sweep: Sweep, row: HeatmapRow) -> list[float]:
     return shades
 
 
-def _cell_text(row: Row, metric: str) -> str:
-    if row["status"] != "ok":
+def _cell_text(row: SweepRow, metric: str) -> str:
+    if row.status != "ok":
         # The last word stands on a line of its own, because the cell is narrow.
-        return "\n".join(STATUSES[row["status"]].rsplit(" ", 1))
-    value = row[metric]
+        return "\n".join(STATUSES[row.status].rsplit(" ", 1))
+    value = value_of(row, metric)
     if value is None:
         return "not\nmeasured"
     if metric == "padding_fraction":
         return format_percent(value)
-    return format_number(float(value))
+    return format_number(value)
 
 
 def _write_unmeasured_cells(axes: Axes, shades: np.ndarray, texts: list[list[str]]) -> None:

@@ -81,7 +81,7 @@ def render_page(
         tables=tables,
         answers=six_answers(results),
         step_03_missing=STEP_03_MISSING,
-        title=run_facts.model_title(results.metrics["model_info"]),
+        title=run_facts.model_title(results.metrics.model_info),
         guessed_label_ids=report_facts.guessed_label_ids(results),
         flame_graph=embedded_flame_graph,
         pictures=[(picture, _encode(picture.path)) for picture in pictures],

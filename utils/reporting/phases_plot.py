@@ -13,7 +13,6 @@ from utils.reporting.plot_style import (
     ORANGE,
     PURPLE,
     SKY,
-    has_any_value,
     show_missing_reason,
 )
 from utils.reporting.results import Results
@@ -54,7 +53,7 @@ def draw_phase_bars(axes: Axes, sweep: Sweep, title: str) -> pd.DataFrame:
         was measured.
     """
     axes.set_title(title)
-    if not has_any_value(sweep, PHASES):
+    if not any(sweep.has(metric) for metric in PHASES):
         show_missing_reason(axes, sweep, "forward_ms_mean")
         return pd.DataFrame()
     columns = {label: pd.Series(sweep.values(metric)) for metric, label in PHASES.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -47,20 +46,12 @@ STYLE: dict[Any, Any] = {
 """Settings of matplotlib's ``rc_context``."""
 
 
-def has_any_value(sweep: Sweep, metrics: Iterable[str]) -> bool:
-    """Whether any batch size has a value of any of the metrics."""
-    return any(sweep.rows_with(metric) for metric in metrics)
-
-
 def show_missing_reason(axes: Axes, sweep: Sweep, metric: str) -> None:
     """Write into empty axes why no batch size has a value of ``metric``."""
-    reason = sweep.reason(metric)
-    if reason is None and not sweep.measured_rows:
-        reason = "no batch size fitted into memory"
     axes.text(
         0.5,
         0.5,
-        textwrap.fill(not_measured(reason), 38),
+        textwrap.fill(not_measured(sweep.reason(metric)), 38),
         ha="center",
         va="center",
         color=GREY,

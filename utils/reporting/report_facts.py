@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from utils.reporting.answers import accuracy_with_context
 from utils.reporting.evaluation_facts import (
-    GUESSED,
     comparison_facts,
+    has_guessed_labels,
     label_facts,
-    label_mapping_confidence,
-    label_mapping_text,
+    label_ids_text,
 )
 from utils.reporting.formatting import (
     Fact,
+    format_metric,
     format_number,
     format_percent,
     not_measured,
@@ -41,20 +41,20 @@ FILES = {
 def full_dataset_facts(results: Results) -> list[Fact]:
     """Quality and speed on the whole data set."""
     evaluation = results.evaluation
-    samples_per_s = format_number(evaluation["throughput_samples_per_sec"], "samples/s")
-    tokens_per_s = format_number(evaluation["throughput_tokens_per_sec"], "tokens/s")
-    tokens = format_number(evaluation["num_tokens"])
-    truncated = format_number(evaluation["num_truncated"])
-    resumed = format_number(evaluation["resumed_rows"])
+    samples_per_s = format_number(evaluation.throughput_samples_per_sec, "samples/s")
+    tokens_per_s = format_number(evaluation.throughput_tokens_per_sec, "tokens/s")
+    tokens = format_number(evaluation.num_tokens)
+    truncated = format_number(evaluation.num_truncated)
+    resumed = format_number(evaluation.resumed_rows)
     return [
-        Fact("Samples", format_number(evaluation["num_samples"])),
+        Fact("Samples", format_number(evaluation.num_samples)),
         Fact("Batching", _batching_text(results)),
         Fact("Accuracy", accuracy_with_context(results)),
-        *label_facts(results.metrics["model_info"], results.metrics["dataset_info"]),
-        Fact("F1 (macro)", _score_text(evaluation["f1_macro"])),
-        Fact("F1 (weighted)", _score_text(evaluation["f1_weighted"])),
-        Fact("Inference time", format_number(evaluation["inference_time_s"], "s")),
-        Fact("Latency", format_number(evaluation["latency_per_sample_ms"], "ms/sample")),
+        *label_facts(results.metrics.model_info, results.metrics.dataset_info),
+        Fact("F1 (macro)", _score_text(evaluation.f1_macro)),
+        Fact("F1 (weighted)", _score_text(evaluation.f1_weighted)),
+        Fact("Inference time", format_number(evaluation.inference_time_s, "s")),
+        Fact("Latency", format_number(evaluation.latency_per_sample_ms, "ms/sample")),
         Fact("Throughput", f"{samples_per_s}, {tokens_per_s}"),
         Fact("Tokens", f"{tokens}; texts truncated to max_length: {truncated}"),
         Fact("Rows taken over", f"{resumed} from an earlier, interrupted run"),
@@ -62,8 +62,8 @@ def full_dataset_facts(results: Results) -> list[Fact]:
 
 
 def _batching_text(results: Results) -> str:
-    batching = str(results.evaluation["batching"])
-    limit = results.evaluation["max_tokens_per_batch"]
+    batching: str = results.evaluation.batching
+    limit = results.evaluation.max_tokens_per_batch
     if limit:
         batching += f", at most {format_number(limit)} tokens a batch"
     return batching
@@ -75,12 +75,10 @@ def _score_text(score: float | None) -> str:
 
 def guessed_label_ids(results: Results) -> str | None:
     """A warning for the top of the page where the accuracy rests on guessed label ids."""
-    dataset_info = results.metrics["dataset_info"]
-    if results.evaluation["accuracy"] is None:
+    dataset_info = results.metrics.dataset_info
+    if results.evaluation.accuracy is None or not has_guessed_labels(dataset_info):
         return None
-    if label_mapping_confidence(dataset_info) != GUESSED:
-        return None
-    details = str(label_mapping_text(dataset_info)).rstrip(".")
+    details = str(label_ids_text(dataset_info)).rstrip(".")
     return (
         "The accuracy may be wrong, because the model's label ids are not known. "
         f"They were taken {details}."
@@ -89,39 +87,40 @@ def guessed_label_ids(results: Results) -> str | None:
 
 def memory_facts(results: Results) -> list[Fact]:
     """Memory and utilisation on the whole data set, and the model's own size."""
-    model_size_mb = results.metrics["model_info"]["total_size_mb"]
+    model_size_mb = results.metrics.model_info.total_size_mb
+    reason = None if results.on_gpu else "the model ran on the CPU"
+
+    def metric(name: str, unit: str) -> str:
+        return format_metric(results.evaluation, name, unit, default_reason=reason)
+
     return [
         Fact("Model weights", format_number(model_size_mb, "MB")),
-        Fact("GPU memory used", _resource_text(results, "gpu_mem_used", "MB")),
-        Fact("GPU memory peak", _resource_text(results, "peak_gpu_mem", "MB")),
-        Fact("GPU utilisation", _resource_text(results, "gpu_util", "%")),
-        Fact("CPU resident", _resource_text(results, "cpu_mem_used", "MB")),
+        Fact("GPU memory used", metric("gpu_mem_used", "MB")),
+        Fact("GPU memory peak", metric("peak_gpu_mem", "MB")),
+        Fact("GPU utilisation", metric("gpu_util", "%")),
+        Fact("CPU resident", metric("cpu_mem_used", "MB")),
     ]
-
-
-def _resource_text(results: Results, metric: str, unit: str) -> str:
-    reason = results.evaluation_reason(metric)
-    if reason is None and not results.on_gpu:
-        reason = "the model ran on the CPU"
-    return format_number(results.evaluation[metric], unit, missing=not_measured(reason))
 
 
 def padding_facts(results: Results) -> list[Fact]:
     """Tokens computed that no text asked for."""
     evaluation = results.evaluation
-    padding = format_percent(evaluation["padding_fraction"])
+    padding = format_percent(evaluation.padding_fraction)
     facts = [
         Fact("Whole data set", f"{padding} of the tokens computed"),
         *comparison_facts(evaluation),
     ]
     padding_by_size = results.sweep.values("padding_fraction")
     if padding_by_size:
-        least = min(padding_by_size, key=lambda size: (padding_by_size[size], size))
-        most = max(padding_by_size, key=lambda size: (padding_by_size[size], size))
-        least_text = f"{format_percent(padding_by_size[least])} (batch size {least})"
-        most_text = f"{format_percent(padding_by_size[most])} (batch size {most})"
-        facts.append(Fact("Batch-size sweep", f"{least_text} to {most_text}"))
+        by_padding = sorted((share, size) for size, share in padding_by_size.items())
+        least = _padding_text(*by_padding[0])
+        most = _padding_text(*by_padding[-1])
+        facts.append(Fact("Batch-size sweep", f"{least} to {most}"))
     return facts
+
+
+def _padding_text(share: float, batch_size: int) -> str:
+    return f"{format_percent(share)} (batch size {batch_size})"
 
 
 def files_facts(results: Results) -> list[Fact]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from utils.core.errors import UserError
-from utils.core.files import read_json
 from utils.core.result_files import ResultFiles
 from utils.reporting.commands import STEP_03, STEP_03_MISSING
 from utils.reporting.sweeps import Sweep, group_sweeps
 from utils.reporting.trace_tables import TraceTables, read_trace_tables
-from utils.schema.baseline import load_baseline_metrics
-from utils.schema.diagnosis_versions import convert_diagnosis
-
-DIAGNOSIS_KEYS = {"batch_sizes", "suggestions", "main_bottleneck"}
+from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
+from utils.schema.diagnosis import Diagnosis, load_diagnosis
+from utils.schema.evaluation import EvaluationMetrics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +24,9 @@ class Results:
     """
 
     files: ResultFiles
-    metrics: Mapping[str, Any]
+    metrics: BaselineMetrics
     sweeps: tuple[Sweep, ...]
-    diagnosis: Mapping[str, Any] | None
+    diagnosis: Diagnosis | None
     tables: TraceTables
     notes: tuple[str, ...]
 
@@ -41,19 +36,14 @@ class Results:
         return max(self.sweeps, key=lambda sweep: sweep.sample_size)
 
     @property
-    def evaluation(self) -> dict[str, Any]:
-        """``full_dataset_metrics``."""
-        return dict(self.metrics["full_dataset_metrics"])
-
-    def evaluation_reason(self, metric: str) -> str | None:
-        """Why ``metric`` of the evaluation is null; None where the file does not say."""
-        reason = self.evaluation["unavailable"].get(metric)
-        return None if reason is None else str(reason)
+    def evaluation(self) -> EvaluationMetrics:
+        """The evaluation of the complete data set."""
+        return self.metrics.full_dataset_metrics
 
     @property
     def on_gpu(self) -> bool:
         """Whether the model ran on a CUDA device."""
-        return str(self.metrics["model_info"]["device"]).startswith("cuda")
+        return self.metrics.model_info.device.startswith("cuda")
 
     @property
     def batch1_p50_ms(self) -> float | None:
@@ -65,20 +55,20 @@ class Results:
         """Every warning once; those about rows of the sweep name the batch sizes."""
         warnings = [
             *self.notes,
-            *self.metrics["run"]["warnings"],
-            *self.evaluation["warnings"],
+            *self.metrics.run.warnings,
+            *self.evaluation.warnings,
             *_row_warnings(self.sweep),
         ]
         if self.diagnosis is not None:
-            warnings += self.diagnosis.get("warnings", ())
+            warnings += self.diagnosis.warnings
         return tuple(dict.fromkeys(warnings))
 
 
 def _row_warnings(sweep: Sweep) -> list[str]:
     batch_sizes: dict[str, list[str]] = {}
     for row in sweep.rows:
-        for warning in row["warnings"]:
-            batch_sizes.setdefault(warning, []).append(str(row["batch_size"]))
+        for warning in row.warnings:
+            batch_sizes.setdefault(warning, []).append(str(row.batch_size))
     lines = []
     for warning, sizes in batch_sizes.items():
         subject = "batch size" if len(sizes) == 1 else "batch sizes"
@@ -92,43 +82,28 @@ def read_results(files: ResultFiles) -> Results:
     Raises:
         UserError: the metrics are missing, or a file is not what its step writes.
     """
-    metrics = load_baseline_metrics(files.metrics).to_dict()
-    diagnosis = _read_diagnosis(files)
-    peak_flops_per_s = _peak_matmul_flops_per_s(metrics, diagnosis or {})
+    metrics = load_baseline_metrics(files.metrics)
+    diagnosis = load_diagnosis(files.bottlenecks) if files.bottlenecks.exists() else None
+    peak_flops_per_s = _peak_matmul_flops_per_s(metrics, diagnosis)
     return Results(
         files=files,
         metrics=metrics,
-        sweeps=group_sweeps(metrics["batch_size_profiling"], peak_flops_per_s),
+        sweeps=group_sweeps(metrics.batch_size_profiling, peak_flops_per_s),
         diagnosis=diagnosis,
         tables=read_trace_tables(files),
         notes=(*_missing_files(files), *_mismatches(files, metrics, diagnosis)),
     )
 
 
-def _read_diagnosis(files: ResultFiles) -> Mapping[str, Any] | None:
-    if not files.bottlenecks.exists():
-        return None
-    diagnosis = convert_diagnosis(read_json(files.bottlenecks, made_by=STEP_03))
-    missing = sorted(DIAGNOSIS_KEYS - diagnosis.keys())
-    if missing:
-        raise UserError(
-            f"{files.bottlenecks.name} has no {', '.join(missing)}.",
-            where=files.bottlenecks,
-            fix=f"make it again: {STEP_03}",
-        )
-    return diagnosis
-
-
-def _peak_matmul_flops_per_s(
-    metrics: Mapping[str, Any], diagnosis: Mapping[str, Any]
-) -> float | None:
+def _peak_matmul_flops_per_s(metrics: BaselineMetrics, diagnosis: Diagnosis | None) -> float | None:
     """The fastest matrix product that step 03 has measured, if on this device and precision."""
-    model = metrics["model_info"]
-    matmul_precision = metrics["config"]["model"]["matmul_precision"]
-    measured_with = [diagnosis.get(name) for name in ("device", "dtype", "matmul_precision")]
-    if measured_with != [model["device"], model["dtype"], matmul_precision]:
+    if diagnosis is None:
         return None
-    return diagnosis.get("ceilings", {}).get("matmul_flops_per_s") or None
+    model = metrics.model_info
+    expected = (model.device, model.dtype, metrics.config["model"].get("matmul_precision"))
+    if expected != (diagnosis.device, diagnosis.dtype, diagnosis.matmul_precision):
+        return None
+    return diagnosis.ceilings.matmul_flops_per_s
 
 
 def _missing_files(files: ResultFiles) -> list[str]:
@@ -140,7 +115,7 @@ def _missing_files(files: ResultFiles) -> list[str]:
 
 
 def _mismatches(
-    files: ResultFiles, metrics: Mapping[str, Any], diagnosis: Mapping[str, Any] | None
+    files: ResultFiles, metrics: BaselineMetrics, diagnosis: Diagnosis | None
 ) -> list[str]:
     """What shows that the metrics and the diagnosis are of different runs."""
     if diagnosis is None:
@@ -149,9 +124,9 @@ def _mismatches(
     diagnosis_name = files.bottlenecks.name
     notes = []
     for name in ("device", "dtype"):
-        expected = metrics["model_info"][name]
-        actual = diagnosis.get(name)
-        if actual not in (expected, None):
+        expected = getattr(metrics.model_info, name)
+        actual = getattr(diagnosis, name)
+        if actual != expected:
             notes.append(
                 f"{diagnosis_name} was measured with {name} {actual}, "
                 f"{metrics_name} with {expected}: run step 03 again"

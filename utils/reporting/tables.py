@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from utils.reporting.formatting import (
@@ -15,7 +15,9 @@ from utils.reporting.formatting import (
     not_measured,
 )
 from utils.reporting.results import Results
-from utils.reporting.sweeps import Row, Sweep
+from utils.reporting.sweeps import Sweep, value_of
+from utils.schema.batch_size import SweepRow, percentile_columns
+from utils.schema.evaluation import ClassMetrics
 
 STATUSES = {
     "ok": "ok",
@@ -33,15 +35,15 @@ BATCH_HEADER = (
     "Padding",
     "Stable",
 )
+PERCENTILES = {column: f"p{percent} (ms/batch)" for column, percent in percentile_columns().items()}
 EXTRA_COLUMNS = {
-    "latency_per_batch_ms_p90": "p90 (ms/batch)",
-    "latency_per_batch_ms_p95": "p95 (ms/batch)",
-    "latency_per_batch_ms_p99": "p99 (ms/batch)",
+    **PERCENTILES,
     "latency_per_batch_ms_mad": "MAD (ms/batch)",
     "throughput_tokens_per_sec_mean": "tokens/s",
     "latency_per_token_ms_mean": "ms/token",
     "forward_launch_ms_mean": "forward on the host (ms)",
     "forward_device_ms_mean": "forward on the device (ms)",
+    "gpu_mem_used": "GPU memory (MB)",
     "gpu_mem_change": "GPU memory change (MB)",
     "peak_gpu_mem": "GPU peak (MB)",
     "activations_mem": "activations (MB)",
@@ -62,6 +64,7 @@ EXTRA_COLUMNS = {
     "cpu_wait_fraction": "CPU wait",
     "cv": "CV",
 }
+"""The columns of the page's table beyond those of ``BATCH_HEADER``, with their titles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,10 +95,10 @@ def batch_table(sweep: Sweep) -> Table:
 
 def full_batch_table(sweep: Sweep) -> Table:
     """One row a batch size, with every column that any row has; the note explains the others."""
-    measured = [name for name in EXTRA_COLUMNS if sweep.rows_with(name)]
+    measured = [name for name in EXTRA_COLUMNS if sweep.has(name)]
     rows = []
     for row in sweep.rows:
-        extra_cells = tuple(format_number(row[name]) for name in measured)
+        extra_cells = tuple(format_number(value_of(row, name)) for name in measured)
         rows.append((*_batch_cells(row), *extra_cells))
     notes = _missing_column_notes(sweep, measured)
     if sweep.mfu_source and "mfu" in measured:
@@ -116,19 +119,18 @@ def _batch_caption(sweep: Sweep) -> str:
     )
 
 
-def _batch_cells(row: Row) -> tuple[str, ...]:
-    is_measured = row["status"] == "ok"
+def _batch_cells(row: SweepRow) -> tuple[str, ...]:
     return (
-        str(row["batch_size"]),
-        STATUSES[row["status"]],
-        format_mean_std(row["latency_per_sample_ms_mean"], row["latency_per_sample_ms_std"]),
-        format_number(row["latency_per_batch_ms_median"]),
-        format_number(row["throughput_samples_per_sec_mean"]),
+        str(row.batch_size),
+        STATUSES[row.status],
+        format_mean_std(row.latency_per_sample_ms_mean, row.latency_per_sample_ms_std),
+        format_number(row.latency_per_batch_ms_median),
+        format_number(row.throughput_samples_per_sec_mean),
         format_interval(
-            row["throughput_samples_per_sec_ci95_low"], row["throughput_samples_per_sec_ci95_high"]
+            row.throughput_samples_per_sec_ci95_low, row.throughput_samples_per_sec_ci95_high
         ),
-        format_percent(row["padding_fraction"]),
-        format_bool(row["stable"]) if is_measured else DASH,
+        format_percent(row.padding_fraction),
+        format_bool(row.stable) if row.status == "ok" else DASH,
     )
 
 
@@ -144,18 +146,18 @@ def _missing_column_notes(sweep: Sweep, measured: Sequence[str]) -> list[str]:
 
 def sample_table(results: Results) -> Table | None:
     """Whether the values depend on the sample; None for a single sample."""
-    comparisons = results.metrics["measurement"]["sample_dependence"]
+    comparisons = results.metrics.measurement.sample_dependence
     if not comparisons:
         return None
     rows = []
     for item in comparisons:
         rows.append(
             (
-                str(item["batch_size"]),
-                " and ".join(str(size) for size in item["sample_sizes"]),
-                format_number(item["time_per_token_ratio"]),
-                format_interval(item["ci95_low"], item["ci95_high"]),
-                format_bool(item["depends_on_sample"]),
+                str(item.batch_size),
+                " and ".join(str(size) for size in item.sample_sizes),
+                format_number(item.time_per_token_ratio),
+                format_interval(item.ci95_low, item.ci95_high),
+                format_bool(item.depends_on_sample),
             )
         )
     return Table(
@@ -169,18 +171,14 @@ def sample_table(results: Results) -> Table | None:
     )
 
 
-def per_class_table(results: Results) -> Table:
+def per_class_table(classes: Iterable[ClassMetrics]) -> Table:
     """Quality by label."""
     rows = []
-    for row in results.evaluation["per_class"]:
-        scores = [_score_cell(row[name]) for name in ("precision", "recall", "f1")]
-        rows.append((row["label"], *scores, format_number(row["support"])))
+    for item in classes:
+        scores = [f"{score:.4f}" for score in (item.precision, item.recall, item.f1)]
+        rows.append((item.label, *scores, format_number(item.support)))
     return Table(
         caption="Quality by label",
         header=("Label", "Precision", "Recall", "F1", "Rows"),
         rows=tuple(rows),
     )
-
-
-def _score_cell(score: float | None) -> str:
-    return DASH if score is None else f"{score:.4f}"

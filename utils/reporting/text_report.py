@@ -47,7 +47,7 @@ def render_text_report(results: Results) -> str:
 
 def _title(results: Results) -> str:
     rule = "=" * PAGE_COLUMNS
-    model = f"Model: {model_title(results.metrics['model_info'])}"
+    model = f"Model: {model_title(results.metrics.model_info)}"
     lines = [
         rule,
         "BASELINE SUMMARY REPORT: what was measured, and what holds it back",
@@ -62,11 +62,11 @@ def _section(title: str, lines: Sequence[str]) -> str:
 
 
 def _batch_size_lines(results: Results) -> list[str]:
-    best = results.metrics["optimal_batch_size"]
+    best = results.metrics.optimal_batch_size
     if best is None:
         optimal = "none: none finished"
     else:
-        optimal = f"batch size {best['batch_size']} ({best['criterion']})"
+        optimal = f"batch size {best.batch_size} ({best.criterion})"
     lines = _fact_lines([Fact("Optimal", optimal)])
     for sweep in results.sweeps:
         lines += ["", *_table_lines(batch_table(sweep))]
@@ -79,7 +79,7 @@ def _batch_size_lines(results: Results) -> list[str]:
 def _bottleneck_lines(results: Results) -> list[str]:
     if results.diagnosis is None:
         return _wrap(f"Not measured: {STEP_03_MISSING}")
-    lines = _wrap(results.diagnosis["main_bottleneck"])
+    lines = _wrap(results.diagnosis.main_bottleneck)
     suggestions = suggestion_lines(results.diagnosis)
     for place, suggestion in enumerate(suggestions, start=1):
         lines += _wrap(suggestion, f"{place}. ", "   ")
