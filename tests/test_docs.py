@@ -31,9 +31,6 @@ MAX_PARAGRAPH_LINES = 6
 README_LINES = 100
 """Two screens."""
 
-PLANNED_PAGES = ("SETTINGS.md", "METRICS.md")
-"""Pages that will be generated from the records' descriptions."""
-
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FILE_NAME = re.compile(
@@ -180,8 +177,6 @@ def test_links_lead_somewhere(page: Path) -> None:
         if "://" in link:
             continue
         name, _, anchor = link.partition("#")
-        if Path(name).name in PLANNED_PAGES:
-            continue
         target = page.parent / name if name else page
         if not target.exists() or (anchor and anchor not in _anchors(target)):
             broken.append(link)
@@ -203,6 +198,17 @@ def test_named_functions_are_where_the_page_says(page: Path) -> None:
         if not re.search(rf"^(?:def|class) {name}\b", code, re.MULTILINE):
             missing.append(f"{file}: {name}")
     assert missing == []
+
+
+def test_named_constants_exist() -> None:
+    """Those that ARCHITECTURE.md names."""
+    page = text_of(PROJECT_ROOT / "docs" / "ARCHITECTURE.md")
+    files = [*PROJECT_ROOT.glob("*.py"), *PROJECT_ROOT.glob("utils/**/*.py")]
+    files += PROJECT_ROOT.glob("tests/data/*.py")
+    code = "".join(file.read_text(encoding="utf-8") for file in files)
+    names = re.findall(r"`([A-Z][A-Z_]{3,})`", page)
+    assert len(names) > 5
+    assert [name for name in names if not re.search(rf"\b{name}\b", code)] == []
 
 
 def test_architecture_lists_the_packages_in_the_order_of_their_imports() -> None:
