@@ -152,15 +152,16 @@ def layer_rows(folder: Path, device: torch.device) -> list[Row]:
     suggestion = _with_title(diagnosis.all_suggestions, f"slow layer: {SLOW_LAYER}")
     workload = Workload(loaded, ([workloads.text_of(32)] * size,), 64)
 
-    def way(seconds: float) -> Callable[[], object]:
+    def run_with_delay(seconds: float) -> Callable[[], object]:
         def run() -> object:
             slow.seconds = seconds
             return workload.run(0, nullcontext)
 
         return run
 
+    variants = {"slow": run_with_delay(SLOW_S), "quick": run_with_delay(0.0)}
     with torch.inference_mode():
-        seconds, _ = time_interleaved({"slow": way(SLOW_S), "quick": way(0.0)}, ROUNDS)
+        seconds, _ = time_interleaved(variants, ROUNDS)
     # A busy machine makes a round longer, never shorter.
     really_ms = 1e3 * (min(seconds["slow"]) - min(seconds["quick"]))
     return [

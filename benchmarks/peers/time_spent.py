@@ -18,7 +18,7 @@ from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.predictions import PendingPredictions
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
-from utils.model.costs import base_op_name, category
+from utils.model.costs import base_op_name, operator_category
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def operator_shares(
     for event in trace.key_averages():
         if event.key.startswith("aten::"):
             own_us = event.self_device_time_total if is_cuda else event.self_cpu_time_total
-            times[category(base_op_name(event.key))] += own_us
+            times[operator_category(base_op_name(event.key))] += own_us
     total = sum(times.values())
     largest_first = sorted(times.items(), key=lambda item: -item[1])
     shares = {kind: 100 * own_us / total for kind, own_us in largest_first}

@@ -16,7 +16,7 @@ from benchmarks.common import MISS, PASS, REPORTED, Row, read_rows
 from benchmarks.peers import contestants, limit, time_spent, verdicts
 from benchmarks.peers.contestants import COMPILED, EVALUATOR, PEERS, PIPELINE, PLAIN, Timings
 from tests import support
-from utils.model.costs import category, count_op_costs
+from utils.model.costs import count_op_costs, operator_category
 from utils.model_utils import load_model
 
 
@@ -44,7 +44,7 @@ def test_the_limits_flops_are_those_of_the_projects_counter(
         products = sum(
             cost.flops or 0
             for cost in counted
-            if category(cost.name) in ("matrix product", "attention")
+            if operator_category(cost.name) in ("matrix product", "attention")
         )
         flops = limit.real_flops(model, lengths, full_square=full_square)
         assert flops == pytest.approx(products, rel=0.005)

@@ -146,7 +146,7 @@ def test_merged_length() -> None:
     ],
 )
 def test_categories(name: str, kind: str) -> None:
-    assert kernels.category(name) == kind
+    assert kernels.kernel_category(name) == kind
 
 
 @pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""Time by module: by hand on made-up traces, and on real models with a layer made slow."""
+"""Time by module: worked out on made-up traces, and on real models with a layer made slow."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ HOST_TRACE = [
 
 def test_own_time_is_the_length_less_the_calls_below() -> None:
     calls = find_calls(HOST_TRACE, {ROOT, "0", "1"}, on_cuda=False)
-    found = [(call.module, call.forward, call.self_us, call.total_us) for call in calls]
-    assert found == [
+    times = [(call.module, call.forward, call.self_us, call.total_us) for call in calls]
+    assert times == [
         (ROOT, 0, 60, 100),
         ("0", 0, 30, 30),
         ("1", 0, 4, 4),

@@ -36,7 +36,9 @@ def test_batches() -> None:
     assert make_batches(list("abc"), 8) == (["a", "b", "c"],)
 
 
-def test_a_sample_smaller_than_a_batch_is_told(loaded: LoadedModel, ceilings: Ceilings) -> None:
+def test_a_sample_smaller_than_a_batch_is_warned_of(
+    loaded: LoadedModel, ceilings: Ceilings
+) -> None:
     with torch.inference_mode():
         measured = measure_batch_size(loaded, support.TEXTS[:2], 8, 64, ceilings)
     assert "profiled on 2 texts" in measured.warnings[0]

@@ -1,4 +1,4 @@
-"""What holds the peak and what modules add: by hand, and on real allocations."""
+"""What is allocated at the peak and what modules add: made-up events, and real allocations."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_the_reason_for_missing_kernels_is_named(
     assert on_cpu.unavailable["kernels"] == "no GPU was used"
 
 
-def test_a_long_trace_of_the_modules_is_told(loaded: LoadedModel) -> None:
+def test_a_long_trace_of_the_modules_is_warned_of(loaded: LoadedModel) -> None:
     workload = Workload(loaded, (["books"], ["books number 1"]), 64)
     with torch.inference_mode():
         times = time_modules(workload, make_evidence(forward_ms=1e-3))

@@ -1,4 +1,4 @@
-"""Suggestions from numbers whose savings are worked by hand."""
+"""Suggestions from numbers whose savings were calculated independently."""
 
 from __future__ import annotations
 

@@ -297,8 +297,8 @@ def test_complete_events_of_a_truncated_trace() -> None:
     text = json.dumps(chrome(), indent=2)
     complete = chrome()["traceEvents"]
     for length in range(0, len(text), 7):
-        found = trace_file.parse_truncated_trace(text[:length])
-        assert found == complete[: len(found)]
+        events = trace_file.parse_truncated_trace(text[:length])
+        assert events == complete[: len(events)]
     assert (
         len(trace_file.parse_truncated_trace(text[:-3])) == len(complete)
         and trace_file.parse_truncated_trace("{") == []
@@ -308,19 +308,19 @@ def test_complete_events_of_a_truncated_trace() -> None:
 def test_a_trace_that_is_always_truncated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = torch.profiler.profile.export_chrome_trace
 
-    def cut(self: Any, path: str) -> None:
+    def truncate(self: Any, path: str) -> None:
         sound(self, path)
         text = Path(path).read_text()
         Path(path).write_text(text[: len(text) // 2])
 
-    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", cut)
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", truncate)
     traced = tracing.trace(
         lambda _: torch.ones(3) + 1, steps=2, device=CPU, trace_file=tmp_path / "trace.json"
     )
     assert "incomplete" in traced.warnings[-1] and "traced again" in traced.warnings[0]
     assert "kernels" not in traced.warnings[-1], "they come from a trace of their own"
     assert traced.stacks and len(traced.operators), "what does not come from the file is complete"
-    assert traced.events == (), "half a trace would give wrong figures"
+    assert traced.events == (), "half a trace would give wrong values"
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"], (
         "what there is can be opened"
     )
@@ -375,8 +375,8 @@ def test_garbled_names_are_survived_everywhere(
             if len(runs) % 4 <= unreadable:
                 raise error
             type(profiler).export_chrome_trace(profiler, path)
-            found = json.loads(Path(path).read_text())
-            Path(path).write_text(json.dumps({"traceEvents": [*found["traceEvents"], kernel]}))
+            events = json.loads(Path(path).read_text())["traceEvents"]
+            Path(path).write_text(json.dumps({"traceEvents": [*events, kernel]}))
 
         if len(runs) % 4 <= unreadable and len(runs) % 2:
             raise error

@@ -94,11 +94,11 @@ def test_what_a_setting_changes_is_what_is_measured(loaded: LoadedModel, config:
         return sound(*args, **kwargs)
 
     loaded.model.forward = by_tokens
-    cut = measure_suggestion(
+    shortened = measure_suggestion(
         loaded, config, 4, suggest("profiling.max_length=16", prediction="upper-bound")
     )
-    assert 2.5 < cut.measured_speedup <= 4.2, "64 tokens a text, then 16"
-    assert cut.prediction_error is None, "an upper end is no prediction"
+    assert 2.5 < shortened.measured_speedup <= 4.2, "64 tokens a text, then 16"
+    assert shortened.prediction_error is None, "an upper bound is no prediction"
     grouped = measure_suggestion(loaded, config, 4, suggest("evaluation.batching=token_budget"))
     assert 2 < grouped.measured_speedup < 4, "in file order every batch has a long text"
 

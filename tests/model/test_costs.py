@@ -1,4 +1,4 @@
-"""Counts compared with values worked by hand."""
+"""Counts compared with values that were calculated independently."""
 
 from __future__ import annotations
 
@@ -98,9 +98,13 @@ def test_fused_attention(query_heads: int) -> None:
     counted = costs.count_op_costs(
         lambda: functional.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
     )
-    flops = sum(cost.flops or 0 for cost in counted if costs.category(cost.name) == "attention")
+    flops = sum(
+        cost.flops or 0 for cost in counted if costs.operator_category(cost.name) == "attention"
+    )
     matmuls = sum(
-        cost.flops or 0 for cost in counted if costs.category(cost.name) == "matrix product"
+        cost.flops or 0
+        for cost in counted
+        if costs.operator_category(cost.name) == "matrix product"
     )
     assert flops + matmuls == 2 * 2 * 3 * query_heads * 10 * 12 * 8
     if not grouped:
@@ -182,7 +186,10 @@ def test_flash_attn_package() -> None:
         for cost in costs.count_op_costs(lambda: ops._flash_attn_forward(q, k, k, 0.0))
         if "forward" in cost.name
     ]
-    assert cost.flops == 2 * 2 * 3 * 4 * 10 * 12 * 8 and costs.category(cost.name) == "attention"
+    assert (
+        cost.flops == 2 * 2 * 3 * 4 * 10 * 12 * 8
+        and costs.operator_category(cost.name) == "attention"
+    )
     for keys, pairs in ((q[:, :, :2], 55), (k, 10 * 12)):  # 1 + 2 + … + 10
         assert (
             costs.count_flops(ops._flash_attn_forward.default, (q, keys, keys, 0.0, True), {}, q)
@@ -243,7 +250,7 @@ def test_a_complete_model_is_two_flops_a_parameter_and_token(
     products = sum(
         cost.flops or 0
         for cost in counted
-        if costs.category(cost.name) in ("matrix product", "attention")
+        if costs.operator_category(cost.name) in ("matrix product", "attention")
     )
     weights = sum(
         p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name
@@ -312,4 +319,4 @@ def test_calls_and_shapes() -> None:
     ],
 )
 def test_category(name: str, kind: str) -> None:
-    assert costs.category(name) == kind
+    assert costs.operator_category(name) == kind

@@ -11,9 +11,7 @@ import pytest
 
 from tests.diagnosis.builders import make_ceilings, make_diagnosis
 from utils.core.errors import UserError
-from utils.schema.catalog import entries_of, units_of
 from utils.schema.ceilings import convert_ceilings
-from utils.schema.common import Record, walk_records
 from utils.schema.diagnosis import (
     DIAGNOSIS_VERSION,
     Diagnosis,
@@ -142,15 +140,6 @@ def test_copies_of_earlier_ceilings_become_rates() -> None:
     earlier = {name: value for name, value in written.items() if name != "copy_rates"}
     earlier["copy_points"] = [[1024, 1e10]]
     assert convert_ceilings(earlier) == written
-
-
-@pytest.mark.parametrize(
-    "record", list(walk_records(Diagnosis)), ids=lambda record: record.__name__
-)
-def test_every_field_is_described_and_has_one_unit(record: type[Record]) -> None:
-    assert all(entry.description.endswith(".") for entry in entries_of(record))
-    assert (record.__doc__ or "").strip()
-    assert set(units_of(record)) <= set(units_of(Diagnosis))
 
 
 @pytest.mark.parametrize("version", STORED)

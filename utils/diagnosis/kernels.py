@@ -57,7 +57,7 @@ NO_GAPS = "there was no gap between kernels"
 NO_SPAN = "the kernels took no time"
 
 
-def category(name: str) -> str:
+def kernel_category(name: str) -> str:
     """What kind of work a kernel does, by its name."""
     for kind, pattern in CATEGORIES:
         if re.search(pattern, name, re.IGNORECASE):
@@ -77,7 +77,7 @@ def find_kernels(events: Sequence[Event]) -> pd.DataFrame:
         launched_us[call["args"]["correlation"]] = _span(call)[0]
     rows = []
     for event in _complete(events, ON_DEVICE):
-        kind = category(event["name"]) if event["cat"] == "kernel" else "memory copy"
+        kind = kernel_category(event["name"]) if event["cat"] == "kernel" else "memory copy"
         launch_us = launched_us.get(event["args"]["correlation"])
         rows.append((event["name"], kind, *_span(event), launch_us))
     times = ["begin_us", "end_us", "launch_us"]

@@ -23,7 +23,7 @@ from utils.schema.diagnosis import TimedForward
 from utils.system.device import synchronize
 from utils.system.timing import time_callable, time_calls
 
-REPEATS = 3
+TIMED_REPEATS = 3
 SECONDS_PER_SIZE = 4.0
 """Timing a size takes about so long at most: with large models fewer batches are taken."""
 PROBED_PART = 4
@@ -83,14 +83,14 @@ def measure_batch_size(
     workload = Workload(loaded, make_batches(texts, size), max_length)
     first_batch = partial(workload.run, 0, nullcontext)
     batch_s = time_callable(first_batch, loaded.device, repeats=2, warmups=0).fastest_s
-    affordable = max(1, int(SECONDS_PER_SIZE / REPEATS / batch_s))
+    affordable = max(1, int(SECONDS_PER_SIZE / TIMED_REPEATS / batch_s))
     workload = Workload(loaded, workload.batches[:affordable], max_length)
-    repeats = 1 if batch_s > SECONDS_PER_SIZE else REPEATS
+    repeats = 1 if batch_s > SECONDS_PER_SIZE else TIMED_REPEATS
     evidence = _measure(workload, size, repeats, ceilings)
     return MeasuredSize(workload=workload, evidence=evidence, warnings=warnings)
 
 
-def time_phases(workload: Workload, repeats: int = REPEATS) -> PhaseTimes:
+def time_phases(workload: Workload, repeats: int = TIMED_REPEATS) -> PhaseTimes:
     """Time every batch ``repeats`` times after a warm-up at its own shape."""
     device = workload.loaded.device
     durations: dict[str, float] = {}
@@ -238,7 +238,7 @@ def _time_sub_batches(workload: Workload, inputs: Inputs) -> Iterator[TimedForwa
             continue
         shapes_timed.add(shape)
         forward = partial(workload.forward, workload.to_device(encoded))
-        times = time_callable(forward, device, repeats=REPEATS)
+        times = time_callable(forward, device, repeats=TIMED_REPEATS)
         yield TimedForward(num_rows=shape[0], length=shape[1], forward_ms=1e3 * times.fastest_s)
 
 
@@ -257,7 +257,7 @@ def _growth_when_doubled(workload: Workload, inputs: Inputs) -> float:
     doubled = {name: torch.cat((tensor, tensor)) for name, tensor in inputs.items()}
     once_s = []
     twice_s = []
-    for _ in range(1 + REPEATS):
+    for _ in range(1 + TIMED_REPEATS):
         once_s.append(time_calls(partial(workload.forward, inputs), device))
         twice_s.append(time_calls(partial(workload.forward, doubled), device))
     # The first of each warms up.

@@ -18,8 +18,8 @@ from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import OperatorGroup
 from utils.diagnosis.kernels import Event
 from utils.diagnosis.measurement import (
-    REPEATS,
     SECONDS_PER_SIZE,
+    TIMED_REPEATS,
     MeasuredSize,
     mean_forward_ms,
 )
@@ -155,7 +155,7 @@ def time_modules(workload: Workload, evidence: Evidence) -> _ModuleTimes:
     loaded = workload.loaded
     number = len(workload.batches)
     batches = [workload.inputs(index) for index in range(number)]
-    passes = 1 if evidence.total_ms > 1e3 * SECONDS_PER_SIZE else REPEATS
+    passes = 1 if evidence.total_ms > 1e3 * SECONDS_PER_SIZE else TIMED_REPEATS
     with layers.annotate_modules(loaded.model):
         events = tracing.record_kernel_events(
             lambda step: workload.forward(batches[step % number]),
@@ -284,7 +284,7 @@ def group_operators(
     # Operators that are made of others have a time of their own; work and calls are counted for
     # their parts.
     counted_calls = table["calls"].where(table["bytes_moved"].notna())
-    table = table.assign(kind=table["operator"].map(costs.category), calls=counted_calls)
+    table = table.assign(kind=table["operator"].map(costs.operator_category), calls=counted_calls)
     sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
     average = forward_ms / traced_ms
     operators_ms = max(sums["self_device_ms"].sum(), 1e-9)

@@ -27,7 +27,7 @@ COPY_BYTES = {
     "cuda": (1 << 22, 1 << 25, 1 << 28, 1 << 30),
 }
 """Sizes of the buffer that is copied: from one that stays in a cache to one that no cache holds."""
-REPEATS = 5
+CEILING_REPEATS = 5
 REPEAT_AT_LEAST_S = {"cpu": 0.002, "cuda": 0.05}
 """A timed block repeats its work until about this long: the clock's grain and one interrupt matter
 little, and a GPU has come to the clock that its power limit allows."""
@@ -37,7 +37,7 @@ DISPATCHED_ADDITIONS = 10_000
 
 
 METHOD = (
-    f"best of {REPEATS} warm repeats of square matrix products and of copies of several sizes;"
+    f"best of {CEILING_REPEATS} warm repeats of square matrix products and of copies of several sizes;"
     " median of 3 for dispatch"
 )
 NO_BFLOAT16 = "this GPU has no bfloat16"
@@ -291,4 +291,4 @@ def _time_repeated(run: Callable[[], object], device: torch.device) -> CallTimes
     time_calls(run, device)
     once_s = time_calls(run, device)
     calls = max(1, int(REPEAT_AT_LEAST_S[device.type] / once_s))
-    return time_callable(run, device, repeats=REPEATS, warmups=0, calls=calls)
+    return time_callable(run, device, repeats=CEILING_REPEATS, warmups=0, calls=calls)

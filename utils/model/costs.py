@@ -154,7 +154,7 @@ def base_op_name(name: str) -> str:
     return bare.removesuffix("_")
 
 
-def category(name: str) -> str:
+def operator_category(name: str) -> str:
     """What kind of work an operator does."""
     base = base_op_name(name)
     if "attention" in base or "flash_attn" in name:
