@@ -20,7 +20,8 @@ run: setup ## the real model and data on a CUDA GPU; settings with ARGS="--set m
 	$(PYTHON_IN_VENV) run_week1.py $(ARGS)
 
 test: setup-dev ## the whole test suite
-	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -q -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+	    --max-worker-restart 0 $(ARGS)
 
 generate: setup-dev ## JSON Schemas, docs/METRICS.md and docs/SETTINGS.md, from the records
 	$(PYTHON_IN_VENV) -m utils.schema.generate
@@ -31,7 +32,8 @@ lint: setup-dev ## linter, formatter, types and import layers
 	$(PYTHON_IN_VENV) -m mypy
 	.venv/bin/lint-imports --no-logo
 
-BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/workloads.py benchmarks/optimum_peer.py benchmarks/gpu_check.py, \
+NOT_BENCHMARKS := $(addprefix benchmarks/,common.py workloads.py optimum_peer.py gpu_check.py)
+BENCHMARKS := $(filter-out $(NOT_BENCHMARKS), \
 	$(sort $(wildcard benchmarks/[a-z]*.py)))
 
 bench: setup-dev ## every benchmark in benchmarks/, in turn; ARGS=--quick shows in minutes that they run

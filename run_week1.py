@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="skip each step whose inputs, settings and outputs are unchanged",
+        help="skip each step whose inputs, settings, code and outputs are unchanged",
     )
     parser.add_argument("--verify", action="store_true", help=f"in step 03, {cli.VERIFY_HELP}")
     parser.add_argument(

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks Python and CUDA, makes .venv, installs, makes the folders, verifies. Run again, it changes nothing.
+# Checks Python and CUDA, makes .venv, installs, makes the folders, verifies.
+# Run again, it changes nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -24,13 +25,15 @@ at_least() { # VERSION MAJOR MINOR
   ((major > $2 || (major == $2 && ${minor:-0} >= $3)))
 }
 
-# Sets python, python_version, torch_version, torch_cuda: the first interpreter that is new enough, but not too new.
+# Sets python, python_version, torch_version, torch_cuda: the first interpreter that is new enough,
+# but not too new.
 choose_python() {
   local candidate seen="" candidates=(python3 python python3.13 python3.12 python3.11 python3.10)
   [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
   for candidate in "${candidates[@]}"; do
     command -v "$candidate" >/dev/null 2>&1 || continue
-    read -r python_version torch_version torch_cuda python < <("$candidate" setup/probe_python.py 2>/dev/null) || continue
+    read -r python_version torch_version torch_cuda python \
+      < <("$candidate" setup/probe_python.py 2>/dev/null) || continue
     if at_least "$python_version" 3 10 && ! at_least "$python_version" 3 14; then return; fi
     seen+=" $candidate is $python_version;"
   done
@@ -49,7 +52,8 @@ look_for_gpu() {
   fi
 }
 
-# Sets torch: machine (the machine's own build is kept), cuda (pip takes a build for the GPU), pinned (no GPU).
+# Sets torch: machine (the machine's own build is kept), cuda (pip takes a build for the GPU),
+# pinned (no GPU).
 choose_torch() {
   if [ "$torch_cuda" != - ] && at_least "$torch_version" 2 6; then
     torch=machine torch_line="kept: $torch_version with CUDA $torch_cuda of $python; nothing of PyTorch is downloaded"
@@ -70,7 +74,8 @@ hub_cache_line() {
   fi
 }
 
-# What the environment hangs on; a change of the first line means a new .venv, of any other an installation.
+# What the environment depends on; a change of the first line means a new .venv, of any other an
+# installation.
 stamp() { # WITH_DEV
   say "$torch $python_version $python"
   [ "$torch" != machine ] || say "$torch_version"
@@ -78,7 +83,8 @@ stamp() { # WITH_DEV
   [ "$1" = no ] || cksum <setup/requirements-dev.txt
 }
 
-installed() { # whether .venv already holds what is wanted; one with the development tools serves without them too
+# Whether .venv already has what is needed; one with the development tools serves without them too.
+installed() {
   "$venv/bin/python" -c '' >/dev/null 2>&1 || return 1
   [ "$(cat "$venv/.stamp-dev" 2>/dev/null)" = "$(stamp yes)" ] && return
   [ "$dev" = no ] && [ "$(cat "$venv/.stamp" 2>/dev/null)" = "$(stamp no)" ]
@@ -91,7 +97,7 @@ usable() { # whether pip can go on in .venv as it is
   grep -q "^version *= *$python_version" "$venv/pyvenv.cfg" || return 1
   grep -q "^include-system-site-packages *= *$system" "$venv/pyvenv.cfg" || return 1
   line=$(cat "$venv/.stamp-dev" "$venv/.stamp" 2>/dev/null | head -n 1) || true
-  # Unfinished, with PyTorch for a GPU wanted: what lies there may be one for the CPU, which pip would keep.
+  # Unfinished, and PyTorch for a GPU is needed: pip would keep one for the CPU that lies there.
   [ -n "$line" ] || [ "$torch" != cuda ] || return 1
   [ -z "$line" ] || [ "$line" = "$(stamp no | head -n 1)" ]
 }
@@ -124,7 +130,8 @@ install() {
   say "Installing (a few minutes the first time)"
   "$venv/bin/python" -m pip install -qq --disable-pip-version-check "${files[@]}" -c "$venv/constraints.txt" || {
     printf 'Error: the installation failed; pip says why above.\n' >&2
-    printf '  fix:   mend that (network, disk space), then run ./setup_environment.sh again; it goes on where it stopped\n' >&2
+    printf '  fix:   correct that (network, disk space), then run ./setup_environment.sh again; ' >&2
+    printf 'it continues where it stopped\n' >&2
     exit 1
   }
 }

@@ -1,1 +1,1 @@
-"""The project's figures against known answers, other tools and themselves; one command each."""
+"""The project's results compared with known values, other tools and each other."""

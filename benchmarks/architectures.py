@@ -63,8 +63,8 @@ the sweep and in those of the evaluation, by token budget and in file order.
   plain texts.
 - **WRONG**: anything else. There must be none: the command then ends with exit code 1.
 
-A word after a colon is a variant that computes long texts in another way than short ones: `long` with
-block-sparse attention, `longrope` with other rotary frequencies.
+A word after a colon is a variant that computes long texts in another way than short ones: `long`
+with block-sparse attention, `longrope` with other rotary frequencies.
 
 {tally}.
 

@@ -14,7 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-PASS, MISS, UNDECIDED, REPORTED, NOT_HERE = "pass", "MISS", "undecided", "reported", "not here"
+PASS = "pass"
+MISS = "MISS"
+UNDECIDED = "undecided"
+REPORTED = "reported"
+NOT_HERE = "not here"
 STATUSES = (PASS, MISS, UNDECIDED, REPORTED, NOT_HERE)
 COLUMNS = ("check", "expected", "measured", "error", "result")
 
@@ -24,9 +28,10 @@ class Row:
     """One line of a benchmark's table.
 
     Args:
-        status: ``pass`` or ``MISS`` where a bar was held against a figure, ``undecided`` where the machine's noise is too
-            large to tell, ``reported`` where there is no bar, ``not here`` where the check did not run.
-        note: why it did not run, or what a reader has to know about the figure.
+        status: ``pass`` or ``MISS`` where a value was compared with a bar, ``undecided`` where the
+            machine's noise is too large to decide, ``reported`` where there is no bar, ``not here``
+            where the check did not run.
+        note: why it did not run, or what a reader has to know about the value.
     """
 
     check: str
@@ -46,16 +51,16 @@ class Row:
         result = f"{self.status}: {self.note}" if self.note else self.status
         return (
             self.check,
-            _figure(self.expected, self.unit),
-            _figure(self.measured, self.unit),
+            _shown(self.expected, self.unit),
+            _shown(self.measured, self.unit),
             self.error,
             result,
         )
 
 
-def judged(check: str, passed: bool, **figures: Any) -> Row:
-    """A row that holds a figure against its bar."""
-    return Row(check=check, status=PASS if passed else MISS, **figures)
+def checked(check: str, passed: bool, **values: Any) -> Row:
+    """A row of a value that was compared with a bar."""
+    return Row(check=check, status=PASS if passed else MISS, **values)
 
 
 def within(
@@ -66,39 +71,40 @@ def within(
     *,
     relative: float = 0.0,
     absolute: float = 0.0,
-    note: str = "",
 ) -> Row:
-    """Passes where ``measured`` lies within the larger of a share of ``expected`` and ``absolute`` (in ``unit``)."""
+    """Passes where ``measured`` differs from ``expected`` by no more than a bar.
+
+    The bar is the larger of ``relative`` times ``expected`` and ``absolute`` (in ``unit``).
+    """
     if measured is None:
-        return judged(
+        return checked(
             check,
             False,
             expected=expected,
             measured="null",
             unit=unit,
-            note=note or "nothing was measured",
+            note="nothing was measured",
         )
     difference = measured - expected
     # Rounding of a double, so that a bar of 0 means exact and not bit for bit.
     allowed = max(relative * abs(expected), absolute, 1e-12 * abs(expected))
     error = f"{difference / expected:+.2%}" if expected else f"{difference:+.4g} {unit}".rstrip()
-    return judged(
+    return checked(
         check,
         abs(difference) <= allowed,
         expected=expected,
         measured=measured,
         unit=unit,
         error=error,
-        note=note,
     )
 
 
 def at_most(check: str, bar: float, measured: float, unit: str, note: str = "") -> Row:
-    """Passes where ``measured`` does not exceed ``bar``; the error says how much of the bar is used."""
-    return judged(
+    """Passes where ``measured`` does not exceed ``bar``; the error is the share of the bar."""
+    return checked(
         check,
         measured <= bar,
-        expected=f"<= {_figure(bar, unit)}",
+        expected=f"<= {_shown(bar, unit)}",
         measured=measured,
         unit=unit,
         error=f"{measured / bar:.0%} of the bar",
@@ -107,10 +113,10 @@ def at_most(check: str, bar: float, measured: float, unit: str, note: str = "") 
 
 
 def verdict(rounds: Sequence[float], low: float, high: float) -> str:
-    """Whether the median over the rounds lies between two bars: yes, no, or too noisy to tell.
+    """Whether the median over the rounds lies between two bars: pass, miss, or undecided.
 
-    The median's 95% interval is 1.96 x 1.253 standard deviations over the root of n, the deviation being IQR / 1.349: what
-    a few disturbed rounds did does not widen it.
+    The median's 95% interval is 1.96 x 1.253 standard deviations over the root of n, the deviation
+    being IQR / 1.349, which a few disturbed rounds do not widen.
     """
     first, middle, third = statistics.quantiles(rounds, n=4)
     half = 1.96 * 1.253 * (third - first) / 1.349 / math.sqrt(len(rounds))
@@ -120,10 +126,10 @@ def verdict(rounds: Sequence[float], low: float, high: float) -> str:
 
 
 def reported(
-    check: str, measured: float | str, unit: str = "", note: str = "", **figures: Any
+    check: str, measured: float | str, unit: str = "", note: str = "", **values: Any
 ) -> Row:
-    """A figure without a bar."""
-    return Row(check=check, measured=measured, unit=unit, status=REPORTED, note=note, **figures)
+    """A row of a value without a bar."""
+    return Row(check=check, measured=measured, unit=unit, status=REPORTED, note=note, **values)
 
 
 def not_here(check: str, reason: str) -> Row:
@@ -135,10 +141,10 @@ def table(rows: Sequence[Row]) -> str:
     """All rows in columns as wide as their longest cell; the last column is free."""
     cells = [COLUMNS, *(row.cells() for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS) - 1)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
-        for row in cells
-    ]
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*padded, row[-1]]))
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -172,7 +178,7 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="fewer sizes and rounds: shows that it runs, not the figures to keep",
+        help="fewer sizes and rounds: shows that it runs, not the values to keep",
     )
     parser.add_argument(
         "--json",
@@ -184,20 +190,21 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
 
 
 def add_rounds(parser: argparse.ArgumentParser) -> None:
-    """For benchmarks that hold things against each other in turn."""
+    """For benchmarks that compare things in turn."""
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each takes its turn")
 
 
 def run(
     parser: argparse.ArgumentParser,
-    body: Callable[[argparse.Namespace], list[Row]],
+    measure: Callable[[argparse.Namespace], list[Row]],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run a benchmark: its rows become a table, a file where one was asked for, and an exit code."""
+    """Run a benchmark, print its rows as a table, write them if asked for; the exit code."""
     args = parser.parse_args(argv)
     started = time.perf_counter()
-    gc.freeze()  # the libraries' objects: the profiler collects garbage before each run, and here there are many short ones
-    rows = body(args)
+    # The profiler collects garbage before each run; without the libraries' objects that is quick.
+    gc.freeze()
+    rows = measure(args)
     print(table(rows))
     print(f"\n{Path(parser.prog).name}: {tally(rows)}; {time.perf_counter() - started:.0f} s")
     if args.json:
@@ -231,8 +238,10 @@ def resolve(name: str) -> Any:
     return resolve_device(name)
 
 
-def _figure(value: float | str | None, unit: str) -> str:
+def _shown(value: float | str | None, unit: str) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    whole = isinstance(value, int) or abs(value) >= 1e5
-    return f"{value:,.0f} {unit}".rstrip() if whole else f"{value:,.4g} {unit}".rstrip()
+    text = f"{value:,.4g}"
+    if isinstance(value, int) or abs(value) >= 1e5:
+        text = f"{value:,.0f}"
+    return f"{text} {unit}".rstrip()

@@ -1,6 +1,7 @@
-"""Time and peak memory of the evaluation against rows: a model that costs next to nothing, so that the data path is measured.
+"""Time and peak memory of the evaluation by number of rows.
 
-Each point is a process of its own that evaluates a Parquet file of so many rows. Run it from the project's root:
+The model costs next to nothing, so that the data path is measured. Each point is a process of its
+own that evaluates a Parquet file of so many rows. Run it from the project's root:
 ``python benchmarks/evaluation_scale.py`` (some minutes), with ``--quick`` up to 100,000 rows only.
 """
 
@@ -20,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 ROWS = (1_000, 10_000, 100_000, 300_000, 1_000_000)
 QUICK_ROWS = (1_000, 10_000, 100_000)
+# The longest text; lengths are even from 1 to this.
 CHARACTERS = 200
-"""The longest text; lengths are even from 1 to this."""
 TOKENS = 3
 
 
 class Tokenizer:
-    """Three tokens a text, the last of which is the answer."""
+    """Three tokens a text, the last of which is the label."""
 
     pad_token_id = 0
 
@@ -41,7 +42,7 @@ class Encoded(dict[str, Any]):
     encodings = None
 
 
-def answer(input_ids: Any, attention_mask: Any = None) -> Any:
+def predict_last_token(input_ids: Any, attention_mask: Any = None) -> Any:
     import torch
 
     return SimpleNamespace(
@@ -74,7 +75,10 @@ def write_dataset(folder: Path, rows: int) -> Path:
 
 
 def evaluate(file: Path) -> dict[str, float]:
-    """One point, in this process. Seconds of the whole call (counting, hashing, chunks, totals); bytes at the peak."""
+    """One point, in this process.
+
+    Seconds are of the complete call (counting, hashing, chunks, totals); bytes are at the peak.
+    """
     import torch
 
     from utils.config_loader import load_config
@@ -92,11 +96,11 @@ def evaluate(file: Path) -> dict[str, float]:
     )
     tokenizer = Tokenizer()
     loaded = LoadedModel(
-        model=answer,
+        model=predict_last_token,
         tokenizer=tokenizer,
         info=info,
         device=torch.device("cpu"),
-        inputs=input_format(answer, tokenizer),
+        inputs=input_format(predict_last_token, tokenizer),
     )
     settings = [
         f"dataset.local_path={file}",
@@ -109,7 +113,7 @@ def evaluate(file: Path) -> dict[str, float]:
     started = time.perf_counter()
     metrics = runner.evaluate_dataset(loaded, load_config(overrides=settings))
     seconds = time.perf_counter() - started
-    assert metrics.accuracy == 1.0, "every answer is known"
+    assert metrics.accuracy == 1.0, "every label is known"
     return {
         "rows": metrics.num_samples,
         "seconds": seconds,
@@ -139,8 +143,8 @@ def measure(rows: int) -> dict[str, float]:
         )
         if done.returncode:
             raise SystemExit(done.stderr)
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        point: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return point
 
 
 def table(points: list[dict[str, float]]) -> str:
@@ -150,8 +154,9 @@ def table(points: list[dict[str, float]]) -> str:
     base = next((point["peak_bytes"] for point in points if point["rows"] == 10_000), None)
     for point in points:
         against = f"{100 * (point['peak_bytes'] / base - 1):+.1f}%" if base else "-"
+        rate = point["rows"] / point["seconds"]
         lines.append(
-            f"{point['rows']:>10,.0f} {point['seconds']:>9.2f} {point['rows'] / point['seconds']:>9,.0f} "
+            f"{point['rows']:>10,.0f} {point['seconds']:>9.2f} {rate:>9,.0f} "
             f"{point['peak_bytes'] / 1e6:>8.0f} {against:>20}"
         )
     return "\n".join(lines)
@@ -163,7 +168,7 @@ def draw(points: list[dict[str, float]], file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
+    picture, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
     rows = [point["rows"] for point in points]
     left.loglog(rows, [point["seconds"] for point in points], marker="o")
     left.set(xlabel="rows", ylabel="seconds", title="Time of the evaluation, the model left out")
@@ -172,7 +177,7 @@ def draw(points: list[dict[str, float]], file: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    picture.savefig(file, dpi=110)
 
 
 def main() -> int:

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Whose card is measured: a second process on it is noticed, and the device is the one that CUDA_VISIBLE_DEVICES names.
+"""Whose card is measured: a second process on it is noticed, and CUDA_VISIBLE_DEVICES is obeyed.
 
-A process of its own loads the card while the sweep runs: each figure then carries a warning that the GPU is shared, and carries
-none when the process has gone. Children with CUDA_VISIBLE_DEVICES by UUID and, with two cards, in another order must measure and
-read the card that was named. Without CUDA the same processes run on the CPU, and no check counts.
+A process of its own loads the card while the sweep runs: each record then has a warning that the
+GPU is shared, and has none when the process has gone. Children with CUDA_VISIBLE_DEVICES by UUID
+and, with two cards, in another order must measure and read the card that was named. Without CUDA
+the same processes run on the CPU, and no check counts.
 """
 
 from __future__ import annotations
@@ -61,21 +62,14 @@ def loaded_by_another_process(device: torch.device) -> Iterator[None]:
 
 
 def sweep(device: torch.device, seconds: float) -> dict[str, Any]:
-    """One batch size of planted 5 ms, in runs long enough for GPU readings."""
+    """One batch size of planted 5 ms, in runs that are long for GPU readings."""
     rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
     batches = max(4, round(seconds / 0.005))
     profiler = InferenceProfiler(
         workloads.Planted(0.005, device, rate=rate), workloads.ReadyTokens(), device=device
     )
-    (record,) = profiler.profile_multiple_batch_sizes(
-        ["a"] * 4 * batches,
-        [4],
-        num_runs=3,
-        max_length=64,
-        num_warmup_runs=1,
-        seed=0,
-        on_event=lambda line: None,
-    )
+    texts = ["a"] * 4 * batches
+    record = workloads.sweep_one_size(profiler, texts, 4, 3, max_length=64)
     return record.to_dict()
 
 
@@ -89,21 +83,20 @@ def sharing_rows(device: torch.device, seconds: float) -> Iterator[Row]:
     with loaded_by_another_process(device):
         beside = shared_warnings(sweep(device, seconds))
     alone = shared_warnings(sweep(device, seconds))
-    for check, found, wanted in (
-        ("a second process loads the card: warned", beside, True),
-        ("the second process has gone: not warned", alone, False),
-    ):
-        if device.type != "cuda":
+    beside_check = "a second process loads the card: warned"
+    alone_check = "the second process has gone: not warned"
+    if device.type != "cuda":
+        for check in (beside_check, alone_check):
             yield common.not_here(check, "no CUDA device; the same steps ran on the CPU")
-        else:
-            expected = "a warning" if wanted else "none"
-            yield common.judged(
-                check, bool(found) is wanted, expected=expected, measured="; ".join(found) or "none"
-            )
+        return
+    measured = "; ".join(beside) or "none"
+    yield common.checked(beside_check, bool(beside), expected="a warning", measured=measured)
+    measured = "; ".join(alone) or "none"
+    yield common.checked(alone_check, not alone, expected="none", measured=measured)
 
 
 def in_a_child(visible: str | None, device: torch.device, seconds: float) -> dict[str, Any]:
-    """What a new process with this CUDA_VISIBLE_DEVICES says of its first device."""
+    """What a new process with this CUDA_VISIBLE_DEVICES reads of its first device."""
     variables = {**os.environ, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
     command = [
         sys.executable,
@@ -116,8 +109,8 @@ def in_a_child(visible: str | None, device: torch.device, seconds: float) -> dic
     done = subprocess.run(
         command, env=variables, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=True
     )
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    readings: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return readings
 
 
 def child(device: torch.device, seconds: float) -> None:
@@ -149,28 +142,28 @@ def uuid_rows(device: torch.device, seconds: float) -> Iterator[Row]:
     uuids = [
         f"GPU-{torch.cuda.get_device_properties(i).uuid}" for i in range(torch.cuda.device_count())
     ]
-    said = in_a_child(uuids[-1], device, seconds)
-    yield common.judged(
-        by_uuid, said["uuid"] == uuids[-1], expected=uuids[-1], measured=said["uuid"]
+    readings = in_a_child(uuids[-1], device, seconds)
+    yield common.checked(
+        by_uuid, readings["uuid"] == uuids[-1], expected=uuids[-1], measured=readings["uuid"]
     )
-    read = said["util_pct"]
-    yield common.judged(
+    util_pct = readings["util_pct"]
+    yield common.checked(
         "CUDA_VISIBLE_DEVICES by UUID: utilisation of a card that spins all the time",
-        read is not None and read >= 90,
+        util_pct is not None and util_pct >= 90,
         expected=">= 90 %",
-        measured=f"{read} %" if read is not None else "; ".join(said["warnings"]),
+        measured=f"{util_pct} %" if util_pct is not None else "; ".join(readings["warnings"]),
     )
     if len(uuids) < 2:
         yield common.not_here(reversed_order, "one card only")
         return
     order = ",".join(str(i) for i in reversed(range(len(uuids))))
-    said = in_a_child(order, device, seconds)
-    yield common.judged(
-        reversed_order, said["uuid"] == uuids[-1], expected=uuids[-1], measured=said["uuid"]
+    readings = in_a_child(order, device, seconds)
+    yield common.checked(
+        reversed_order, readings["uuid"] == uuids[-1], expected=uuids[-1], measured=readings["uuid"]
     )
 
 
-def body(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace) -> list[Row]:
     device = common.resolve(args.device)
     seconds = 1.5 if device.type == "cuda" else 0.1
     return [*sharing_rows(device, seconds), *uuid_rows(device, seconds)]
@@ -183,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.child is not None:
         child(common.resolve(args.device), args.child)
         return 0
-    return common.run(parser, body, argv)
+    return common.run(parser, measure, argv)
 
 
 if __name__ == "__main__":

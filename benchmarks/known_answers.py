@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import pandas as pd
 import torch
 
 from benchmarks import common, workloads
-from benchmarks.common import MISS, Row, judged, within
+from benchmarks.common import MISS, Row, checked, within
 from utils.diagnosis import roofline
 from utils.diagnosis.bottleneck import classify_bottleneck
 from utils.diagnosis.diagnose import diagnose
@@ -38,6 +39,7 @@ from utils.diagnosis.workload import Workload
 from utils.schema.diagnosis import Suggestion
 from utils.system.timing import time_interleaved
 
+Check = Callable[[Path, torch.device], list[Row]]
 TRIES = 3
 TOLERANCE = 0.15
 SLEEP_S = SLOW_S = 0.02
@@ -51,19 +53,20 @@ OPERATORS = {
 }
 
 
-def operator_row(name: str, device: torch.device) -> Row:
+def operator_rows(name: str, folder: Path, device: torch.device) -> list[Row]:
     """The verdict on operators alone, ceilings measured just before."""
     make, expected = OPERATORS[name]
     ceilings = roofline.measure_ceilings(device, torch.float32)
     evidence = workloads.operator_evidence(make(device), ceilings, device)
     bottleneck = classify_bottleneck(evidence)
-    return judged(
+    row = checked(
         name,
         bottleneck.verdict == expected,
         expected=expected,
         measured=bottleneck.verdict,
         note=bottleneck.sentence,
     )
+    return [row]
 
 
 def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
@@ -82,7 +85,7 @@ def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
     suggestion = _with_title(suggestions, "slow tokeniser")
     saving_ms = slow.total_ms - quick.total_ms
     return [
-        judged(
+        checked(
             "tokeniser that sleeps",
             verdict == "input-bound",
             expected="input-bound",
@@ -109,7 +112,7 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
     first = diagnosis.suggestions[0]
     rows = [
         within("90% padding: counted", 0.9, largest.padding_fraction, "", absolute=1e-9),
-        judged(
+        checked(
             "90% padding: the first suggestion",
             first.title == "padding",
             expected="padding",
@@ -118,14 +121,14 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
     ]
     tried = measure_suggestion(loaded, config, size, first)
     if tried.measured_speedup is None or tried.label_agreement is None:
-        row = judged("90% padding: saving", False, expected="tried", measured=str(tried.reason))
+        row = checked("90% padding: saving", False, expected="tried", measured=str(tried.reason))
         return [*rows, row]
     really_ms = largest.measured_ms * (1 - 1 / tried.measured_speedup)
     rows.append(
         within("90% padding: saving", really_ms, first.saving_ms, "ms a batch", relative=TOLERANCE)
     )
     rows.append(
-        judged(
+        checked(
             "90% padding: labels",
             tried.label_agreement == 1,
             expected="all equal",
@@ -161,7 +164,7 @@ def layer_rows(folder: Path, device: torch.device) -> list[Row]:
     # A busy machine makes a round longer, never shorter.
     really_ms = 1e3 * (min(seconds["slow"]) - min(seconds["quick"]))
     return [
-        judged(
+        checked(
             "slow layer: on top of layers.csv",
             (top["module"], top["layer_index"]) == (SLOW_LAYER, 2),
             expected=f"{SLOW_LAYER}, index 2",
@@ -177,7 +180,7 @@ def layer_rows(folder: Path, device: torch.device) -> list[Row]:
     ]
 
 
-def batch_size_row(folder: Path, device: torch.device) -> Row:
+def batch_size_rows(folder: Path, device: torch.device) -> list[Row]:
     """Texts of one length in batches that are too small: the speed-up of batches twice as large."""
     name = "small batches: speed-up of twice the size"
     # Sorted by length, so that in file order none is padded.
@@ -187,17 +190,18 @@ def batch_size_row(folder: Path, device: torch.device) -> Row:
     diagnosis = diagnose(loaded, config)
     suggestion = _with_title(diagnosis.all_suggestions, "batch size")
     if suggestion is None:
-        return judged(name, False, expected="a suggestion", measured="none")
+        return [checked(name, False, expected="a suggestion", measured="none")]
     tried = measure_suggestion(loaded, config, diagnosis.detail_batch_size, suggestion)
     if tried.measured_speedup is None:
-        return judged(name, False, expected="tried", measured=str(tried.reason))
-    return within(
+        return [checked(name, False, expected="tried", measured=str(tried.reason))]
+    row = within(
         name,
         tried.measured_speedup,
         suggestion.predicted_speedup,
         "times",
         relative=TOLERANCE,
     )
+    return [row]
 
 
 def _with_title(suggestions: Sequence[Suggestion], title: str) -> Suggestion | None:
@@ -214,40 +218,39 @@ def _decided_by_the_device(device: torch.device, layers: int = 2) -> tuple[int, 
     return 16, workloads.small_qwen2(device, layers=layers)
 
 
-def tried(
-    check: Callable[[Path, torch.device], Row | Sequence[Row]], device: torch.device
-) -> list[Row]:
+def tried(check: Check, device: torch.device) -> list[Row]:
     """The rows of the first try without a miss, else of the last."""
     rows: list[Row] = []
     for number in range(1, TRIES + 1):
         with tempfile.TemporaryDirectory() as folder:
-            found = check(Path(folder), device)
-        rows = [found] if isinstance(found, Row) else list(found)
-        if all(row.status != MISS for row in rows):
-            return (
-                rows
-                if number == 1
-                else [replace(row, note=f"{row.note} (try {number})".strip()) for row in rows]
-            )
+            rows = check(Path(folder), device)
+        if any(row.status == MISS for row in rows):
+            continue
+        if number > 1:
+            rows = [replace(row, note=f"{row.note} (try {number})".strip()) for row in rows]
+        return rows
     return rows
 
 
-def body(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace) -> list[Row]:
     device = common.resolve(args.device)
-    checks: list[Callable[[Path, torch.device], Row | Sequence[Row]]] = [
-        *(lambda _, device, name=name: operator_row(name, device) for name in OPERATORS),
+    checks: list[Check] = [
+        *(partial(operator_rows, name) for name in OPERATORS),
         tokeniser_rows,
         padding_rows,
         layer_rows,
     ]
     if not args.quick:
-        checks.append(batch_size_row)
-    return [row for check in checks for row in tried(check, device)]
+        checks.append(batch_size_rows)
+    rows = []
+    for check in checks:
+        rows += tried(check, device)
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = common.make_parser(__doc__ or "", "python benchmarks/known_answers.py --quick")
-    return common.run(parser, body, argv)
+    return common.run(parser, measure, argv)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Figures of the sweep against answers that are known beforehand: time, tokens, padding, memory, energy.
+"""The sweep's results compared with known values: time, tokens, padding, memory, energy.
 
-Models and tokenizers take a planted time (a busy loop on the CPU, a kernel of counted cycles on CUDA) and clock themselves,
-so that a core or card that others use, too, shows as such; texts have a known number of tokens, blocks of memory a known
-size. Everything goes through InferenceProfiler and MetricsCollector.
-Bars: latency within 1% or 50 microseconds, whichever is more; tokens and padding exact; memory exact to the allocator's
-rounding.
+Models and tokenizers take a planted time (a busy loop on the CPU, a kernel of counted cycles on
+CUDA) and clock themselves, so that a core or card that others use, too, shows as such; texts have a
+known number of tokens, blocks of memory a known size. Everything goes through InferenceProfiler and
+MetricsCollector.
+Bars: latency within 1% or 50 microseconds, whichever is more; tokens and padding exact; memory
+exact to the allocator's rounding.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ from utils.profiler import InferenceProfiler
 
 TIMES_MS = (0.2, 1.0, 5.0, 20.0, 100.0)
 TOLERANCE, TOLERANCE_MS = 0.01, 0.05
+# Planted time measured at each size, and in how many runs.
 SECONDS_A_SIZE, RUNS = 2.0, 4
-"""Planted time measured at each size, and in how many runs."""
 GIB = 1 << 30
+# Resident memory is counted in pages, for each thread in a cache that the kernel adds up at times.
 RESIDENT_ROUNDING_MB = 1.0
-"""Resident memory is counted in pages, for each thread in a cache of its own that the kernel adds up now and then."""
-CLOCK_TOLERANCE, ENERGY_TOLERANCE = 0.05, 0.10
-"""The card's clock moves between counting and reading; power is sampled 25% of the time on an H100 (arXiv 2312.02741)."""
+# The card's clock moves between counting and reading.
+CLOCK_TOLERANCE = 0.05
+# Power is sampled 25% of the time on an H100 (arXiv 2312.02741).
+ENERGY_TOLERANCE = 0.10
 
 
 def sweep(
@@ -46,41 +49,27 @@ def sweep(
     texts: Sequence[str],
     size: int,
     runs: int,
-    device: torch.device,
     max_length: int = 512,
 ) -> Any:
     """The record of one batch size."""
-    profiler = InferenceProfiler(model, tokenizer, device=device)
-    (record,) = profiler.profile_multiple_batch_sizes(
-        texts,
-        [size],
-        num_runs=runs,
-        max_length=max_length,
-        num_warmup_runs=1,
-        seed=0,
-        on_event=lambda line: None,
-    )
-    return record
+    profiler = InferenceProfiler(model, tokenizer, device=model.device)
+    return workloads.sweep_one_size(profiler, texts, size, runs, max_length=max_length)
 
 
-def time_row(check: str, expected_ms: float, measured_ms: float | None, note: str = "") -> Row:
+def time_row(check: str, expected_ms: float, measured_ms: float | None) -> Row:
     """Within 1% or 50 microseconds."""
-    return within(
-        check, expected_ms, measured_ms, "ms", relative=TOLERANCE, absolute=TOLERANCE_MS, note=note
-    )
+    return within(check, expected_ms, measured_ms, "ms", relative=TOLERANCE, absolute=TOLERANCE_MS)
 
 
 def latency_rows(
     device: torch.device, rate: float, times_ms: Sequence[float], seconds: float
 ) -> Iterator[Row]:
-    """A forward of known time: the median batch and the mean forward phase, against the workload's own clock."""
+    """A forward of known time: the median batch and the mean forward, against its own clock."""
     for planted_ms in times_ms:
         for size in (1, 4):
             model = workloads.Planted(planted_ms / 1e3, device, rate=rate)
             batches = max(8, round(seconds * 1e3 / planted_ms / RUNS))
-            record = sweep(
-                model, workloads.ReadyTokens(), ["a"] * size * batches, size, RUNS, device
-            )
+            record = sweep(model, workloads.ReadyTokens(), ["a"] * size * batches, size, RUNS)
             taken = model.taken_ms(RUNS * batches)
             own = statistics.median(taken)
             name = f"forward of {planted_ms:g} ms, batches of {size}"
@@ -102,7 +91,7 @@ def latency_rows(
 def phase_rows(device: torch.device, rate: float) -> Iterator[Row]:
     """A slow tokeniser before a faster model: 30 ms and 10 ms in series are 40."""
     model, tokenizer = workloads.Planted(0.01, device, rate=rate), workloads.ReadyTokens(0.03)
-    record = sweep(model, tokenizer, ["a"] * 80, 8, RUNS, device)
+    record = sweep(model, tokenizer, ["a"] * 80, 8, RUNS)
     yield time_row(
         "tokeniser 30 ms, forward 10 ms: latency a batch, median",
         40,
@@ -121,7 +110,7 @@ def phase_rows(device: torch.device, rate: float) -> Iterator[Row]:
 
 
 def first_rows(device: torch.device, rate: float) -> Iterator[Row]:
-    """A cold first inference is told apart from the steady state."""
+    """A cold first inference is distinguished from the steady state."""
     model = workloads.Planted(0.02, device, rate=rate, first_seconds=0.06)
     profiler = InferenceProfiler(model, workloads.ReadyTokens(), device=device)
     yield time_row(
@@ -137,7 +126,7 @@ def first_rows(device: torch.device, rate: float) -> Iterator[Row]:
 
 
 def block_rows(device: torch.device, rate: float) -> Iterator[Row]:
-    """Any block through MetricsCollector; on CUDA the block returns before the device has finished."""
+    """Any block through MetricsCollector; on CUDA it returns before the device has finished."""
     collector, medians = MetricsCollector(device), []
     model = workloads.Planted(0.05, device, rate=rate)
     ids = torch.ones((4, 8), dtype=torch.long, device=device)
@@ -165,25 +154,25 @@ def token_rows(device: torch.device) -> Iterator[Row]:
         ("16 and 128 tokens alternating, batches of 1", [short, long] * 8, 1, 0.0),
         ("16 and 128 tokens sorted, batches of 8", [short] * 8 + [long] * 8, 8, 0.0),
     ):
-        record = sweep(model, tokenizer, texts, size, 3, device)
+        record = sweep(model, tokenizer, texts, size, 3)
         yield within(f"{name}: padding", padding, record.padding_fraction, "of tokens")
         yield within(f"{name}: real tokens a row", 72, _tokens_a_row(record), "tokens")
     texts = [workloads.text_of(n) for n in (10, 100, 300, 500)]
-    record = sweep(model, tokenizer, texts, 4, 3, device, max_length=100)
+    record = sweep(model, tokenizer, texts, 4, 3, max_length=100)
     yield within(
-        "10, 100, 300, 500 tokens cut at 100: real tokens a row",
+        "10, 100, 300, 500 tokens truncated at 100: real tokens a row",
         77.5,
         _tokens_a_row(record),
         "tokens",
     )
     yield within(
-        "10, 100, 300, 500 tokens cut at 100: padding",
+        "10, 100, 300, 500 tokens truncated at 100: padding",
         90 / 400,
         record.padding_fraction,
         "of tokens",
     )
     yield within(
-        "10, 100, 300, 500 tokens cut at 100: rows truncated", 2, record.num_truncated, "rows"
+        "10, 100, 300, 500 tokens truncated at 100: rows truncated", 2, record.num_truncated, "rows"
     )
 
 
@@ -222,7 +211,7 @@ def memory_rows(device: torch.device) -> Iterator[Row]:
             yield common.not_here(check, "no CUDA device")
         return
     with collector.measure(batch_size=1, num_samples=1) as measurement:
-        held = torch.empty(GIB, dtype=torch.uint8, device=device)
+        allocated = torch.empty(GIB, dtype=torch.uint8, device=device)
     assert measurement.record is not None
     yield within(
         "1 GiB allocated on the device: memory up by",
@@ -230,14 +219,20 @@ def memory_rows(device: torch.device) -> Iterator[Row]:
         _bytes(measurement.record.gpu_mem_change),
         "bytes",
     )
-    del held
+    del allocated
+    yield held_during_forward_row(device)
+
+
+def held_during_forward_row(device: torch.device) -> Row:
+    """Memory that a forward takes and gives back shows in the peak alone."""
     peaks = []
     for hold in (0, GIB):
         model = workloads.Planted(0.001, device, rate=1e9, hold_bytes=hold)
-        record = sweep(model, workloads.ReadyTokens(), ["a"] * 8, 4, 3, device)
+        record = sweep(model, workloads.ReadyTokens(), ["a"] * 8, 4, 3)
         peaks.append(_bytes(record.peak_gpu_mem))
+    check = "1 GiB held during a forward: peak up by"
     up = None if None in peaks else peaks[1] - peaks[0]  # type: ignore[operator]
-    yield within("1 GiB held during a forward: peak up by", GIB, up, "bytes")
+    return within(check, GIB, up, "bytes")
 
 
 def _bytes(megabytes: float | None) -> int | None:
@@ -281,7 +276,7 @@ def device_rows(device: torch.device, rate: float, seconds: float) -> Iterator[R
     yield within(checks[1], expected_j, record.energy_per_sample_j, "J", relative=ENERGY_TOLERANCE)
 
 
-def body(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace) -> list[Row]:
     device = common.resolve(args.device)
     rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
     times, seconds = (TIMES_MS[:3], 0.2) if args.quick else (TIMES_MS, SECONDS_A_SIZE)
@@ -298,7 +293,7 @@ def body(args: argparse.Namespace) -> list[Row]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = common.make_parser(__doc__ or "", "python benchmarks/known_times.py --quick")
-    return common.run(parser, body, argv)
+    return common.run(parser, measure, argv)
 
 
 if __name__ == "__main__":

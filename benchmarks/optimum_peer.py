@@ -1,6 +1,7 @@
-"""One measurement by optimum-benchmark; runs under the interpreter of ``.bench-env``, where this project is not installed.
+"""One measurement by optimum-benchmark, in ``.bench-env``, where this project is not installed.
 
-Arguments: launcher (inline or process), model folder, batch size, tokens a row, device. Prints one line of JSON.
+Arguments: launcher (inline or process), model folder, batch size, tokens a row, device. Prints one
+line of JSON.
 """
 
 from __future__ import annotations

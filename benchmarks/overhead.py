@@ -1,10 +1,12 @@
 #!/usr/bin/env python
 """What measuring costs: the same loop bare and measured, interleaved, in one process.
 
-Bare is tokenise, copy, forward, copy back, timed once from the first batch to the last. Measured is what
-InferenceProfiler says the same batches took. The difference is what its clocks, synchronisations, counters and sampling thread add.
-Bars: under 1% of the latency at 5 ms a batch and more, under 50 microseconds a batch below that; the sampling thread
-under 1% of one core. Without CUDA the thread polls a stand-in for the driver whose calls take a stated time.
+Bare is tokenise, copy, forward, copy back, timed once from the first batch to the last. Measured is
+the time of the same batches by InferenceProfiler. The difference is what its clocks,
+synchronisations, counters and sampling thread add.
+Bars: under 1% of the latency at 5 ms a batch and more, under 50 microseconds a batch below that;
+the sampling thread under 1% of one core. Without CUDA the thread polls a stand-in for the driver
+whose calls take a stated time.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from utils.system.gpu_monitor import GpuMonitor
 TIMES_MS = (0.1, 0.5, 2.0, 5.0, 20.0)
 LONG_MS, RELATIVE_BAR, SHORT_BAR_US = 5.0, 0.01, 50.0
 THREAD_BAR_PCT = 1.0
+# What a call of the stand-in driver takes. On one laptop most calls took 2.5 to 12 us, an expensive
+# one 137 (MangoHud, pull request 2104).
 CALLS_US = (0, 10, 100)
-"""What a call of the stand-in driver takes. On one laptop most took 2.5 to 12 us, a dear one 137 (MangoHud, pull request 2104)."""
 INTERVAL_S = 0.02
 STAND_IN_UUID = "GPU-00000000-0000-0000-0000-000000000000"
 
@@ -59,16 +62,8 @@ def bare_seconds(
 
 
 def measured_seconds(profiler: InferenceProfiler, texts: Sequence[str], size: int) -> float:
-    """What one run of the sweep says that it took."""
-    (record,) = profiler.profile_multiple_batch_sizes(
-        texts,
-        [size],
-        num_runs=1,
-        max_length=512,
-        num_warmup_runs=0,
-        seed=0,
-        on_event=lambda line: None,
-    )
+    """The time of one run of the sweep by its own clock."""
+    record = workloads.sweep_one_size(profiler, texts, size, 1, num_warmup_runs=0)
     assert record.latency_total_s_median is not None
     return float(record.latency_total_s_median)
 
@@ -76,7 +71,7 @@ def measured_seconds(profiler: InferenceProfiler, texts: Sequence[str], size: in
 def compare(
     model: Any, tokenizer: Any, texts: Sequence[str], size: int, device: torch.device, rounds: int
 ) -> tuple[float, list[float]]:
-    """Seconds a batch bare (median), and what measuring added to a batch in each round, in microseconds."""
+    """Seconds a batch bare (median), and what measuring added in each round, in microseconds."""
     profiler, batches = InferenceProfiler(model, tokenizer, device=device), len(texts) // size
     bare_seconds(model, tokenizer, texts, size, device)
     bare, added = [], []
@@ -94,10 +89,11 @@ def compare(
 
 
 def cost_row(check: str, bare_s: float, added_us: Sequence[float]) -> Row:
-    """The median over the rounds, held against the bar for this length of batch."""
+    """The median over the rounds, compared with the bar for this length of batch."""
     cost_us, spread = statistics.median(added_us), _middle_half(added_us)
     bar_us = 1e6 * bare_s * RELATIVE_BAR if 1e3 * bare_s >= LONG_MS else SHORT_BAR_US
-    note = f"{cost_us / (1e6 * bare_s):+.2%} of {1e3 * bare_s:.3g} ms; half of the rounds {spread[0]:+.0f} to {spread[1]:+.0f} us"
+    half = f"half of the rounds {spread[0]:+.0f} to {spread[1]:+.0f} us"
+    note = f"{cost_us / (1e6 * bare_s):+.2%} of {1e3 * bare_s:.3g} ms; {half}"
     return Row(
         check=check,
         expected=f"<= {bar_us:.0f} us a batch",
@@ -139,7 +135,8 @@ def real_rows(
 
 
 FIELD = SimpleNamespace(nvmlReturn=0, valueType=1, value=SimpleNamespace(uiVal=300_000))
-ANSWERS: dict[str, Any] = {
+# What is no plain number in pynvml.
+READINGS: dict[str, Any] = {
     "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=80, memory=20),
     "nvmlDeviceGetFieldValues": [FIELD],
     "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=10**9, total=10**10, free=9 * 10**9),
@@ -147,11 +144,13 @@ ANSWERS: dict[str, Any] = {
     "nvmlDeviceGetMigMode": [0, 0],
     "nvmlDeviceGetComputeRunningProcesses_v3": [],
 }
-"""What is no plain number in pynvml."""
 
 
 class StandInDriver:
-    """Answers as ``pynvml`` does, each call taking so long on a core, with the interpreter free, as a driver's would."""
+    """Replies as ``pynvml`` does.
+
+    Each call takes ``call_us`` on a core, with the interpreter free, as a driver's would.
+    """
 
     NVML_CLOCK_SM, NVML_TEMPERATURE_GPU, NVML_SUCCESS = 1, 0, 0
 
@@ -169,13 +168,13 @@ class StandInDriver:
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("nvml"):
             raise AttributeError(name)
-        return lambda *arguments: self._answer(name)
+        return lambda *arguments: self._reply(name)
 
-    def _answer(self, name: str) -> Any:
+    def _reply(self, name: str) -> Any:
         self.calls += 1
         if self._iterations:
             hashlib.pbkdf2_hmac("sha256", b"", b"", self._iterations)
-        return ANSWERS.get(name, 1000)
+        return READINGS.get(name, 1000)
 
 
 def iterations_per_us() -> float:
@@ -189,7 +188,7 @@ def iterations_per_us() -> float:
 
 
 def thread_share_pct(monitor: GpuMonitor, seconds: float) -> float:
-    """Processor time of this process while it sleeps and only the sampling thread works, in percent of one core."""
+    """Processor time of the sampling thread in percent of one core: nothing else works here."""
     monitor.start()
     time.sleep(0.1)
     cpu, wall = time.process_time(), time.perf_counter()
@@ -237,7 +236,7 @@ def _middle_half(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def body(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace) -> list[Row]:
     device = common.resolve(args.device)
     times, sizes = (TIMES_MS[::3], (8,)) if args.quick else (TIMES_MS, (1, 8, 32))
     run_s, rounds, thread_s = (0.05, 5, 1.0) if args.quick else (0.05, 15, 4.0)
@@ -252,7 +251,7 @@ def body(args: argparse.Namespace) -> list[Row]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = common.make_parser(__doc__ or "", "python benchmarks/overhead.py --quick")
     common.add_rounds(parser)
-    return common.run(parser, body, argv)
+    return common.run(parser, measure, argv)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 #!/usr/bin/env python
 """Whether the interval that one process claims holds what the next process measures.
 
-The sweep runs several times, each in a new Python process. For each ordered pair of processes (i, j) the interval of i
-either holds j's mean or not. Bar: 85% of all pairs; below that the interval is too narrow and gets mended.
+The sweep runs several times, each in a new Python process. For each ordered pair of processes (i,
+j) the interval of i either holds j's mean or not. Bar: 85% of all pairs; below that the interval is
+too narrow and has to be corrected.
 
-An interval of the mean of one process's runs cannot hold it: it knows nothing of what processes differ by, and both means
-scatter. So the published interval is that of another process's mean, and allows for ``profiling.process_spread``, which
-this benchmark measures too.
+An interval of the mean of one process's runs cannot hold it: it ignores the differences between
+processes, and both means scatter. So the published interval is that of another process's mean, and
+allows for ``profiling.process_spread``, which this benchmark measures too.
 """
 
 from __future__ import annotations
@@ -32,11 +33,10 @@ from benchmarks.common import Row
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
 
 BAR = 0.85
-MEAN, LOW, HIGH = (
-    "throughput_samples_per_sec_mean",
-    "throughput_samples_per_sec_ci95_low",
-    "throughput_samples_per_sec_ci95_high",
-)
+MEAN = "throughput_samples_per_sec_mean"
+STD = "throughput_samples_per_sec_std"
+LOW = "throughput_samples_per_sec_ci95_low"
+HIGH = "throughput_samples_per_sec_ci95_high"
 OVERALL = "all batch sizes: intervals that hold another process's mean"
 BATCH_SIZES = (1, 8, 32)
 CHILD_TIMEOUT_S = 300
@@ -44,7 +44,7 @@ CHILD_TIMEOUT_S = 300
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """What one process said of one batch size."""
+    """The mean and the interval that one process published for one batch size."""
 
     mean: float
     low: float
@@ -56,34 +56,36 @@ class Claim:
 
 def pairs_held(claims: Sequence[Claim]) -> tuple[int, int]:
     """How many ordered pairs of different processes hold, and how many there are."""
-    held = [a.holds(b.mean) for a, b in itertools.permutations(claims, 2)]
-    return sum(held), len(held)
+    pairs = [a.holds(b.mean) for a, b in itertools.permutations(claims, 2)]
+    return sum(pairs), len(pairs)
 
 
-def judge(claims: dict[int, list[Claim]], unit: str) -> Iterator[Row]:
+def claim_rows(claims: dict[int, list[Claim]], unit: str) -> Iterator[Row]:
     """A row for each batch size, without a bar of its own, and one overall, which has it."""
     total = [0, 0]
-    for size, found in claims.items():
-        held, of = pairs_held(found)
-        total = [total[0] + held, total[1] + of]
-        between = statistics.stdev(claim.mean for claim in found) if len(found) > 1 else 0.0
-        half = statistics.fmean((claim.high - claim.low) / 2 for claim in found)
-        means = ", ".join(
-            f"{claim.mean:,.4g} [{claim.low:,.4g}, {claim.high:,.4g}]" for claim in found
+    for size, of_size in claims.items():
+        num_held, num_pairs = pairs_held(of_size)
+        total = [total[0] + num_held, total[1] + num_pairs]
+        means = [claim.mean for claim in of_size]
+        between = statistics.stdev(means) if len(means) > 1 else 0.0
+        half = statistics.fmean((claim.high - claim.low) / 2 for claim in of_size)
+        intervals = ", ".join(
+            f"{claim.mean:,.4g} [{claim.low:,.4g}, {claim.high:,.4g}]" for claim in of_size
         )
         yield common.reported(
-            f"batches of {size}: held {held} of {of} pairs; standard deviation between processes",
+            f"batches of {size}: held {num_held} of {num_pairs} pairs; "
+            "standard deviation between processes",
             between,
             unit,
-            note=means,
+            note=intervals,
             expected=half,
             error=f"{between / half:.2f} of the half width" if half else "",
         )
     if not total[1]:
-        yield common.not_here(OVERALL, "fewer than two processes gave figures")
+        yield common.not_here(OVERALL, "fewer than two processes gave results")
         return
     share = total[0] / total[1]
-    yield common.judged(
+    yield common.checked(
         OVERALL,
         share >= BAR,
         expected=f">= {BAR:.0%}",
@@ -93,32 +95,34 @@ def judge(claims: dict[int, list[Claim]], unit: str) -> Iterator[Row]:
 
 
 def process_spread(sweeps: Sequence[Sequence[dict[str, Any]]]) -> float | None:
-    """Standard deviation over mean by which processes differ beyond what the spread of their runs explains.
+    """By what part of the mean processes differ beyond what the spread of their runs explains.
 
-    The variance of the processes' means less the mean variance of a mean, over the squared mean; the mean of all batch sizes.
+    The root of: the variance of the processes' means less the mean variance of a mean, over the
+    squared mean; the mean of all batch sizes.
     """
     parts = []
     for rows in zip(*sweeps, strict=True):
         means = [row[MEAN] for row in rows]
         if len(means) > 1 and None not in means and rows[0]["num_runs"] > 1:
-            within = statistics.fmean(
-                row[MEAN.replace("_mean", "_std")] ** 2 / row["num_runs"] for row in rows
-            )
-            parts.append((statistics.variance(means) - within) / statistics.fmean(means) ** 2)
-    return math.sqrt(max(0.0, statistics.fmean(parts))) if parts else None
+            variances = [row[STD] ** 2 / row["num_runs"] for row in rows]
+            beyond = statistics.variance(means) - statistics.fmean(variances)
+            parts.append(beyond / statistics.fmean(means) ** 2)
+    if not parts:
+        return None
+    return math.sqrt(max(0.0, statistics.fmean(parts)))
 
 
 def claims_of(
     sweeps: Sequence[Sequence[dict[str, Any]]], columns: tuple[str, str, str]
 ) -> dict[int, list[Claim]]:
     """By batch size; a batch size without an interval has no claim."""
-    found: dict[int, list[Claim]] = {}
+    claims: dict[int, list[Claim]] = {}
     for row in itertools.chain.from_iterable(sweeps):
         values = [row[name] for name in columns]
-        claims = found.setdefault(row["batch_size"], [])
+        of_size = claims.setdefault(row["batch_size"], [])
         if None not in values:
-            claims.append(Claim(mean=values[0], low=values[1], high=values[2]))
-    return found
+            of_size.append(Claim(mean=values[0], low=values[1], high=values[2]))
+    return claims
 
 
 def one_sweep(path: Path, device: str, num_runs: int, num_samples: int) -> None:
@@ -158,7 +162,7 @@ def sweep_in_a_process(path: Path, args: argparse.Namespace) -> list[dict[str, A
     return list(json.loads(path.read_text(encoding="utf-8")))
 
 
-def body(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace) -> list[Row]:
     if args.quick:
         args.processes, args.runs, args.samples = min(args.processes, 2), min(args.runs, 5), 32
     sweeps = []
@@ -166,8 +170,9 @@ def body(args: argparse.Namespace) -> list[Row]:
         for number in range(args.processes):
             sweeps.append(sweep_in_a_process(Path(folder) / f"{number}.json", args))
     unit = "samples/s" if args.mean == MEAN else ""
-    rows = list(judge(claims_of(sweeps, (args.mean, args.low, args.high)), unit))
-    if (spread := process_spread(sweeps)) is not None:
+    rows = list(claim_rows(claims_of(sweeps, (args.mean, args.low, args.high)), unit))
+    spread = process_spread(sweeps)
+    if spread is not None:
         known = BETWEEN_PROCESS_CV.get(common.resolve(args.device).type)
         allowed = (
             f"the intervals allow for {known or 'nothing: none is known for this kind of device'}"
@@ -210,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.one_sweep:
         one_sweep(args.one_sweep, args.device, args.runs, args.samples)
         return 0
-    return common.run(parser, body, argv)
+    return common.run(parser, measure, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Workloads whose answer is known: models and tokenizers that take a planted time, real ones of known size."""
+"""Models and tokenizers that take a planted time, and real ones of known size."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from utils.diagnosis import operators, tracing
 from utils.diagnosis.evidence import Evidence
 from utils.model import costs
 from utils.model_utils import LoadedModel, load_model
+from utils.profiler import InferenceProfiler
+from utils.schema.batch_size import BatchSizeRow
 from utils.schema.ceilings import Ceilings
 from utils.system.timing import time_callable
 
+# A tenth of a second on a data-centre GPU: long beside the resolution of CUDA events (0.5 us).
 CALIBRATION_CYCLES = 200_000_000
-"""About a tenth of a second on a data-centre GPU: long against the resolution of CUDA events (0.5 us)."""
 WORD = "word"
 
 
 def cycles_per_s(device: torch.device) -> float:
-    """Cycles a second that ``torch.cuda._sleep`` counts, by CUDA events: the SM clock of a card under load."""
+    """Cycles a second of ``torch.cuda._sleep``: the SM clock of a card under load."""
     torch.cuda._sleep(3 * CALIBRATION_CYCLES)  # brings the clock up
     rates = []
     for _ in range(5):
@@ -44,9 +46,10 @@ def cycles_per_s(device: torch.device) -> float:
 
 
 class Planted:
-    """A classifier whose forward takes a planted time: a busy loop on the CPU, a spinning kernel on CUDA.
+    """A classifier whose forward takes a planted time.
 
-    Its answer is made ready inside that time, so that nothing else takes any.
+    That is a busy loop on the CPU, a spinning kernel on CUDA. Its result is made inside that time,
+    so that nothing else takes any.
 
     Args:
         rate: cycles a second, from ``cycles_per_s``; CUDA only.
@@ -75,8 +78,11 @@ class Planted:
         return self._on_cuda(input_ids) if self.device.type == "cuda" else self._on_cpu(input_ids)
 
     def taken_ms(self, calls: int) -> list[float]:
-        """Milliseconds that each of the last calls took by a clock of the workload's own: CUDA events, or the loop's
-        start and end. On a core or card that others use, too, that can be more than was planted."""
+        """Milliseconds of each of the last calls by a clock of the workload's own.
+
+        The clock is CUDA events, or the loop's start and end. On a core or card that others use,
+        too, that can be more than was planted.
+        """
         spans = self._spans[-calls:]
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -88,11 +94,12 @@ class Planted:
         start = clock()
         end = start + round(self.next_seconds * 1e9)
         self.next_seconds = self.seconds
-        answer = SimpleNamespace(logits=self.logits[: len(input_ids)])
-        while (now := clock()) < end:
-            pass
+        output = SimpleNamespace(logits=self.logits[: len(input_ids)])
+        now = clock()
+        while now < end:
+            now = clock()
         self._spans.append((start, now))
-        return answer
+        return output
 
     def _on_cuda(self, input_ids: torch.Tensor) -> Any:
         if self.hold_bytes:
@@ -107,7 +114,7 @@ class Planted:
 
 
 class ReadyTokens:
-    """A tokenizer whose answer lies ready, after a planted time."""
+    """A tokenizer that returns a ready result after a planted time."""
 
     pad_token_id = 0
 
@@ -165,9 +172,8 @@ def small_qwen2(device: torch.device, *, layers: int = 2, width: int = 128, seed
 
 def large_product(device: torch.device) -> Callable[[], object]:
     """A square matrix product."""
-    size = (
-        8192 if device.type == "cuda" else 512
-    )  # on the CPU short enough to have a core for itself while it runs
+    # On the CPU so short that it has a core for itself while it runs.
+    size = 8192 if device.type == "cuda" else 512
     left, right, out = (torch.ones(size, size, device=device) for _ in range(3))
     return partial(torch.mm, left, right, out=out)
 
@@ -188,7 +194,7 @@ def tiny_operators(device: torch.device) -> Callable[[], object]:
 def operator_evidence(
     run: Callable[[], object], ceilings: Ceilings, device: torch.device
 ) -> Evidence:
-    """Evidence of a workload that is no model: its operators are the forward, and there is no input."""
+    """Evidence of a workload that is no model: its operators are the forward."""
     counted = costs.count_op_costs(run)
     limited: dict[str, float] = defaultdict(float)
     for cost in counted:
@@ -226,7 +232,10 @@ class SleepingTokenizer:
 
 
 class SlowModule(torch.nn.Module):
-    """Any module, made slower by ``seconds``: a busy loop on the CPU, a spinning kernel on CUDA. 0 takes the slowness away."""
+    """Any module, made slower by ``seconds``; 0 makes it as fast as before.
+
+    The time goes to a busy loop on the CPU, to a spinning kernel on CUDA.
+    """
 
     def __init__(self, inner: torch.nn.Module, seconds: float, rate: float) -> None:
         super().__init__()
@@ -243,6 +252,17 @@ class SlowModule(torch.nn.Module):
         return self.inner(*args, **settings)
 
 
+def sweep_one_size(
+    profiler: InferenceProfiler, texts: Sequence[str], size: int, num_runs: int, **settings: Any
+) -> BatchSizeRow:
+    """The sweep's record of one batch size, with one warm-up run unless ``settings`` say more."""
+    settings = {"max_length": 512, "num_warmup_runs": 1, "seed": 0, **settings}
+    (record,) = profiler.profile_multiple_batch_sizes(
+        texts, [size], num_runs=num_runs, on_event=lambda line: None, **settings
+    )
+    return record
+
+
 def padded_lengths(batch_size: int) -> list[int]:
     """Tokens of the texts of one batch of 16 or 64, of which exactly 90% is padding."""
     long, short = {16: (250, 10), 64: (490, 42)}[batch_size]
@@ -252,9 +272,13 @@ def padded_lengths(batch_size: int) -> list[int]:
 def ready(
     folder: Path, model: Any, lengths: Sequence[int], *settings: str
 ) -> tuple[LoadedModel, Config]:
-    """The model saved and loaded as any other, with the word tokenizer, and a data set of texts of these lengths."""
+    """The model saved and loaded as any other, with the word tokenizer.
+
+    Its data set has texts of these lengths.
+    """
     model.save_pretrained(folder / "model")
-    # In a folder of its own: beside a Qwen2's configuration transformers makes a byte-level tokenizer of any file.
+    # In a folder of its own: beside a Qwen2's configuration transformers makes a byte-level
+    # tokenizer of any file.
     word_tokenizer(model.config.vocab_size).save_pretrained(folder / "tokenizer")
     labels = list(model.config.id2label.values())
     texts = pd.DataFrame({"text": map(text_of, lengths), "labels": labels[0], "label_id": 0})

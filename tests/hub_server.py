@@ -78,8 +78,8 @@ class Repo:
 
 
 @dataclass
-class Cut:
-    """Close the connection after ``after_bytes`` of a file's body, ``times`` times."""
+class Interruption:
+    """Close the connection after ``after_bytes`` of a file's content, ``times`` times."""
 
     after_bytes: int
     times: int
@@ -94,7 +94,7 @@ class HubServer:
 
     repos: dict[tuple[str, str], Repo] = field(default_factory=dict)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
-    _cut: Cut | None = None
+    _interruption: Interruption | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
@@ -136,17 +136,20 @@ class HubServer:
             if repo.repo_id == repo_id:
                 repo.status = status
 
-    def cut(self, after_bytes: int, times: int = 1) -> None:
-        """Close the connection within the next ``times`` files of more than ``after_bytes``."""
-        self._cut = Cut(after_bytes, times)
+    def interrupt_downloads(self, after_bytes: int, times: int = 1) -> None:
+        """Close the connection in the next ``times`` files of more than ``after_bytes``."""
+        self._interruption = Interruption(after_bytes, times)
 
-    def cut_now(self, size: int) -> int | None:
-        """How much of a body of ``size`` bytes to send before closing; None for all."""
+    def bytes_before_closing(self, size: int) -> int | None:
+        """How many of ``size`` bytes to send before closing the connection; None for all."""
         with self._lock:
-            if self._cut is None or self._cut.times == 0 or size <= self._cut.after_bytes:
+            interruption = self._interruption
+            if interruption is None or interruption.times == 0:
                 return None
-            self._cut.times -= 1
-            return self._cut.after_bytes
+            if size <= interruption.after_bytes:
+                return None
+            interruption.times -= 1
+            return interruption.after_bytes
 
     def _add(self, kind: str, repo_id: str, folder: Path) -> Repo:
         digest = sha256_tree(folder)
@@ -186,36 +189,35 @@ class _Handler(BaseHTTPRequestHandler):
     server_hub: HubServer
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        self._respond(with_content=True)
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        self._respond(with_content=False)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._answer(body=True)
+        self._respond(with_content=True)
 
     def log_message(self, format: str, *args: object) -> None:
         """Tests read ``HubServer.requests`` instead."""
 
-    def _answer(self, body: bool) -> None:
+    def _respond(self, with_content: bool) -> None:
         path = unquote(urlsplit(self.path).path).lstrip("/")
         self.server_hub.requests.append((self.command, path, self.headers.get("Range") or ""))
         for (kind, repo_id), repo in self.server_hub.repos.items():
-            api, files = f"api/{kind}/{repo_id}", f"{KINDS[kind]}{repo_id}/resolve/"
-            if path == api or path.startswith(api + "/"):
-                return (
-                    self._refuse(repo.status)
-                    if repo.status != 200
-                    else self._api(repo, path[len(api) + 1 :])
-                )
-            if path.startswith(files):
+            api = f"api/{kind}/{repo_id}"
+            files = f"{KINDS[kind]}{repo_id}/resolve/"
+            is_api = path == api or path.startswith(api + "/")
+            if not is_api and not path.startswith(files):
+                continue
+            if repo.status != 200:
+                self._refuse(repo.status)
+            elif is_api:
+                self._api(repo, path[len(api) + 1 :])
+            else:
                 revision, _, name = path[len(files) :].partition("/")
-                return (
-                    self._refuse(repo.status)
-                    if repo.status != 200
-                    else self._file(repo, revision, name, body)
-                )
+                self._file(repo, revision, name, with_content)
+            return
         self._refuse(404)
 
     def _api(self, repo: Repo, rest: str) -> None:
@@ -230,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json([repo.entry(name) for name in repo.names if name.startswith(folder)])
         self._refuse(404, "EntryNotFound")
 
-    def _file(self, repo: Repo, revision: str, name: str, body: bool) -> None:
+    def _file(self, repo: Repo, revision: str, name: str, with_content: bool) -> None:
         if not repo.knows(revision):
             return self._refuse(404, "RevisionNotFound")
         if name not in repo.names:
@@ -246,11 +248,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        if body:
+        if with_content:
             self._send(content[start:])
 
     def _send(self, content: bytes) -> None:
-        stop = self.server_hub.cut_now(len(content))
+        stop = self.server_hub.bytes_before_closing(len(content))
         self.wfile.write(content[:stop])
         if stop is not None:
             self.close_connection = True

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
+from tests import script_server, small_tokenizers
 from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.data import writer
@@ -25,18 +26,9 @@ MAX_POSITIONS = 512
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of 300 entries."""
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<pad>", "<eos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    raw.train_from_iterator(TEXTS, trainer)
+    core = small_tokenizers.train_byte_bpe(TEXTS, 300, ["<pad>", "<eos>"])
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", model_max_length=MAX_POSITIONS
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", model_max_length=MAX_POSITIONS
     )
 
 
@@ -75,10 +67,11 @@ def write_dataset(
     settings: tuple[str, ...] = (),
     label_ids: tuple[int, ...] | None = None,
 ) -> Path:
-    """Write a data set, its label mappings and its record as step 01 does; return the CSV.
+    """Write the data set with its mapping and its record as step 01 does; return the CSV.
 
-    ``labels`` are the model's and, in turn, the rows' unless ``label_ids`` are given; ``settings``
-    are those that the run will have beside ``dataset.local_path``.
+    Args:
+        labels: of the model and, in turn, of the rows unless ``label_ids`` are given.
+        settings: those that the run will have beside ``dataset.local_path``.
     """
     file = folder / "val_df.csv"
     for old in (file, folder / "label_mappings.json", folder / "dataset_info.json"):
@@ -124,16 +117,33 @@ def small_config(folder: Path, model: Path, *more: str) -> Config:
     return load_config("configs/config.yaml", [*small_overrides(folder, model), *more])
 
 
+def prediction_bytes(folder: Path) -> dict[str, bytes]:
+    """The content of each predictions file of the run below ``folder``, by name."""
+    files = sorted((folder / "results" / "predictions").glob("*.parquet"))
+    return {file.name: file.read_bytes() for file in files}
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """The predictions of the run below ``folder``, in the order of the data set."""
+    files = sorted((folder / "results" / "predictions").glob("*.parquet"))
+    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+
+
 def run_script(
     script: str, *arguments: str, timeout: float = 550, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script of the project in a process of its own, as a user would."""
+    """Run a script of the project in a process of its own, as a user would.
+
+    ``environment`` is added to this process's. The process is forked from one that has imported the
+    libraries (see ``script_server``), unless a variable concerns the interpreter's own start.
+    """
+    words = [str(PROJECT_ROOT / script), *arguments]
+    variables = {**os.environ, **environment}
+    done = script_server.run_forked(words, variables, timeout)
+    if done is not None:
+        return done
     return subprocess.run(
-        [sys.executable, str(PROJECT_ROOT / script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **environment},
+        [sys.executable, *words], capture_output=True, text=True, timeout=timeout, env=variables
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from tests import support
+from tests.small_tokenizers import Words
 from utils.core.errors import UserError
 from utils.model_utils import load_model_and_tokenizer
 from utils.profiler import InferenceProfiler
@@ -39,21 +40,6 @@ class Model:
             pass
         logits = torch.nn.functional.one_hot(attention_mask.sum(-1) % 3, 3).float()
         return SimpleNamespace(logits=logits + self.wobble * len(self.calls))
-
-
-class Words:
-    """A token for each word."""
-
-    pad_token_id = 0
-
-    def __call__(
-        self, texts: list[str], max_length: int, **options: Any
-    ) -> dict[str, torch.Tensor]:
-        lengths = [min(len(text.split()), max_length) for text in texts]
-        mask = torch.tensor(
-            [[i < n for i in range(max(lengths))] for n in lengths], dtype=torch.long
-        )
-        return {"input_ids": mask + 1, "attention_mask": mask.reshape(len(texts), -1)}
 
 
 def sweep(model: Model, texts: list[str], sizes: list[int], runs: int = 3, **options: Any) -> Any:

@@ -34,8 +34,10 @@ if [ "$1 $2" = "-m venv" ]; then
   for folder; do :; done
   mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python"
   system=false; case "$*" in *--system-site-packages*) system=true ;; esac
-  printf 'version = %s\ninclude-system-site-packages = %s\n' "${STAND_IN_PROBE%% *}" \
-    "$system" >"$folder/pyvenv.cfg"
+  {
+    echo "version = ${STAND_IN_PROBE%% *}"
+    echo "include-system-site-packages = $system"
+  } >"$folder/pyvenv.cfg"
 fi
 if [ "$1 $2" = "-m pip" ]; then exit "${STAND_IN_PIP:-0}"; fi
 """
@@ -212,7 +214,7 @@ def test_a_gpu_that_came_later_means_a_new_environment(machine: Machine) -> None
     assert sum(" venv " in call for call in machine.calls) == 2
 
 
-def test_a_failed_installation_is_reported_and_continued_later(machine: Machine) -> None:
+def test_a_failed_installation_is_reported_and_continues(machine: Machine) -> None:
     done = machine.run(STAND_IN_PIP="1")
     assert done.returncode == 1
     assert "run ./setup_environment.sh again" in done.stderr
@@ -281,7 +283,7 @@ def fake_torch(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_the_probe_answers_for_the_base_interpreter() -> None:
+def test_the_probe_describes_the_base_interpreter() -> None:
     version, _, _, path = probe()
     assert version == ".".join(map(str, sys.version_info[:3]))
     assert Path(path).resolve() == Path(getattr(sys, "_base_executable", sys.executable)).resolve()

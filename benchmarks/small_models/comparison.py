@@ -1,4 +1,4 @@
-"""The program's answers for one small classifier, compared with those of transformers alone.
+"""The program's predictions for one small classifier, compared with those of transformers alone.
 
 transformers alone means: one text at a time, with everything that the tokenizer returns.
 """
@@ -35,6 +35,7 @@ from utils.evaluation.batching import Batching
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import (
+    LoadedModel,
     check_max_length,
     check_on_texts,
     classify,
@@ -66,7 +67,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class ProgramPredictions:
     """The most probable label, and its probability, of the texts at positions ``rows``."""
 
     rows: NDArray[np.int64]
@@ -120,8 +121,8 @@ def ask_transformers(folder: Path, sample: Sequence[str]) -> torch.Tensor:
 
 def ask_program(
     folder: Path, sample: Sequence[str], *, batch_size: int = ROWS_A_BATCH, disturb: bool = False
-) -> Iterator[tuple[str, Answers]]:
-    """The program's answers by its ways of making batches; nothing else here calls the program.
+) -> Iterator[tuple[str, ProgramPredictions]]:
+    """The program's predictions by its ways of making batches; nothing else here calls the program.
 
     Args:
         batch_size: the sweep's largest batch.
@@ -140,17 +141,7 @@ def ask_program(
     if disturb:
         find_head(loaded.model).register_forward_hook(_disturbed)
 
-    usable = texts_of_one_end_token(loaded, sample, MAX_LENGTH)
-    logits = []
-    for start in range(0, len(usable), batch_size):
-        logits.append(classify(loaded, usable[start : start + batch_size], MAX_LENGTH))
-    best = torch.cat(logits).softmax(dim=-1).max(dim=-1)
-    rows = np.array([sample.index(text) for text in usable])
-    yield (
-        "sweep",
-        Answers(rows=rows, labels=best.indices.numpy(), probabilities=best.values.numpy()),
-    )
-
+    yield "sweep", _predict_as_the_sweep(loaded, sample, batch_size)
     by_length = Batching(kind="token_budget", limit=TOKENS_A_BATCH)
     in_order = Batching(kind="dataset_order", limit=ROWS_A_BATCH)
     for name, batching in (("evaluation", by_length), ("evaluation in file order", in_order)):
@@ -159,7 +150,7 @@ def ask_program(
         predictions = predictor.predict(chunk)
         yield (
             name,
-            Answers(
+            ProgramPredictions(
                 rows=np.arange(len(sample)),
                 labels=predictions.predicted_ids,
                 probabilities=predictions.probabilities,
@@ -167,24 +158,39 @@ def ask_program(
         )
 
 
+def _predict_as_the_sweep(
+    loaded: LoadedModel, sample: Sequence[str], batch_size: int
+) -> ProgramPredictions:
+    usable = texts_of_one_end_token(loaded, sample, MAX_LENGTH)
+    logits = []
+    for start in range(0, len(usable), batch_size):
+        logits.append(classify(loaded, usable[start : start + batch_size], MAX_LENGTH))
+    best = torch.cat(logits).softmax(dim=-1).max(dim=-1)
+    return ProgramPredictions(
+        rows=np.array([sample.index(text) for text in usable]),
+        labels=best.indices.numpy(),
+        probabilities=best.values.numpy(),
+    )
+
+
 def _disturbed(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
     return -output if len(output) > 1 else output
 
 
-def difference(expected: torch.Tensor, answers: Answers) -> str | None:
+def difference(expected: torch.Tensor, predictions: ProgramPredictions) -> str | None:
     """What differs from the expected probabilities; None where nothing does but rounding."""
-    probabilities = expected[answers.rows]
+    probabilities = expected[predictions.rows]
     best_two = probabilities.topk(2).values
     # Where two labels are almost equally probable, rounding may decide.
     is_clear = (best_two[:, 0] - best_two[:, 1] > 2 * TOLERANCE).numpy()
-    is_other = probabilities.argmax(dim=-1).numpy() != answers.labels
+    is_other = probabilities.argmax(dim=-1).numpy() != predictions.labels
     wrong_labels = int((is_clear & is_other).sum())
-    expected_ones = probabilities.numpy()[np.arange(len(answers.rows)), answers.labels]
-    largest = float(np.abs(expected_ones - answers.probabilities).max())
+    expected_ones = probabilities.numpy()[np.arange(len(predictions.rows)), predictions.labels]
+    largest = float(np.abs(expected_ones - predictions.probabilities).max())
     # Written so that NaN is a difference.
     if wrong_labels == 0 and largest <= TOLERANCE:
         return None
-    return f"{wrong_labels} of {len(answers.rows)} labels, probabilities by up to {largest:.2g}"
+    return f"{wrong_labels} of {len(predictions.rows)} labels, probabilities by up to {largest:.2g}"
 
 
 def compare(model_type: str, folder: Path, report: Path, *, disturb: bool = False) -> None:
@@ -224,8 +230,8 @@ def _compare_refused(
 ) -> Outcome:
     """Follow the program's advice to measure single texts, where it gives it."""
     sample = sample_texts(model_type)
-    judged = _judge_refusal(folder, sample, expected)
-    remark = f"{error.what.rstrip('.')}; {judged}"
+    judgement = _judge_refusal(folder, sample, expected)
+    remark = f"{error.what.rstrip('.')}; {judgement}"
     if "batch_sizes=[1]" not in (error.fix or ""):
         return outcome(model_type, REFUSED, remark)
     try:
@@ -239,10 +245,12 @@ def _compare_refused(
     return outcome(model_type, REFUSED, f"{remark}; with profiling.batch_sizes=[1] right")
 
 
-def _differences(expected: torch.Tensor, answers: Iterator[tuple[str, Answers]]) -> str:
+def _differences(
+    expected: torch.Tensor, predictions: Iterator[tuple[str, ProgramPredictions]]
+) -> str:
     """What differs, by the way in which batches were made; empty where nothing does."""
     wrong = []
-    for name, given in answers:
+    for name, given in predictions:
         what = difference(expected, given)
         if what is not None:
             wrong.append(f"{name}: {what}")

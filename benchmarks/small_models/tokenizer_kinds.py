@@ -28,7 +28,7 @@ class TokenizerKind:
 
     ``specials`` are the special tokens in the order of their ids; ``roles`` says which of them is
     the padding token and so on; ``template`` is what stands around a text, None for nothing;
-    ``byte_pairs`` tells byte-level BPE from WordPiece; ``inputs`` is what the tokenizer returns.
+    ``byte_pairs``: byte-level BPE rather than WordPiece; ``inputs`` is what the tokenizer returns.
     """
 
     specials: tuple[str, ...]

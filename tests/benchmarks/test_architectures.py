@@ -14,13 +14,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from benchmarks import architectures
 from benchmarks.small_models import classifiers, comparison
-from benchmarks.small_models.comparison import NOT_BUILDABLE, RIGHT, WRONG, Answers, difference
+from benchmarks.small_models.comparison import (
+    NOT_BUILDABLE,
+    RIGHT,
+    WRONG,
+    ProgramPredictions,
+    difference,
+)
 from utils.core.files import PROJECT_ROOT
 
-TYPES = (
-    "bart", "bert", "deberta-v2", "distilbert", "gpt2", "llama", "modernbert", "roberta", "t5",
-    "xlnet",
-)  # fmt: skip
 OPTIONS = architectures.Options(workers=2, timeout_s=60.0, disturb=False)
 
 
@@ -45,10 +47,10 @@ def table_rows(file: Path) -> dict[str, list[str]]:
 @pytest.mark.slow
 def test_common_architectures_of_each_kind_are_right(tmp_path: Path) -> None:
     file = tmp_path / "models.md"
-    done = run_command("--only", ",".join(TYPES), "--write", str(file))
+    done = run_command("--only", ",".join(architectures.QUICK), "--write", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = table_rows(file)
-    assert sorted(rows) == sorted(TYPES)
+    assert sorted(rows) == sorted(architectures.QUICK)
     assert {cells[2] for cells in rows.values()} == {RIGHT}
     assert rows["bert"][0] == "BertForSequenceClassification"
     assert "tokenizer: XLNet" in rows["xlnet"][3]
@@ -142,13 +144,13 @@ def test_a_padded_batch_without_its_mask_would_be_noticed(tmp_path: Path) -> Non
     with torch.no_grad():
         masked = model(**batch).logits.softmax(dim=-1)
         unmasked = model(input_ids=batch["input_ids"]).logits.softmax(dim=-1)
-    assert difference(expected, answers_from(masked)) is None
-    assert difference(expected, answers_from(unmasked)) is not None
+    assert difference(expected, predictions_from(masked)) is None
+    assert difference(expected, predictions_from(unmasked)) is not None
 
 
-def answers_from(probabilities: torch.Tensor) -> Answers:
+def predictions_from(probabilities: torch.Tensor) -> ProgramPredictions:
     best = probabilities.max(dim=-1)
-    return Answers(
+    return ProgramPredictions(
         rows=torch.arange(len(probabilities)).numpy(),
         labels=best.indices.numpy(),
         probabilities=best.values.numpy(),
@@ -158,10 +160,10 @@ def answers_from(probabilities: torch.Tensor) -> Answers:
 def test_a_difference_counts_clear_labels_and_probabilities_alone() -> None:
     expected = torch.tensor([[0.6, 0.4], [0.5001, 0.4999]])
     same = torch.tensor([[0.6, 0.4], [0.4999, 0.5001]])
-    assert difference(expected, answers_from(same)) is None
+    assert difference(expected, predictions_from(same)) is None
     other_label = torch.tensor([[0.4, 0.6], [0.5001, 0.4999]])
-    assert difference(expected, answers_from(other_label)) == (
+    assert difference(expected, predictions_from(other_label)) == (
         "1 of 2 labels, probabilities by up to 0.2"
     )
     not_a_number = torch.tensor([[float("nan"), float("nan")], [0.5001, 0.4999]])
-    assert difference(expected, answers_from(not_a_number)) is not None
+    assert difference(expected, predictions_from(not_a_number)) is not None

@@ -25,7 +25,7 @@ def test_without_a_tolerance_it_is_exact() -> None:
     assert within("padding", 0.4375, 0.4375 + 1e-6, "").status == MISS
 
 
-def test_a_figure_that_is_null_is_a_miss() -> None:
+def test_a_value_that_is_null_is_a_miss() -> None:
     assert within("latency", 5, None, "ms", relative=1).status == MISS
 
 
@@ -56,7 +56,7 @@ def test_noise_larger_than_the_bar_decides_nothing(rounds: list[float], status: 
 def test_exit_code_and_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], measured: float, code: int
 ) -> None:
-    def body(args: argparse.Namespace) -> list[Row]:
+    def measure(args: argparse.Namespace) -> list[Row]:
         return [
             common.at_most("thread", 1, measured, "%"),
             common.not_here("energy", "no CUDA device"),
@@ -66,7 +66,7 @@ def test_exit_code_and_file(
         common.make_parser("What it shows.", "python x.py"),
         tmp_path / "deep" / "rows.json",
     )
-    assert common.run(parser, body, ["--json", str(path)]) == code
-    assert common.read_rows(path) == body(argparse.Namespace())
+    assert common.run(parser, measure, ["--json", str(path)]) == code
+    assert common.read_rows(path) == measure(argparse.Namespace())
     assert json.loads(path.read_text())["environment"]["python"]
     assert f"{1 - code} passed, {code} missed" in capsys.readouterr().out

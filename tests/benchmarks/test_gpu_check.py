@@ -1,4 +1,7 @@
-"""The check for a GPU machine: goes on after failures, keeps to its time, counts nothing that did not run."""
+"""The check for a GPU machine.
+
+It goes on after failures, keeps to its time, and counts nothing that did not run.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
 from benchmarks import (
@@ -22,80 +26,103 @@ from benchmarks import (
     repeatability,
 )
 from benchmarks.common import MISS, NOT_HERE, PASS, REPORTED
-from benchmarks.gpu_check import Part
+from benchmarks.gpu_parts import parts, pipeline_results
+from benchmarks.gpu_parts import rows as part_rows
+from benchmarks.gpu_parts.parts import BATCH_SIZES, Part
 from utils.core.files import PROJECT_ROOT
 
 
 def part(name: str, code: str, seconds: float = 30, needs: Path | None = None) -> Part:
     def rows(exit_code: int) -> list[common.Row]:
-        return [common.judged(name, exit_code == 0, measured=f"exit code {exit_code}")]
+        return [common.checked(name, exit_code == 0, measured=f"exit code {exit_code}")]
 
     return Part(
         name=name, command=[sys.executable, "-c", code], seconds=seconds, rows=rows, needs=needs
     )
 
 
+def statuses(items: list[Part], work: Path, budget_s: float) -> dict[str, list[str]]:
+    """The statuses of each part's rows, by the part's name."""
+    results = gpu_check.run_parts(items, work, budget_s)
+    return {result.part.name: [row.status for row in result.rows] for result in results}
+
+
 def test_it_goes_on_after_a_failure_and_after_a_part_that_hangs(tmp_path: Path) -> None:
     items = [
         part("fails", "raise SystemExit(3)"),
-        part("hangs", "import time; time.sleep(60)", seconds=5.5),
+        part("hangs", "import time; time.sleep(60)", seconds=2.0),
         part("absent", "", needs=PROJECT_ROOT / "benchmarks" / "no_such.py"),
         part("works", "print('done')"),
     ]
-    began = time.monotonic()
-    found = {
-        item.name: [row.status for row in rows]
-        for item, rows, _ in gpu_check.check(items, tmp_path, 60)
+    assert statuses(items, tmp_path, budget_s=60) == {
+        "fails": [MISS],
+        "hangs": [MISS, MISS],
+        "absent": [NOT_HERE],
+        "works": [PASS],
     }
-    assert time.monotonic() - began < 30
-    assert found == {"fails": [MISS], "hangs": [MISS, MISS], "absent": [NOT_HERE], "works": [PASS]}
     assert b"done" in (tmp_path / "works.log").read_bytes()
+
+
+def ends_soon(process_id: int) -> bool:
+    """Whether a process that is no child of this one ends within seconds."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def test_what_a_hanging_part_has_started_ends_with_it(tmp_path: Path) -> None:
     mark = tmp_path / "alive"
-    child = f"import time, pathlib; time.sleep(3); pathlib.Path({str(mark)!r}).touch()"
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True).wait()"
-    gpu_check.run_part(part("starts another", code), 1.0, tmp_path / "x.log", {})
-    time.sleep(3)
-    assert not mark.exists()
+    child = f"import time, pathlib; pathlib.Path({str(mark)!r}).touch(); time.sleep(60)"
+    code = (
+        "import subprocess, sys\n"
+        f"words = [sys.executable, '-c', {child!r}]\n"
+        "other = subprocess.Popen(words, start_new_session=True)\n"
+        "print(other.pid, flush=True)\n"
+        "other.wait()\n"
+    )
+    log = tmp_path / "x.log"
+    gpu_check.run_process([sys.executable, "-c", code], 3.0, log, {})
+    assert mark.exists(), "it had started"
+    assert ends_soon(int(log.read_text()))
 
 
 def test_without_time_left_a_part_has_not_run(tmp_path: Path) -> None:
-    ((_, rows, _),) = gpu_check.check([part("late", "")], tmp_path, budget_s=1.0)
-    assert [row.status for row in rows] == [NOT_HERE]
+    assert statuses([part("late", "")], tmp_path, budget_s=1.0) == {"late": [NOT_HERE]}
 
 
 def test_the_parts_fit_into_nine_minutes(tmp_path: Path) -> None:
     assert gpu_check.BUDGET_S < 540 - 15
-    assert (
-        sum(part.seconds for part in gpu_check.parts(tmp_path, dry_run=False)) <= gpu_check.BUDGET_S
-    )
+    all_parts = parts.all_parts(tmp_path, is_dry_run=False)
+    assert sum(part.seconds for part in all_parts) <= gpu_check.BUDGET_S
 
 
 def test_a_part_may_use_what_earlier_ones_have_left(tmp_path: Path) -> None:
     items = [
         part("quick", "", seconds=10),
-        part("slow", "import time; time.sleep(3)", seconds=0.5),
+        part("slow", "import time; time.sleep(1)", seconds=0.1),
         part("last", "", seconds=10),
     ]
-    found = {
-        item.name: [row.status for row in rows]
-        for item, rows, _ in gpu_check.check(items, tmp_path, 40)
-    }
-    assert found == {"quick": [PASS], "slow": [PASS], "last": [PASS]}
+    expected = {"quick": [PASS], "slow": [PASS], "last": [PASS]}
+    assert statuses(items, tmp_path, budget_s=40) == expected
 
 
-def test_the_demo_is_trained_once_and_tokenising_is_not_held_back(
+def test_the_demo_is_trained_once_and_tokenising_may_use_all_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that decides which embedded model a part trains is the same for the pipelines and the evaluator's peers."""
-    commands = {part.name: part.command for part in gpu_check.parts(tmp_path, dry_run=False)}
+    """What decides which embedded model is trained is the same for pipelines and peers."""
+    all_parts = parts.all_parts(tmp_path, is_dry_run=False)
+    commands = {part.name: part.command for part in all_parts}
     embedded = {
         name: {word for word in words if word.startswith("embedded.")}
         for name, words in commands.items()
     }
-    same = set(gpu_check.embedded_settings(tmp_path))
+    same = set(parts.embedded_settings(tmp_path))
     assert (
         embedded["evaluation_peers"]
         == embedded["pipeline, float32"]
@@ -105,30 +132,21 @@ def test_the_demo_is_trained_once_and_tokenising_is_not_held_back(
     assert list(commands)[-3:] == ["evaluation_peers", "evaluation_peers, float32", "repeatability"]
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     code = "import os; raise SystemExit('TOKENIZERS_PARALLELISM' in os.environ)"
-    ((_, [row], _),) = gpu_check.check([part("tokenises", code)], tmp_path, 60)
-    assert row.status == PASS
+    assert statuses([part("tokenises", code)], tmp_path, budget_s=60) == {"tokenises": [PASS]}
 
 
-def test_both_forms_of_rows_are_read(tmp_path: Path) -> None:
-    ours, lines = tmp_path / "ours.json", tmp_path / "lines.json"
-    common.write_rows(
-        ours,
-        [common.reported("speed", 5.0, "rows/s"), common.not_here("energy", "no CUDA device")],
-        "x.py",
-    )
-    written = [
-        {"name": "a", "expected": "1", "measured": "2", "passed": passed}
-        for passed in (True, False, None)
-    ]
-    lines.write_text(json.dumps(written))
-    assert [row.check for row in gpu_check.benchmark_rows("x", ours, 0)] == [
-        "x: speed",
-        "x: energy",
-    ]
-    assert [row.status for row in gpu_check.benchmark_rows("x", lines, 0)] == [PASS, MISS, REPORTED]
-    assert [row.status for row in gpu_check.benchmark_rows("x", tmp_path / "none.json", 0)] == [
-        MISS
-    ]
+def test_the_rows_of_a_benchmark_carry_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    written = [common.reported("speed", 5.0, "rows/s"), common.not_here("energy", "no CUDA device")]
+    common.write_rows(file, written, "x.py")
+    rows = part_rows.benchmark_rows("x", file, 0)
+    assert [row.check for row in rows] == ["x: speed", "x: energy"]
+    assert [row.status for row in rows] == [REPORTED, NOT_HERE]
+
+
+def test_a_benchmark_that_wrote_no_rows_is_a_miss(tmp_path: Path) -> None:
+    rows = part_rows.benchmark_rows("x", tmp_path / "none.json", 0)
+    assert [row.status for row in rows] == [MISS]
 
 
 @pytest.mark.parametrize(
@@ -147,9 +165,10 @@ def test_skipped_tests_have_not_passed(
     report = tmp_path / "tests.xml"
     total, failed, skipped = counts
     report.write_text(
-        f'<testsuites><testsuite tests="{total}" failures="{failed}" errors="0" skipped="{skipped}"/></testsuites>'
+        f'<testsuites><testsuite tests="{total}" failures="{failed}" errors="0" '
+        f'skipped="{skipped}"/></testsuites>'
     )
-    assert [row.status for row in gpu_check.test_rows(report, 0)] == [status]
+    assert [row.status for row in part_rows.rows_of_tests(report, 0)] == [status]
 
 
 def row_of(size: int, **changes: object) -> dict[str, object]:
@@ -164,7 +183,7 @@ def row_of(size: int, **changes: object) -> dict[str, object]:
     }
 
 
-def test_the_pipelines_figures_are_judged(tmp_path: Path) -> None:
+def test_the_pipelines_results_are_compared_with_their_bars(tmp_path: Path) -> None:
     doubtful = row_of(
         8, warnings=["phases: 5% of the time lies between them"], gpu_util_pct_mean=None
     )
@@ -173,83 +192,87 @@ def test_the_pipelines_figures_are_judged(tmp_path: Path) -> None:
         "full_dataset_metrics": {"accuracy": None, "throughput_samples_per_sec": 100.0},
     }
     (tmp_path / "baseline_metrics.json").write_text(json.dumps(payload))
-    found = {
-        row.check.split(": ")[1]: row
-        for row in gpu_check.pipeline_rows(tmp_path, "float32", 0, gpu=True)
-    }
-    assert found["all four steps"].status == PASS
-    assert (found["phases add up"].status, found["GPU utilisation"].status) == (MISS, MISS)
-    assert found["GPU utilisation"].measured == "null at 8"
-    assert found["best of the sweep, at 8"].measured == 80.0
+    rows = pipeline_results.pipeline_rows(tmp_path, "float32", 0, uses_gpu=True)
+    by_check = {row.check.split(": ")[1]: row for row in rows}
+    assert by_check["all four steps"].status == PASS
+    assert (by_check["phases add up"].status, by_check["GPU utilisation"].status) == (MISS, MISS)
+    assert by_check["GPU utilisation"].measured == "null at 8"
+    assert by_check["best of the sweep, at 8"].measured == 80.0
     (tmp_path / "baseline_metrics.json").unlink()
-    assert [row.status for row in gpu_check.pipeline_rows(tmp_path, "float32", 1, gpu=True)] == [
-        MISS,
-        NOT_HERE,
-    ]
+    rows = pipeline_results.pipeline_rows(tmp_path, "float32", 1, uses_gpu=True)
+    assert [row.status for row in rows] == [MISS, NOT_HERE]
 
 
-def test_what_was_predicted_is_held_against_what_was_measured(tmp_path: Path) -> None:
-    file = tmp_path / "bottlenecks.json"
+def suggestion(
+    title: str, predicted: float | None, measured: float | None, **changes: object
+) -> dict[str, object]:
+    reason = None if measured else "out of memory"
+    return {
+        "title": title,
+        "setting": "a=b",
+        "prediction": "estimate",
+        "predicted_speedup": predicted,
+        "verification": {"measured_speedup": measured, "reason": reason},
+        **changes,
+    }
 
-    def suggestion(
-        title: str, predicted: float | None, measured: float | None, **changes: object
-    ) -> dict[str, object]:
-        verification = {
-            "measured_speedup": measured,
-            "reason": None if measured else "out of memory",
-        }
-        return {
-            "title": title,
-            "setting": "a=b",
-            "prediction": "estimate",
-            "predicted_speedup": predicted,
-            "verification": verification,
-            **changes,
-        }
 
-    suggestions = [
-        suggestion("near", 1.1, 1.0),
-        suggestion("far", 1.2, 1.0),
-        suggestion("failed", 2.0, None),
-        suggestion("bound", None, 3.0, prediction="upper-bound"),
-        suggestion("untried", 2.0, 2.0, verification=None),
-    ]
-    kernels = {
+DIAGNOSIS = {
+    "batch_sizes": [{"batch_size": 1, "verdict": "overhead-bound"}],
+    "detail_batch_size": 8,
+    "kernels": {
         "busy_ms": 3.0,
         "span_ms": 4.0,
         "by_category_ms": {"copy": 1.0, "attention": 3.0},
         "idle_by_cause_ms": {"host_wait": 0.0},
-    }
-    found = {
-        "batch_sizes": [{"batch_size": 1, "verdict": "overhead-bound"}],
-        "kernels": kernels,
-        "detail_batch_size": 8,
-        "suggestions": suggestions[:3],
-        "further_suggestions": suggestions[3:],
-    }
-    file.write_text(json.dumps(found))
-    rows = {row.check.removeprefix("x: "): row for row in gpu_check.diagnosis_rows(file, "x")}
-    assert (
-        rows["verdicts"].measured == "1 overhead-bound"
-        and rows["device busy in the traced steps, at 8"].measured == 75
-    )
-    assert (
-        rows["kernels by category in the traced steps, at 8"].measured == "attention 75%, copy 25%"
-    )
-    assert rows["idle by cause in the traced steps, at 8"].measured == "host_wait 0%"
-    assert [row.status for name, row in rows.items() if ", a=b" in name] == [
-        PASS,
-        MISS,
-        MISS,
-        REPORTED,
-    ]
-    file.unlink()
-    assert [row.status for row in gpu_check.diagnosis_rows(file, "x")] == [NOT_HERE]
+    },
+    "suggestions": [
+        suggestion("near", 1.1, 1.0),
+        suggestion("far", 1.2, 1.0),
+        suggestion("failed", 2.0, None),
+    ],
+    "further_suggestions": [
+        suggestion("bound", None, 3.0, prediction="upper-bound"),
+        suggestion("untried", 2.0, 2.0, verification=None),
+    ],
+}
+
+
+@pytest.fixture
+def diagnosis_rows(tmp_path: Path) -> dict[str, common.Row]:
+    """The rows of DIAGNOSIS by their check."""
+    file = tmp_path / "bottlenecks.json"
+    file.write_text(json.dumps(DIAGNOSIS))
+    rows = pipeline_results.diagnosis_rows(file, "x")
+    return {row.check.removeprefix("x: "): row for row in rows}
+
+
+def test_predicted_speedups_are_compared_with_measured_ones(
+    diagnosis_rows: dict[str, common.Row],
+) -> None:
+    statuses = {}
+    for check, row in diagnosis_rows.items():
+        if check.endswith(", a=b"):
+            statuses[check.removesuffix(", a=b")] = row.status
+    assert statuses == {"near": PASS, "far": MISS, "failed": MISS, "bound": REPORTED}
+
+
+def test_verdicts_and_kernels_are_reported(diagnosis_rows: dict[str, common.Row]) -> None:
+    place = "in the traced steps, at 8"
+    assert diagnosis_rows["verdicts"].measured == "1 overhead-bound"
+    assert diagnosis_rows[f"device busy {place}"].measured == 75
+    assert diagnosis_rows[f"kernels by category {place}"].measured == "attention 75%, copy 25%"
+    assert diagnosis_rows[f"idle by cause {place}"].measured == "host_wait 0%"
+
+
+def test_a_diagnosis_that_is_missing_is_no_result(tmp_path: Path) -> None:
+    rows = pipeline_results.diagnosis_rows(tmp_path / "bottlenecks.json", "x")
+    assert [row.status for row in rows] == [NOT_HERE]
 
 
 def test_one_folder_with_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
-    for dtype in gpu_check.BATCH_SIZES:
+    for dtype in BATCH_SIZES:
         (work / dtype / "predictions").mkdir(parents=True)
         (work / dtype / "profiler_traces").mkdir()
         (work / dtype / "baseline_metrics.json").write_text("{}")
@@ -257,7 +280,7 @@ def test_one_folder_with_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (work / "x.log").write_bytes(b"a" * 10 * gpu_check.LOG_BYTES_A_PART)
     common.write_rows(work / "x.json", [common.reported("speed", 5.0)], "x.py")
     rows = [common.reported("speed", 5.0), common.not_here("energy", "no CUDA device")]
-    gpu_check.collect(out, work, rows, {"x": 1.0})
+    gpu_check.collect(out, work, [gpu_check.PartResult(part=part("x", ""), rows=rows)])
     files = sorted(file.name for file in out.iterdir())
     assert files == [
         "log.txt",
@@ -299,7 +322,7 @@ def test_every_benchmark_has_help_with_an_example(
     assert f"python benchmarks/{Path(module.__file__ or '').name}" in capsys.readouterr().out
 
 
-def test_warnings_of_sharing_are_told_from_others() -> None:
+def test_warnings_of_sharing_are_distinguished_from_others() -> None:
     row = {
         "warnings": [
             "shared: NVML lists 2 compute processes on this GPU, this process is one of them",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_tokens_and_padding_are_exact_through_the_sweep() -> None:
     assert sum(row.status == PASS for row in rows) >= 10
 
 
-def test_memory_is_found_where_it_was_touched() -> None:
+def test_memory_that_was_touched_is_measured() -> None:
     host, *device = known_times.memory_rows(CPU)
     assert host.status == PASS, host
     assert [row.status for row in device] == [NOT_HERE, NOT_HERE]
@@ -73,7 +74,7 @@ def test_the_bar_of_the_overhead_depends_on_the_batch(
     assert overhead.cost_row("x", bare_ms / 1e3, [added_us] * 4).status == status
 
 
-class Dear:
+class Expensive:
     """A profiler that measures the same loop, and adds to it."""
 
     def __init__(self, seconds: float) -> None:
@@ -86,8 +87,8 @@ class Dear:
         )
 
 
-def test_what_measuring_adds_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overhead, "measured_seconds", Dear(0.005))
+def test_what_measuring_adds_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overhead, "measured_seconds", Expensive(0.005))
     bare_s, added_us = overhead.compare(
         workloads.Planted(0.001, CPU), workloads.ReadyTokens(), ["a"] * 8, 2, CPU, 4
     )
@@ -100,9 +101,8 @@ def test_the_real_profiler_is_compared_with_the_same_loop() -> None:
     model = workloads.Planted(0.001, CPU)
     bare_s, added_us = overhead.compare(model, workloads.ReadyTokens(), ["a"] * 8, 2, CPU, 2)
     assert len(added_us) == 2
-    assert len(model.taken_ms(10**6)) >= 4 * (
-        1 + 2 * 2
-    )  # once to warm up, and each round bare and measured
+    # Once to warm up, and each round bare and measured.
+    assert len(model.taken_ms(10**6)) >= 4 * (1 + 2 * 2)
 
 
 def test_the_sampling_thread_is_measured_against_a_stand_in() -> None:
@@ -122,7 +122,7 @@ Samples per second: 123.5
 def test_loadgens_summary_is_read() -> None:
     assert measurement_peers.read_summary(SUMMARY, "SingleStream") == 7000
     assert measurement_peers.read_summary(SUMMARY, "Offline") == 123.5
-    with pytest.raises(ValueError, match="no figure"):
+    with pytest.raises(ValueError, match="no result"):
         measurement_peers.read_summary("INVALID", "Offline")
 
 
@@ -151,9 +151,9 @@ def small_work() -> measurement_peers.Workload:
     ],
 )
 def test_every_tool_takes_its_turn(with_loadgen: bool) -> None:
-    figures = measurement_peers.rounds_of(small_work(), 2, with_loadgen)
-    assert all(len(values) == 2 and min(values) > 0 for values in figures.values())
-    rows = list(measurement_peers.peer_rows(2, figures))
+    results = measurement_peers.rounds_of(small_work(), 2, with_loadgen)
+    assert all(len(values) == 2 and min(values) > 0 for values in results.values())
+    rows = list(measurement_peers.peer_rows(2, results))
     assert len(rows) == 4
     assert [row.status == NOT_HERE for row in rows] == [
         False,
@@ -164,25 +164,25 @@ def test_every_tool_takes_its_turn(with_loadgen: bool) -> None:
 
 
 def test_peers_that_differ_are_a_miss() -> None:
-    figures = {
-        "ours latency": [1.0, 2.0, 4.0],
-        "ours forward": [1.0] * 3,
+    results = {
+        "the sweep latency": [1.0, 2.0, 4.0],
+        "the sweep forward": [1.0] * 3,
         f"{measurement_peers.TIMER} latency": [1.01, 2.02, 4.0],
     }
-    assert next(measurement_peers.peer_rows(1, figures)).status == PASS
-    figures["ours latency"] = [1.1, 2.2, 4.4]
-    assert next(measurement_peers.peer_rows(1, figures)).status == MISS
-    figures["ours latency"] = [1.5, 2.02, 2.0]
-    assert next(measurement_peers.peer_rows(1, figures)).status == UNDECIDED
+    assert next(measurement_peers.peer_rows(1, results)).status == PASS
+    results["the sweep latency"] = [1.1, 2.2, 4.4]
+    assert next(measurement_peers.peer_rows(1, results)).status == MISS
+    results["the sweep latency"] = [1.5, 2.02, 2.0]
+    assert next(measurement_peers.peer_rows(1, results)).status == UNDECIDED
 
 
 def test_pairs_of_processes() -> None:
     wide, narrow = Claim(mean=10, low=8, high=12), Claim(mean=11, low=10.9, high=11.1)
     assert repeatability.pairs_held([wide, narrow]) == (1, 2)
     assert repeatability.pairs_held([wide, wide, wide]) == (6, 6)
-    *_, overall = repeatability.judge({1: [wide, wide], 8: [narrow, wide]}, "samples/s")
+    *_, overall = repeatability.claim_rows({1: [wide, wide], 8: [narrow, wide]}, "samples/s")
     assert (overall.status, overall.measured) == (MISS, "75%")
-    *_, overall = repeatability.judge({1: [wide, wide]}, "samples/s")
+    *_, overall = repeatability.claim_rows({1: [wide, wide]}, "samples/s")
     assert overall.status == PASS
 
 
@@ -215,14 +215,22 @@ def test_sweeps_run_in_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], **options: Any) -> None:
         commands.append(command)
         with open(command[-1], "w") as out:
-            mean = '"throughput_samples_per_sec_mean": 5.0, "throughput_samples_per_sec_std": 0.0, "num_runs": 5'
-            out.write(f'[{{"batch_size": 1, {mean}, "m": 5.0, "l": 4.0, "h": 6.0}}]')
+            row = {
+                "batch_size": 1,
+                "num_runs": 5,
+                "throughput_samples_per_sec_mean": 5.0,
+                "throughput_samples_per_sec_std": 0.0,
+                "m": 5.0,
+                "l": 4.0,
+                "h": 6.0,
+            }
+            json.dump([row], out)
 
     monkeypatch.setattr(repeatability.subprocess, "run", run)
     args = SimpleNamespace(
         quick=False, processes=3, runs=5, samples=8, device="cpu", mean="m", low="l", high="h"
     )
-    *_, overall, spread = repeatability.body(args)  # type: ignore[arg-type]
+    *_, overall, spread = repeatability.measure(args)  # type: ignore[arg-type]
     assert spread.measured == 0
     assert len(commands) == 3
     assert overall.status == PASS

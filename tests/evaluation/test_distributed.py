@@ -13,12 +13,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +24,23 @@ import pytest
 import torch
 
 from tests import support
-from tests.evaluation.ray_cluster import PREFIX
-from utils.config_loader import Config, load_config
+from tests.evaluation.distributed_runs import (
+    CHUNKS,
+    RAY_S,
+    SCRIPT,
+    TEXTS,
+    Cluster,
+    Driver,
+    configured,
+    evaluated,
+    finished,
+    makers,
+    marked_processes,
+    overrides,
+    same_quality,
+    wait_until,
+)
+from utils.config_loader import Config
 from utils.core.errors import ConfigError, ModelError
 from utils.core.files import PROJECT_ROOT
 from utils.evaluation import distributed, ray_worker, runner
@@ -40,19 +51,6 @@ from utils.model_utils import LoadedModel, load_model
 from utils.schema.baseline import load_baseline_metrics
 from utils.schema.evaluation import EvaluationMetrics
 
-SCRIPT = "scripts/02_baseline_inference.py"
-TEXTS = tuple(
-    f'{text}"quoted, é漢字\nover lines {i}"' if i % 3 else text
-    for i, text in enumerate(support.TEXTS * 50)
-)
-SETTINGS = (
-    "evaluation.max_tokens_per_batch=256",
-    "evaluation.chunk_rows=100",
-    "profiling.max_length=32",
-)
-CHUNKS = len(TEXTS) // 100
-RAY_S = 480
-
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
     reason="Ray is not installed: pip install -r setup/requirements-dev.txt",
@@ -60,49 +58,15 @@ needs_ray = pytest.mark.skipif(
 
 
 @pytest.fixture
-def no_ray_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kills what a test that went wrong leaves of Ray; every process started by it carries the
-    mark.
-    """
-    resource_tracker.ensure_running()  # multiprocessing's own helper stays without the mark
-    mark = uuid.uuid4().hex
-    monkeypatch.setenv("DISTRIBUTED_TEST", mark)
-    yield
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("DISTRIBUTED_TEST") == mark:
-                process.kill()
-
-
-def overrides(folder: Path, model: Path, *more: str) -> list[str]:
-    return [*support.small_overrides(folder, model), *SETTINGS, *more]
-
-
-def configured(folder: Path, model: Path, *more: str) -> Config:
-    support.write_dataset(folder / "data", TEXTS)
-    return load_config(overrides=overrides(folder, model, *more))
-
-
-def chunk_bytes(folder: Path) -> dict[str, bytes]:
-    return {
-        file.name: file.read_bytes()
-        for file in sorted((folder / "results" / "predictions").glob("rows-*.parquet"))
-    }
-
-
-def makers(folder: Path) -> set[str]:
-    """The workers that have stored a chunk."""
-    records = (folder / "results" / ".state" / "evaluation").glob("*/rows-*.json")
-    return {json.loads(file.read_text())["worker"] for file in records}
-
-
-def finished(folder: Path) -> int:
-    return len(list((folder / "results" / ".state" / "evaluation").glob("*/rows-*.json")))
+def no_ray_left() -> Iterator[None]:
+    """Kills what a test that went wrong leaves of Ray."""
+    with marked_processes():
+        yield
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough that every worker is up before the work is done."""
+    """So large that every worker is up before the work is done."""
     folder = tmp_path_factory.mktemp("model")
     return support.build_tiny_model(
         folder, hidden_size=160, intermediate_size=640, num_hidden_layers=3
@@ -121,11 +85,6 @@ def single(
     """One process's results."""
     folder = tmp_path_factory.mktemp("single")
     return folder, runner.evaluate_dataset(loaded, configured(folder, model))
-
-
-def same_quality(one: EvaluationMetrics, other: EvaluationMetrics) -> bool:
-    names = ("num_samples", "accuracy", "f1_macro", "num_tokens", "padding_fraction")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +206,7 @@ def test_a_worker_refuses_other_data_and_other_settings(
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_ray_left")
-def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
+def test_two_workers_give_the_results_of_one_process_and_mention_no_ray(
     tmp_path: Path, model: Path, single: tuple[Path, EvaluationMetrics]
 ) -> None:
     """The entire step; before it some chunks are there from one process, one of them damaged."""
@@ -274,7 +233,7 @@ def test_two_workers_do_as_one_process_does_and_say_nothing_of_ray(
         word in (done.stdout + done.stderr).lower()
         for word in (" ray", "raylet", "actor", "dashboard")
     )
-    assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
+    assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
     results = load_baseline_metrics(tmp_path / "results" / "baseline_metrics.json")
     metrics = results.full_dataset_metrics
     assert same_quality(metrics, single[1])
@@ -323,67 +282,53 @@ def test_interrupted_workers_stop_and_one_process_goes_on(
     assert 2 <= num_kept < CHUNKS
     metrics = runner.evaluate_dataset(loaded, config)
     assert metrics.resumed_rows == 100 * num_kept
-    assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
+    assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
     assert same_quality(metrics, single[1])
 
 
-def wait_until(ready: Callable[[], bool], timeout_s: float = 300) -> None:
-    end = time.monotonic() + timeout_s
-    while not ready():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Both nodes live until the last test of this module kills one."""
+    with marked_processes():
+        nodes = Cluster()
+        yield nodes
+        nodes.process.communicate(timeout=200)
 
 
-class Cluster:
-    """Two nodes of one core each, in a process of its own; a dead one is noticed within seconds."""
-
-    def __init__(self) -> None:
-        words = [sys.executable, "-m", "tests.evaluation.ray_cluster"]
-        self.process = subprocess.Popen(
-            words, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.address = self._answer()
-
-    def kill_a_node(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("kill\n")
-        self.process.stdin.flush()
-        assert self._answer() == "killed"
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        return next(
-            line.removeprefix(PREFIX).strip()
-            for line in self.process.stdout
-            if line.startswith(PREFIX)
-        )
+@pytest.fixture(scope="module")
+def driver(cluster: Cluster) -> Iterator[Driver]:
+    """Evaluates in a process of its own: Ray ends its driver's process when the cluster is lost."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        yield lambda *arguments: pool.submit(evaluated, *arguments).result(timeout=RAY_S)
 
 
-@pytest.fixture
-def cluster(no_ray_left: None) -> Iterator[Cluster]:
-    nodes = Cluster()
-    yield nodes
-    nodes.process.communicate(timeout=200)
-
-
-def evaluated(folder: Path, model: Path, *more: str) -> EvaluationMetrics:
-    """The evaluation with ``model`` here and, where ``more`` names another, that in the workers."""
-    loaded = load_model(load_config(overrides=overrides(folder, model)))
-    return runner.evaluate_dataset(loaded, configured(folder, model, *more))
-
-
-def apart(function: Callable[..., EvaluationMetrics], *arguments: Any) -> EvaluationMetrics:
-    """Call in a process of its own: Ray ends its driver's process when the cluster is lost."""
-    with ProcessPoolExecutor(
-        max_workers=1, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-        return pool.submit(function, *arguments).result(timeout=RAY_S)
+@needs_ray
+@pytest.mark.slow
+def test_what_a_worker_or_the_cluster_cannot_do_is_a_message_of_the_project(
+    cluster: Cluster, driver: Driver, tmp_path: Path, model: Path
+) -> None:
+    here = f"evaluation.ray_address={cluster.address}"
+    with pytest.raises(ConfigError, match="num_workers is 3; Ray has 2 CPUs on 2 nodes"):
+        driver(tmp_path, model, "evaluation.num_workers=3", here)
+    broken = tmp_path / "model"
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="The model has no model.safetensors"):
+        driver(tmp_path, model, f"model.name={broken}", "evaluation.num_workers=2", here)
+    assert json.loads(next((tmp_path / "results").rglob("run.json")).read_text())["limit"] == 256
+    with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
+        driver(tmp_path, model, "evaluation.ray_address=127.0.0.1:1")
 
 
 @needs_ray
 @pytest.mark.slow
 def test_a_node_that_dies_takes_nothing_with_it(
-    cluster: Cluster, tmp_path: Path, model: Path, single: tuple[Path, EvaluationMetrics]
+    cluster: Cluster,
+    driver: Driver,
+    tmp_path: Path,
+    model: Path,
+    single: tuple[Path, EvaluationMetrics],
 ) -> None:
     made_by: dict[str, int] = {}
 
@@ -394,35 +339,12 @@ def test_a_node_that_dies_takes_nothing_with_it(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    metrics = apart(
-        evaluated,
-        tmp_path,
-        model,
-        "evaluation.num_workers=2",
-        f"evaluation.ray_address={cluster.address}",
-    )
+    here = f"evaluation.ray_address={cluster.address}"
+    metrics = driver(tmp_path, model, "evaluation.num_workers=2", here)
     killer.join()
     assert made_by["before"] < CHUNKS, "it died in the middle"
-    assert chunk_bytes(tmp_path) == chunk_bytes(single[0])
+    assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
     assert same_quality(metrics, single[1])
     assert metrics.resumed_rows == 0
     assert metrics.num_workers >= 3, "two before, and at least one more on the node that was left"
     assert sum(worker.num_samples for worker in metrics.workers) == len(TEXTS)
-
-
-@needs_ray
-@pytest.mark.slow
-def test_what_a_worker_or_the_cluster_cannot_do_is_said_in_our_words(
-    cluster: Cluster, tmp_path: Path, model: Path
-) -> None:
-    here = f"evaluation.ray_address={cluster.address}"
-    with pytest.raises(ConfigError, match="num_workers is 3; Ray has 2 CPUs on 2 nodes"):
-        apart(evaluated, tmp_path, model, "evaluation.num_workers=3", here)
-    broken = tmp_path / "model"
-    shutil.copytree(model, broken)
-    (broken / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="The model has no model.safetensors"):
-        apart(evaluated, tmp_path, model, f"model.name={broken}", "evaluation.num_workers=2", here)
-    assert json.loads(next((tmp_path / "results").rglob("run.json")).read_text())["limit"] == 256
-    with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
-        apart(evaluated, tmp_path, model, "evaluation.ray_address=127.0.0.1:1")

@@ -30,29 +30,47 @@ SETTINGS = (
     "profiling.num_measurement_runs=1",
 )
 
-NURSERY = """
+# Forks an evaluation for each delay, and kills it when it has computed for so long; the last one
+# works to its end. Processor time, because a busy machine may give it none for a while.
+KILLER = """
 import os, signal, sys, time
 from utils.config_loader import load_config
-import pandas  # pyarrow imports it at its first array, which each child would wait for
+# pyarrow imports it at its first array, which each child would wait for.
+import pandas
 from utils.evaluation import chunks, predictor, runner
 from utils.model_utils import load_model
 
-log, delays, overrides = sys.argv[1], [float(word) for word in sys.argv[2].split(",") if word], sys.argv[3:]
+log = sys.argv[1]
+delays = [float(word) for word in sys.argv[2].split(",") if word]
+overrides = sys.argv[3:]
 
 def note(word, number):
     with open(log, "a") as out:
         out.write(f"{word} {number}\\n")
 
+def has_worked(process, seconds):
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    has_ended = fields[0] == "Z"
+    ticks = int(fields[11]) + int(fields[12])
+    return has_ended or ticks / os.sysconf("SC_CLK_TCK") >= seconds
+
 def evaluate(begun):
-    save, launch = chunks.ChunkStore.save, predictor.Predictor.launch
-    def saving(self, start, *rest):
+    save = chunks.ChunkStore.save
+    launch = predictor.Predictor.launch
+
+    def save_and_note(self, start, *rest):
         save(self, start, *rest)
         note("saved", start)
-    def launching(self, chunk):
+
+    def note_and_launch(self, chunk):
         note("begun", os.getpid())
         return launch(self, chunk)
-    chunks.ChunkStore.save, predictor.Predictor.launch = saving, launching
-    if limit := os.environ.get("LIMIT"):
+
+    chunks.ChunkStore.save = save_and_note
+    predictor.Predictor.launch = note_and_launch
+    limit = os.environ.get("LIMIT")
+    if limit:
         predictor.Predictor.fastest_budget = lambda *_: int(limit)
     os.write(begun, b"!")
     runner.evaluate_dataset(loaded, config)
@@ -60,7 +78,7 @@ def evaluate(begun):
 
 config = load_config(overrides=overrides)
 loaded = load_model(config)
-for delay in [*delays, None]:  # None: until it is finished
+for delay in [*delays, None]:
     ready, begun = os.pipe()
     child = os.fork()
     if not child:
@@ -69,18 +87,15 @@ for delay in [*delays, None]:  # None: until it is finished
     assert os.read(ready, 1) == b"!"
     os.close(ready)
     if delay is not None:
-        time.sleep(delay)
+        while not has_worked(child, delay):
+            time.sleep(0.001)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    note("killed" if os.WIFSIGNALED(status) else "ended", os.WTERMSIG(status) or os.WEXITSTATUS(status))
+    if os.WIFSIGNALED(status):
+        note("killed", os.WTERMSIG(status))
+    else:
+        note("ended", os.WEXITSTATUS(status))
 """
-
-
-def chunk_bytes(folder: Path) -> dict[str, bytes]:
-    return {
-        file.name: file.read_bytes()
-        for file in sorted((folder / "results" / "predictions").glob("*.parquet"))
-    }
 
 
 def check_rows(folder: Path, rows: int) -> None:
@@ -97,11 +112,12 @@ def resolved_limit(folder: Path) -> int:
     return int(json.loads(next((folder / "results").rglob("run.json")).read_text())["limit"])
 
 
-def run_nursery(
+def run_and_kill(
     folder: Path, model: Path, delays: list[float], **variables: str
 ) -> list[list[str]]:
-    """Processes forked from one that has only loaded the model, on one thread: a start costs
-    milliseconds.
+    """The events of evaluations that are killed after ``delays`` seconds of work, and of a last one.
+
+    They are forked from a process that has only loaded the model, so a start costs milliseconds.
     """
     log = folder / "log.txt"
     words = [
@@ -112,7 +128,7 @@ def run_nursery(
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     done = subprocess.run(
-        [sys.executable, "-c", NURSERY, *words],
+        [sys.executable, "-c", KILLER, *words],
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
@@ -131,7 +147,7 @@ def test_killed_at_25_random_moments_the_result_is_that_of_an_uninterrupted_run(
     for folder in (killed, complete):
         support.write_dataset(folder / "data", texts)
     chance = random.Random(4)
-    events = run_nursery(killed, tiny_model, [chance.uniform(0, 0.12) for _ in range(KILLS)])
+    events = run_and_kill(killed, tiny_model, [chance.uniform(0, 0.12) for _ in range(KILLS)])
     kinds = Counter(event[0] for event in events)
     assert kinds["killed"] == KILLS, "each was at work when it was killed"
     assert events[-1] == ["ended", "0"]
@@ -144,10 +160,10 @@ def test_killed_at_25_random_moments_the_result_is_that_of_an_uninterrupted_run(
     assert kinds["begun"] - len(saved) <= KILLS, "a kill costs at most the running chunk"
     assert len(begun) > 5, "the kills fell into the work"
     limit = str(resolved_limit(killed))
-    complete_events = run_nursery(complete, tiny_model, [], LIMIT=limit)
+    complete_events = run_and_kill(complete, tiny_model, [], LIMIT=limit)
     assert complete_events[-1] == ["ended", "0"]
     check_rows(killed, len(texts))
-    assert chunk_bytes(killed) == chunk_bytes(complete)
+    assert support.prediction_bytes(killed) == support.prediction_bytes(complete)
 
 
 def start_script(folder: Path, model: Path) -> subprocess.Popen[str]:
@@ -166,7 +182,7 @@ def start_script(folder: Path, model: Path) -> subprocess.Popen[str]:
 def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
     tmp_path: Path, tiny_model: Path, number: signal.Signals, code: int
 ) -> None:
-    texts = tuple(f"{text} {i}" for i in range(100) for text in support.TEXTS)
+    texts = tuple(f"{text} {i}" for i in range(40) for text in support.TEXTS)
     support.write_dataset(tmp_path / "data", texts)
     process = start_script(tmp_path, tiny_model)
     waiting_since = time.monotonic()
@@ -177,17 +193,19 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
     _, errors = process.communicate(timeout=200)
     assert process.returncode == code, errors
     assert f"Continue with: python {SCRIPT} --set" in errors
-    kept = chunk_bytes(tmp_path)
+    kept = support.prediction_bytes(tmp_path)
     assert 3 <= len(kept) < len(texts) // 10
     assert not list((tmp_path / "results" / "predictions").glob(".*")), (
         "nothing half written is left"
     )
-    process = start_script(tmp_path, tiny_model)
-    output, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    assert "reused" in output
+    words = support.set_flags([*support.small_overrides(tmp_path, tiny_model), *SETTINGS])
+    done = support.run_script(SCRIPT, *words)
+    assert done.returncode == 0, done.stderr
+    assert "reused" in done.stdout
     check_rows(tmp_path, len(texts))
-    assert kept.items() <= chunk_bytes(tmp_path).items(), "finished chunks were not touched"
+    assert kept.items() <= support.prediction_bytes(tmp_path).items(), (
+        "finished chunks were not touched"
+    )
 
 
 FULL = """

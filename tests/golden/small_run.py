@@ -2,7 +2,7 @@
 
 The model has the architecture and the tokenizer of ``tests.support``. Its weights come from NumPy's
 ``RandomState``, whose stream is frozen, so they are the same with every version of PyTorch, and
-they are large enough that the predictions differ clearly from text to text.
+they are so large that the predictions differ clearly from text to text.
 """
 
 from __future__ import annotations
@@ -86,8 +86,7 @@ def make_small_run(folder: Path) -> SmallRun:
 
 def read_predictions(run: SmallRun) -> pd.DataFrame:
     """The rows of ``results/predictions`` in the data set's order, with the contract's columns."""
-    files = sorted((run.results / "predictions").glob("*.parquet"))
-    rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    rows = support.read_predictions(run.folder)
     columns = ["row_id", "label_id", "predicted_id", "predicted_probability", "num_tokens"]
     return rows[columns].astype({"predicted_probability": "float64"})
 

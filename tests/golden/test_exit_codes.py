@@ -31,7 +31,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """The user is told in one message what is wrong, where, and how to fix it."""
+    """One message says what is wrong, where, and how to fix it."""
     assert done.returncode == USER_MUST_CHANGE, done.stdout + done.stderr
     for word in (*words, "where:", "fix:"):
         assert word in done.stderr
@@ -78,13 +78,23 @@ def test_data_of_another_configuration_ends_with_2(prepared: tuple[Path, list[st
 def test_an_interrupted_run_ends_with_the_code_of_its_signal(
     prepared: tuple[Path, list[str]], number: signal.Signals, code: int
 ) -> None:
-    """Sent to the runner while step 02 measures; the message has the command that resumes it."""
+    """Sent to the runner while step 02 measures; the message has the command that resumes it.
+
+    What step 01 has written stays, and step 02 leaves no results of half a measurement.
+    """
     folder, flags = prepared
-    endless = ["--set", "profiling.num_measurement_runs=1000000"]
-    results = ["--set", f"output.results_dir={folder / number.name}"]
-    words = [sys.executable, str(PROJECT_ROOT / "run_week1.py"), *flags, *endless, *results]
+    results = folder / number.name / "results"
+    data_file = folder / number.name / "data" / "val_df.csv"
+    changed = support.set_flags(
+        [
+            "profiling.num_measurement_runs=1000000",
+            f"output.results_dir={results}",
+            f"dataset.hf_name={small_run.DATASET}",
+            f"dataset.local_path={data_file}",
+        ]
+    )
     process = subprocess.Popen(
-        [*words, "--skip-download"],
+        [sys.executable, str(PROJECT_ROOT / "run_week1.py"), *flags, *changed],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -103,3 +113,5 @@ def test_an_interrupted_run_ends_with_the_code_of_its_signal(
     assert "--resume" in errors
     assert "Traceback" not in errors
     assert "COMPLETE" not in output
+    assert data_file.exists()
+    assert not (results / "baseline_metrics.json").exists()

@@ -1,4 +1,4 @@
-"""The evaluator on a CUDA device: a plain masked loop's predictions, and no row lost at the end of the memory."""
+"""The evaluator on a CUDA device: the predictions of a plain loop, and no row is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -25,8 +24,8 @@ pytestmark = [
 ]
 MAX_LENGTH = 64
 MIB = 2**20
-WHOLE = 10**9
-"""A batch limit that puts every row into as few batches as there are ways to group them."""
+# A batch limit above what any group of rows reaches.
+NO_LIMIT = 10**9
 
 
 def configured(folder: Path, model: Path, *more: str) -> Config:
@@ -41,7 +40,7 @@ def loaded(tmp_path: Path, tiny_model: Path) -> LoadedModel:
 def masked_loop(
     loaded: LoadedModel, texts: tuple[str, ...], size: int = 16
 ) -> torch.return_types.max:
-    """Label ids and probabilities of fixed batches in file order, padded and masked, as every tutorial shows."""
+    """Label ids and probabilities of fixed batches in file order, padded and masked."""
     logits = []
     with torch.inference_mode():
         for start in range(0, len(texts), size):
@@ -60,7 +59,7 @@ def masked_loop(
     return torch.cat(logits).float().softmax(-1).max(-1)
 
 
-def same_answers(ids: Any, probabilities: Any, expected: torch.return_types.max) -> None:
+def assert_same_predictions(ids: Any, probabilities: Any, expected: torch.return_types.max) -> None:
     assert np.asarray(ids).tolist() == expected.indices.tolist()
     assert np.asarray(probabilities) == pytest.approx(expected.values.numpy(), abs=1e-4)
 
@@ -69,24 +68,24 @@ def same_answers(ids: Any, probabilities: Any, expected: torch.return_types.max)
 def test_float32_predictions_are_the_plain_masked_loops(
     loaded: LoadedModel, tmp_path: Path, tiny_model: Path, batching: str
 ) -> None:
-    """Through chunk files, with chunks in flight and the budget found by trials."""
+    """Through chunk files, with chunks in flight and the budget chosen by trials."""
     metrics = runner.evaluate_dataset(
         loaded, configured(tmp_path, tiny_model, f"evaluation.batching={batching}")
     )
     files = sorted((tmp_path / "results" / "predictions").glob("*.parquet"))
-    rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    rows = support.read_predictions(tmp_path)
     assert len(files) == 3
     assert rows.row_id.tolist() == list(range(len(support.TEXTS)))
-    same_answers(rows.predicted_id, rows.predicted_probability, masked_loop(loaded, support.TEXTS))
+    assert_same_predictions(
+        rows.predicted_id, rows.predicted_probability, masked_loop(loaded, support.TEXTS)
+    )
     assert metrics.accuracy == pytest.approx((rows.label_id == rows.predicted_id).mean())
     assert metrics.peak_gpu_mem >= metrics.gpu_mem_used > 0
 
 
 def test_no_batch_waits_for_the_device(loaded: LoadedModel) -> None:
-    chunk, batching = (
-        tokenize(loaded.tokenizer, support.TEXTS, MAX_LENGTH, loaded.inputs),
-        Batching(kind="token_budget", limit=300),
-    )
+    chunk = tokenize(loaded.tokenizer, support.TEXTS, MAX_LENGTH, loaded.inputs)
+    batching = Batching(kind="token_budget", limit=300)
     predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
     expected = predictor.predict(chunk)
     torch.cuda.set_sync_debug_mode("error")
@@ -114,14 +113,15 @@ def little_memory(loaded: LoadedModel) -> Iterator[int]:
 def test_at_the_end_of_the_memory_no_row_is_lost(
     loaded: LoadedModel, little_memory: int, kind: Any
 ) -> None:
-    """16,384 rows padded to 64 tokens in one batch: 128 bytes a token make 128 MiB of every hidden state."""
-    texts = tuple(f"{text} {'long ' * (i % 50)}" for i, text in enumerate(support.TEXTS * 274))[
-        :16384
-    ]
+    """16,384 rows of 64 tokens in one batch: a hidden state of 128 bytes a token is 128 MiB."""
+    many = (support.TEXTS * 274)[:16384]
+    texts = tuple(f"{text} {'long ' * (i % 50)}" for i, text in enumerate(many))
     chunk = tokenize(loaded.tokenizer, texts, MAX_LENGTH, loaded.inputs)
-    batching = Batching(kind=kind, limit=WHOLE)
+    batching = Batching(kind=kind, limit=NO_LIMIT)
     predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
-    got = predictor.predict(chunk)
-    assert predictor.batching.limit < WHOLE, "memory ran out at least once"
+    predictions = predictor.predict(chunk)
+    assert predictor.batching.limit < NO_LIMIT, "memory ran out at least once"
     assert torch.cuda.memory_reserved(0) <= little_memory
-    same_answers(got.predicted_ids, got.probabilities, masked_loop(loaded, texts, 128))
+    assert_same_predictions(
+        predictions.predicted_ids, predictions.probabilities, masked_loop(loaded, texts, 128)
+    )

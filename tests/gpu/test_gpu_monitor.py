@@ -32,7 +32,8 @@ before = monitor._device.read("memory_bytes")
 kept = torch.empty(2 * 2**30, dtype=torch.uint8, device="cuda:0")
 torch.cuda.synchronize()
 nvml = monitor._device._nvml
-print(nvml.nvmlDeviceGetUUID(monitor._device._handle), int(monitor._device.read("memory_bytes") - before))
+grown = int(monitor._device.read("memory_bytes") - before)
+print(nvml.nvmlDeviceGetUUID(monitor._device._handle), grown)
 """
 LOAD = """
 import time, torch
@@ -87,7 +88,7 @@ def spin(cuda: torch.device) -> Callable[[float], None]:
 
 
 def multiply(cuda: torch.device, seconds: float) -> None:
-    """Matrix products, so that power is far from idle; synchronised every few, so that it ends in time."""
+    """Matrix products, so that power is far from idle; waited for, so that it ends in time."""
     a = torch.randn(4096, 4096, device=cuda)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -108,7 +109,7 @@ def measured(
 
 @contextmanager
 def process(code: str) -> Iterator[subprocess.Popen[str]]:
-    """A second process; it is there once it has said so, and gone afterwards."""
+    """A second process; it is ready when the block begins, and gone afterwards."""
     started = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -122,21 +123,17 @@ def process(code: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def smi(uuid: str, *fields: str) -> list[float]:
-    """What nvidia-smi says of one GPU, in its units: MiB, MHz, °C, W."""
+    """The fields of one GPU by nvidia-smi, in its units: MiB, MHz, °C, W."""
     if shutil.which("nvidia-smi") is None:
         pytest.skip("no nvidia-smi")
-    asked = [
+    command = [
         "nvidia-smi",
         f"--id={uuid}",
         f"--query-gpu={','.join(fields)}",
         "--format=csv,noheader,nounits",
     ]
-    return [
-        float(value)
-        for value in subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split(
-            ","
-        )
-    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(value) for value in done.stdout.split(",")]
 
 
 def uuids() -> list[str]:
@@ -150,7 +147,7 @@ def uuids() -> list[str]:
 def test_the_handle_is_that_of_the_models_device_in_any_order_of_visible_devices(
     cuda: torch.device,
 ) -> None:
-    """CUDA's device 0 is what comes first in CUDA_VISIBLE_DEVICES: its memory is seen to grow, and no other's."""
+    """CUDA's device 0 is what comes first in CUDA_VISIBLE_DEVICES: its memory alone grows."""
     names = uuids()
     orders = [[name] for name in names[:2]] + [
         names[::-1],
@@ -159,11 +156,11 @@ def test_the_handle_is_that_of_the_models_device_in_any_order_of_visible_devices
     ]
     for order in orders:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(order)}
-        answer = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", WHICH], cwd=ROOT, env=environment, capture_output=True, text=True
         )
-        assert answer.returncode == 0, answer.stderr
-        uuid, grown = answer.stdout.split()
+        assert done.returncode == 0, done.stderr
+        uuid, grown = done.stdout.split()
         assert uuid.startswith(order[0]), order
         assert int(grown) == pytest.approx(2 * GIB, rel=0.02), order
 
@@ -182,7 +179,8 @@ def test_utilisation_is_near_100_while_a_kernel_is_there_and_near_0_when_idle(
 def test_the_energy_counter_agrees_with_integrated_power(
     monitor: GpuMonitor, cuda: torch.device
 ) -> None:
-    multiply(cuda, 2.0)  # clocks and power have settled
+    # Until clocks and power are steady.
+    multiply(cuda, 2.0)
     readings, seconds = measured(monitor, lambda s: multiply(cuda, s), 5.0)
     if readings.energy_source != "counter":
         pytest.skip("this GPU has no energy counter")
@@ -194,22 +192,21 @@ def test_readings_agree_with_nvidia_smi(
     monitor: GpuMonitor, cuda: torch.device, spin: Callable[[float], None]
 ) -> None:
     """Asked in the middle of a steady load, from a process of its own."""
-    held = torch.empty(GIB, dtype=torch.uint8, device=cuda)
+    allocated = torch.empty(GIB, dtype=torch.uint8, device=cuda)
     spin(2.0)
     monitor.start()
     beside: list[float] = []
     for _ in range(2):
         for _ in range(300):
-            torch.cuda._sleep(
-                20_000_000
-            )  # queued, some 3 s: the device stays busy while nvidia-smi answers
+            # Queued, some 3 s: the device stays busy while nvidia-smi reads.
+            torch.cuda._sleep(20_000_000)
         beside = smi(
             uuids()[0], "memory.used", "clocks.sm", "clocks.mem", "temperature.gpu", "power.draw"
         )
         torch.cuda.synchronize(cuda)
     readings = monitor.stop()
     memory_mib, sm_mhz, memory_mhz, celsius, watts = beside
-    assert held.numel() == GIB
+    assert allocated.numel() == GIB
     assert readings.device_memory_bytes == pytest.approx(
         memory_mib * 2**20, abs=16 * 2**20
     )  # nvidia-smi rounds
@@ -219,7 +216,7 @@ def test_readings_agree_with_nvidia_smi(
     assert readings.power_w_mean == pytest.approx(watts, rel=0.15)
 
 
-def test_a_second_process_that_loads_the_gpu_is_told_of(monitor: GpuMonitor) -> None:
+def test_a_second_process_that_loads_the_gpu_is_reported(monitor: GpuMonitor) -> None:
     with process(LOAD):
         busy = monitor.idle()
     assert busy.shared is True
@@ -248,11 +245,11 @@ def test_the_drivers_buffers_keep_the_systems_time(
     spin(1.5)
     ended_s, device = time.perf_counter(), monitor._device
     assert device is not None
-    for figure in ("util_pct", "power_w"):
-        points = device.buffered(figure, began_s, time.time() - time.perf_counter())
+    for metric in ("util_pct", "power_w"):
+        points = device.buffered(metric, began_s, time.time() - time.perf_counter())
         if "buffers" in device.errors:
             pytest.skip(device.errors["buffers"])
-        assert points, f"no sample of {figure} within 1.5 s, or on another clock"
+        assert points, f"no sample of {metric} within 1.5 s, or on another clock"
         assert all(began_s < time_s < ended_s + 0.5 for time_s, _ in points)
     assert (
         max(

@@ -1,4 +1,4 @@
-"""Measurements on a CUDA device against known answers: cycles, bytes, launches, the end of the memory."""
+"""Measurements of known work on a CUDA device: cycles, bytes, launches, the end of the memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.test_profiler import Words
+from tests.small_tokenizers import Words
 from utils.metrics import MetricsCollector
 from utils.profiler import InferenceProfiler
 from utils.sweep.schedule import SweepSettings, new_state
@@ -24,7 +24,7 @@ CYCLES = 20_000_000
 
 
 class Model:
-    """On CUDA: sleeps ``cycles``, starts ``launches`` tiny kernels, needs ``bytes_a_row`` for each row."""
+    """Sleeps ``cycles``, starts ``launches`` tiny kernels, needs ``bytes_a_row`` for each row."""
 
     dtype = torch.float32
 
@@ -60,8 +60,10 @@ def memory_cap() -> Iterator[int]:
 def sweep(model: Model, sizes: list[int], runs: int = 5, rows: int = 16, **settings: Any) -> Any:
     profiler = InferenceProfiler(model, Words(), device="cuda:0")
     state = new_state(rows, sizes)
-    wanted = SweepSettings(num_runs=runs, max_length=64, **{"min_window_seconds": 0.0, **settings})
-    profiler.sweep(["a b"] * rows, state, wanted, on_event=lambda line: None)
+    sweep_settings = SweepSettings(
+        num_runs=runs, max_length=64, **{"min_window_seconds": 0.0, **settings}
+    )
+    profiler.sweep(["a b"] * rows, state, sweep_settings, on_event=lambda line: None)
     return [trial.record() for trial in state.trials]
 
 
@@ -94,7 +96,7 @@ def test_ten_thousand_launches_are_the_hosts_time() -> None:
     assert record.forward_launch_ms_mean > 0.9 * record.forward_ms_mean
 
 
-def test_phases_add_up_to_the_whole() -> None:
+def test_phases_add_up_to_the_latency() -> None:
     (record,) = sweep(Model(cycles=CYCLES), [4])
     parts = (
         record.tokenize_ms_mean
@@ -102,9 +104,8 @@ def test_phases_add_up_to_the_whole() -> None:
         + record.forward_ms_mean
         + record.device_to_host_ms_mean
     )
-    assert parts * 4 == pytest.approx(
-        1e3 * record.latency_total_s_mean, rel=0.03
-    )  # four batches a run
+    # Four batches a run.
+    assert parts * 4 == pytest.approx(1e3 * record.latency_total_s_mean, rel=0.03)
     assert not any("phases" in text for text in record.warnings)
 
 
@@ -130,11 +131,9 @@ def test_the_end_of_the_memory_is_a_result_and_the_memory_comes_back(memory_cap:
     assert torch.cuda.memory_reserved(0) - before <= GIB + 64 * 2**20
 
 
-def test_readings_come_from_a_window_that_is_long_enough() -> None:
-    without, with_window = (
-        sweep(Model(cycles=CYCLES), [16]),
-        sweep(Model(cycles=CYCLES), [16], min_window_seconds=3.0),
-    )
+def test_readings_come_from_a_window_of_the_least_length() -> None:
+    without = sweep(Model(cycles=CYCLES), [16])
+    with_window = sweep(Model(cycles=CYCLES), [16], min_window_seconds=3.0)
     assert without[0].gpu_util_pct_mean is None
     assert "too short" in without[0].unavailable["gpu_util_pct_mean"]
     assert with_window[0].gpu_util_pct_mean > 50

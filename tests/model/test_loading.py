@@ -13,7 +13,7 @@ import torch
 import transformers as tr
 from safetensors.torch import load_file
 
-from tests import builders
+from tests import builders, small_tokenizers
 from tests.model.test_results_are_those_of_single_texts import config_of, evaluate
 from utils.core.errors import ModelError, UserError
 from utils.evaluation.batching import Batching
@@ -209,7 +209,7 @@ class TestPositions:
         with pytest.raises(ModelError, match=r"--set profiling\.max_length=64"):
             check_max_length(65, loaded.model)
         # The advice is right: a text of that length runs.
-        classify = evaluate(loaded, [" ".join(builders.WORDS * 2)], UNSPLIT)
+        classify = evaluate(loaded, [" ".join(small_tokenizers.WORDS * 2)], UNSPLIT)
         assert len(classify.predicted_ids) == 1
 
     def test_big_bird_above_the_length_of_full_attention(self, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def hub(tiny_model: Path) -> Iterator[HubServer]:
         yield server
 
 
-def test_on_a_folder(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_model_in_a_folder_is_loaded_and_checked(tmp_path: Path, tiny_model: Path) -> None:
     done = support.run_script(
         SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model))
     )
@@ -48,7 +48,7 @@ def test_on_a_folder(tmp_path: Path, tiny_model: Path) -> None:
     assert done.stderr == ""
 
 
-def test_from_the_hub_then_without_it(tmp_path: Path, hub: HubServer) -> None:
+def test_a_model_from_the_hub_loads_again_without_it(tmp_path: Path, hub: HubServer) -> None:
     first = run(flags(tmp_path), hub.env(tmp_path / "cache"))
     assert first.returncode == 0, first.stderr
     assert f"Revision: {hub.repos['models', MODEL].commit}" in first.stdout
@@ -59,14 +59,20 @@ def test_from_the_hub_then_without_it(tmp_path: Path, hub: HubServer) -> None:
     assert again.returncode == 0, again.stderr
 
 
-def test_adapter_from_the_hub(tmp_path: Path, hub: HubServer, tiny_model: Path) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    adapted = get_peft_model(
-        model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"])
-    )
+def save_adapter(base: Path, folder: Path) -> Path:
+    """Save an adapter that names the model on the hub as its base; its folder."""
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    settings = LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"])
+    adapted = get_peft_model(model, settings)
     adapted.peft_config["default"].base_model_name_or_path = MODEL
-    adapted.save_pretrained(str(tmp_path / "adapter"))
-    hub.add_model("someone/adapter", tmp_path / "adapter")
+    adapted.save_pretrained(str(folder))
+    return folder
+
+
+def test_an_adapter_from_the_hub_is_loaded_on_its_base_model(
+    tmp_path: Path, hub: HubServer, tiny_model: Path
+) -> None:
+    hub.add_model("someone/adapter", save_adapter(tiny_model, tmp_path / "adapter"))
     words = [*flags(tmp_path), "--set", "model.name=someone/adapter"]
     done = run(words, hub.env(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
@@ -82,13 +88,7 @@ def requested(hub: HubServer) -> set[str]:
 def test_every_tokenizer_file_of_an_adapter_is_fetched(
     tmp_path: Path, hub: HubServer, tiny_model: Path
 ) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    adapted = get_peft_model(
-        model, LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["q_proj"])
-    )
-    adapted.peft_config["default"].base_model_name_or_path = MODEL
-    folder = tmp_path / "adapter"
-    adapted.save_pretrained(str(folder))
+    folder = save_adapter(tiny_model, tmp_path / "adapter")
     names = ("spiece.model", "vocab.bpe", "merges.txt", "chat_template.jinja", "tekken.json")
     for name in names:
         (folder / name).write_bytes(b"x")
@@ -102,7 +102,7 @@ def test_every_tokenizer_file_of_an_adapter_is_fetched(
     assert "optimizer.pt" not in requested(hub)
 
 
-def test_model_without_tokenizer_files_on_the_hub(
+def test_a_model_without_tokenizer_files_is_refused(
     tmp_path: Path, hub: HubServer, tiny_model: Path
 ) -> None:
     folder = shutil.copytree(
@@ -135,7 +135,7 @@ def test_pickled_weights_are_fetched_only_where_there_are_no_others(
     assert "pytorch_model.bin, read without running code" in done.stdout
 
 
-def test_no_hub(tmp_path: Path, hub: HubServer) -> None:
+def test_without_the_hub_the_message_names_what_is_cached(tmp_path: Path, hub: HubServer) -> None:
     cached = run(flags(tmp_path), hub.env(tmp_path / "cache"))
     assert cached.returncode == 0, cached.stderr
     with closed_port() as nobody:
@@ -150,7 +150,9 @@ def test_no_hub(tmp_path: Path, hub: HubServer) -> None:
 @pytest.mark.parametrize(
     ("status", "message"), [(401, "hf auth login"), (403, "HF_TOKEN"), (404, "no such model")]
 )
-def test_refused_by_the_hub(tmp_path: Path, hub: HubServer, status: int, message: str) -> None:
+def test_a_refusal_of_the_hub_says_what_to_do(
+    tmp_path: Path, hub: HubServer, status: int, message: str
+) -> None:
     hub.fail(MODEL, status)
     done = run(flags(tmp_path), hub.env(tmp_path / "cache"))
     assert done.returncode == 2, done.stderr
@@ -158,23 +160,27 @@ def test_refused_by_the_hub(tmp_path: Path, hub: HubServer, status: int, message
     assert "Traceback" not in done.stderr
 
 
-def test_cut_once_resumes_by_itself(tmp_path: Path, hub: HubServer) -> None:
+def test_a_download_that_is_interrupted_once_resumes_by_itself(
+    tmp_path: Path, hub: HubServer
+) -> None:
     # The hub's library keeps complete pieces of 10 MiB, so the file has to be larger than one.
     hub.add_model(
         MODEL,
         support.build_tiny_model(tmp_path / "larger", hidden_size=128, intermediate_size=20_000),
     )
-    hub.cut(after_bytes=15 << 20, times=1)
+    hub.interrupt_downloads(after_bytes=15 << 20, times=1)
     done = run(flags(tmp_path), hub.env(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert any(asked == f"bytes={10 << 20}-" for _, _, asked in hub.requests), hub.requests
 
 
-def test_cut_for_good_then_run_again(tmp_path: Path, hub: HubServer) -> None:
-    hub.cut(after_bytes=50_000, times=10**6)
+def test_after_an_interrupted_download_the_same_command_works_again(
+    tmp_path: Path, hub: HubServer
+) -> None:
+    hub.interrupt_downloads(after_bytes=50_000, times=10**6)
     done = run(flags(tmp_path), hub.env(tmp_path / "cache"))
     assert done.returncode == 2, done.stderr
     assert "was interrupted" in done.stderr and "run the same command again" in done.stderr
-    hub.cut(after_bytes=0, times=0)
+    hub.interrupt_downloads(after_bytes=0, times=0)
     again = run(flags(tmp_path), hub.env(tmp_path / "cache"))
     assert again.returncode == 0, again.stderr

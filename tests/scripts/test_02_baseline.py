@@ -1,4 +1,4 @@
-"""Step 02, run for real on the tiny model: figures, files, refusals, going on after a cut."""
+"""Step 02 on the tiny model: results, files, refusals, continuing after an interruption."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from tests import support
@@ -94,14 +93,12 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
     with (results / "detailed_metrics.csv").open(newline="") as source:
         table = list(csv.DictReader(source))
     assert [int(row["batch_size"]) for row in table] == [1, 4]
-    for row, figures in zip(table, payload["batch_size_profiling"], strict=True):
-        assert figures["batch_size"] == int(row["batch_size"])
-        assert set(figures) - set(row) == {"sample_size", "unavailable"}
-        assert float(row["latency_per_sample_ms_mean"]) == figures["latency_per_sample_ms_mean"]
-        assert (row["gpu_power_w_mean"] == "") == (figures["gpu_power_w_mean"] is None)
-    rows = pd.concat(
-        pd.read_parquet(file) for file in sorted((results / "predictions").glob("*.parquet"))
-    )
+    for row, record in zip(table, payload["batch_size_profiling"], strict=True):
+        assert record["batch_size"] == int(row["batch_size"])
+        assert set(record) - set(row) == {"sample_size", "unavailable"}
+        assert float(row["latency_per_sample_ms_mean"]) == record["latency_per_sample_ms_mean"]
+        assert (row["gpu_power_w_mean"] == "") == (record["gpu_power_w_mean"] is None)
+    rows = support.read_predictions(folder)
     assert payload["full_dataset_metrics"]["accuracy"] == pytest.approx(
         (rows.label_id == rows.predicted_id).mean()
     )
@@ -138,12 +135,12 @@ def test_a_run_interrupted_in_the_evaluation_does_not_measure_the_sweep_again(
         sweeps.append(1)
         return real(*args, **named)
 
-    def cut(*_: Any, **__: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise Interrupted(signal.SIGTERM)
 
     monkeypatch.setattr(InferenceProfiler, "_warm_up", spy)
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "evaluate_dataset", cut)
+        patch.setattr(runner, "evaluate_dataset", interrupt)
         assert main() == 143
     assert not (tmp_path / "results" / "baseline_metrics.json").exists()
     assert main() == 0
@@ -151,7 +148,7 @@ def test_a_run_interrupted_in_the_evaluation_does_not_measure_the_sweep_again(
     assert main() == 0
     assert len(sweeps) == 2, "after a success the next run measures again"
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "evaluate_dataset", cut)
+        patch.setattr(runner, "evaluate_dataset", interrupt)
         assert main("profiling.batch_sizes=[2]") == 143
     assert main() == 0
     assert len(sweeps) == 4, "a sweep of other settings is not reused"
@@ -163,14 +160,14 @@ def test_an_interrupted_sweep_measures_only_the_missing_runs(
     measured: list[int] = []
     real = BatchRunner.run_timed
 
-    def cut(self: Any, texts: list[str], size: int, *rest: Any) -> None:
+    def interrupt(self: Any, texts: list[str], size: int, *rest: Any) -> None:
         if len(measured) == 3:
             raise Interrupted(signal.SIGTERM)
         measured.append(size)
         real(self, texts, size, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(BatchRunner, "run_timed", cut)
+        patch.setattr(BatchRunner, "run_timed", interrupt)
         assert main() == 143
     with monkeypatch.context() as patch:
         patch.setattr(

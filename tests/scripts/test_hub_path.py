@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,14 +55,13 @@ def project(tmp_path: Path) -> Path:
 def run(
     project: Path, environment: dict[str, str], script: str = "run_week1.py"
 ) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, str(project / script), *SIZES]
-    return subprocess.run(words, capture_output=True, text=True, timeout=400, env=environment)
+    return support.run_script(str(project / script), *SIZES, timeout=400, **environment)
 
 
 def test_the_default_config_from_the_hub_to_the_report(
     hub: HubServer, project: Path, tmp_path: Path
 ) -> None:
-    done = run(project, full_env(hub.env(tmp_path / "cache")))
+    done = run(project, hub.env(tmp_path / "cache"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WEEK 1 COMPLETE!" in done.stdout
     metrics = json.loads((project / "results" / "baseline_metrics.json").read_text())
@@ -85,7 +82,7 @@ def test_a_refusal_is_one_message_and_keeps_what_was_there(
     earlier = support.write_dataset(project / "data")
     before = earlier.read_bytes()
     hub.fail(DATA, status)
-    done = run(project, full_env(hub.env(tmp_path / "cache")))
+    done = run(project, hub.env(tmp_path / "cache"))
     assert done.returncode == 2, done.stdout + done.stderr
     assert str(status) in done.stderr
     assert "Traceback" not in done.stderr
@@ -95,26 +92,20 @@ def test_a_refusal_is_one_message_and_keeps_what_was_there(
 
 def test_no_server_says_how_to_work_without_one(project: Path, tmp_path: Path) -> None:
     with closed_port() as endpoint:
-        done = run(
-            project, full_env(hub_env(endpoint, tmp_path / "cache")), "scripts/01_download_data.py"
-        )
+        environment = hub_env(endpoint, tmp_path / "cache")
+        done = run(project, environment, "scripts/01_download_data.py")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "configs/demo.yaml" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_cut_connection_is_gone_on_with(hub: HubServer, project: Path, tmp_path: Path) -> None:
-    hub.cut(after_bytes=500, times=1)
-    environment = full_env(hub.env(tmp_path / "cache"))
+def test_an_interrupted_download_continues(hub: HubServer, project: Path, tmp_path: Path) -> None:
+    hub.interrupt_downloads(after_bytes=500, times=1)
+    environment = hub.env(tmp_path / "cache")
     done = run(project, environment, "scripts/01_download_data.py")
-    if done.returncode:  # a second run must go on where the first was cut
+    # A second run must continue where the first was interrupted.
+    if done.returncode:
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
         done = run(project, environment, "scripts/01_download_data.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(pd.read_csv(project / "data" / "val_df.csv")) == len(support.TEXTS)
-
-
-def full_env(hub_variables: dict[str, str]) -> dict[str, str]:
-    """The hub's variables over this process's own."""
-
-    return {**os.environ, **hub_variables}

@@ -60,7 +60,9 @@ def judge(folder: Path) -> list[int]:
     ],
     ids=["t5", "bart", "xlnet", "p-tuning", "llama"],
 )
-def test_all_steps(build: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_every_step_ends_well_and_the_accuracy_is_right(
+    build: Callable[[Path], Path], tmp_path: Path
+) -> None:
     model = build(tmp_path / "model")
     names = [builders.LABELS[number] for number in judge(model)]
     pd.DataFrame({"text": TEXTS, "label": names}).to_csv(tmp_path / "mine.csv", index=False)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -85,10 +82,7 @@ def test_every_listed_file_is_there_and_not_empty(
     sizes = {name: (folder / "results" / name).stat().st_size for name in LISTED}
     assert min(sizes.values()) > 0, sizes
     assert list((folder / "results" / "logs").glob("*.log"))
-    predictions = pd.concat(
-        pd.read_parquet(file)
-        for file in sorted((folder / "results" / "predictions").glob("*.parquet"))
-    )
+    predictions = support.read_predictions(folder)
     assert list(predictions["row_id"]) == list(range(60))
     assert list(predictions.columns) == [
         "row_id",
@@ -112,9 +106,7 @@ def test_accuracy_is_that_of_the_predictions(
 ) -> None:
     folder, _ = finished
     metrics = json.loads((folder / "results" / "baseline_metrics.json").read_text())
-    rows = pd.concat(
-        pd.read_parquet(file) for file in (folder / "results" / "predictions").glob("*.parquet")
-    )
+    rows = support.read_predictions(folder)
     assert metrics["full_dataset_metrics"]["accuracy"] == pytest.approx(
         (rows.label_id == rows.predicted_id).mean()
     )
@@ -205,31 +197,6 @@ def test_a_failing_step_stops_the_run_with_its_code(tmp_path: Path, tiny_model: 
     assert "01_download_data.py" in done.stderr
     assert "Traceback" not in done.stderr
     assert "COMPLETE" not in done.stdout
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_interrupted_keeps_what_is_finished_and_says_how_to_go_on(
-    tmp_path: Path, tiny_model: Path, number: signal.Signals, code: int
-) -> None:
-    words = [sys.executable, str(PROJECT_ROOT / "run_week1.py"), *flags(tmp_path, tiny_model)]
-    words += ["--set", "profiling.num_measurement_runs=100000"]
-    process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
-    deadline = time.monotonic() + 300
-    while (
-        not (tmp_path / "results" / ".state" / "step_01.json").exists()
-        and time.monotonic() < deadline
-    ):
-        time.sleep(0.1)
-    time.sleep(3)
-    process.send_signal(number)
-    _, messages = process.communicate(timeout=200)
-    assert process.returncode == code, messages
-    assert "--resume" in messages
-    assert "Traceback" not in messages
-    assert (tmp_path / "data" / "val_df.csv").exists()
-    assert not (tmp_path / "results" / "baseline_metrics.json").exists()
 
 
 def test_no_script_is_left_without_a_test() -> None:

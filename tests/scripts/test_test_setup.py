@@ -1,4 +1,4 @@
-"""test_setup.py: what it says where something is missing, and with which exit code."""
+"""test_setup.py: what it reports where something is missing, and with which exit code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import types
 from collections import namedtuple
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -26,7 +27,7 @@ def config(tmp_path: Path) -> Config:
     return load_config("configs/demo.yaml", overrides)
 
 
-def test_the_demo_set_up_is_fine_here(tmp_path: Path) -> None:
+def test_the_set_up_for_the_demo_passes_here(tmp_path: Path) -> None:
     flags = ("--config", "configs/demo.yaml", "--set", f"output.results_dir={tmp_path}")
     done = support.run_script("test_setup.py", *flags)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -49,7 +50,7 @@ def test_help_has_an_example() -> None:
     assert "python test_setup.py" in done.stdout
 
 
-def test_it_speaks_where_nothing_is_installed(tmp_path: Path) -> None:
+def test_it_reports_what_is_missing_where_nothing_is_installed(tmp_path: Path) -> None:
     # -S leaves out site-packages: only the standard library is there.
     base = getattr(sys, "_base_executable", sys.executable)
     command = [base, "-S", str(PROJECT_ROOT / "test_setup.py")]
@@ -81,7 +82,7 @@ def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("3.0", "", True),
     ],
 )
-def test_ranges(version: str, limits: str, expected: bool) -> None:
+def test_a_version_is_compared_with_its_limits(version: str, limits: str, expected: bool) -> None:
     assert script.in_range(version, limits) is expected
 
 
@@ -108,61 +109,63 @@ def test_a_package_that_cannot_be_imported_is_named(
     assert check.state == script.FAILED
 
 
-def stand_in_torch(
-    monkeypatch: pytest.MonkeyPatch, build: str | None, devices: int, error: str | None
-) -> None:
+class Cuda(NamedTuple):
+    """The CUDA of a stand-in for PyTorch."""
+
+    build: str | None
+    devices: int = 0
+    error: str = ""
+
+
+def stand_in_torch(monkeypatch: pytest.MonkeyPatch, machine: Cuda) -> None:
     def ones(size: int, device: str) -> object:
-        if error:
-            raise RuntimeError(error)
+        if machine.error:
+            raise RuntimeError(machine.error)
         return types.SimpleNamespace(sum=lambda: types.SimpleNamespace(item=lambda: size))
 
     cuda = types.SimpleNamespace(
-        is_available=lambda: devices > 0,
-        device_count=lambda: devices,
+        is_available=lambda: machine.devices > 0,
+        device_count=lambda: machine.devices,
         get_device_name=lambda index: f"GPU {index}",
     )
     fake = types.SimpleNamespace(
-        __version__="2.8.0", version=types.SimpleNamespace(cuda=build), cuda=cuda, ones=ones
+        __version__="2.8.0", version=types.SimpleNamespace(cuda=machine.build), cuda=cuda, ones=ones
     )
     monkeypatch.setitem(sys.modules, "torch", fake)
 
 
 @pytest.mark.parametrize(
-    ("build", "devices", "error", "device", "state", "finding"),
+    ("machine", "device", "state", "finding"),
     [
-        (None, 0, None, "cuda", script.FAILED, "built without CUDA"),
-        (None, 0, None, "cpu", script.WARNING, "built without CUDA"),
-        ("12.8", 0, None, "cuda:0", script.FAILED, "sees no device"),
-        ("12.8", 0, None, "auto", script.WARNING, "sees no device"),
-        ("12.8", 2, None, "cuda", script.OK, "GPU 0, GPU 1"),
-        ("12.8", 2, None, "cuda:2", script.FAILED, "2 devices"),
+        (Cuda(None), "cuda", script.FAILED, "built without CUDA"),
+        (Cuda(None), "cpu", script.WARNING, "built without CUDA"),
+        (Cuda("12.8"), "cuda:0", script.FAILED, "sees no device"),
+        (Cuda("12.8"), "auto", script.WARNING, "sees no device"),
+        (Cuda("12.8", devices=2), "cuda", script.OK, "GPU 0, GPU 1"),
+        (Cuda("12.8", devices=2), "cuda:2", script.FAILED, "2 devices"),
         (
-            "12.8",
-            1,
-            "CUDA error: no kernel image is available\nmore",
+            Cuda("12.8", devices=1, error="CUDA error: no kernel image is available\nmore"),
             "cuda",
             script.FAILED,
             "no kernel image",
         ),
     ],
 )
-def test_cuda(
+def test_cuda_fails_only_where_the_device_needs_it(
     monkeypatch: pytest.MonkeyPatch,
-    build: str | None,
-    devices: int,
-    error: str | None,
+    machine: Cuda,
     device: str,
     state: str,
     finding: str,
 ) -> None:
-    stand_in_torch(monkeypatch, build, devices, error)
+    stand_in_torch(monkeypatch, machine)
     (check,) = script.check_cuda(device)
     assert check.state == state
     assert finding in check.finding
     assert state == script.OK or "--set model.device=" in check.fix
 
 
-def test_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvml_that_cannot_be_read_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     import pynvml
 
     def absent() -> None:
@@ -171,14 +174,14 @@ def test_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", absent)
     (check,) = script.check_nvml()
     assert check.state == script.WARNING and check.fix
-    answers = {
+    readings = {
         "nvmlInit": None,
         "nvmlShutdown": None,
         "nvmlDeviceGetCount": 1,
         "nvmlSystemGetDriverVersion": "570",
     }
-    for name, answer in answers.items():
-        monkeypatch.setattr(pynvml, name, lambda answer=answer: answer)
+    for name, reading in readings.items():
+        monkeypatch.setattr(pynvml, name, lambda reading=reading: reading)
     (check,) = script.check_nvml()
     assert check.state == script.OK and "570" in check.finding
 

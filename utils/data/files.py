@@ -10,7 +10,7 @@ from typing import Literal
 
 from utils.core.errors import DataError
 from utils.core.paths import project_path, source_files
-from utils.data.formats import FIX_KIND, file_kind
+from utils.data.formats import ENDINGS, FIX_KIND, file_kind
 from utils.data.hints import setting_flag
 from utils.settings import EMBEDDED
 
@@ -27,11 +27,6 @@ SPLIT_WORDS = {
     "eval": "test",
     "evaluation": "test",
 }
-SOURCE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
-"""Endings, in lower case, of a local file, also where no file of that name exists.
-
-``.gz`` may follow.
-"""
 SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files that ``save_to_disk`` of the datasets library leaves in a folder."""
 METADATA_NAMES = {
@@ -56,7 +51,7 @@ def origin_of(name: str) -> Origin:
             return "saved"
         return "folder"
     looks_like_path = name.startswith(("/", "./", "../", "~")) or "*" in name or "?" in name
-    looks_like_file = name.lower().removesuffix(".gz").endswith(SOURCE_SUFFIXES)
+    looks_like_file = name.lower().removesuffix(".gz").endswith(tuple(ENDINGS))
     if path.exists() or source_files(name) or looks_like_path or looks_like_file:
         return "files"
     return "hub"

@@ -19,16 +19,19 @@ CYCLES = 20_000_000
 STEPS, SLEEP_S, BYTES = 3, 0.005, 2**28
 
 
-def test_idle_by_cause_and_memory(tmp_path: Path) -> None:
+def test_idle_time_has_its_cause_and_memory_its_bytes(tmp_path: Path) -> None:
     left, small = torch.ones(4096, 4096, device=DEVICE), torch.zeros(1, device=DEVICE)
     out = torch.empty_like(left)
 
     def run(_: int) -> None:
         torch.cuda._sleep(CYCLES)
-        torch.mm(left, left, out=out)  # launched while the device sleeps
+        # Launched while the device sleeps.
+        torch.mm(left, left, out=out)
         torch.cuda.synchronize(DEVICE)
-        small.add_(1)  # could not be launched before
-        time.sleep(SLEEP_S)  # the workload itself: the host is late
+        # Could not be launched before.
+        small.add_(1)
+        # The workload itself: the host is late.
+        time.sleep(SLEEP_S)
         torch.empty(BYTES, dtype=torch.uint8, device=DEVICE).zero_()
 
     traced = tracing.trace(run, steps=STEPS, device=DEVICE, trace_file=tmp_path / "trace.json")
@@ -59,7 +62,7 @@ class _SlowModule(torch.nn.Module):
         return inputs
 
 
-def test_a_module_with_a_long_kernel_is_found() -> None:
+def test_a_module_with_a_long_kernel_has_its_time() -> None:
     """The host returns at once: only the device's time shows it."""
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), _SlowModule(), torch.nn.Linear(64, 64)).to(
         DEVICE

@@ -1,0 +1,154 @@
+"""Rows of the comparison: each value with its bar, where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+import torch
+
+from benchmarks import common
+from benchmarks.common import Row
+from benchmarks.peers.contestants import (
+    COMPILED,
+    EVALUATOR,
+    PIPELINE,
+    PLAIN,
+    TRAINER,
+    Evaluator,
+    LabelIds,
+    Timings,
+    time_rounds,
+)
+from utils.diagnosis import roofline
+
+# How many times faster than its peers the evaluator has to be.
+MIN_SPEEDUP_CUDA = {PIPELINE: 10.0}
+MIN_SPEEDUP_CPU = {PLAIN: 4.5, PIPELINE: 4.5, TRAINER: 4.5}
+# The speed on CUDA as a fraction of the limit.
+MIN_SHARE = {"float32": 0.7}
+MIN_SHARE_OF_OTHERS = 0.6
+
+
+def speedup(
+    peer_s: Sequence[float], evaluator_s: Sequence[float]
+) -> tuple[float, tuple[float, float] | None]:
+    """How many times faster the evaluator is, over the rounds.
+
+    Returns:
+        The median of the two times' ratio, and the least and the largest ratio. Of n rounds that
+        range holds the median with a probability of 1 - 2^(1-n): a round in which the machine was
+        slow counts once.
+    """
+    ratios = [peer / own for peer, own in zip(peer_s, evaluator_s, strict=True)]
+    if len(ratios) == 1:
+        return ratios[0], None
+    return median(ratios), (min(ratios), max(ratios))
+
+
+def peer_rows(
+    timings: Timings, absent: dict[str, str], names: Sequence[str], *, dtype: str, is_cuda: bool
+) -> list[Row]:
+    """The speed over each peer, and whether its labels are the same.
+
+    Args:
+        absent: why the peers that did not run did not.
+        names: the peers that were asked for.
+    """
+    bars = MIN_SPEEDUP_CUDA if is_cuda else MIN_SPEEDUP_CPU
+    rows = []
+    for name in names:
+        if name in absent:
+            rows.append(_absent_row(name, absent[name], bars.get(name)))
+        else:
+            rows.append(_speed_row(name, timings, bars.get(name)))
+            rows.append(_labels_row(name, timings, is_exact=dtype == "float32"))
+    return rows
+
+
+def _absent_row(name: str, reason: str, bar: float | None) -> Row:
+    check = f"speed over {name}"
+    measured = f"not run: {reason}"
+    if name == COMPILED:
+        # That is the project's own failure.
+        return common.checked(check, False, expected=_bar_text(bar), measured=measured)
+    return common.reported(check, measured, expected=_bar_text(bar))
+
+
+def _speed_row(name: str, timings: Timings, bar: float | None) -> Row:
+    check = f"speed over {name}"
+    times_faster, interval = speedup(timings.seconds[name], timings.seconds[EVALUATOR])
+    measured = f"{times_faster:.2f} times"
+    if interval is not None:
+        level = 1 - 2.0 ** (1 - len(timings.seconds[name]))
+        measured += f" ({level:.0%}: {interval[0]:.2f} to {interval[1]:.2f})"
+    if bar is None:
+        return common.reported(check, measured, expected=_bar_text(bar))
+    return common.checked(check, times_faster >= bar, expected=_bar_text(bar), measured=measured)
+
+
+def _bar_text(bar: float | None) -> str:
+    if bar is None:
+        return "reported"
+    return f">= {bar:g} times"
+
+
+def _labels_row(name: str, timings: Timings, *, is_exact: bool) -> Row:
+    check = f"labels as {name}"
+    agreement = label_agreement(timings.labels[name], timings.labels[EVALUATOR])
+    measured = f"{agreement:.3%}"
+    if is_exact:
+        return common.checked(check, agreement == 1.0, expected="100%", measured=measured)
+    return common.reported(check, measured, expected="reported")
+
+
+def label_agreement(one: LabelIds, other: LabelIds) -> float:
+    """The fraction of texts with the same label."""
+    return float((one == other).mean())
+
+
+def limit_rows(timings: Timings, share: float, *, dtype: str, is_cuda: bool) -> list[Row]:
+    """The speed as a fraction of the limit.
+
+    Args:
+        share: that fraction; the limit is the rate at which the measured ceiling would compute the
+            matrix products of all real tokens.
+    """
+    check = "share of the limit"
+    bar = MIN_SHARE.get(dtype, MIN_SHARE_OF_OTHERS)
+    if is_cuda:
+        row = common.checked(check, share >= bar, expected=f">= {bar:.0%}", measured=f"{share:.1%}")
+    else:
+        row = common.reported(check, f"{share:.1%}", expected="reported")
+    if COMPILED not in timings.seconds:
+        return [row]
+    slower, _ = speedup(timings.seconds[COMPILED], timings.seconds[EVALUATOR])
+    compiled_share = f"{share / slower:.1%}"
+    return [row, common.reported(f"{check}, compiled", compiled_share, expected="reported")]
+
+
+def tf32_rows(
+    evaluator: Evaluator, texts: list[str], exact: LabelIds, flops: float, num_rounds: int
+) -> list[Row]:
+    """The same float32 weights with their products in TF32.
+
+    Args:
+        exact: the labels in float32.
+        flops: what the texts need.
+    """
+    device = evaluator.loaded.device
+    torch.set_float32_matmul_precision("high")
+    try:
+        evaluator(texts)
+        ceiling = roofline.measure_ceilings(device, evaluator.loaded.model.dtype).matmul_flops_per_s
+        timings = time_rounds({EVALUATOR: evaluator}, texts, num_rounds)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    rate = len(texts) * num_rounds / sum(timings.seconds[EVALUATOR])
+    share = rate * flops / len(texts) / ceiling
+    agreement = label_agreement(timings.labels[EVALUATOR], exact)
+    return [
+        common.reported("TF32: rows/s", f"{rate:,.0f}", expected="reported"),
+        common.reported("TF32: share of its ceiling", f"{share:.1%}", expected="reported"),
+        common.reported("TF32: labels as float32", f"{agreement:.3%}", expected="reported"),
+    ]
