@@ -24,7 +24,10 @@ from utils.sweep.schedule import SweepSettings, new_state
 
 
 class Model:
-    """Takes ``seconds`` a batch; runs out of memory above ``fits`` rows; may answer differently each time."""
+    """Takes ``seconds`` a batch and runs out of memory above ``fits`` rows.
+
+    Its results may differ each time.
+    """
 
     dtype = torch.float32
 
@@ -51,7 +54,8 @@ def sweep(model: Model, texts: list[str], sizes: list[int], runs: int = 3, **opt
 
 def test_a_model_that_takes_a_known_time() -> None:
     one, four = sweep(Model(seconds=0.02), ["a b"] * 8, [1, 4])
-    # The fastest: a busy machine makes batches longer, never shorter. benchmarks/known_times.py is stricter.
+    # The fastest: a busy machine makes batches longer, never shorter. benchmarks/known_times.py is
+    # stricter.
     for record in (one, four):
         assert record.latency_per_batch_ms_min == pytest.approx(20, rel=0.05)
         assert record.latency_per_sample_ms_min * record.batch_size >= 20
@@ -73,7 +77,8 @@ def test_every_batch_size_runs_over_the_same_texts_and_warm_up_is_not_counted() 
     records = sweep(model, ["a"] * 6, [2, 4], runs=5, num_warmup_runs=2)
     assert [record.num_samples for record in records] == [6, 6]
     assert [record.num_runs for record in records] == [5, 5]
-    # warm-up 2, the untimed answer 1, measured 5: eight runs of three and of two batches; FLOPs once for each new shape
+    # Warm-up 2, the untimed logits 1, measured 5: eight runs of three and of two batches. FLOPs are
+    # counted once for each new shape.
     assert len(model.calls) == 8 * 3 + 8 * 2 + 2
 
 
@@ -138,7 +143,8 @@ def test_the_hosts_memory_may_run_out_too() -> None:
         def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
             if len(input_ids) > 2:
                 raise RuntimeError(
-                    "[enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: can't allocate memory"
+                    "[enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: "
+                    "can't allocate memory"
                 )
             return super().__call__(input_ids, attention_mask)
 

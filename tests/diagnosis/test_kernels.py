@@ -111,7 +111,8 @@ def test_merged_length() -> None:
         ("triton_tem_fused_mm_3", "matrix product"),
         ("void gemv2T_kernel_val<int, int, float>", "matrix product"),
         (
-            "void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4, cutlass::bfloat16_t>>",
+            "void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4, "
+            "cutlass::bfloat16_t>>",
             "attention",
         ),
         (
@@ -121,7 +122,8 @@ def test_merged_length() -> None:
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3", "attention"),
         ("triton_tem_fused_flex_attention_0", "attention"),
         (
-            "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float, true>",
+            "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float, "
+            "true>",
             "normalisation and element-wise",
         ),
         ("triton_red_fused__to_copy_add_mean_mul_pow_rsqrt_0", "normalisation and element-wise"),
@@ -130,15 +132,18 @@ def test_merged_length() -> None:
         ("triton_per_fused_argmax_1", "reduction"),
         (SOFTMAX, "reduction"),
         (
-            "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::MeanOps<float, float>>>",
+            "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, "
+            "at::native::MeanOps<float, float>>>",
             "reduction",
         ),
         (
-            "void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda(at::TensorIteratorBase&)>",
+            "void at::native::unrolled_elementwise_kernel<"
+            "at::native::direct_copy_kernel_cuda(at::TensorIteratorBase&)>",
             "memory copy",
         ),
         (
-            "void at::native::(anonymous namespace)::CatArrayBatchedCopy<float, unsigned int, 3, 64, 64>",
+            "void at::native::(anonymous namespace)::CatArrayBatchedCopy<float, unsigned int, 3, "
+            "64, 64>",
             "memory copy",
         ),
         ("void at::native::vectorized_gather_kernel<16, long>", "memory copy"),

@@ -39,7 +39,7 @@ def test_a_try_that_misses_is_not_hidden() -> None:
 
     def check(*_: Any, right_from: int) -> Any:
         calls.append(1)
-        return known_answers.judged("x", len(calls) >= right_from)
+        return known_answers.checked("x", len(calls) >= right_from)
 
     [row] = known_answers.tried(partial(check, right_from=2), torch.device("cpu"))
     assert (row.status, row.note, len(calls)) == (PASS, "(try 2)", 2)

@@ -1,4 +1,4 @@
-"""Unusual texts and labels: each does what the guide describes, from the source file to the metrics."""
+"""Unusual texts and labels do what the guide describes, from the source file to the metrics."""
 
 from __future__ import annotations
 

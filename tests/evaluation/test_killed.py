@@ -115,7 +115,7 @@ def resolved_limit(folder: Path) -> int:
 def run_and_kill(
     folder: Path, model: Path, delays: list[float], **variables: str
 ) -> list[list[str]]:
-    """The events of evaluations that are killed after ``delays`` seconds of work, and of a last one.
+    """The events of evaluations killed after ``delays`` seconds of work, and of a last one.
 
     They are forked from a process that has only loaded the model, so a start costs milliseconds.
     """

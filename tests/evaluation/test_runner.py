@@ -279,7 +279,8 @@ def test_the_budget_that_auto_chose_is_reported_with_what_memory_left_of_it(
     [message] = [warning for warning in first.warnings if "memory ran out" in warning]
     assert (
         message
-        == f"memory ran out with batches of 4096; they held at most {first.max_tokens_per_batch} in the end"
+        == "memory ran out with batches of 4096; they held at most "
+        f"{first.max_tokens_per_batch} in the end"
     )
     again = evaluate()
     assert message in again.warnings, "the predictions are still those"

@@ -52,7 +52,7 @@ class PageTags(HTMLParser):
 
 
 def write_page(folder: Path, **fields: Any) -> ResultFiles:
-    """Write the whole report of a scenario."""
+    """Write the complete report of a scenario."""
     files = write_results(folder, Scenario(**fields)).files
     write_report(read_results(files))
     return files

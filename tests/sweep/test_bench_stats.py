@@ -59,27 +59,30 @@ def test_autocorrelation_by_hand_widens_the_interval() -> None:
 
 
 def test_the_interval_holds_the_mean_of_a_correlated_process_as_often_as_it_says() -> None:
-    """A first-order process with r = 0.6: the plain t interval would hold its mean in about 70% of the cases."""
-    random, held, cases = np.random.default_rng(0), 0, 400
+    """A first-order process with r = 0.6.
+
+    The plain t interval would contain its mean in about 70% of the cases.
+    """
+    random, covered, cases = np.random.default_rng(0), 0, 400
     for _ in range(cases):
         noise, values = random.normal(size=140), [0.0]
         for step in noise:
             values.append(0.6 * values[-1] + float(step))
         low, high = bench_stats.mean_interval([10 + value for value in values[-120:]]) or (0, 0)
-        held += low <= 10 <= high
-    assert held / cases > 0.9
+        covered += low <= 10 <= high
+    assert covered / cases > 0.9
 
 
 def test_the_interval_holds_another_processs_mean_as_often_as_it_says() -> None:
     """Processes that differ by 5%, ten runs each that differ by 3%."""
-    random, held, cases = np.random.default_rng(5), 0, 2000
+    random, covered, cases = np.random.default_rng(5), 0, 2000
     for _ in range(cases):
         runs, other = (random.normal(centre, 0.03, 10) for centre in random.normal(1, 0.05, 2))
         low, high = bench_stats.between_process_interval(
             float(np.mean(runs)), bench_stats.mean_interval(runs) or (0, 0), 0.05
         )
-        held += low <= other.mean() <= high
-    assert held / cases == pytest.approx(0.95, abs=0.02)
+        covered += low <= other.mean() <= high
+    assert covered / cases == pytest.approx(0.95, abs=0.02)
 
 
 def test_bootstrap_median_ci_is_scipys_bootstrap() -> None:
@@ -149,7 +152,7 @@ def test_outliers_are_flagged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("durations", "said"),
+    ("durations", "expected"),
     [
         ((1.0, 1.0), "too few runs"),
         ((1.0, 1.3, 0.8, 1.2, 0.7, 1.1), "standard deviation"),
@@ -162,8 +165,8 @@ def test_outliers_are_flagged() -> None:
         ((1e-4,) * 6, "too short to time: a run takes 100 us"),
     ],
 )
-def test_instability_says_why(durations: tuple[float, ...], said: str) -> None:
-    assert any(said in reason for reason in bench_stats.instability_reasons(durations))
+def test_instability_says_why(durations: tuple[float, ...], expected: str) -> None:
+    assert any(expected in reason for reason in bench_stats.instability_reasons(durations))
 
 
 def test_steady_runs_are_stable() -> None:

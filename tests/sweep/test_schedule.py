@@ -27,7 +27,10 @@ def run(seconds: float, tokens: int = 100) -> Run:
 
 
 def rounds(state: SweepState, settings: SweepSettings, seconds: Any) -> list[int]:
-    """Go through a sweep whose runs take ``seconds(batch size, run)``; the batch sizes in the order of measuring."""
+    """Go through a sweep whose runs take ``seconds(batch size, run)``.
+
+    Returns the batch sizes in the order in which they were measured.
+    """
     measured: list[int] = []
 
     def measure(trial: Trial) -> None:

@@ -1,4 +1,4 @@
-"""NVML's readings, through a stand-in for the driver: which device, what is asked for, what it costs, what goes wrong."""
+"""NVML's readings through a stand-in for the driver: device, calls, cost and failures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class NVMLError(Exception):
 
 
 class Driver:
-    """What pynvml offers for one device: 300 W, 80% busy, an energy counter that moves in steps of 100 ms."""
+    """What pynvml offers for one device: 300 W, 80% busy.
+
+    The energy counter moves in steps of 100 ms.
+    """
 
     NVMLError = NVMLError
 
@@ -56,7 +59,10 @@ class Driver:
         self.util_pct, self.cpu_s, self.lost = 80, 0.0, False
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Any function of NVML; those of an older driver are there and raise, those of an older pynvml are not there."""
+        """Any function of NVML.
+
+        What an older driver lacks is there and raises; what an older pynvml lacks is not there.
+        """
         if not name.startswith("nvml"):
             raise AttributeError(name)
         value = getattr(self, f"_{name.removeprefix('nvml')}")
@@ -146,7 +152,7 @@ def window(monitor: GpuMonitor, seconds: float = 0.0) -> GpuReadings:
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in costs more than its short intervals could bear; one test holds the real limit."""
+    """The stand-in costs more than its short intervals allow; one test checks the real limit."""
     monkeypatch.setattr(gpu_monitor, "CPU_SHARE", 1.0)
 
 

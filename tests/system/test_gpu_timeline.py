@@ -90,7 +90,8 @@ def test_power_is_a_mean_over_time_not_over_readings() -> None:
         for at_s, power in ((1.0, 100), (1.1, 100), (1.2, 100), (2.0, 300))
     ]
     readings = read(uneven, 2.0)
-    # 0.2 s at 100 W, then 0.8 s at a mean of 200 W; the second before the first reading is what that reading describes
+    # 0.2 s at 100 W, then 0.8 s at a mean of 200 W. The second before the first reading is what
+    # that reading describes.
     assert readings.power_w_mean == pytest.approx((0.2 * 100 + 0.8 * 200) / 1.0)
     assert readings.energy_j == pytest.approx(180.0 * 2.0)
 

@@ -153,7 +153,10 @@ def _ceiling_rule(evidence: Evidence) -> _Rule:
         ),
         value=compute + memory,
         threshold=CEILING_SHARE,
-        reason=f"{work} at the measured ceiling alone takes {max(compute, memory):.0%} of {_forward(evidence)}",
+        reason=(
+            f"{work} at the measured ceiling alone takes {max(compute, memory):.0%} "
+            f"of {_forward(evidence)}"
+        ),
         spread=evidence.time_spread + evidence.ceiling_spread,
     )
 

@@ -37,7 +37,8 @@ DISPATCHED_ADDITIONS = 10_000
 
 
 METHOD = (
-    f"best of {CEILING_REPEATS} warm repeats of square matrix products and of copies of several sizes;"
+    f"best of {CEILING_REPEATS} warm repeats of square matrix products and of copies of several "
+    "sizes;"
     " median of 3 for dispatch"
 )
 NO_BFLOAT16 = "this GPU has no bfloat16"

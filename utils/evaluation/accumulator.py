@@ -70,7 +70,7 @@ class EvaluationAccumulator:
         self.cpu_mem_used_bytes = _larger(self.cpu_mem_used_bytes, stats.cpu_mem_used_bytes)
 
     def _add_time(self, stats: ChunkStats) -> None:
-        """Seconds of a single process add up; several workers run at once, so theirs do not."""
+        """Seconds of a single process add up; workers run at once, so their seconds do not."""
         invocation, worker, end_s = stats.invocation_id, stats.worker, stats.done_at_s
         if invocation is None or worker is None or end_s is None:
             self.single_process_s += stats.seconds

@@ -1,6 +1,4 @@
-"""Finished chunks on disk: complete or absent, loaded by later runs, never mixed with those of other
-settings.
-"""
+"""Finished chunks on disk: complete or absent, and only loaded under the same settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models need an attention mask for padding, and how a model is told that there is none."""
+"""Which models need an attention mask for padding, and how a model learns that there is none."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def is_causal(model: Any) -> bool:
 
 @torch.inference_mode()
 def no_mask_argument(model: Any, device: torch.device) -> dict[str, None] | None:
-    """The value of ``attention_mask`` that tells a causal model that there is no mask; None where
-    None is all it takes.
+    """The value of ``attention_mask`` for a causal model without a mask.
+
+    None where the model takes None and nothing else.
 
     Given None, transformers checks whether several texts are packed into one row: a wait for the
     device at every batch, and under ``torch.compile`` a mask after all. Decoders with several kinds

@@ -190,7 +190,7 @@ class Predictor:
 
     def _reduce_limit(self, lengths: Indices) -> None:
         """Halve the limit after a batch of rows with these lengths did not fit."""
-        # Called outside the handler of the error, whose traceback held the tensors that filled the
+        # Called outside the handler of the error, whose traceback kept the tensors that filled the
         # memory.
         torch.cuda.empty_cache()
         if len(lengths) == 1:

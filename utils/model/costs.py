@@ -2,7 +2,7 @@
 
 FLOPs are those of matrix products, convolutions and attention: torch.utils.flop_counter's formulas,
 and one of our own for fused attention, which counts the pairs of query and key that its kernel
-computes: where it is told ``is_causal`` and queries are as many as keys, the triangle with its
+computes: where ``is_causal`` is set and queries are as many as keys, the triangle with its
 diagonal, L * (L + 1) / 2 of L * L; with a mask instead, or as products of their own (eager), the
 square. Element-wise operators, reductions and normalisations count none: their time is that of the
 bytes they move. Padding counts as work.

@@ -1,4 +1,4 @@
-"""The report's facts about the whole data set: quality, speed, memory, padding; and its files."""
+"""The report's facts about the complete data set: quality, speed, memory, padding; and its files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FILES = {
 
 
 def full_dataset_facts(results: Results) -> list[Fact]:
-    """Quality and speed on the whole data set."""
+    """Quality and speed on the complete data set."""
     evaluation = results.evaluation
     samples_per_s = format_number(evaluation.throughput_samples_per_sec, "samples/s")
     tokens_per_s = format_number(evaluation.throughput_tokens_per_sec, "tokens/s")
@@ -86,7 +86,7 @@ def guessed_label_ids(results: Results) -> str | None:
 
 
 def memory_facts(results: Results) -> list[Fact]:
-    """Memory and utilisation on the whole data set, and the model's own size."""
+    """Memory and utilisation on the complete data set, and the model's own size."""
     model_size_mb = results.metrics.model_info.total_size_mb
     reason = None if results.on_gpu else "the model ran on the CPU"
 

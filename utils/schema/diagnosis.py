@@ -113,7 +113,7 @@ class BatchSizeDiagnosis(Bottleneck):
     evidence: EvidenceRecord = text("What was measured and counted.")
     shares: Shares = text("What each cause explains.")
     padding_fraction: Fraction | None = optional("Share of padding tokens.", unit="fraction")
-    measured_ms: Positive = required("ms", "The whole batch, from texts to logits on the host.")
+    measured_ms: Positive = required("ms", "The complete batch, from texts to logits on the host.")
     roofline_ms: NonNegative = required("ms", "The forward at the measured ceilings.")
     overhead_ms: NonNegative | None = optional(
         "Forward time that is neither arithmetic nor copying.", unit="ms"
@@ -183,7 +183,7 @@ class Suggestion(Proposal):
 
     saving_pct: float = required("%", "The saving as a share of the batch time.")
     predicted_speedup: float | None = optional(
-        "Speed-up of the whole batch; null where nothing of it would remain.", unit="ratio"
+        "Speed-up of the complete batch; null where nothing of it would remain.", unit="ratio"
     )
     verification: Verification | None = optional(
         "What trying it showed; null where it was not tried."

@@ -1,7 +1,8 @@
 """Turns a ``bottlenecks.json`` of an earlier version into the present form.
 
-Version 1 had verdicts, evidence and ``wins``. Version 2 got confidence, ``verdict_changes``, kernels
-and memory over time, and for a while ``hooks`` and a fitted memory model, which no longer exist.
+Version 1 had verdicts, evidence and ``wins``. Version 2 got confidence, ``verdict_changes``,
+kernels and memory over time, and for a while ``hooks`` and a fitted memory model, which no longer
+exist.
 Version 3 has plain names, and what follows from the evidence stands beside it, not in it.
 """
 

@@ -27,7 +27,7 @@ class CallTimes:
 
     @property
     def fastest_s(self) -> float:
-        """The fastest repeat: what others do on the machine makes a repeat longer, never shorter."""
+        """The fastest repeat: other work on the machine makes a repeat longer, never shorter."""
         return min(self.seconds)
 
     @property
