@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from utils.core.errors import ConfigError
-from utils.core.files import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT, JsonObject
 from utils.core.paths import (
     find_in_working_directory,
     matches_something,
@@ -53,7 +53,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     """
     file = _config_file(path)
     settings = _read_yaml(file, path)
-    overridden: dict[str, Any] = {}
+    overridden: JsonObject = {}
     for override in overrides:
         _apply_override(settings, override)
         _apply_override(overridden, override)
@@ -77,7 +77,7 @@ def _config_file(path: str | Path | None) -> Path:
     return find_in_working_directory(str(path)) or project_path(path)
 
 
-def _read_yaml(file: Path, name: str | Path | None) -> dict[str, Any]:
+def _read_yaml(file: Path, name: str | Path | None) -> JsonObject:
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -99,7 +99,7 @@ def _no_such_file(name: str | Path) -> ConfigError:
     return ConfigError("No such config file.", where=tried_places(name), fix=f"use one of: {known}")
 
 
-def _apply_override(settings: dict[str, Any], override: str) -> None:
+def _apply_override(settings: JsonObject, override: str) -> None:
     """Put the value of ``dotted.key=VALUE`` into nested settings."""
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
@@ -127,7 +127,7 @@ def _apply_override(settings: dict[str, Any], override: str) -> None:
     target[keys[-1]] = value
 
 
-def _resolve_inputs(settings: dict[str, Any], overridden: set[str]) -> None:
+def _resolve_inputs(settings: JsonObject, overridden: set[str]) -> None:
     """Make local inputs in the working directory absolute, so that other processes find them.
 
     What the command line names (``overridden``) is looked up in the working directory first; what
@@ -144,7 +144,7 @@ def _resolve_inputs(settings: dict[str, Any], overridden: set[str]) -> None:
             settings[section][field] = str(path)
 
 
-def _named_inputs(settings: Mapping[str, Any]) -> dict[str, str]:
+def _named_inputs(settings: JsonObject) -> dict[str, str]:
     """The names of inputs among some settings, by dotted key."""
     names = {}
     for key in INPUT_KEYS:
@@ -158,7 +158,7 @@ def _named_inputs(settings: Mapping[str, Any]) -> dict[str, str]:
     return names
 
 
-def _validate(settings: dict[str, Any], where: object) -> Config:
+def _validate(settings: JsonObject, where: object) -> Config:
     try:
         # As JSON, whose lists may be strict tuples; what YAML has beyond JSON (dates) becomes text.
         return Config.model_validate_json(json.dumps(settings, default=str))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
+from utils.core.files import JsonObject
 from utils.core.paths import project_path
 from utils.core.result_files import ResultFiles
 
@@ -295,7 +296,7 @@ class Config(Section):
             value = value[key]
         return value
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Plain JSON values, all defaults filled in."""
         return self.model_dump(mode="json")
 

@@ -16,6 +16,8 @@ import jsonschema
 
 from utils.core.errors import UserError, reason_of
 
+JsonObject = dict[str, Any]
+"""An object of a JSON or YAML file as it was read, before it is checked."""
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 METRICS_SCHEMA = PROJECT_ROOT / "configs" / "baseline_metrics.schema.json"
 SPARE_BYTES = 100 * 10**6
@@ -84,13 +86,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(path: Path, payload: dict[str, Any], *, schema: Path | None = None) -> None:
+def write_json(path: Path, payload: JsonObject, *, schema: Path | None = None) -> None:
     """Write JSON atomically, after checking it against ``schema``; refuse NaN and infinity."""
     _validate(payload, schema)
     write_text(path, json.dumps(payload, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> dict[str, Any]:
+def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> JsonObject:
     """Read JSON and check it against ``schema``.
 
     Args:
@@ -100,7 +102,7 @@ def read_json(path: Path, *, made_by: str, schema: Path | None = None) -> dict[s
         UserError: the file is missing, is not valid JSON or does not match the schema.
     """
     try:
-        payload: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        payload: JsonObject = json.loads(path.read_text(encoding="utf-8"))
         _validate(payload, schema)
     except FileNotFoundError as error:
         raise UserError(

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from utils.core.errors import DataError
+from utils.core.files import JsonObject
 from utils.data.cells import nested_label, nested_text
 from utils.data.columns import Columns
 from utils.data.csv_check import check_csv, looks_like_other_delimiter
@@ -227,7 +228,7 @@ def _parquet_cells(path: Path, columns: Columns) -> Iterator[tuple[Any, Any]]:
         yield from zip(texts, labels, strict=True)
 
 
-def _records(path: Path, kind: Kind) -> Iterator[dict[str, Any]]:
+def _records(path: Path, kind: Kind) -> Iterator[JsonObject]:
     """The records of a JSON file: a list of them, or one a line."""
     with _open_text(path) as lines:
         if kind == "json" and _begins_with_bracket(lines):
@@ -246,14 +247,14 @@ def _begins_with_bracket(lines: io.TextIOWrapper) -> bool:
     return character == "["
 
 
-def _records_of_list(content: Any, path: Path) -> Iterator[dict[str, Any]]:
+def _records_of_list(content: Any, path: Path) -> Iterator[JsonObject]:
     for number, record in enumerate(content, start=1):
         if not isinstance(record, dict):
             raise _no_record(f"Item {number} of the list", record, path)
         yield record
 
 
-def _record_of_line(line: str, number: int, path: Path) -> dict[str, Any]:
+def _record_of_line(line: str, number: int, path: Path) -> JsonObject:
     try:
         record = json.loads(line)
     except ValueError as error:

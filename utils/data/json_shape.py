@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.core.errors import DataError
+from utils.core.files import JsonObject
 from utils.data.hints import yaml_text
 
 
@@ -38,7 +39,7 @@ def refuse_single_object(lines: io.TextIOWrapper, path: Path) -> None:
         )
 
 
-def _single_object(lines: io.TextIOWrapper) -> dict[str, Any] | None:
+def _single_object(lines: io.TextIOWrapper) -> JsonObject | None:
     """The object that is the complete file; None for a list, records by line, or anything else."""
     first = _next_line(lines)
     if not first.lstrip().startswith("{"):

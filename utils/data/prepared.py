@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from utils.config_loader import Config
 from utils.core.errors import DataError
-from utils.core.files import PROJECT_ROOT, sha256_file
+from utils.core.files import PROJECT_ROOT, JsonObject, sha256_file
 from utils.core.paths import project_path
 from utils.data.files import origin_of
 from utils.data.labels import STEP_01, LabelMapping, ModelLabels, read_mapping_file
@@ -37,7 +36,7 @@ def info_file(config: Config) -> Path:
     return config.data_file.with_name(INFO_NAME)
 
 
-def decisive_settings(config: Config) -> dict[str, Any]:
+def decisive_settings(config: Config) -> JsonObject:
     """The settings that decide the content of the data set.
 
     Only those: a single file has no split, for example. Local names are resolved, so that the same
@@ -49,7 +48,7 @@ def decisive_settings(config: Config) -> dict[str, Any]:
     name = dataset.hf_name
     if origin in ("files", "folder", "saved"):
         name = _portable_path(name)
-    settings: dict[str, Any] = {"dataset.hf_name": name}
+    settings: JsonObject = {"dataset.hf_name": name}
     if origin == "hub":
         settings["dataset.revision"] = dataset.revision
         settings["dataset.config"] = dataset.config
@@ -169,7 +168,7 @@ def output_files(config: Config) -> tuple[Path, Path, Path]:
     return config.data_file, config.label_mappings_file, info_file(config)
 
 
-def read_record(config: Config) -> dict[str, Any]:
+def read_record(config: Config) -> JsonObject:
     """The JSON object beside the data set as it is, also of an earlier version; empty if absent."""
     try:
         content = json.loads(info_file(config).read_text(encoding="utf-8"))
@@ -200,7 +199,7 @@ def _was_written_by_step_01(path: Path, config: Config) -> bool:
     return path.is_file() and sha256_file(path) in written.get(path.name, ())
 
 
-def _is_of_earlier_version(record: Mapping[str, Any], config: Config) -> bool:
+def _is_of_earlier_version(record: JsonObject, config: Config) -> bool:
     """Whether step 01 wrote these files before records had a version.
 
     Those records have only the data set's hash.
@@ -226,7 +225,7 @@ def _differences(info: PreparedDatasetInfo, config: Config, model_labels: ModelL
     return lines
 
 
-def _differing_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differing_settings(then: JsonObject, now: JsonObject) -> list[str]:
     lines = []
     for key in dict.fromkeys([*now, *then]):
         # Which settings count depends on the name: if that differs, it alone is reported.

@@ -8,9 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from utils.core.files import atomic_path
+from utils.core.files import JsonObject, atomic_path
 from utils.diagnosis.kernels import STEP, Event
 
 COMPRESS_ABOVE_BYTES = 64_000_000
@@ -36,7 +35,7 @@ def parse_truncated_trace(text: str) -> list[Event]:
     return events
 
 
-def write_trace(trace_file: Path, chrome: dict[str, Any]) -> str | None:
+def write_trace(trace_file: Path, chrome: JsonObject) -> str | None:
     """Write the trace, compressed where it is large, without its largest parts where too large.
 
     Returns:

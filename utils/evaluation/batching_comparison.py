@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+from utils.core.files import JsonObject
 from utils.data.reader import sample_texts
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStore
@@ -79,7 +79,7 @@ def compare(worker: ChunkWorker, plan: EvaluationPlan, metrics: EvaluationMetric
     return comparisons
 
 
-def _load_comparisons(store: ChunkStore, depends_on: dict[str, Any]) -> Comparisons | None:
+def _load_comparisons(store: ChunkStore, depends_on: JsonObject) -> Comparisons | None:
     """What an earlier run measured under the same settings; None where there is nothing."""
     saved = store.read_state(COMPARISON_FILE)
     if saved is None or saved.get("settings") != depends_on:
@@ -92,9 +92,7 @@ def _load_comparisons(store: ChunkStore, depends_on: dict[str, Any]) -> Comparis
     )
 
 
-def _save_comparisons(
-    store: ChunkStore, depends_on: dict[str, Any], comparisons: Comparisons
-) -> None:
+def _save_comparisons(store: ChunkStore, depends_on: JsonObject, comparisons: Comparisons) -> None:
     batching = comparisons.batching
     compiling = comparisons.compiling
     content = {

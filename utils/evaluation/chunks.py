@@ -9,14 +9,20 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from utils.core.errors import UserError
-from utils.core.files import atomic_path, fingerprint, read_json, sha256_file, write_json
+from utils.core.files import (
+    JsonObject,
+    atomic_path,
+    fingerprint,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from utils.evaluation.batching import Indices
 from utils.evaluation.predictions import Predictions
 
@@ -107,7 +113,7 @@ class ChunkStore:
         self,
         folder: Path,
         state_folder: Path,
-        identity: dict[str, Any],
+        identity: JsonObject,
         label_names: Sequence[str] = (),
     ) -> None:
         self.folder = folder
@@ -235,11 +241,11 @@ class ChunkStore:
             if state != self.state:
                 shutil.rmtree(state)
 
-    def write_state(self, name: str, payload: dict[str, Any]) -> None:
+    def write_state(self, name: str, payload: JsonObject) -> None:
         """Save something beside this run's chunks."""
         write_json(self.state / name, payload)
 
-    def read_state(self, name: str | Path) -> dict[str, Any] | None:
+    def read_state(self, name: str | Path) -> JsonObject | None:
         """What was saved; None where it is missing or damaged, so that it is computed again."""
         try:
             return read_json(self.state / name, made_by=STEP_COMMAND)
@@ -252,7 +258,7 @@ def _record_name(file: Path) -> str:
     return f"{file.stem}.json"
 
 
-def _to_stats(record: dict[str, Any]) -> ChunkStats:
+def _to_stats(record: JsonObject) -> ChunkStats:
     """The stats of a chunk; what only other versions of this program know is left out."""
     known = {field.name for field in dataclasses.fields(ChunkStats)}
     return ChunkStats(**{name: value for name, value in record.items() if name in known})

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from utils.config_loader import Config
-from utils.core.files import fingerprint, sha256_tree
+from utils.core.files import JsonObject, fingerprint, sha256_tree
 from utils.core.paths import project_path
 from utils.data.labels import read_mapping_file
 from utils.data.reader import hash_data
@@ -23,7 +23,7 @@ IDENTITY_VERSION = 7
 """Raise it when the same settings would give other bytes."""
 
 
-def prediction_identity(loaded: LoadedModel, config: Config, data_sha256: str) -> dict[str, Any]:
+def prediction_identity(loaded: LoadedModel, config: Config, data_sha256: str) -> JsonObject:
     """What the predictions depend on: not on how many workers or devices take part, but on what
     kind of device.
 
@@ -77,7 +77,7 @@ def hash_tokenizer(tokenizer: Any) -> str:
     return fingerprint([tokenizer.pad_token_id, padding_side, description])
 
 
-def make_store(config: Config, identity: dict[str, Any]) -> ChunkStore:
+def make_store(config: Config, identity: JsonObject) -> ChunkStore:
     """The store of the chunks of this identity."""
     label_names = read_mapping_file(config.label_mappings_file).names
     state_folder = config.files.state_dir / "evaluation"

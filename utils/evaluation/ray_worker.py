@@ -18,6 +18,7 @@ import torch
 
 from utils.config_loader import Config
 from utils.core.errors import DataError, ModelError, UserError
+from utils.core.files import JsonObject
 from utils.data.reader import Rows, iter_rows
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.identity import make_store, prediction_identity
@@ -36,7 +37,7 @@ class Job:
     """
 
     config: Config
-    identity: dict[str, Any]
+    identity: JsonObject
     limit: int
     """The batch limit that was chosen before the workers started, so that all make the same
     batches.
@@ -138,7 +139,7 @@ def _make_worker(job: Job, cpus: int) -> ChunkWorker:
     )
 
 
-def _check_identity(identity: dict[str, Any], expected: dict[str, Any], node: str) -> None:
+def _check_identity(identity: JsonObject, expected: JsonObject, node: str) -> None:
     """Refuse a node whose predictions would differ from those of the run.
 
     Raises:

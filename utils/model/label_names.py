@@ -16,7 +16,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from utils.core.errors import ModelError
-from utils.core.files import read_json
+from utils.core.files import JsonObject, read_json
 from utils.data.labels import ModelLabels
 from utils.model.adapter import read_head
 from utils.model.load_errors import translate_load_errors
@@ -42,7 +42,7 @@ def read_labels(source: ModelSource, *, trust_remote_code: bool) -> ModelLabels:
     return labels
 
 
-def _read_raw_config(base: ModelLocation, trust_remote_code: bool) -> Mapping[str, Any]:
+def _read_raw_config(base: ModelLocation, trust_remote_code: bool) -> JsonObject:
     """The contents of ``config.json``, before transformers fills in defaults."""
     if base.name.endswith(".json"):
         return read_json(Path(base.name), made_by="the model's save_pretrained")
@@ -53,7 +53,7 @@ def _read_raw_config(base: ModelLocation, trust_remote_code: bool) -> Mapping[st
     return dict(raw)
 
 
-def parse_label_names(raw_config: Mapping[str, Any], where: object) -> ModelLabels:
+def parse_label_names(raw_config: JsonObject, where: object) -> ModelLabels:
     """Read the label names from the contents of a ``config.json``.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from utils.core.files import JsonObject
 from utils.model.encoding import InputFormat
 from utils.model.lengths import max_positions
 from utils.model.location import ModelSource
@@ -50,7 +51,7 @@ class ModelInfo:
     problem_type: str = "single_label"
     padding_side: str | None = "right"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """JSON values under the names of the contract."""
         return {**asdict(self), "load_time_s": self.load_times["total_s"]}
 

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from filelock import SoftFileLock, Timeout, lock_descriptor
 
 from utils.core.errors import UserError
-from utils.core.files import write_error
+from utils.core.files import JsonObject, write_error
 
 _lock_fds: set[int] = set()
 
@@ -107,7 +107,7 @@ def _write_owner_record(handle: TextIO) -> None:
     handle.flush()
 
 
-def _read_owner_record(file: Path) -> dict[str, Any]:
+def _read_owner_record(file: Path) -> JsonObject:
     """Who holds the lock; empty while the owner is writing its record."""
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))

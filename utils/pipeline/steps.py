@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from utils.config_loader import Config
 from utils.core.errors import UserError
-from utils.core.files import PROJECT_ROOT, read_json, sha256_tree, write_json
+from utils.core.files import PROJECT_ROOT, JsonObject, read_json, sha256_tree, write_json
 from utils.core.paths import project_path, source_files
 from utils.pipeline.code_files import hash_code
 from utils.settings import EMBEDDED
@@ -190,7 +189,7 @@ def stale_reason(step: Step, config: Config) -> str | None:
     return f"changed: {named}"
 
 
-def _list_changes(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
+def _list_changes(before: dict[str, JsonObject], after: dict[str, JsonObject]) -> list[str]:
     """What differs between two fingerprints: what has another value, then what was added or
     removed.
     """
@@ -211,7 +210,7 @@ def _record_file(step: Step, config: Config) -> Path:
     return config.files.state_dir / f"step_{step.number}.json"
 
 
-def _fingerprints(step: Step, config: Config) -> dict[str, dict[str, Any]]:
+def _fingerprints(step: Step, config: Config) -> dict[str, JsonObject]:
     """All that decides whether a step's results are valid.
 
     Settings as they are; code, inputs and outputs by their hashes.

@@ -1,4 +1,4 @@
-"""The report's facts about the complete data set: quality, speed, memory, padding; and its files."""
+"""Facts of the report about the complete data set: quality, speed, memory, padding, files."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from utils.core.files import JsonObject
 from utils.schema.baseline_versions import convert_baseline_metrics
 from utils.schema.batch_size import OptimalBatchSize, SweepRow
 from utils.schema.common import (
@@ -74,7 +74,7 @@ class BaselineMetrics(Record):
     schema_version: PositiveCount = text("Version of this file's format.")
     run: RunInfo = text("The run that measured.")
     environment: Environment = text("The machine and its software.")
-    config: dict[str, Any] = text("The resolved settings by section.")
+    config: JsonObject = text("The resolved settings by section.")
     model_info: ModelInfo = text("The model.")
     dataset_info: DatasetInfo = text("The data set.")
     batch_size_profiling: tuple[SweepRow, ...] = text("The rows of `detailed_metrics.csv`.")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
+from utils.core.files import JsonObject
 from utils.schema.batch_size import SweepRow
 from utils.schema.common import MeasuredRecord, nullable_metrics
 from utils.schema.evaluation import EvaluationMetrics
@@ -19,7 +19,7 @@ FIRST_VERSION_WITH_REASONS = 3
 ADDED_LATER = "not in files of this version"
 
 
-def convert_baseline_metrics(payload: dict[str, Any]) -> dict[str, Any]:
+def convert_baseline_metrics(payload: JsonObject) -> JsonObject:
     """The content of ``baseline_metrics.json`` in the present form; the version stays."""
     version = payload.get("schema_version")
     if not isinstance(version, int) or version >= FIRST_VERSION_WITH_REASONS:
@@ -36,13 +36,13 @@ def convert_baseline_metrics(payload: dict[str, Any]) -> dict[str, Any]:
     return converted
 
 
-def _convert_row(row: dict[str, Any]) -> dict[str, Any]:
+def _convert_row(row: JsonObject) -> JsonObject:
     converted = dict(row)
     converted["gpu_mem_change"] = converted.pop("gpu_mem_used", None)
     return _with_reasons(converted, SweepRow)
 
 
-def _with_reasons(values: dict[str, Any], kind: type[MeasuredRecord]) -> dict[str, Any]:
+def _with_reasons(values: JsonObject, kind: type[MeasuredRecord]) -> JsonObject:
     """The values with ``unavailable``, whose reasons come from the warnings."""
     reasons = {}
     warnings = values.get("warnings", [])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
+from utils.core.files import JsonObject
 from utils.schema.common import (
     Count,
     Fraction,
@@ -278,7 +279,7 @@ class BatchSizeRow(MeasuredRecord):
     warnings: tuple[str, ...] = warnings()
     unavailable: Unavailable = unavailable()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """JSON values by column name, in the table's order."""
         return self.model_dump(mode="json", include=set(COLUMNS))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from utils.core.files import JsonObject
 from utils.schema.common import (
     MeasuredRecord,
     NonNegative,
@@ -101,7 +100,7 @@ def save_ceilings(path: Path, ceilings: Ceilings, machine: Machine) -> None:
     write_record(path, file)
 
 
-def convert_ceilings_file(payload: Mapping[str, Any]) -> dict[str, Any]:
+def convert_ceilings_file(payload: JsonObject) -> JsonObject:
     """The content of a ``ceilings.json`` of any version in the present form."""
     converted = dict(payload)
     if "ceilings" in converted:
@@ -109,7 +108,7 @@ def convert_ceilings_file(payload: Mapping[str, Any]) -> dict[str, Any]:
     return converted
 
 
-def convert_ceilings(values: Mapping[str, Any]) -> dict[str, Any]:
+def convert_ceilings(values: JsonObject) -> JsonObject:
     """``Ceilings`` of any version in the present form.
 
     Up to version 2 the rates of copies were ``copy_points``: pairs of bytes and bytes/s.

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from utils.core.errors import UserError
-from utils.core.files import read_json, write_json
+from utils.core.files import JsonObject, read_json, write_json
 
 UNIT_KEY = "unit"
 """Key of a field's unit in its JSON Schema."""
@@ -43,7 +43,7 @@ class Record(BaseModel):
         json_schema_serialization_defaults_required=True,
     )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Plain JSON values by field name, in the order of the fields."""
         return self.model_dump(mode="json")
 
@@ -130,7 +130,7 @@ def nullable_metrics(kind: type[Record]) -> tuple[str, ...]:
 
 
 def complete_reasons(
-    kind: type[Record], values: dict[str, Any], reasons: dict[str, str]
+    kind: type[Record], values: JsonObject, reasons: dict[str, str]
 ) -> dict[str, str]:
     """The content of ``unavailable``: a reason for each nullable metric without a value.
 
@@ -150,7 +150,7 @@ def read_record(
     kind: type[RecordType],
     *,
     made_by: str,
-    convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    convert: Callable[[JsonObject], JsonObject] | None = None,
 ) -> RecordType:
     """Read a JSON file of any version.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
+from utils.core.files import JsonObject
 from utils.schema.common import (
     Count,
     PositiveCount,
@@ -33,9 +34,7 @@ class PreparedDatasetInfo(Record):
     name: str = text("`dataset.hf_name`.")
     origin: Origin = text("What that name is.")
     revision: str | None = optional("Commit on the hub.")
-    settings: dict[str, Any] = text(
-        "The settings that decided the content of the file, by dotted key."
-    )
+    settings: JsonObject = text("The settings that decided the content of the file, by dotted key.")
     split: str | None = optional("Split of the source.")
     source_text_column: str | None = optional("Column of the source with the texts.")
     source_label_column: str | None = optional("Column of the source with the labels.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from utils.core.files import JsonObject
 from utils.schema.ceilings import convert_ceilings
 
 FIRST_VERSION_WITH_PLAIN_NAMES = 3
@@ -54,7 +55,7 @@ DERIVED = ("overhead_ms", "padding_ms")
 """What stood in ``evidence`` and stands beside it now."""
 
 
-def convert_diagnosis(payload: dict[str, Any]) -> dict[str, Any]:
+def convert_diagnosis(payload: JsonObject) -> JsonObject:
     """The content of a ``bottlenecks.json`` in the present form; the version stays.
 
     Keys that the present version does not know stay too.
@@ -80,7 +81,7 @@ def convert_diagnosis(payload: dict[str, Any]) -> dict[str, Any]:
     return diagnosis
 
 
-def _rename(values: Mapping[str, Any], names: Renames) -> dict[str, Any]:
+def _rename(values: JsonObject, names: Renames) -> JsonObject:
     return {names.get(name, name): value for name, value in values.items()}
 
 
@@ -89,7 +90,7 @@ def _rename_value(value: Any, names: Renames) -> Any:
     return names.get(value, value)
 
 
-def _batch_size(values: Mapping[str, Any]) -> dict[str, Any]:
+def _batch_size(values: JsonObject) -> JsonObject:
     renamed = _rename(values, BATCH_SIZE)
     renamed["verdict"] = _rename_value(renamed.get("verdict"), VERDICTS)
     evidence = dict(renamed.get("evidence", {}))
@@ -104,14 +105,14 @@ def _batch_size(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**renamed, "evidence": evidence, "shares": shares}
 
 
-def _timed_forwards(rows: Iterable[tuple[int, int, float]]) -> list[dict[str, Any]]:
+def _timed_forwards(rows: Iterable[tuple[int, int, float]]) -> list[JsonObject]:
     forwards = []
     for num_rows, length, ms in rows:
         forwards.append({"num_rows": num_rows, "length": length, "forward_ms": ms})
     return forwards
 
 
-def _saturation(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _saturation(values: JsonObject | None) -> JsonObject | None:
     if not values:
         return None
     renamed = _rename(values, SATURATION)
@@ -120,7 +121,7 @@ def _saturation(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return renamed
 
 
-def _suggestion(values: Mapping[str, Any]) -> dict[str, Any]:
+def _suggestion(values: JsonObject) -> JsonObject:
     renamed = _rename(values, SUGGESTION)
     renamed["prediction"] = _rename_value(renamed.get("prediction"), PREDICTIONS)
     verification = renamed.get("verification")
@@ -129,7 +130,7 @@ def _suggestion(values: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _kernels(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _kernels(values: JsonObject | None) -> JsonObject | None:
     if values is None:
         return None
     renamed = _rename(values, KERNELS)
@@ -137,7 +138,7 @@ def _kernels(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return renamed
 
 
-def _peak_memory(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _peak_memory(values: JsonObject | None) -> JsonObject | None:
     if values is None:
         return None
     renamed = _rename(values, PEAK_MEMORY)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
+from utils.core.files import JsonObject
 from utils.schema.markdown import table
 from utils.settings import Config
 
@@ -31,12 +31,12 @@ def settings_tables() -> list[str]:
     return lines
 
 
-def _row(key: str, schema: dict[str, Any]) -> tuple[str, ...]:
+def _row(key: str, schema: JsonObject) -> tuple[str, ...]:
     default = json.dumps(schema["default"])
     return (f"`{key}`", describe_values(schema), f"`{default}`", schema["description"])
 
 
-def describe_values(schema: dict[str, Any]) -> str:
+def describe_values(schema: JsonObject) -> str:
     """The values that a JSON Schema allows, in words."""
     if "anyOf" in schema:
         return " or ".join(describe_values(member) for member in schema["anyOf"])
@@ -44,7 +44,7 @@ def describe_values(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
-    kind = schema["type"]
+    kind = str(schema["type"])
     if kind == "array":
         return f"list of: {describe_values(schema['items'])}"
     if kind == "object":
