@@ -130,18 +130,24 @@ def read_predictions(folder: Path) -> pd.DataFrame:
 
 
 def run_script(
-    script: str, *arguments: str, timeout: float = 550, **environment: str
+    script: str,
+    *arguments: str,
+    timeout: float = 550,
+    in_new_interpreter: bool = False,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of the project in a process of its own, as a user would.
 
     ``environment`` is added to this process's. The process is forked from one that has imported the
-    libraries (see ``script_server``), unless a variable concerns the interpreter's own start.
+    libraries (see ``script_server``), unless a variable concerns the interpreter's own start or the
+    test asks for a new interpreter.
     """
     words = [str(PROJECT_ROOT / script), *arguments]
     variables = {**os.environ, **environment}
-    done = script_server.run_forked(words, variables, timeout)
-    if done is not None:
-        return done
+    if not in_new_interpreter:
+        done = script_server.run_forked(words, variables, timeout)
+        if done is not None:
+            return done
     return subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, timeout=timeout, env=variables
     )

@@ -19,6 +19,7 @@ from utils.evaluation.predictions import Predictions
 from utils.evaluation.tokens import TokenChunk, tokenize
 from utils.model_utils import LoadedModel, load_model
 from utils.reporting.evaluation_facts import comparison_facts
+from utils.system import timing
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_each_variant_starts_up_outside_the_rounds(loaded: LoadedModel) -> None:
         return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+        patch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
         first, _, both = comparison.compare_variants(make_variant("a"), make_variant("b"), chunk)
     few, all_rows = comparison.WARM_UP_ROWS, len(support.TEXTS)
     assert calls == [

@@ -221,6 +221,7 @@ def test_two_workers_give_the_results_of_one_process_and_mention_no_ray(
     done = support.run_script(
         SCRIPT,
         *support.set_flags(overrides(tmp_path, model, "evaluation.num_workers=2")),
+        in_new_interpreter=True,
         OMP_NUM_THREADS="1",
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -39,7 +39,9 @@ def hub(tiny_model: Path) -> Iterator[HubServer]:
 
 def test_a_model_in_a_folder_is_loaded_and_checked(tmp_path: Path, tiny_model: Path) -> None:
     done = support.run_script(
-        SCRIPT, *support.set_flags(support.small_overrides(tmp_path, tiny_model))
+        SCRIPT,
+        *support.set_flags(support.small_overrides(tmp_path, tiny_model)),
+        in_new_interpreter=True,
     )
     assert done.returncode == 0, done.stderr
     rule = "=" * 70

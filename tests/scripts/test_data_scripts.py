@@ -173,7 +173,8 @@ def test_a_data_set_without_labels_is_measured_and_its_accuracy_is_null_with_the
     payload = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
     metrics = payload["full_dataset_metrics"]
     assert (metrics["accuracy"], metrics["f1_macro"], metrics["num_samples"]) == (None, None, 60)
-    assert "accuracy and F1 are not measured: no row has a label" in metrics["warnings"]
+    assert metrics["unavailable"]["accuracy"] == metrics["unavailable"]["f1_macro"]
+    assert "no row has a label" in metrics["unavailable"]["accuracy"]
     assert metrics["throughput_samples_per_sec"] > 0
     info = payload["dataset_info"]
     assert (info["label_mapping_source"], info["label_mapping_confidence"]) == ("none", "none")
