@@ -1,0 +1,280 @@
+"""The steps on a simulated CUDA device: precisions, lost memory, two devices, a failing driver."""
+
+from __future__ import annotations
+
+import json
+import logging
+import runpy
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests import support
+from tests.simulated_cuda.cuda_lines import LineRecorder, find_cuda_lines
+from tests.simulated_cuda.machine import Machine, make_machine
+from tests.simulated_cuda.nvml import DriverFaults
+from tests.simulated_cuda.simulate import Simulation, simulated_cuda
+from utils.core.files import PROJECT_ROOT
+from utils.diagnosis import roofline
+from utils.pipeline import cli
+
+BASELINE = "scripts/02_baseline_inference.py"
+PROFILING = "scripts/03_detailed_profiling.py"
+Steps = Callable[..., Machine]
+RECORDER = LineRecorder(find_cuda_lines())
+"""Collects over all tests of this module, in one process, which lines for CUDA have run."""
+
+
+NUM_TESTS = 18
+NOT_SIMULATED = {
+    ("utils/diagnosis/forecast.py", "model = overlapped"): (
+        "the host's times show no overlap; tests/diagnosis/test_forecast.py"
+    ),
+    ("utils/diagnosis/memory.py", "other_mb = max(0.0, step.before / 1e6 - weights_mb)"): (
+        "needs the allocator's events in a trace; tests/diagnosis/test_memory.py"
+    ),
+    ("utils/diagnosis/tracing.py", "return DeviceBusy(reason=NONE_READABLE)"): (
+        "the host's traces are readable; tests/diagnosis/test_tracing.py"
+    ),
+    (
+        "utils/diagnosis/tracing.py",
+        "return DeviceBusy(ms=merged_length(spans(kernels)) / steps / 1e3)",
+    ): "needs kernels in a trace; tests/diagnosis/test_tracing.py",
+    ("utils/reporting/diagnosis_facts.py", 'return "time on the device (CUDA)"'): (
+        "needs kernels in a trace; tests/reporting/test_html_report.py"
+    ),
+    **dict.fromkeys(
+        [
+            ("utils/evaluation/distributed.py", 'loaded.model.to("cpu")'),
+            ("utils/evaluation/distributed.py", "torch.cuda.empty_cache()"),
+            ("utils/evaluation/distributed.py", "try:"),
+            ("utils/evaluation/distributed.py", "yield"),
+            ("utils/evaluation/distributed.py", "loaded.model.to(loaded.device)"),
+            (
+                "utils/evaluation/ray_worker.py",
+                "process = torch.cuda.get_device_properties(0).uuid "
+                "if job.on_cuda else os.getpid()",
+            ),
+        ],
+        "runs in processes that Ray starts on GPUs; tests/evaluation/test_distributed.py",
+    ),
+}
+"""Lines that the simulation cannot reach, by file and text, and what tests them instead."""
+
+
+@pytest.fixture
+def run_step(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
+    """Run a script in this process on a simulated device; its exit code must be 0."""
+    support.write_dataset(tmp_path / "data")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logged = list(logging.getLogger().handlers)
+    # Products of a real GPU's sizes take minutes on the host.
+    monkeypatch.setitem(roofline.MATMUL_SIZES, "cuda", (64, 128))
+    monkeypatch.setitem(roofline.COPY_BYTES, "cuda", (1 << 16, 1 << 20))
+    monkeypatch.setattr(cli, "exit_at_once", sys.exit)
+
+    def run(
+        script: str,
+        *more: str,
+        simulation: Simulation | None = None,
+        flags: tuple[str, ...] = (),
+        exit_code: int = 0,
+        is_simulated: bool = True,
+    ) -> Machine:
+        overrides = [
+            *support.small_overrides(tmp_path, tiny_model),
+            "model.device=cuda",
+            "profiling.min_window_seconds=0",
+            "evaluation.compare_batching=true",
+            *more,
+        ]
+        monkeypatch.setattr(sys, "argv", [script, *support.set_flags(overrides), *flags])
+        devices = simulated_cuda(simulation) if is_simulated else nullcontext(make_machine())
+        with devices as machine, RECORDER.recording(), pytest.raises(SystemExit) as end:
+            runpy.run_path(str(PROJECT_ROOT / script), run_name="__main__")
+        assert end.value.code == exit_code
+        return machine
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    logging.getLogger().handlers[:] = logged
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    text = (folder / "results" / "baseline_metrics.json").read_text(encoding="utf-8")
+    metrics: dict[str, Any] = json.loads(text)
+    return metrics
+
+
+def predictions_of(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "results" / "predictions").sort_values("row_id")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_both_measuring_steps_run_in_every_precision(
+    run_step: Steps, tmp_path: Path, dtype: str
+) -> None:
+    machine = run_step(BASELINE, f"model.dtype={dtype}")
+    run_step(PROFILING, f"model.dtype={dtype}")
+    metrics = metrics_of(tmp_path)
+    assert metrics["model_info"]["device"] == "cuda:0"
+    assert metrics["model_info"]["dtype"] == dtype
+    for row in metrics["batch_size_profiling"]:
+        assert row["status"] == "ok"
+        assert row["peak_gpu_mem"] > 0
+        assert row["forward_ms_mean"] > 0
+    assert metrics["full_dataset_metrics"]["peak_gpu_mem"] > 0
+    assert machine.gpu().num_out_of_memory == 0
+    assert (tmp_path / "results" / "bottlenecks.json").exists()
+
+
+def test_the_evaluation_never_waits_for_the_device_within_a_batch(run_step: Steps) -> None:
+    few = run_step(BASELINE, "evaluation.chunk_rows=60", "evaluation.compare_batching=false")
+    many = run_step(
+        BASELINE,
+        "evaluation.chunk_rows=60",
+        "evaluation.compare_batching=false",
+        "evaluation.max_tokens_per_batch=64",
+    )
+
+    def waits(machine: Machine) -> dict[str, int]:
+        return {at: count for at, count in machine.waits.items() if " at evaluation/" in at}
+
+    assert waits(many) == waits(few), "more batches, and no more waits"
+    for machine in (few, many):
+        assert not machine.slow_copies
+
+
+def test_predictions_are_those_of_the_host(run_step: Steps, tmp_path: Path) -> None:
+    host_results = f"output.results_dir={tmp_path / 'host' / 'results'}"
+    run_step(BASELINE, "model.device=cpu", host_results, is_simulated=False)
+    run_step(BASELINE)
+    on_host = predictions_of(tmp_path / "host")
+    on_device = predictions_of(tmp_path)
+    assert on_device["predicted_id"].tolist() == on_host["predicted_id"].tolist()
+    assert on_device["predicted_probability"].tolist() == pytest.approx(
+        on_host["predicted_probability"].tolist(), abs=1e-5
+    )
+
+
+def test_the_second_of_two_devices_is_used_alone(run_step: Steps, tmp_path: Path) -> None:
+    machine = run_step(BASELINE, "model.device=cuda:1", simulation=Simulation(num_gpus=2))
+    older = Simulation(num_gpus=2, has_bfloat16=False)
+    run_step(PROFILING, "model.device=cuda:1", simulation=older)
+    assert metrics_of(tmp_path)["model_info"]["device"] == "cuda:1"
+    assert machine.gpus[0].peak_bytes == 0
+    assert machine.gpus[1].peak_bytes > 0
+
+
+def test_a_batch_size_without_memory_is_a_result_and_the_sweep_goes_on(
+    run_step: Steps, tmp_path: Path
+) -> None:
+    peak_bytes = run_step(BASELINE).gpu().peak_bytes
+    memory_bytes = peak_bytes + (1 << 18)
+    machine = run_step(
+        BASELINE,
+        "dataset.sample_sizes=[60]",
+        "profiling.batch_sizes=[1, 60]",
+        simulation=Simulation(memory_bytes=memory_bytes),
+    )
+    rows = metrics_of(tmp_path)["batch_size_profiling"]
+    assert [row["status"] for row in rows] == ["ok", "oom"]
+    assert machine.gpu().num_out_of_memory > 0
+
+
+def test_the_diagnosis_goes_on_without_a_batch_size_that_does_not_fit(
+    run_step: Steps, tmp_path: Path
+) -> None:
+    settings = ("dataset.sample_sizes=[60]", "profiling.batch_sizes=[1, 60]")
+    peak_bytes = run_step(BASELINE).gpu().peak_bytes
+    # The copies that find the ceilings stop where the memory does.
+    run_step(PROFILING, *settings, simulation=Simulation(memory_bytes=peak_bytes + (1 << 18)))
+    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
+    assert [row["batch_size"] for row in diagnosis["batch_sizes"]] == [1]
+
+
+def test_the_evaluation_halves_batches_that_do_not_fit(
+    run_step: Steps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("evaluation.compare_batching=false", "evaluation.chunk_rows=60")
+    machine = run_step(BASELINE, *settings, "evaluation.max_tokens_per_batch=64")
+    expected = predictions_of(tmp_path)
+    memory_bytes = machine.gpu().peak_bytes + (1 << 18)
+    run_step(
+        BASELINE,
+        *settings,
+        "evaluation.max_tokens_per_batch=100000",
+        simulation=Simulation(memory_bytes=memory_bytes),
+    )
+    assert "memory ran out" in capsys.readouterr().err
+    rows = predictions_of(tmp_path)
+    assert rows["predicted_id"].tolist() == expected["predicted_id"].tolist()
+
+
+def test_random_weights_are_made_on_the_device(run_step: Steps, tmp_path: Path) -> None:
+    run_step(BASELINE, "model.load_format=dummy")
+    metrics = metrics_of(tmp_path)
+    assert metrics["model_info"]["weights"] == "dummy"
+    assert metrics["full_dataset_metrics"]["accuracy"] is None
+
+
+def test_a_model_that_does_not_fit_is_refused_with_advice(
+    run_step: Steps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_step(BASELINE, simulation=Simulation(memory_bytes=1 << 16), exit_code=2)
+    message = capsys.readouterr().err
+    assert "memory" in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    "simulation",
+    [
+        Simulation(has_nvml=False),
+        Simulation(faults=DriverFaults(failing_after=40)),
+        Simulation(faults=DriverFaults(mig=True)),
+        Simulation(faults=DriverFaults(hides_processes=True)),
+    ],
+    ids=["no NVML", "lost on the way", "MIG", "hidden processes"],
+)
+def test_a_driver_that_fails_costs_its_readings_alone(
+    run_step: Steps, tmp_path: Path, simulation: Simulation
+) -> None:
+    run_step(BASELINE, simulation=simulation)
+    metrics = metrics_of(tmp_path)
+    for row in metrics["batch_size_profiling"]:
+        assert row["status"] == "ok"
+        assert row["latency_per_sample_ms_mean"] > 0
+        assert row["peak_gpu_mem"] > 0
+
+
+def test_compiling_the_evaluation_reaches_the_compiler(run_step: Steps) -> None:
+    machine = run_step(BASELINE, "evaluation.compile=true")
+    assert machine.compiled
+
+
+def test_suggestions_are_verified_on_a_device(run_step: Steps, tmp_path: Path) -> None:
+    run_step(BASELINE)
+    run_step(PROFILING, flags=("--verify",))
+    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
+    assert diagnosis["suggestions"]
+
+
+def test_every_line_that_only_cuda_runs_has_run(request: pytest.FixtureRequest) -> None:
+    """The last of the module: it needs what the others have recorded."""
+    module = request.node.getparent(pytest.Module)
+    if len([item for item in request.session.items if item.parent is module]) < NUM_TESTS:
+        pytest.skip("the other tests of this module did not run")
+    missing = sorted(RECORDER.missing())
+    shown = []
+    for name, number, text in missing:
+        if (name, text) not in NOT_SIMULATED:
+            shown.append(f"{name}:{number}: {text}")
+    assert not shown, "\n".join(shown)
