@@ -448,6 +448,14 @@ def test_make_clean_keeps_what_was_measured(tmp_path: Path) -> None:
     assert not cache.exists()
 
 
+@pytest.mark.parametrize("target", ["lint", "generate"])
+def test_checks_and_generators_install_nothing(tmp_path: Path, target: str) -> None:
+    shutil.copy(PROJECT_ROOT / "Makefile", tmp_path)
+    done = subprocess.run(["make", target], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "fix:   make setup-dev" in done.stderr
+
+
 def test_make_bench_without_benchmarks_says_so(tmp_path: Path) -> None:
     shutil.copy(PROJECT_ROOT / "Makefile", tmp_path)
     (tmp_path / "setup_environment.sh").write_text("#!/bin/sh\n")

@@ -187,6 +187,9 @@ def pipeline_part(
     if is_verified:
         command.append("--verify")
     settings = common_settings(work, dtype)
+    if is_short:
+        # Of the embedded model only the tokenizer is used here, so little training is enough.
+        settings.append("embedded.training_rows=200")
     if is_dry_run:
         settings += dry_run_settings(work)
     elif is_short:
