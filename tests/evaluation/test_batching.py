@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.evaluation.batching import Batching, padded_tokens
+from utils.evaluation.batching import Batching, computed_tokens
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=200).map(np.array)
 
@@ -32,7 +32,7 @@ def test_alternating_lengths_have_known_padding() -> None:
 
     def padding(batching: Batching) -> float:
         return 1 - lengths.sum() / sum(
-            padded_tokens(lengths[rows]) for rows in batching.plan(lengths)
+            computed_tokens(lengths[rows]) for rows in batching.plan(lengths)
         )
 
     assert padding(Batching(kind="dataset_order", limit=32)) == 0.4375
@@ -42,7 +42,7 @@ def test_alternating_lengths_have_known_padding() -> None:
 def test_real_lengths_have_under_two_percent_padding() -> None:
     lengths = np.clip(np.random.default_rng(0).lognormal(3.7, 1.2, 8192), 1, 512).astype(np.int64)
     batches = Batching(kind="token_budget", limit=8192).plan(lengths)
-    assert 1 - lengths.sum() / sum(padded_tokens(lengths[rows]) for rows in batches) < 0.02
+    assert 1 - lengths.sum() / sum(computed_tokens(lengths[rows]) for rows in batches) < 0.02
 
 
 @pytest.mark.parametrize(("kind", "after"), [("token_budget", 1000), ("dataset_order", 10)])
