@@ -77,6 +77,8 @@ def run_step(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
     # Products of a real GPU's sizes take minutes on the host.
     monkeypatch.setitem(roofline.MATMUL_SIZES, "cuda", (64, 128))
     monkeypatch.setitem(roofline.COPY_BYTES, "cuda", (1 << 16, 1 << 20))
+    monkeypatch.setitem(roofline.CEILING_PRODUCT_AT_LEAST_S, "cuda", 0.002)
+    monkeypatch.setitem(roofline.REPEAT_AT_LEAST_S, "cuda", 0.002)
     monkeypatch.setattr(cli, "exit_at_once", sys.exit)
 
     def run(
