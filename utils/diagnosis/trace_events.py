@@ -35,7 +35,8 @@ def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
     The longest come first. Phases, modules, Python functions and operators are all frames. Device
     time is counted at operators alone, because the profiler gives a named range the time from its
     first kernel to its last: a range ``layers.0`` around two operators of 2 and 3 ms has 5 ms or
-    more, and counting it too would count the kernels twice. Stacks start at the profiler's step, so that threads which wait meanwhile are left out; without steps all stacks count. Source of the
+    more, and counting it too would count the kernels twice. Stacks start at the profiler's step, so
+    that threads which wait meanwhile are left out; without steps all stacks count. Source of the
     format: Brendan Gregg's FlameGraph.
     """
     totals: defaultdict[tuple[str, ...], float] = defaultdict(float)
