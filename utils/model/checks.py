@@ -82,6 +82,9 @@ def allowed_difference(logits: torch.Tensor, dtype: str) -> float:
 
     It is relative to how much the logits differ between texts: a model whose logits are all small
     must agree as well as any other.
+
+    Args:
+        dtype: what ``product_precision`` returns.
     """
     spread = float((logits.amax(0) - logits.amin(0)).max())
     largest = float(logits.abs().max())
