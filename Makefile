@@ -2,7 +2,7 @@
 PYTHON_IN_VENV := .venv/bin/python
 ARGS ?=
 
-.PHONY: help setup setup-dev demo run test generate lint bench clean
+.PHONY: help setup setup-dev has-venv demo run test generate lint bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -12,6 +12,10 @@ setup: ## make the environment (seconds once it is there)
 
 setup-dev:
 	@./setup_environment.sh --dev
+
+# Checks and generators install nothing.
+has-venv:
+	@test -x $(PYTHON_IN_VENV) || { echo "Error: .venv is not there" >&2; echo "  fix:   make setup-dev" >&2; exit 2; }
 
 demo: setup ## the whole pipeline on a model and data made here: no GPU, no hub
 	$(PYTHON_IN_VENV) run_week1.py --config configs/demo.yaml $(ARGS)
@@ -23,10 +27,10 @@ test: setup-dev ## the whole test suite
 	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
 	    --max-worker-restart 0 $(ARGS)
 
-generate: setup-dev ## JSON Schemas, docs/METRICS.md and docs/SETTINGS.md, from the records
+generate: has-venv ## JSON Schemas, docs/METRICS.md and docs/SETTINGS.md, from the records
 	$(PYTHON_IN_VENV) -m utils.schema.generate
 
-lint: setup-dev ## linter, formatter, types and import layers
+lint: has-venv ## linter, formatter, types and import layers
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy

@@ -41,24 +41,75 @@ choose_python() {
     "install one, or name it: PYTHON=/path/to/python3.12 ./setup_environment.sh"
 }
 
-# Sets gpu: the names of the GPUs, or empty; and gpu_line, for the user.
+# Sets gpu: names and driver versions of the GPUs, or empty; driver: the driver's version, or empty
+# where it cannot be read; and gpu_line, for the user.
 look_for_gpu() {
-  gpu="" gpu_line="none (nvidia-smi is not here)"
+  local digits='[0-9]+(\.[0-9]+)*'
+  gpu="" driver="" gpu_line="none (nvidia-smi is not here)"
   command -v nvidia-smi >/dev/null 2>&1 || return 0
   if gpu=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null) && [ -n "$gpu" ]; then
     gpu_line=$(printf '%s' "$gpu" | paste -sd ';' -)
+    # All GPUs of a machine have one driver.
+    [[ ${gpu_line%%;*} =~ ,\ *($digits)$ ]] && driver=${BASH_REMATCH[1]}
+    return 0
   else
     gpu="" gpu_line="none (nvidia-smi is here but shows no GPU; is the driver running?)"
   fi
 }
 
+# Driver that a CUDA version needs, by its first number: "13.0" gives 580, "12.8" gives 525.
+# Source: NVIDIA, "Minor Version Compatibility", table 1
+# (docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html).
+driver_for_cuda() { # CUDA_VERSION
+  case ${1%%.*} in
+    13) echo 580 ;;
+    12) echo 525 ;;
+    11) echo 450 ;;
+  esac
+}
+
+# Sets torch_range, torch_cuda_line: the versions of PyTorch whose build the driver can run.
+# PyPI's builds of 2.6 to 2.10 are made with CUDA 12.4 to 12.8, those from 2.11 on with CUDA 13
+# (requirements of the packages: nvidia-cuda-runtime-cu12 12.8 of 2.10, cuda-toolkit 13.0 of 2.11).
+choose_cuda_build() {
+  local needed
+  torch_range="" torch_cuda_line="CUDA 13 or later"
+  if [ -z "$driver" ]; then
+    torch_cuda_line="the newest CUDA build, since nvidia-smi does not tell the driver's version"
+  elif ! at_least "$driver" "$(driver_for_cuda 12)" 0; then
+    needed=$(driver_for_cuda 12)
+    refuse "Driver $driver is too old: PyTorch 2.6 or later from PyPI needs $needed or later." \
+      "install a newer driver, or choose a machine that has one"
+  elif ! at_least "$driver" "$(driver_for_cuda 13)" 0; then
+    torch_range="torch<2.11"
+    needed=$(driver_for_cuda 13)
+    torch_cuda_line="CUDA 12: driver $driver is older than $needed, which later versions need"
+  fi
+}
+
+# Sets old_driver_line: empty, or that the PyTorch that is kept may not run with this driver.
+# It is kept all the same: containers can bring libraries of CUDA's forward compatibility.
+check_kept_build() {
+  local needed
+  old_driver_line=""
+  needed=$(driver_for_cuda "$torch_cuda")
+  [ -n "$driver" ] && [ -n "$needed" ] || return 0
+  at_least "$driver" "$needed" 0 ||
+    old_driver_line="CUDA $torch_cuda needs driver $needed or later; here is $driver. \
+If PyTorch finds no GPU, use an image with an older CUDA."
+}
+
 # Sets torch: machine (the machine's own build is kept), cuda (pip takes a build for the GPU),
 # pinned (no GPU).
 choose_torch() {
+  torch_range="" old_driver_line=""
   if [ "$torch_cuda" != - ] && at_least "$torch_version" 2 6; then
     torch=machine torch_line="kept: $torch_version with CUDA $torch_cuda of $python; nothing of PyTorch is downloaded"
+    check_kept_build
   elif [ -n "$gpu" ]; then
-    torch=cuda torch_line="installed: 2.6 or later, not pinned, since a GPU is here"
+    choose_cuda_build
+    torch=cuda torch_line="installed: 2.6 or later"
+    torch_line+="${torch_range:+, earlier than ${torch_range#*<}}, with $torch_cuda_line"
   else
     torch=pinned torch_line="installed: the version in setup/constraints.txt, since no GPU is here"
   fi
@@ -77,7 +128,7 @@ hub_cache_line() {
 # What the environment depends on; a change of the first line means a new .venv, of any other an
 # installation.
 stamp() { # WITH_DEV
-  say "$torch $python_version $python"
+  say "$torch${torch_range:+ $torch_range} $python_version $python"
   [ "$torch" != machine ] || say "$torch_version"
   cat setup/requirements.txt setup/constraints.txt setup_environment.sh setup/probe_python.py | cksum
   [ "$1" = no ] || cksum <setup/requirements-dev.txt
@@ -124,6 +175,7 @@ install() {
     say "torch==$torch_version" >"$venv/constraints.txt"
   elif [ "$torch" = cuda ]; then
     grep -v '^torch==' setup/constraints.txt >"$venv/constraints.txt"
+    [ -z "$torch_range" ] || say "$torch_range" >>"$venv/constraints.txt"
   fi
   local files=(-r "$venv/requirements.txt")
   [ "$dev" = no ] || files+=(-r setup/requirements-dev.txt)
@@ -163,6 +215,7 @@ fi
 say "Python:    $python_version ($python)"
 say "GPU:       $gpu_line"
 say "PyTorch:   $torch_line"
+[ -z "$old_driver_line" ] || say "Warning:   $old_driver_line"
 say "Hub cache: $(hub_cache_line)"
 [ "$plan" = no ] || exit 0
 make_venv

@@ -63,8 +63,8 @@ class Machine:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def add_gpu(self) -> None:
-        self.add("nvidia-smi", "#!/bin/sh\necho 'NVIDIA H100, 570.86'\n")
+    def add_gpu(self, driver: str = "570.86") -> None:
+        self.add("nvidia-smi", f"#!/bin/sh\necho 'NVIDIA H100, {driver}'\n")
 
     def run(
         self, *words: str, probe: str = NO_CUDA, **environment: str
@@ -104,9 +104,9 @@ def torch_line(plan: subprocess.CompletedProcess[str]) -> str:
         (POD, False, "kept: 2.8.0+cu128"),
         ("3.12.3 2.6.0a0+ecf3bae.nv25.1 12.8", True, "kept: 2.6.0a0+ecf3bae.nv25.1"),
         ("3.11.7 2.6.0 12.4", True, "kept: 2.6.0"),
-        ("3.11.7 2.5.1+cu124 12.4", True, "not pinned, since a GPU is here"),
-        ("3.11.7 2.13.0+cpu -", True, "not pinned, since a GPU is here"),
-        (NO_CUDA, True, "not pinned, since a GPU is here"),
+        ("3.11.7 2.5.1+cu124 12.4", True, "installed: 2.6 or later"),
+        ("3.11.7 2.13.0+cpu -", True, "installed: 2.6 or later"),
+        (NO_CUDA, True, "installed: 2.6 or later"),
         ("3.11.7 2.13.0+cpu -", False, "since no GPU is here"),
         (NO_CUDA, False, "since no GPU is here"),
     ],
@@ -115,6 +115,64 @@ def test_which_pytorch(machine: Machine, probe: str, gpu: bool, expected: str) -
     if gpu:
         machine.add_gpu()
     assert expected in torch_line(machine.run("--plan", probe=probe))
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        ("580.65.06", "installed: 2.6 or later, with CUDA 13 or later"),
+        ("610.10", "installed: 2.6 or later, with CUDA 13 or later"),
+        ("579.99", "installed: 2.6 or later, earlier than 2.11, with CUDA 12: driver 579.99"),
+        ("525.60.13", "installed: 2.6 or later, earlier than 2.11, with CUDA 12: driver 525.60.13"),
+        ("[N/A]", "the newest CUDA build, since nvidia-smi does not tell"),
+    ],
+)
+def test_the_build_is_one_that_the_driver_can_run(
+    machine: Machine, driver: str, expected: str
+) -> None:
+    machine.add_gpu(driver)
+    assert expected in torch_line(machine.run("--plan"))
+
+
+@pytest.mark.parametrize(("driver", "limit"), [("570.86", ["torch<2.11"]), ("580.65.06", [])])
+def test_an_old_driver_limits_what_pip_may_take(
+    machine: Machine, driver: str, limit: list[str]
+) -> None:
+    machine.add_gpu(driver)
+    assert machine.run().returncode == 0
+    pins = machine.handed_to_pip("constraints.txt")
+    assert [line for line in pins if line.startswith("torch<")] == limit
+
+
+def test_two_gpus_have_one_driver(machine: Machine) -> None:
+    machine.add(
+        "nvidia-smi", "#!/bin/sh\nprintf 'NVIDIA A100, 550.54.15\\nNVIDIA A100, 550.54.15\\n'\n"
+    )
+    assert "driver 550.54.15 is older than 580" in torch_line(machine.run("--plan"))
+
+
+def test_a_driver_too_old_for_every_build_is_refused(machine: Machine) -> None:
+    machine.add_gpu("470.82.01")
+    done = machine.run("--plan")
+    assert done.returncode == 2
+    assert "Driver 470.82.01 is too old" in done.stderr
+    assert "fix:" in done.stderr
+
+
+def test_a_kept_build_that_the_driver_may_not_run_is_kept_with_a_warning(machine: Machine) -> None:
+    machine.add_gpu("570.86")
+    plan = machine.run("--plan", probe="3.12.3 2.11.0+cu130 13.0")
+    assert "kept: 2.11.0+cu130" in torch_line(plan)
+    assert "CUDA 13.0 needs driver 580 or later; here is 570.86" in plan.stdout
+    assert "Warning" not in machine.run("--plan", probe=POD).stdout
+
+
+def test_a_machine_with_an_older_driver_means_a_new_environment(machine: Machine) -> None:
+    machine.add_gpu("580.65.06")
+    machine.run()
+    machine.add_gpu("570.86")
+    machine.run()
+    assert sum(" venv " in call for call in machine.calls) == 2
 
 
 def test_a_plan_does_nothing(machine: Machine) -> None:
@@ -388,6 +446,14 @@ def test_make_clean_keeps_what_was_measured(tmp_path: Path) -> None:
     subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
     assert all(file.exists() for file in kept)
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("target", ["lint", "generate"])
+def test_checks_and_generators_install_nothing(tmp_path: Path, target: str) -> None:
+    shutil.copy(PROJECT_ROOT / "Makefile", tmp_path)
+    done = subprocess.run(["make", target], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "fix:   make setup-dev" in done.stderr
 
 
 def test_make_bench_without_benchmarks_says_so(tmp_path: Path) -> None:

@@ -45,6 +45,20 @@ def test_rules(changes: dict[str, Any], expected: str) -> None:
     assert verdict.rule
 
 
+@pytest.mark.parametrize("growth", [0.07, -0.07])
+def test_the_value_of_a_doubled_batch_is_one_less_the_size_of_its_growth(growth: float) -> None:
+    verdict = classify_bottleneck(make_evidence(doubling_growth=growth))
+    assert "at most 10%" in verdict.rule
+    assert "1 - |growth|" in verdict.rule
+    assert (verdict.value, verdict.threshold) == (pytest.approx(0.93), 0.9)
+
+
+def test_a_cuda_device_without_a_busy_time_gets_the_rule_of_the_time_to_start_operators() -> None:
+    verdict = classify_bottleneck(make_evidence(device="cuda", op_calls=5000))
+    assert verdict.verdict == "overhead-bound"
+    assert verdict.rule.startswith("starting operators")
+
+
 def test_no_dominant_limit_names_the_largest_share() -> None:
     assert (
         "memory is largest with 30%"

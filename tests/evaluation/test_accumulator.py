@@ -24,7 +24,7 @@ def make_chunk(
     values: dict[str, Any] = dict(
         num_rows=2,
         num_tokens=4,
-        padded_tokens=4,
+        computed_tokens=4,
         num_truncated=0,
         num_unknown_labels=0,
         seconds=1.0,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.evaluation.batching import FULL, Batching, padded_tokens
+from utils.evaluation.batching import FULL, Batching, computed_tokens
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=200).map(np.array)
 
@@ -33,7 +33,7 @@ def test_alternating_lengths_have_known_padding() -> None:
 
     def padding(batching: Batching) -> float:
         return 1 - lengths.sum() / sum(
-            padded_tokens(lengths[rows]) for rows in batching.plan(lengths)
+            computed_tokens(lengths[rows]) for rows in batching.plan(lengths)
         )
 
     assert padding(Batching(kind="dataset_order", limit=32)) == 0.4375
@@ -43,7 +43,7 @@ def test_alternating_lengths_have_known_padding() -> None:
 def test_real_lengths_have_under_two_percent_padding() -> None:
     lengths = np.clip(np.random.default_rng(0).lognormal(3.7, 1.2, 8192), 1, 512).astype(np.int64)
     batches = Batching(kind="token_budget", limit=8192).plan(lengths)
-    assert 1 - lengths.sum() / sum(padded_tokens(lengths[rows]) for rows in batches) < 0.02
+    assert 1 - lengths.sum() / sum(computed_tokens(lengths[rows]) for rows in batches) < 0.02
 
 
 @pytest.mark.parametrize(("kind", "after"), [("token_budget", 1000), ("dataset_order", 10)])
@@ -72,7 +72,7 @@ def test_full_batches_of_real_lengths_hold_nearly_the_budget() -> None:
 
     def mean_fill(min_fill: float) -> float:
         batches = Batching(kind="token_budget", limit=16384).plan(lengths, min_fill=min_fill)
-        return float(np.mean([padded_tokens(lengths[rows]) for rows in batches[:-1]])) / 16384
+        return float(np.mean([computed_tokens(lengths[rows]) for rows in batches[:-1]])) / 16384
 
     assert mean_fill(0.25) < 0.65
     assert mean_fill(FULL) > 0.97

@@ -80,7 +80,7 @@ def test_each_variant_starts_up_outside_the_rounds(loaded: LoadedModel) -> None:
             return Predictions(
                 predicted_ids=np.zeros(n, dtype=np.int64),
                 probabilities=np.ones(n, dtype=np.float32),
-                padded_tokens=int(tokens.lengths.sum()),
+                computed_tokens=int(tokens.lengths.sum()),
             )
 
         return run

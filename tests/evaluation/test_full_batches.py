@@ -67,7 +67,7 @@ def test_a_causal_model_on_cuda_has_full_batches_and_the_predictions_of_the_cpu(
     assert on_cuda.model.shapes == [(10, 100), (4, 80)]
     assert got.predicted_ids.tolist() == expected.predicted_ids.tolist()
     assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
-    assert got.padded_tokens == 10 * 100 + 4 * 80
+    assert got.computed_tokens == 10 * 100 + 4 * 80
 
 
 def test_a_model_that_needs_a_mask_ends_batches_where_the_length_changes() -> None:

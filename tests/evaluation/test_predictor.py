@@ -261,7 +261,7 @@ def test_only_a_model_that_accepts_it_gets_the_argument_for_no_mask(
 
 
 class SmallMemory:
-    """A model that runs out of memory above so many padded tokens."""
+    """A model that runs out of memory above so many computed tokens."""
 
     def __init__(self, model: Any, tokens: int, error: Exception | None = None) -> None:
         self.model, self.tokens, self.failures = model, tokens, 0

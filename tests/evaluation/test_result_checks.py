@@ -19,7 +19,7 @@ def make_predictions(predicted_ids: list[int], probabilities: list[float]) -> Pr
     return Predictions(
         predicted_ids=np.array(predicted_ids),
         probabilities=np.array(probabilities, dtype=np.float32),
-        padded_tokens=1,
+        computed_tokens=1,
     )
 
 

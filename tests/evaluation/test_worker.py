@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_the_gpus_window_begins_with_the_first_chunk_and_no_sample_is_lost(
     )
     [first, second] = [stats for _, stats in worker.run(map(rows_at, (0, 20)))]
     time.sleep(PAUSE_S)
-    [third] = [stats for _, stats in worker.run([rows_at(40)], first=40)]
+    [third] = [stats for _, stats in worker.run([rows_at(40)], expected_start=40)]
     assert first.gpu_util_s < PAUSE_S > third.gpu_util_s, (
         "neither the trials nor the wait between two runs"
     )
@@ -174,3 +175,17 @@ def test_the_gpus_window_begins_with_the_first_chunk_and_no_sample_is_lost(
     with (tmp_path / "results" / "gpu_timeline.csv").open() as file:
         written = [int(row["run"]) for row in csv.DictReader(file)]
     assert written == [i for i, event in enumerate(monitor.events) if event == "stop"]
+
+
+def test_a_chunk_of_an_earlier_version_keeps_its_number_of_computed_tokens(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    worker = make_worker(tmp_path, tiny_model, EXACT)
+    [(_, stats)] = list(worker.run([rows_at(0)]))
+    [file] = worker.store.state.glob("rows-*.json")
+    record = json.loads(file.read_text())
+    record["padded_tokens"] = record.pop("computed_tokens")
+    file.write_text(json.dumps(record))
+    chunk = worker.store.load(0, 20)
+    assert chunk is not None
+    assert chunk.stats.computed_tokens == stats.computed_tokens

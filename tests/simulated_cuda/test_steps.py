@@ -31,7 +31,7 @@ RECORDER = LineRecorder(find_cuda_lines())
 """Collects over all tests of this module, in one process, which lines for CUDA have run."""
 
 
-NUM_TESTS = 18
+NUM_TESTS = 19
 NOT_SIMULATED = {
     ("utils/diagnosis/forecast.py", "model = overlapped"): (
         "the host's times show no overlap; tests/diagnosis/test_forecast.py"
@@ -182,7 +182,7 @@ def test_the_second_of_two_devices_is_used_alone(run_step: Steps, tmp_path: Path
 def test_a_batch_size_without_memory_is_a_result_and_the_sweep_goes_on(
     run_step: Steps, tmp_path: Path
 ) -> None:
-    peak_bytes = run_step(BASELINE).gpu().peak_bytes
+    peak_bytes = run_step(BASELINE).gpu().highest_bytes
     memory_bytes = peak_bytes + (1 << 18)
     machine = run_step(
         BASELINE,
@@ -199,7 +199,8 @@ def test_the_diagnosis_goes_on_without_a_batch_size_that_does_not_fit(
     run_step: Steps, tmp_path: Path
 ) -> None:
     settings = ("dataset.sample_sizes=[60]", "profiling.batch_sizes=[1, 60]")
-    peak_bytes = run_step(BASELINE).gpu().peak_bytes
+    peak_bytes = run_step(BASELINE).gpu().highest_bytes
+    run_step(BASELINE, *settings)
     # The copies that find the ceilings stop where the memory does.
     run_step(PROFILING, *settings, simulation=Simulation(memory_bytes=peak_bytes + (1 << 18)))
     diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
@@ -212,7 +213,7 @@ def test_the_evaluation_halves_batches_that_do_not_fit(
     settings = ("evaluation.compare_batching=false", "evaluation.chunk_rows=60")
     machine = run_step(BASELINE, *settings, "evaluation.max_tokens_per_batch=64")
     expected = predictions_of(tmp_path)
-    memory_bytes = machine.gpu().peak_bytes + (1 << 18)
+    memory_bytes = machine.gpu().highest_bytes + (1 << 18)
     run_step(
         BASELINE,
         *settings,
@@ -231,12 +232,17 @@ def test_random_weights_are_made_on_the_device(run_step: Steps, tmp_path: Path) 
     assert metrics["full_dataset_metrics"]["accuracy"] is None
 
 
+@pytest.mark.parametrize(
+    ("memory_bytes", "problem"),
+    [(1 << 16, "does not fit into the device's memory"), (150_000, "leaves no memory")],
+)
 def test_a_model_that_does_not_fit_is_refused_with_advice(
-    run_step: Steps, capsys: pytest.CaptureFixture[str]
+    run_step: Steps, capsys: pytest.CaptureFixture[str], memory_bytes: int, problem: str
 ) -> None:
-    run_step(BASELINE, simulation=Simulation(memory_bytes=1 << 16), exit_code=2)
+    run_step(BASELINE, simulation=Simulation(memory_bytes=memory_bytes), exit_code=2)
     message = capsys.readouterr().err
-    assert "memory" in message
+    assert problem in message
+    assert "model.dtype=bfloat16" in message
     assert "Traceback" not in message
 
 

@@ -16,6 +16,9 @@ from utils.system.gpu_readings import GpuReadings
 from utils.system.gpu_timeline import write_timeline
 
 CHECKPOINT_FILE = "sweep.json"
+CHECKPOINT_VERSION = 2
+"""Raise it when a field of ``Run`` or of the checkpoint changes its name or meaning: a field with
+an unknown name would be read as missing. The version is part of the fingerprint."""
 
 
 @dataclass(kw_only=True, slots=True)

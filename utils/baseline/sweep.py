@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from utils.baseline.checkpoint import SweepCheckpoint, checkpoint_writer, load_checkpoint
+from utils.baseline.checkpoint import (
+    CHECKPOINT_VERSION,
+    SweepCheckpoint,
+    checkpoint_writer,
+    load_checkpoint,
+)
 from utils.config_loader import Config
 from utils.core.files import fingerprint
 from utils.core.result_files import ResultFiles
@@ -100,6 +105,7 @@ def _sweep_fingerprint(loaded: LoadedModel, config: Config, data_sha256: str) ->
     parts.append(prediction_identity(loaded, config, data_sha256))
     parts.append(read_environment(loaded.info.device).to_dict())
     parts.append(BASELINE_VERSION)
+    parts.append(CHECKPOINT_VERSION)
     return fingerprint(parts)
 
 

@@ -17,7 +17,8 @@ DEVICE_IDLE_SHARE = 0.5
 OVERHEAD_SHARE = 0.5
 """From half on, starting operators takes longer than all they do."""
 DOUBLING_GROWTH = 0.10
-"""Where a doubled batch takes at most this much longer, the time does not depend on the work."""
+"""Where doubling a batch changes its time by at most this, up or down, the time does not depend on
+the work."""
 PADDING_SHARE = 0.10
 """Padding that takes a tenth of the forward is named whatever else limits it."""
 CONFIDENCE_RULE = (
@@ -114,7 +115,11 @@ def _padding_clause(evidence: Evidence) -> str:
 
 
 def _rules(evidence: Evidence) -> list[_Rule]:
-    """In the order in which they decide."""
+    """In the order in which they decide.
+
+    The busy time is known only where a trace of a CUDA device has it, doubling was tried only on
+    the CPU: see ``Evidence``.
+    """
     rules = [_input_rule(evidence), _ceiling_rule(evidence)]
     if evidence.device_busy_ms is None:
         rules.append(_starting_rule(evidence))
@@ -192,10 +197,14 @@ def _starting_rule(evidence: Evidence) -> _Rule:
 
 
 def _doubling_rule(evidence: Evidence, growth: float) -> _Rule:
-    # The size of the change counts: a doubled batch that takes much less time is noise.
+    # The size of the change counts: a doubled batch that takes much less time is noise. The value
+    # is 1 - |growth|, because a rule holds where its value reaches the threshold.
     return _Rule(
         verdict="overhead-bound",
-        text=f"a doubled batch takes at most {DOUBLING_GROWTH:.0%} longer",
+        text=(
+            f"doubling the batch changes the forward by at most {DOUBLING_GROWTH:.0%}"
+            " (value: 1 - |growth|)"
+        ),
         value=1 - abs(growth),
         threshold=1 - DOUBLING_GROWTH,
         reason=f"twice the work changes {_forward(evidence)} by only {growth:+.0%}",

@@ -32,9 +32,10 @@ class Evidence(EvidenceRecord):
     def overhead_ms(self) -> float:
         """Forward time that is neither arithmetic nor copying: the host's work to start operators.
 
-        On CUDA it is the device's idle time. On the CPU it is the time to start the operators or,
-        if that is more, the part that does not grow when the batch is doubled (2 t(B) - t(2B) of a
-        straight line), less the time at the ceilings.
+        Where the device's busy time is known, it is the device's idle time. Otherwise it is the
+        time to start the operators or, if that is more, the part that does not grow with the batch,
+        less the time at the ceilings. With a time t(B) = a + b B for a batch of B texts, that part
+        is a = 2 t(B) - t(2B) = (1 - growth) t(B), where growth = t(2B) / t(B) - 1.
         """
         if self.device_busy_ms is not None:
             return max(0.0, self.forward_ms - self.device_busy_ms)

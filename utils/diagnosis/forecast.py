@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from utils.evaluation.batching import Batching, Indices, padded_tokens
+from utils.evaluation.batching import Batching, Indices, computed_tokens
 from utils.schema.diagnosis import TimedForward
 
 MIN_SHAPES = 4
@@ -34,7 +34,7 @@ class TimeModel:
         overlapped: the fixed part (the host's) and the others (the device's) run side by side and
             the longer one counts, as on CUDA; else they add up.
         error: mean distance between a timed forward and its value here, as a share of the time.
-        longest_tokens: padded tokens of the largest forward that was timed.
+        longest_tokens: computed tokens, padding included, of the largest forward that was timed.
     """
 
     fixed_ms: float
@@ -188,7 +188,7 @@ class Forecast:
     def padding_at(self, batch_size: int) -> float:
         """Share of the tokens that would be padding at a batch size, in file order."""
         batches = in_file_order(batch_size).plan(self.lengths)
-        computed = sum(padded_tokens(self.lengths[rows]) for rows in batches)
+        computed = sum(computed_tokens(self.lengths[rows]) for rows in batches)
         return 1 - float(self.lengths.sum()) / computed
 
     def _sum_ms(self, batching: Batching, lengths: Indices) -> float:

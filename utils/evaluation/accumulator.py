@@ -32,7 +32,7 @@ class EvaluationAccumulator:
         self.classification = ClassificationMetrics(label_names)
         self.rows = 0
         self.tokens = 0
-        self.padded_tokens = 0
+        self.computed_tokens = 0
         self.unknown_labels = 0
         self.truncated: int | None = 0
         # Of chunks that were made by a single process, one after another.
@@ -57,7 +57,7 @@ class EvaluationAccumulator:
         self.classification.add(chunk.label_ids, chunk.predicted_ids)
         self.rows += stats.num_rows
         self.tokens += stats.num_tokens
-        self.padded_tokens += stats.padded_tokens
+        self.computed_tokens += stats.computed_tokens
         self.unknown_labels += stats.num_unknown_labels
         if self.truncated is None or stats.num_truncated is None:
             self.truncated = None

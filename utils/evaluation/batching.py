@@ -24,7 +24,7 @@ class Batching:
     Args:
         kind: ``token_budget`` groups rows of similar length; ``dataset_order`` takes them as they
             come.
-        limit: what one batch may hold: padded tokens for ``token_budget``, rows for
+        limit: what one batch may hold: computed tokens for ``token_budget``, rows for
             ``dataset_order``.
     """
 
@@ -44,14 +44,14 @@ class Batching:
 
     def cost(self, lengths: Indices) -> int:
         """What one batch of these rows takes of the limit."""
-        return padded_tokens(lengths) if self.kind == "token_budget" else len(lengths)
+        return computed_tokens(lengths) if self.kind == "token_budget" else len(lengths)
 
     def backed_off(self, lengths: Indices) -> Batching:
         """Half of what a batch of these rows took, because that was too much for the memory."""
         return replace(self, limit=max(1, min(self.limit, self.cost(lengths)) // 2))
 
 
-def padded_tokens(lengths: Indices) -> int:
+def computed_tokens(lengths: Indices) -> int:
     """Tokens that a batch computes: its rows times its longest row."""
     return len(lengths) * int(lengths.max())
 

@@ -197,5 +197,5 @@ def _variant_speed(
     num_tokens = int(chunk.num_tokens.sum())
     return VariantSpeed(
         samples_per_sec=len(seconds) * len(chunk.ids) / sum(seconds),
-        padding_fraction=1 - num_tokens / predictions.padded_tokens,
+        padding_fraction=1 - num_tokens / predictions.computed_tokens,
     )

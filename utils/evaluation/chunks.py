@@ -33,6 +33,8 @@ CHUNK_FILE_RE = re.compile(
 )
 """Chunks, their stats, and what a killed run left of a file that it was writing."""
 RUN_FILE = "run.json"
+FORMER_COMPUTED_TOKENS = "padded_tokens"
+"""The name of ``ChunkStats.computed_tokens`` in chunks of earlier versions, which still load."""
 STEP_COMMAND = "python scripts/02_baseline_inference.py"
 LABEL_NAME = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
@@ -56,14 +58,14 @@ class ChunkStats:
     """What one chunk cost. Stored beside its predictions, so that these are the same bytes on every
     run.
 
-    ``padded_tokens`` were computed, padding included; ``seconds`` are explained at
-    ``evaluate_dataset``; ``gpu_util_pct`` stands for the last ``gpu_util_s`` seconds, which may
-    include earlier chunks that have none.
+    ``computed_tokens`` includes padding; ``seconds`` are explained at ``evaluate_dataset``;
+    ``gpu_util_pct`` stands for the last ``gpu_util_s`` seconds, which may include earlier chunks
+    that have none.
     """
 
     num_rows: int
     num_tokens: int
-    padded_tokens: int
+    computed_tokens: int
     num_truncated: int | None
     num_unknown_labels: int
     seconds: float
@@ -260,6 +262,8 @@ def _record_name(file: Path) -> str:
 
 def _to_stats(record: JsonObject) -> ChunkStats:
     """The stats of a chunk; what only other versions of this program know is left out."""
+    if FORMER_COMPUTED_TOKENS in record:
+        record["computed_tokens"] = record[FORMER_COMPUTED_TOKENS]
     known = {field.name for field in dataclasses.fields(ChunkStats)}
     return ChunkStats(**{name: value for name, value in record.items() if name in known})
 

@@ -40,7 +40,14 @@ def is_causal(model: Any) -> bool:
 def no_mask_argument(model: Any, device: torch.device) -> dict[str, None] | None:
     """The value of ``attention_mask`` for a causal model without a mask.
 
-    None where the model takes None and nothing else.
+    Two values mean that there is no mask:
+
+    - ``model(input_ids, attention_mask=None)`` works for every model, and is slower;
+    - ``model(input_ids, attention_mask={"full_attention": None})`` says for each kind of layer that
+      it has no mask. Only some decoders accept it.
+
+    Returns:
+        The dictionary where the model accepts it, otherwise None.
 
     Given None, transformers checks whether several texts are packed into one row: a wait for the
     device at every batch, and under ``torch.compile`` a mask after all. Decoders with several kinds

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from utils.evaluation.batching import Indices, padded_tokens
+from utils.evaluation.batching import Indices, computed_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class Predictions:
 
     predicted_ids: NDArray[np.int64]
     probabilities: NDArray[np.float32]
-    padded_tokens: int
+    computed_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +69,7 @@ class PendingPredictions:
         return Predictions(
             predicted_ids=predicted_ids,
             probabilities=probabilities,
-            padded_tokens=sum(padded_tokens(self._lengths[batch]) for batch in self._batches),
+            computed_tokens=sum(computed_tokens(self._lengths[batch]) for batch in self._batches),
         )
 
 

@@ -85,7 +85,7 @@ class Predictor:
         self.compiled = compile_model(self.model)
 
     def predict(self, chunk: TokenChunk) -> Predictions:
-        """Predict every row; results are in the chunk's order.
+        """Predict every row of a chunk for a check or a comparison; results are in its order.
 
         Raises:
             ModelError: a single row does not fit into the memory.
@@ -93,7 +93,7 @@ class Predictor:
         return self._launch_batches(chunk).result()
 
     def launch(self, chunk: TokenChunk) -> PendingPredictions:
-        """Start every batch of a chunk of the run. On a GPU the host waits for no result.
+        """Start every batch of a chunk of the evaluation. On a GPU the host waits for no result.
 
         Raises:
             ModelError: a single row does not fit into the memory.

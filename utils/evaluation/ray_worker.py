@@ -87,7 +87,7 @@ class TaskRunner:
         """Make the tasks' missing chunks. Returns their rows."""
         missing = self._read_missing(worker.store, tasks)
         num_rows = 0
-        for _, stats in worker.run(missing, first=int(tasks["start"][0])):
+        for _, stats in worker.run(missing, expected_start=int(tasks["start"][0])):
             num_rows += stats.num_rows
         return num_rows
 

@@ -56,11 +56,17 @@ def evaluate_dataset(
     """Predict every row, write ``results/predictions/``, return ``full_dataset_metrics``.
 
     Continues at the first chunk that is missing or damaged; everything is added up from what is
-    stored. ``inference_time_s`` adds up the chunks, those of earlier parts of the run included; a
-    chunk's clock runs from the end of the chunk before it until its predictions are in host memory.
-    The first chunk's, and that of one that follows chunks which were there, runs from the request
-    for its rows, or from having them where others were read past on the way. With several workers
-    it is wall time instead: from where the first chunk begins to where the last one is done.
+    stored. ``inference_time_s`` is the sum over all chunks, those of earlier parts of the run
+    included. The clock of a chunk ends when its predictions are in host memory. It begins:
+
+    - when the chunk before it ends, if that chunk was computed just before it;
+    - when its rows are requested, if it is the first chunk that is computed and no rows are skipped
+      before it;
+    - when its rows have been read, if finished chunks were skipped to reach it: reading past them
+      is not counted.
+
+    With several workers it is wall time instead, from the start of the first chunk to the end of
+    the last one.
 
     Raises:
         ConfigError: Ray is needed and not installed.

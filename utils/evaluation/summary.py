@@ -46,7 +46,7 @@ def summarise_evaluation(
     values: dict[str, Any] = {
         "max_tokens_per_batch": _max_tokens(context),
         **_quality(sums, context),
-        "padding_fraction": 1 - sums.tokens / sums.padded_tokens,
+        "padding_fraction": 1 - sums.tokens / sums.computed_tokens,
         "num_truncated": sums.truncated,
         "gpu_mem_used": _to_mb(sums.gpu_mem_used_bytes),
         "peak_gpu_mem": _to_mb(sums.peak_gpu_mem_bytes),

@@ -94,12 +94,14 @@ class ChunkWorker:
         self._last_end_s = 0.0
         self._is_prepared = False
 
-    def run(self, chunks: Iterable[Rows], *, first: int = 0) -> Iterator[tuple[Rows, ChunkStats]]:
+    def run(
+        self, chunks: Iterable[Rows], *, expected_start: int = 0
+    ) -> Iterator[tuple[Rows, ChunkStats]]:
         """Make and save chunks one after another, the next one tokenised meanwhile; yields each
         once it is saved.
 
-        ``first`` is the row at which ``chunks`` begins to read, also where it leaves out chunks
-        that are there.
+        ``expected_start`` is the row at which reading begins. Where the first of ``chunks`` starts
+        later, finished chunks were skipped before it.
 
         Raises:
             ModelError: a text too long for the memory; logits that are NaN or infinite; results of
@@ -110,7 +112,7 @@ class ChunkWorker:
         is_checked = False
         self._reset_peak_memory()
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
-            for rows, tokens, start_s in prefetch(self._tokenize_chunks(chunks, first)):
+            for rows, tokens, start_s in prefetch(self._tokenize_chunks(chunks, expected_start)):
                 untimed_s = self.prepare(tokens)
                 if not is_checked:
                     untimed_s += self.check_results(rows.texts)
@@ -181,19 +183,19 @@ class ChunkWorker:
         return chunk
 
     def _tokenize_chunks(
-        self, chunks: Iterable[Rows], first: int
+        self, chunks: Iterable[Rows], expected_start: int
     ) -> Iterator[tuple[Rows, TokenChunk, float]]:
         """Each chunk with its token ids and the time at which its clock begins.
 
-        That is before it is read; where chunks before it were left out, after it is read, because
-        reading past them belongs to no chunk.
+        The clock begins before the chunk is read. Where finished chunks were skipped before it, the
+        clock begins after it is read, because skipping them belongs to no chunk.
         """
         requested_s = time.perf_counter()
         for rows in chunks:
-            follows_directly = rows.start == first
+            follows_directly = rows.start == expected_start
             start_s = requested_s if follows_directly else time.perf_counter()
             yield rows, self.tokenize(rows.texts), start_s
-            first = rows.start + len(rows.texts)
+            expected_start = rows.start + len(rows.texts)
             requested_s = time.perf_counter()
 
     def prepare(self, tokens: TokenChunk) -> float:
@@ -294,7 +296,7 @@ class ChunkWorker:
         return ChunkStats(
             num_rows=len(rows.texts),
             num_tokens=int(tokens.num_tokens.sum()),
-            padded_tokens=predictions.padded_tokens,
+            computed_tokens=predictions.computed_tokens,
             num_truncated=tokens.num_truncated,
             num_unknown_labels=int((rows.label_ids == UNKNOWN_ID).sum()),
             seconds=seconds,

@@ -101,7 +101,11 @@ class Bottleneck(Record):
     batch_size: PositiveCount = required("rows", "Texts in a batch.")
     verdict: Verdict = text("What limits it.")
     rule: str = text("The rule that decided.")
-    value: float | None = optional("The value that the rule looked at.", unit="fraction")
+    value: float | None = optional(
+        "The value that the rule compared: a share of time, or 1 - |growth| where a doubled batch "
+        "decided.",
+        unit="fraction",
+    )
     threshold: float | None = optional("The rule holds from here on.", unit="fraction")
     confidence: Confidence | None = optional("See `confidence_rule`.")
     sentence: str = text("The verdict with its reason.")

@@ -21,6 +21,9 @@ class Run:
         launch_seconds: per batch, how long the host was in the model's call.
         device_seconds: per batch, by CUDA events on an idle stream, from the start of the model's
             call to the end of its last kernel. Gaps in which the device waits are included.
+        real_tokens: tokens of the texts, without padding, over all batches.
+        padding_tokens: tokens that only fill up shorter texts, over all batches. The model computes
+            ``real_tokens + padding_tokens``.
         allocated_bytes: what PyTorch has allocated on the GPU after the run.
         allocated_change_bytes: that, less what was allocated before the run.
         activation_bytes: the peak less what was allocated before the run, such as the weights.
@@ -36,7 +39,7 @@ class Run:
     launch_seconds: tuple[float, ...] = ()
     device_seconds: tuple[float, ...] = ()
     real_tokens: int | None = None
-    padded_tokens: int | None = None
+    padding_tokens: int | None = None
     allocated_bytes: int | None = None
     allocated_change_bytes: int | None = None
     reserved_bytes: int | None = None

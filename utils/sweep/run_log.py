@@ -60,5 +60,5 @@ class RunLog:
             "launch_seconds": launch_seconds,
             "device_seconds": tuple(begin.elapsed_time(end) / 1e3 for begin, end in self.events),
             "real_tokens": real_tokens,
-            "padded_tokens": all_tokens - real_tokens,
+            "padding_tokens": all_tokens - real_tokens,
         }

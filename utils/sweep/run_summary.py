@@ -232,11 +232,11 @@ def _energy_source(gpu_runs: Sequence[Run]) -> str | None:
 
 def _tokens(run: Run) -> Metrics:
     """Tokens of a batch; every run has the same ones."""
-    all_tokens = (run.real_tokens or 0) + (run.padded_tokens or 0)
+    all_tokens = (run.real_tokens or 0) + (run.padding_tokens or 0)
     return {
         "tokens_per_batch_mean": _safe_divide(run.real_tokens, run.num_batches),
-        "padding_tokens_per_batch_mean": _safe_divide(run.padded_tokens, run.num_batches),
-        "padding_fraction": _safe_divide(run.padded_tokens, all_tokens),
+        "padding_tokens_per_batch_mean": _safe_divide(run.padding_tokens, run.num_batches),
+        "padding_fraction": _safe_divide(run.padding_tokens, all_tokens),
     }
 
 
