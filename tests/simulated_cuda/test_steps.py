@@ -129,7 +129,13 @@ def test_the_baseline_runs_in_every_precision(run_step: Steps, tmp_path: Path, d
         assert row["status"] == "ok"
         assert row["peak_gpu_mem"] > 0
         assert row["forward_ms_mean"] > 0
-    assert metrics["full_dataset_metrics"]["peak_gpu_mem"] > 0
+    evaluation = metrics["full_dataset_metrics"]
+    assert evaluation["peak_gpu_mem"] > 0
+    assert evaluation["attention_kernels"] == {
+        "batch_size_sweep": ["flash", "memory_efficient", "cudnn", "math"],
+        "evaluation": ["flash", "memory_efficient", "math"],
+        "repeats_key_value_heads": dtype == "float32",
+    }
     assert machine.gpu().num_out_of_memory == 0
 
 
