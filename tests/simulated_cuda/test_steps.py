@@ -118,11 +118,8 @@ def predictions_of(folder: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_both_measuring_steps_run_in_every_precision(
-    run_step: Steps, tmp_path: Path, dtype: str
-) -> None:
+def test_the_baseline_runs_in_every_precision(run_step: Steps, tmp_path: Path, dtype: str) -> None:
     machine = run_step(BASELINE, f"model.dtype={dtype}")
-    run_step(PROFILING, f"model.dtype={dtype}")
     metrics = metrics_of(tmp_path)
     assert metrics["model_info"]["device"] == "cuda:0"
     assert metrics["model_info"]["dtype"] == dtype
@@ -132,7 +129,13 @@ def test_both_measuring_steps_run_in_every_precision(
         assert row["forward_ms_mean"] > 0
     assert metrics["full_dataset_metrics"]["peak_gpu_mem"] > 0
     assert machine.gpu().num_out_of_memory == 0
-    assert (tmp_path / "results" / "bottlenecks.json").exists()
+
+
+def test_the_diagnosis_runs_in_bfloat16(run_step: Steps, tmp_path: Path) -> None:
+    run_step(PROFILING, "model.dtype=bfloat16")
+    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
+    assert [row["batch_size"] for row in diagnosis["batch_sizes"]] == [1, 4]
+    assert diagnosis["unavailable"]["kernels"]
 
 
 def test_the_evaluation_never_waits_for_the_device_within_a_batch(run_step: Steps) -> None:
@@ -164,13 +167,18 @@ def test_predictions_are_those_of_the_host(run_step: Steps, tmp_path: Path) -> N
     )
 
 
-def test_the_second_of_two_devices_is_used_alone(run_step: Steps, tmp_path: Path) -> None:
-    machine = run_step(BASELINE, "model.device=cuda:1", simulation=Simulation(num_gpus=2))
+def test_the_second_of_two_devices_is_used_alone_and_suggestions_are_verified_on_it(
+    run_step: Steps, tmp_path: Path
+) -> None:
     older = Simulation(num_gpus=2, has_bfloat16=False)
-    run_step(PROFILING, "model.device=cuda:1", simulation=older)
+    machine = run_step(BASELINE, "model.device=cuda:1", simulation=older)
     assert metrics_of(tmp_path)["model_info"]["device"] == "cuda:1"
-    assert machine.gpus[0].peak_bytes == 0
-    assert machine.gpus[1].peak_bytes > 0
+    profiled = run_step(PROFILING, "model.device=cuda:1", simulation=older, flags=("--verify",))
+    for used in (machine, profiled):
+        assert used.gpus[0].highest_bytes == 0
+        assert used.gpus[1].highest_bytes > 0
+    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
+    assert diagnosis["suggestions"]
 
 
 def test_a_batch_size_without_memory_is_a_result_and_the_sweep_goes_on(
@@ -192,8 +200,12 @@ def test_a_batch_size_without_memory_is_a_result_and_the_sweep_goes_on(
 def test_the_diagnosis_goes_on_without_a_batch_size_that_does_not_fit(
     run_step: Steps, tmp_path: Path
 ) -> None:
-    settings = ("dataset.sample_sizes=[60]", "profiling.batch_sizes=[1, 60]")
-    peak_bytes = run_step(BASELINE).gpu().highest_bytes
+    settings = (
+        "model.dtype=float16",
+        "dataset.sample_sizes=[60]",
+        "profiling.batch_sizes=[1, 60]",
+    )
+    peak_bytes = run_step(BASELINE, "model.dtype=float16").gpu().highest_bytes
     run_step(BASELINE, *settings)
     # The copies that find the ceilings stop where the memory does.
     run_step(PROFILING, *settings, simulation=Simulation(memory_bytes=peak_bytes + (1 << 18)))
@@ -264,13 +276,6 @@ def test_a_driver_that_fails_costs_its_readings_alone(
 def test_compiling_the_evaluation_reaches_the_compiler(run_step: Steps) -> None:
     machine = run_step(BASELINE, "evaluation.compile=true")
     assert machine.compiled
-
-
-def test_suggestions_are_verified_on_a_device(run_step: Steps, tmp_path: Path) -> None:
-    run_step(BASELINE)
-    run_step(PROFILING, flags=("--verify",))
-    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
-    assert diagnosis["suggestions"]
 
 
 def test_every_line_that_only_cuda_runs_has_run(request: pytest.FixtureRequest) -> None:

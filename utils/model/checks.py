@@ -59,15 +59,23 @@ class Agreement:
         return f"logits differ by {self.difference:.3g}, and rounding explains {self.allowed:.3g}"
 
 
+def allowed_difference(logits: torch.Tensor, dtype: str) -> float:
+    """By how much rounding alone may change logits of shape ``[texts, labels]``.
+
+    It is relative to how much the logits differ between texts: a model whose logits are all small
+    must agree as well as any other.
+    """
+    spread = float((logits.amax(0) - logits.amin(0)).max())
+    largest = float(logits.abs().max())
+    return LOGIT_TOLERANCE[dtype] * spread + NOISE_FLOOR[dtype] * largest
+
+
 def compare_logits(reference: torch.Tensor, other: torch.Tensor, dtype: str) -> Agreement:
     """Compare logits of the same texts, each of shape ``[texts, labels]``.
 
-    The tolerance is relative to how much the logits differ between texts: a model whose logits are
-    all small must agree as well as any other.
+    ``reference`` decides what difference is allowed.
     """
-    spread = float((reference.amax(0) - reference.amin(0)).max())
-    largest = float(reference.abs().max())
-    allowed = LOGIT_TOLERANCE[dtype] * spread + NOISE_FLOOR[dtype] * largest
+    allowed = allowed_difference(reference, dtype)
     difference = float((reference - other).abs().max())
     best_two = reference.topk(min(2, reference.shape[1])).values
     is_clear = best_two[:, 0] - best_two[:, -1] > 2 * allowed
