@@ -2,7 +2,7 @@
 PYTHON_IN_VENV := .venv/bin/python
 ARGS ?=
 
-.PHONY: help setup setup-dev has-venv demo run test generate lint bench clean
+.PHONY: help setup setup-dev has-venv demo run test test-matrix generate lint bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ run: setup ## the real model and data on a CUDA GPU; settings with ARGS="--set m
 test: setup-dev ## the whole test suite
 	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
 	    --max-worker-restart 0 $(ARGS)
+
+test-matrix: ## the suite on Python 3.10, 3.12 and 3.13 with chosen libraries; ARGS=--plan
+	@setup/test_matrix.sh $(ARGS)
 
 generate: has-venv ## JSON Schemas, docs/METRICS.md and docs/SETTINGS.md, from the records
 	$(PYTHON_IN_VENV) -m utils.schema.generate
