@@ -28,6 +28,7 @@ class Measurement:
 
     started_ns: int = 0
     allocated_before_bytes: int = 0
+    requested_before_bytes: int = 0
     cpu_times_before: tuple[int, int] | None = None
     peak_was_reset: bool = False
     extra_fields: Callable[[], dict[str, Any]] = dict
@@ -64,6 +65,7 @@ class MetricsCollector:
         if self._on_cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
             measurement.allocated_before_bytes = torch.cuda.memory_allocated(self.device)
+            measurement.requested_before_bytes = self._requested_bytes("current")
         self.monitor.start()
         measurement.cpu_times_before = process.cpu_times_ns()
         measurement.started_ns = time.perf_counter_ns()
@@ -121,9 +123,24 @@ class MetricsCollector:
             allocated_bytes=allocated_bytes,
             allocated_change_bytes=allocated_bytes - before_bytes,
             peak_bytes=peak_bytes,
-            activation_bytes=peak_bytes - before_bytes,
+            activation_bytes=self._activation_bytes(measurement),
             reserved_bytes=torch.cuda.memory_reserved(self.device),
         )
+
+    def _requested_bytes(self, moment: str) -> int:
+        """What tensors asked for, ``current`` or ``peak``; 0 where the allocator does not count it.
+
+        The allocator rounds each request up to its blocks, some of which are 1 MB larger.
+        """
+        return int(torch.cuda.memory_stats(self.device).get(f"requested_bytes.all.{moment}", 0))
+
+    def _activation_bytes(self, measurement: Measurement) -> int:
+        """The peak beyond what was there before."""
+        requested_peak_bytes = self._requested_bytes("peak")
+        if requested_peak_bytes:
+            return requested_peak_bytes - measurement.requested_before_bytes
+        peak_bytes = torch.cuda.max_memory_allocated(self.device)
+        return peak_bytes - measurement.allocated_before_bytes
 
     @contextmanager
     def measure(self, batch_size: int, num_samples: int) -> Iterator[Measurement]:

@@ -51,7 +51,8 @@ class PendingPredictions:
         self._probabilities = _copy_to_host(output.probabilities)
         self._copied: torch.cuda.Event | None = None
         if output.label_ids.is_cuda:
-            self._copied = torch.cuda.Event()
+            # Waiting for it otherwise keeps a core busy that the tokenizer needs.
+            self._copied = torch.cuda.Event(blocking=True)
             self._copied.record(torch.cuda.current_stream(output.label_ids.device))
 
     def result(self) -> Predictions:

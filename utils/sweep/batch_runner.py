@@ -48,9 +48,13 @@ class BatchRunner:
         """What a timed run fills in, allocated before the clock starts."""
         events = []
         if self._on_cuda:
+            stream = torch.cuda.current_stream(self.device)
             for _ in range(0, num_rows, size):
                 begin = torch.cuda.Event(enable_timing=True)
                 end = torch.cuda.Event(enable_timing=True)
+                # The driver creates an event at its first record, which is not to be timed.
+                begin.record(stream)
+                end.record(stream)
                 events.append((begin, end))
         return RunLog(num_full_batches=num_rows // size, events=events)
 

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from utils.core.files import PROJECT_ROOT
 from utils.schema.run import CpuInfo, Environment, GitState, GpuInfo, TorchSettings
+from utils.system.gpu_monitor import device_uuids
 from utils.system.process import usable_cores
 
 LIBRARIES = (
@@ -133,15 +135,33 @@ def _git_state() -> GitState:
 
 def _gpu_info(device: str) -> GpuInfo:
     card = torch.cuda.get_device_properties(device)
-    uuid = f"GPU-{card.uuid}"
+    uuids = device_uuids(torch.device(device))
+    known_uuid = find_known_uuid(uuids)
     return GpuInfo(
         name=card.name,
-        uuid=uuid,
+        uuid=known_uuid or uuids[-1],
         compute_capability=f"{card.major}.{card.minor}",
         multiprocessors=card.multi_processor_count,
         memory_bytes=card.total_memory,
-        **driver_record(uuid),
+        **driver_record(known_uuid or uuids[-1]),
     )
+
+
+def find_known_uuid(uuids: Sequence[str], nvml: Any = None) -> str | None:
+    """The first name that NVML knows; None where it knows none or is missing.
+
+    Args:
+        nvml: the module ``pynvml``, or a stand-in for tests.
+    """
+    try:
+        nvml = nvml or importlib.import_module("pynvml")
+        nvml.nvmlInit()
+    except (ImportError, getattr(nvml, "NVMLError", ImportError)):
+        return None
+    for uuid in uuids:
+        if _read_driver(nvml, "nvmlDeviceGetHandleByUUID", uuid) is not None:
+            return uuid
+    return None
 
 
 def driver_record(uuid: str, nvml: Any = None) -> dict[str, Any]:
