@@ -295,7 +295,8 @@ class InferenceProfiler:
             )
 
     def _logit_tolerance(self, logits: torch.Tensor) -> float:
-        return logit_tolerance(logits, getattr(self.model, "dtype", torch.float32))
+        dtype = getattr(self.model, "dtype", torch.float32)
+        return logit_tolerance(logits, dtype, self.device)
 
     def _release_memory(self) -> None:
         gc.collect()

@@ -86,7 +86,8 @@ def test_ceilings_of_this_machine_are_plausible(dtype: torch.dtype) -> None:
 def test_products_are_timed_at_their_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[tuple[tuple[int, ...], torch.dtype]] = []
 
-    def time_repeated(run: Any, _: torch.device) -> CallTimes:
+    def time_repeated(run: Any, _: torch.device, at_least_s: float) -> CallTimes:
+        assert at_least_s == roofline.REPEAT_AT_LEAST_S["cpu"]
         left, _ = run.args
         timed.append((tuple(left.shape), left.dtype))
         seconds_a_row = 1.0 if left.dtype == torch.float32 else 0.25

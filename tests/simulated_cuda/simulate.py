@@ -117,6 +117,7 @@ def _init_host_profiler() -> Any:
     def init_host_profiler(profiler: Any, *, activities: Any = None, **options: Any) -> None:
         if activities is not None:
             activities = set(activities) - {torch.profiler.ProfilerActivity.CUDA}
+            activities = activities or {torch.profiler.ProfilerActivity.CPU}
         init(profiler, activities=activities, **options)
 
     return init_host_profiler

@@ -77,6 +77,8 @@ def run_step(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
     # Products of a real GPU's sizes take minutes on the host.
     monkeypatch.setitem(roofline.MATMUL_SIZES, "cuda", (64, 128))
     monkeypatch.setitem(roofline.COPY_BYTES, "cuda", (1 << 16, 1 << 20))
+    monkeypatch.setitem(roofline.CEILING_PRODUCT_AT_LEAST_S, "cuda", 0.002)
+    monkeypatch.setitem(roofline.REPEAT_AT_LEAST_S, "cuda", 0.002)
     monkeypatch.setattr(cli, "exit_at_once", sys.exit)
 
     def run(
@@ -127,7 +129,13 @@ def test_the_baseline_runs_in_every_precision(run_step: Steps, tmp_path: Path, d
         assert row["status"] == "ok"
         assert row["peak_gpu_mem"] > 0
         assert row["forward_ms_mean"] > 0
-    assert metrics["full_dataset_metrics"]["peak_gpu_mem"] > 0
+    evaluation = metrics["full_dataset_metrics"]
+    assert evaluation["peak_gpu_mem"] > 0
+    assert evaluation["attention_kernels"] == {
+        "batch_size_sweep": ["flash", "memory_efficient", "cudnn", "math"],
+        "evaluation": ["flash", "memory_efficient", "math"],
+        "repeats_key_value_heads": dtype == "float32",
+    }
     assert machine.gpu().num_out_of_memory == 0
 
 

@@ -178,7 +178,8 @@ def test_every_value_is_of_the_device_with_that_uuid() -> None:
     )
     assert readings.device_memory_bytes == 10**9
     assert readings.num_samples == len(readings.samples) > 1
-    assert readings.throttled == ("software power cap",)
+    assert readings.power_capped
+    assert readings.throttled == ()
     assert readings.shared is False
     assert readings.util_pct_mean is readings.power_w_mean is readings.energy_j is None, (
         "some milliseconds describe none of them"

@@ -138,11 +138,11 @@ def test_largest_memory_and_temperature_and_mean_clocks() -> None:
     ("bits", "named"),
     [
         (0x1 | 0x2 | 0x10 | 0x100, ()),
-        (0x4, ("software power cap",)),
+        (0x4, ()),
         (0x8, ("hardware slowdown",)),
         (0x20 | 0x1, ("software thermal slowdown",)),
         (0x40, ("hardware thermal slowdown",)),
-        (0x80 | 0x4, ("software power cap", "power brake")),
+        (0x80 | 0x4, ("power brake",)),
     ],
 )
 def test_reasons_that_spoil_a_measurement(bits: int, named: tuple[str, ...]) -> None:
@@ -155,6 +155,16 @@ def test_reasons_that_spoil_a_measurement(bits: int, named: tuple[str, ...]) -> 
     assert readings.throttled == named, "one sample of six is enough"
     warnings = [text for text in readings.warnings if text.startswith("throttled")]
     assert warnings == ([f"throttled: {', '.join(named)}"] if named else [])
+
+
+@pytest.mark.parametrize(("bits", "is_capped"), [(0x1 | 0x20, False), (0x4 | 0x20, True)])
+def test_a_power_cap_is_reported_apart_from_what_spoils_a_run(bits: int, is_capped: bool) -> None:
+    taken = samples(*[100.0] * 9)
+    taken[2] = Sample(time_s=taken[2].time_s, power_w=100.0, clock_limit_reasons=bits)
+    readings = read(taken, 4.0, counter_j=1.0)
+    assert readings.power_capped == is_capped
+    assert any(text.startswith("power cap: ") for text in readings.warnings) == is_capped
+    assert readings.throttled == ("software thermal slowdown",)
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,17 @@ MATMUL_SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
 """Square products: the fastest is limited by arithmetic, and all take seconds together."""
 COPY_BYTES = {
     "cpu": (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26),
-    "cuda": (1 << 22, 1 << 25, 1 << 28, 1 << 30),
+    "cuda": (1 << 25, 1 << 28, 1 << 30),
 }
-"""Sizes of the buffer that is copied: from one that stays in a cache to one that no cache holds."""
+"""Sizes of the buffer that is copied, up to one that no cache holds. On a CPU the first stays in a
+cache; on CUDA a copy of some MB takes less time than its launch, so that none is below 32 MiB."""
 CEILING_REPEATS = 5
 REPEAT_AT_LEAST_S = {"cpu": 0.002, "cuda": 0.05}
 """A timed block repeats its work until about this long: the clock's grain and one interrupt matter
-little, and a GPU has come to the clock that its power limit allows."""
+little."""
+CEILING_PRODUCT_AT_LEAST_S = {"cpu": 0.002, "cuda": 0.3}
+"""The same for the products of the ceilings: a GPU comes to the clock that its power limit allows
+only after some tenths of a second."""
 SLOWEST_PRODUCT_S = 0.25
 """No larger product is tried once one takes this long: some precisions are slow on a CPU."""
 DISPATCHED_ADDITIONS = 10_000
@@ -139,9 +143,21 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
             bfloat16_matmul_flops_per_s=bfloat16_rate,
             tf32_matmul_flops_per_s=tf32_rate,
             measured_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            method=METHOD,
+            method=_method(device),
             unavailable=unavailable,
         )
+
+
+def _method(device: torch.device) -> str:
+    """How the ceilings of this device are measured."""
+    if device.type != "cuda":
+        return METHOD
+    smallest_mib = COPY_BYTES["cuda"][0] / (1 << 20)
+    return (
+        f"{METHOD}; a repeat of products takes {CEILING_PRODUCT_AT_LEAST_S['cuda']:g} s at least, "
+        f"for the power limit to act; copies of less than {smallest_mib:g} MiB are left out, "
+        "because their launch takes longer"
+    )
 
 
 def _why_no_bfloat16(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -209,7 +225,8 @@ def _time_products(
             rows = min(rows, max(1, affordable))
         left = torch.randn(rows, product.inner, device=device).to(dtype)
         right = torch.randn(product.columns, product.inner, device=device).to(dtype)
-        times = _time_repeated(partial(torch.mm, left, right.t()), device)
+        product_of_rows = partial(torch.mm, left, right.t())
+        times = _time_repeated(product_of_rows, device, REPEAT_AT_LEAST_S[device.type])
         total_s += product.calls * times.fastest_s
     return total_s
 
@@ -255,7 +272,7 @@ def _best_matmul(device: torch.device, dtype: torch.dtype) -> _BestProduct:
         left = torch.randn(size, size, device=device).to(dtype)
         right = torch.randn(size, size, device=device).to(dtype)
         product = partial(torch.mm, left, right, out=torch.empty_like(left))
-        times = _time_repeated(product, device)
+        times = _time_repeated(product, device, CEILING_PRODUCT_AT_LEAST_S[device.type])
         rate = 2 * size**3 / times.fastest_s
         results.append(_BestProduct(rate, size, 100 * times.spread))
         if times.fastest_s > SLOWEST_PRODUCT_S:
@@ -280,16 +297,16 @@ def _time_copies(device: torch.device) -> _Copies:
             break
         source = torch.ones(size, device=device, dtype=torch.uint8)
         copy = partial(torch.ones_like(source).copy_, source)
-        times = _time_repeated(copy, device)
+        times = _time_repeated(copy, device, REPEAT_AT_LEAST_S[device.type])
         spread = times.spread
         num_bytes = 2 * size
         rates.append(CopyRate(num_bytes=num_bytes, bytes_per_s=num_bytes / times.fastest_s))
     return _Copies(rates=tuple(rates), spread_pct=100 * spread)
 
 
-def _time_repeated(run: Callable[[], object], device: torch.device) -> CallTimes:
-    """Time a call, repeated until a repeat is long enough."""
+def _time_repeated(run: Callable[[], object], device: torch.device, at_least_s: float) -> CallTimes:
+    """Time a call, repeated until a repeat takes about ``at_least_s``."""
     time_calls(run, device)
     once_s = time_calls(run, device)
-    calls = max(1, int(REPEAT_AT_LEAST_S[device.type] / once_s))
+    calls = max(1, int(at_least_s / once_s))
     return time_callable(run, device, repeats=CEILING_REPEATS, warmups=0, calls=calls)

@@ -7,8 +7,7 @@ import logging
 import math
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +16,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from utils.core.files import atomic_path
-from utils.diagnosis.kernels import STEP, Event, find_kernels, merged_length, spans
+from utils.diagnosis.kernels import Event, find_kernels, merged_length, spans
+from utils.diagnosis.trace_events import collapse, operator_times
 from utils.diagnosis.trace_file import parse_truncated_trace, write_trace
-from utils.model.costs import show_shapes
 from utils.system.device import synchronize
 
 logger = logging.getLogger(__name__)
@@ -95,7 +93,8 @@ def measure_device_busy(
     """Trace ``steps`` calls of ``step(index)`` and add up the time in which the device works."""
     if device.type != "cuda":
         return DeviceBusy(reason=NO_GPU)
-    events = record_kernel_events(step, steps=steps, device=device)
+    # Recording the host's operators too would slow a run that waits for the host.
+    events = record_kernel_events(step, steps=steps, device=device, with_host=False)
     if not events:
         return DeviceBusy(reason=NONE_READABLE)
     kernels = find_kernels(events)
@@ -105,9 +104,12 @@ def measure_device_busy(
 
 
 def record_kernel_events(
-    step: Callable[[int], object], *, steps: int, device: torch.device
+    step: Callable[[int], object], *, steps: int, device: torch.device, with_host: bool = True
 ) -> list[Event]:
     """A Chrome trace's events without shapes, memory and stacks, whose recording delays kernels.
+
+    Args:
+        with_host: record the host's operators and named ranges, and not the device alone.
 
     Returns:
         Nothing where three traces in a row could not be read.
@@ -115,7 +117,7 @@ def record_kernel_events(
     for _ in range(ATTEMPTS):
         with suppress(*UNREADABLE), TemporaryDirectory() as folder:
             file = Path(folder) / "trace.json"
-            profiler, _ = _profiled(step, steps, device)
+            profiler, _ = _profiled(step, steps, device, with_host=with_host)
             profiler.export_chrome_trace(str(file))
             text = file.read_text(encoding="utf-8", errors="replace")
             return list(json.loads(text)["traceEvents"])
@@ -124,10 +126,17 @@ def record_kernel_events(
 
 
 def _profiled(
-    step: Callable[[int], object], steps: int, device: torch.device, **options: Any
+    step: Callable[[int], object],
+    steps: int,
+    device: torch.device,
+    *,
+    with_host: bool = True,
+    **options: Any,
 ) -> tuple[profile, list[float]]:
     """The profiler after its steps, and the host's seconds of each."""
-    activities = [ProfilerActivity.CPU]
+    activities = []
+    if with_host:
+        activities.append(ProfilerActivity.CPU)
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     seconds = []
@@ -163,12 +172,13 @@ def _trace_once(
     )
     warnings = []
     on_device = device.type == "cuda"
-    operators = _operator_times(profiler, steps, on_device=on_device)
+    recorded = profiler.events() or ()
+    operators = operator_times(recorded, steps, on_device=on_device)
     if on_device and not operators["self_device_ms"].any():
         on_device = False
         operators = operators.assign(self_device_ms=math.nan, total_device_ms=math.nan)
         warnings.append(NO_KERNELS)
-    stacks = collapse(profiler.events() or (), on_device=on_device)
+    stacks = collapse(recorded, on_device=on_device)
     if not stacks:
         raise RuntimeError("the profiler recorded no events, so there are no call stacks")
     events, file_warnings = _export(profiler, trace_file, last=last)
@@ -211,73 +221,3 @@ def _export(
     if size_warning is not None:
         warnings.append(size_warning)
     return events, warnings
-
-
-def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
-    """``frame;frame;… microseconds``, outermost first: self time by the chain of callers.
-
-    The longest come first. Phases, modules, Python functions and operators are all frames. Device
-    time is counted at operators alone, because the profiler gives a named range the time from its
-    first kernel to its last: a range ``layers.0`` around two operators of 2 and 3 ms has 5 ms or
-    more, and counting it too would count the kernels twice. Stacks start at the profiler's step,
-    so that threads which wait meanwhile are left out; without steps all stacks count. Source of the
-    format: Brendan Gregg's FlameGraph.
-    """
-    totals: Counter[tuple[str, ...]] = Counter()
-    for event in events:
-        mirrored = on_device and getattr(event, "is_user_annotation", False)
-        if event.device_type != DeviceType.CPU or mirrored:
-            continue
-        own_us = event.self_device_time_total if on_device else event.self_cpu_time_total
-        if own_us > 0:
-            totals[_stack(event)] += own_us
-    in_steps = {stack: us for stack, us in totals.items() if stack[0].startswith(STEP)}
-    lines = []
-    for stack, own_us in Counter(in_steps or totals).most_common():
-        # A stack that is there is never 0: renderers drop such lines.
-        lines.append(f"{';'.join(stack)} {max(1, round(own_us))}")
-    return tuple(lines)
-
-
-def _stack(event: Any) -> tuple[str, ...]:
-    frames: list[str] = []
-    while event is not None and not (frames and frames[-1].startswith(STEP)):
-        # Addresses would make equal stacks differ; semicolons and spaces have a meaning.
-        name = re.sub(r" at 0x[0-9a-f]+", "", event.name)
-        frames.append(re.sub(r"[;\s]+", "_", name) or "unnamed")
-        event = event.cpu_parent
-    return tuple(reversed(frames))
-
-
-def _operator_times(profiler: profile, steps: int, *, on_device: bool) -> pd.DataFrame:
-    """Per step, by operator and the shapes of its plain tensor arguments."""
-    rows = profiler.key_averages(group_by_input_shape=True)
-    # How the profiler's names of the device's values begin; on the CPU the host is the device.
-    prefix = "device" if on_device else "cpu"
-    columns = {
-        "calls": ("count", 1),
-        "self_device_ms": (f"self_{prefix}_time_total", 1e3),
-        "total_device_ms": (f"{prefix}_time_total", 1e3),
-        "self_host_ms": ("self_cpu_time_total", 1e3),
-        "total_host_ms": ("cpu_time_total", 1e3),
-        "memory_allocated_mb": (f"self_{prefix}_memory_usage", 1e6),
-    }
-    records = []
-    for row in rows:
-        if not OPERATOR.match(row.key):
-            continue
-        record = {"operator": row.key, "input_shapes": _plain_shapes(row.input_shapes)}
-        for name, (attribute, unit) in columns.items():
-            record[name] = getattr(row, attribute) / unit / steps
-        records.append(record)
-    frame = pd.DataFrame(records, columns=["operator", "input_shapes", *columns])
-    return frame.groupby(["operator", "input_shapes"], sort=False, as_index=False).sum()
-
-
-def _plain_shapes(recorded: Any) -> str:
-    """Shapes of tensors; those of other arguments are recorded as empty or nested."""
-    shapes = []
-    for shape in recorded or ():
-        if shape and all(isinstance(size, int) for size in shape):
-            shapes.append(shape)
-    return show_shapes(tuple(shapes))

@@ -25,7 +25,7 @@ from utils.evaluation.predictions import PendingPredictions, Predictions
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.result_checks import check_finite, differs_from_single_texts
 from utils.evaluation.tokens import TokenChunk, tokenize
-from utils.model.checks import choose_texts, classify_alone
+from utils.model.checks import choose_texts, classify_alone, product_precision
 from utils.model.tokenizer import missing_embedding
 from utils.model_utils import LoadedModel
 
@@ -247,7 +247,10 @@ class ChunkWorker:
             model, self.tokenizer, checked, self.max_length, self.predictor.device
         )
         differs = differs_from_single_texts(
-            predictions, logits, dtype=self.dtype, multi_label=self.predictor.multi_label
+            predictions,
+            logits,
+            dtype=product_precision(self.dtype, self.predictor.device),
+            multi_label=self.predictor.multi_label,
         )
         if differs.any():
             raise ModelError(

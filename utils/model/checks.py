@@ -14,11 +14,14 @@ import torch
 from utils.data.cells import replace_surrogates
 from utils.model.encoding import InputFormat, accepted_inputs, compute_logits, encode_batch
 
+TF32_CAPABILITY = (8, 0)
+"""Older GPUs compute float32 products in float32, whatever was allowed."""
 LOGIT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far two logits may differ, relative to their spread.
 
-This is the rounding of 10, 10 and 7 bits of mantissa (float32 may run in TF32), grown over the
-layers. Padding and batching change the order of sums, nothing else.
+This is the rounding of 23, 10 and 7 bits of mantissa, grown over the layers. Padding and batching
+change the order of sums, nothing else. Products in TF32 have the 10 bits of float16, see
+``product_precision``.
 """
 NOISE_FLOOR = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
 """The same relative to the largest logit, for models whose logits hardly differ between texts."""
@@ -33,6 +36,21 @@ PROBE_LENGTHS = (1, 3, 9, 40)
 """Tokens of the texts that are made of the tokenizer's vocabulary, whatever its language."""
 MAX_PROBE_TOKENS = 96
 MAX_CHECKED_TEXTS = 8
+
+
+def product_precision(dtype: str, device: torch.device) -> str:
+    """The precision whose tolerance holds: float16's where float32 products really run in TF32.
+
+    Args:
+        dtype: of the weights, such as ``float32``.
+        device: of the model.
+    """
+    allows_tf32 = torch.get_float32_matmul_precision() != "highest"
+    if dtype != "float32" or device.type != "cuda" or not allows_tf32:
+        return dtype
+    if torch.cuda.get_device_capability(device) < TF32_CAPABILITY:
+        return dtype
+    return "float16"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +82,9 @@ def allowed_difference(logits: torch.Tensor, dtype: str) -> float:
 
     It is relative to how much the logits differ between texts: a model whose logits are all small
     must agree as well as any other.
+
+    Args:
+        dtype: what ``product_precision`` returns.
     """
     spread = float((logits.amax(0) - logits.amin(0)).max())
     largest = float(logits.abs().max())
@@ -74,6 +95,9 @@ def compare_logits(reference: torch.Tensor, other: torch.Tensor, dtype: str) -> 
     """Compare logits of the same texts, each of shape ``[texts, labels]``.
 
     ``reference`` decides what difference is allowed.
+
+    Args:
+        dtype: what ``product_precision`` returns.
     """
     allowed = allowed_difference(reference, dtype)
     difference = float((reference - other).abs().max())

@@ -23,7 +23,7 @@ from utils.model.load_errors import out_of_memory_error, translate_load_errors
 from utils.model.location import ModelSource
 from utils.model.padding import configure_padding
 from utils.model.resolution import ModelResolver
-from utils.model.summary import ModelInfo, describe_model
+from utils.model.summary import LoadedModelInfo, describe_model
 from utils.model.tokenizer import load_tokenizer
 from utils.model.weights import (
     LoadedWeights,
@@ -50,7 +50,7 @@ class LoadedModel:
 
     model: Any
     tokenizer: Any
-    info: ModelInfo
+    info: LoadedModelInfo
     device: torch.device
     inputs: InputFormat
 

@@ -23,6 +23,7 @@ from utils.model.checks import (
     classify_batch,
     compare_logits,
     probe_texts,
+    product_precision,
 )
 from utils.model.encoding import InputFormat, input_format, vocab_size_of
 from utils.model.lengths import max_batched_length, max_positions
@@ -53,7 +54,7 @@ class Reference:
     Args:
         max_length: tokens at which the texts are truncated.
         logits: float32 of shape ``[texts, labels]``.
-        dtype: the precision of the model.
+        dtype: the precision of the matrix products, see ``product_precision``.
     """
 
     texts: list[str]
@@ -128,7 +129,12 @@ def _make_reference(model: Any, tokenizer: Any, dtype: str, place: object) -> Re
         )
     usable, logits = _classify_usable(model, tokenizer, texts, max_length, place)
     _check_logits(logits, dtype, place)
-    return Reference(texts=usable, max_length=max_length, logits=logits, dtype=dtype)
+    return Reference(
+        texts=usable,
+        max_length=max_length,
+        logits=logits,
+        dtype=product_precision(dtype, next(model.parameters()).device),
+    )
 
 
 def _classify_usable(

@@ -13,6 +13,7 @@ from utils.model.checks import (
     classify_alone,
     classify_batch,
     compare_logits,
+    product_precision,
 )
 from utils.model.encoding import count_end_tokens
 from utils.model.load import LoadedModel
@@ -79,7 +80,8 @@ def _compare_with_batch(
         # Without padding a batch has texts of one length: each text twice.
         rows = [classify(loaded, [text, text], max_length)[:1] for text in texts]
         together = torch.cat(rows)
-    return compare_logits(alone, together, loaded.info.dtype)
+    precision = product_precision(loaded.info.dtype, loaded.device)
+    return compare_logits(alone, together, precision)
 
 
 def check_on_texts(loaded: LoadedModel, texts: Sequence[str], max_length: int) -> tuple[str, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from utils.model.checks import LOGIT_TOLERANCE
+from utils.model.checks import LOGIT_TOLERANCE, product_precision
 
 
-def logit_tolerance(logits: torch.Tensor, dtype: torch.dtype) -> float:
-    """Largest difference by rounding of logits of this size, computed in ``dtype``."""
-    precision = str(dtype).removeprefix("torch.")
+def logit_tolerance(logits: torch.Tensor, dtype: torch.dtype, device: torch.device) -> float:
+    """Largest difference by rounding of logits of this size, of a model of ``dtype`` there."""
+    precision = product_precision(str(dtype).removeprefix("torch."), device)
     relative = LOGIT_TOLERANCE.get(precision, LOGIT_TOLERANCE["float32"])
     return relative * max(1.0, float(logits.abs().max()))
 

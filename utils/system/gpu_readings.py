@@ -44,7 +44,9 @@ CLOCK_LIMITS = {
     0x100: "display clocks",
 }
 """Source: NVML API reference, nvmlClocksEventReasons."""
-THROTTLE_MASK = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
+POWER_CAP = 0x4
+"""The normal state of a large GPU in large matrix products: reported, but no fault of the run."""
+THROTTLE_MASK = 0x8 | 0x20 | 0x40 | 0x80
 """The clock limits that spoil a measurement."""
 READING_FIELDS = {
     "util_pct": "util_pct_mean",
@@ -121,6 +123,7 @@ class GpuReadings:
         energy_source: "counter", or "integrated power": the mean times the window's seconds.
         device_memory_bytes: the most in use on the device, by all processes.
         throttled: clock limits that spoil a measurement, at any sample.
+        power_capped: the power limit lowered the clock, at any sample.
         shared: another process computes on the GPU; None is unknown.
         thread_cpu_share: CPU time of the sampling thread over the window's seconds.
         warnings: what spoiled the window.
@@ -138,6 +141,7 @@ class GpuReadings:
     memory_clock_mhz_mean: float | None = None
     temperature_c_max: float | None = None
     throttled: tuple[str, ...] = ()
+    power_capped: bool = False
     shared: bool | None = None
     num_samples: int = 0
     interval_s_actual: float | None = None
@@ -179,7 +183,7 @@ def summarize_window(window: Window) -> GpuReadings:
     util_pct_mean = _mean_over_time(util.points)
     power_w_mean = _mean_over_time(power.points)
     energy = _energy(window, power)
-    throttled = _throttle_reasons(polled["clock_limit_reasons"].points)
+    clock_limits = _seen_clock_limits(polled["clock_limit_reasons"].points)
     interval_s = _actual_interval_s(window)
     shared = _is_shared(window, util_pct_mean)
     return GpuReadings(
@@ -193,23 +197,30 @@ def summarize_window(window: Window) -> GpuReadings:
         sm_clock_mhz_mean=_mean_over_time(polled["sm_clock_mhz"].points),
         memory_clock_mhz_mean=_mean_over_time(polled["memory_clock_mhz"].points),
         temperature_c_max=_largest(polled["temperature_c"].points),
-        throttled=throttled,
+        throttled=_limit_names(clock_limits & THROTTLE_MASK),
+        power_capped=bool(clock_limits & POWER_CAP),
         shared=shared,
         num_samples=len(window.samples),
         interval_s_actual=interval_s,
         thread_cpu_share=window.cpu_s / window.seconds,
-        warnings=_warnings(window, throttled, interval_s, shared=shared),
+        warnings=_warnings(window, clock_limits, interval_s, shared=shared),
         unavailable=_reasons({**polled, "util_pct": util, "power_w": power}, energy, shared),
     )
 
 
 def _warnings(
-    window: Window, throttled: tuple[str, ...], interval_s: float | None, *, shared: bool | None
+    window: Window, clock_limits: int, interval_s: float | None, *, shared: bool | None
 ) -> tuple[str, ...]:
-    """What spoils the readings of the window."""
+    """What to know about the readings of the window."""
     warnings = []
+    throttled = _limit_names(clock_limits & THROTTLE_MASK)
     if throttled:
         warnings.append(f"throttled: {', '.join(throttled)}")
+    if clock_limits & POWER_CAP:
+        warnings.append(
+            "power cap: the GPU lowered its clock to stay within its power limit, as large GPUs "
+            "do under load"
+        )
     if interval_s is not None and interval_s > 2 * window.interval_s:
         warnings.append(
             f"GPU sampling: not every {1e3 * window.interval_s:g} ms as requested, to stay under "
@@ -295,11 +306,16 @@ def _energy(window: Window, power: _Series) -> _Energy:
     )
 
 
-def _throttle_reasons(points: Points) -> tuple[str, ...]:
+def _seen_clock_limits(points: Points) -> int:
+    """The bits of every sample together."""
     seen = 0
     for _, limits in points:
-        seen |= int(limits) & THROTTLE_MASK
-    return tuple(name for bit, name in CLOCK_LIMITS.items() if seen & bit)
+        seen |= int(limits)
+    return seen
+
+
+def _limit_names(bits: int) -> tuple[str, ...]:
+    return tuple(name for bit, name in CLOCK_LIMITS.items() if bits & bit)
 
 
 def _actual_interval_s(window: Window) -> float | None:
