@@ -9,7 +9,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -196,34 +196,61 @@ def add_rounds(parser: argparse.ArgumentParser) -> None:
 
 def run(
     parser: argparse.ArgumentParser,
-    measure: Callable[[argparse.Namespace], list[Row]],
+    measure: Callable[[argparse.Namespace], Iterable[Row]],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run a benchmark, print its rows as a table, write them if asked for; the exit code."""
+    """Run a benchmark, print its rows as a table, write them if asked for; the exit code.
+
+    Where ``measure`` is a generator, rows are written as they come, so that a benchmark that is
+    killed keeps those it has.
+    """
     args = parser.parse_args(argv)
     started = time.perf_counter()
     # The profiler collects garbage before each run; without the libraries' objects that is quick.
     gc.freeze()
-    rows = measure(args)
+    rows: list[Row] = []
+    environment = read_machine() if args.json else {}
+    for row in measure(args):
+        rows.append(row)
+        if args.json:
+            write_rows(args.json, rows, parser.prog, environment)
     print(table(rows))
     print(f"\n{Path(parser.prog).name}: {tally(rows)}; {time.perf_counter() - started:.0f} s")
-    if args.json:
-        write_rows(args.json, rows, parser.prog)
+    if args.json and not rows:
+        write_rows(args.json, rows, parser.prog, environment)
     return exit_code(rows)
 
 
-def write_rows(path: Path, rows: Sequence[Row], name: str) -> None:
-    """The rows as JSON, with the machine that they were measured on."""
+def read_machine() -> dict[str, Any]:
+    """The record of the machine that is measured on."""
     from utils.system.environment import read_environment
 
+    return read_environment(str(resolve("auto"))).to_dict()
+
+
+def write_rows(
+    path: Path, rows: Sequence[Row], name: str, environment: dict[str, Any] | None = None
+) -> None:
+    """The rows as JSON, with the machine that they were measured on.
+
+    A process that is killed while it writes leaves the file as it was.
+
+    Args:
+        environment: from ``read_machine``, which is called where it is None.
+    """
+    from utils.core.files import atomic_path
+
+    if environment is None:
+        environment = read_machine()
     payload = {
         "benchmark": Path(name).name,
         "command": " ".join(sys.argv),
         "rows": [asdict(row) for row in rows],
-        "environment": read_environment(str(resolve("auto"))).to_dict(),
+        "environment": environment,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")
 
 
 def read_rows(path: Path) -> list[Row]:

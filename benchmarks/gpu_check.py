@@ -1,7 +1,9 @@
-"""Runs every check of a GPU machine in turn within a time budget, and leaves one folder of results.
+"""Runs checks of a GPU machine in turn within a time budget, and leaves one folder of results.
 
-It goes on after a failure. Started by gpu_check.sh, which installs missing packages first, so this
-module and ``gpu_parts`` import nothing but the standard library.
+There are three groups of checks, one a call: ``quick``, ``figures`` and ``speed``. Results are
+written after each part, so that a call that is killed keeps what it has; it goes on after a
+failure. Started by gpu_check.sh, which installs missing packages first, so this module and
+``gpu_parts`` import nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -27,10 +29,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import common
 from benchmarks.common import Row
-from benchmarks.gpu_parts.parts import BATCH_SIZES, Part, all_parts
+from benchmarks.gpu_parts.parts import BUDGET_S, Part, parts_of
 
-# For all parts together; the rest of nine minutes is for installing, packing and the last part.
-BUDGET_S = 520.0
 # A dry run may take longer than a GPU: it runs on two shared cores.
 DRY_RUN_SLACK = 4.0
 MIN_PART_S = 5.0
@@ -77,7 +77,7 @@ def run_part(part: Part, work: Path, limit_s: float) -> PartResult:
     """Run one part, with its output in a log, and read its rows."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     started = time.monotonic()
-    log = work / f"{part.file_name}.log"
+    log = work / part.log_name
     code, is_late = run_process(part.command, limit_s, log, environment)
     rows = part.rows(code)
     if is_late:
@@ -128,7 +128,10 @@ def kill_family(process: subprocess.Popen[bytes]) -> int:
 
 
 def collect(out: Path, work: Path, results: Sequence[PartResult]) -> None:
-    """Leave the table, the rows, one log and an archive of each pipeline: at most five files."""
+    """Leave the table, the rows, one log and, if the last part has a results folder, its archive.
+
+    Called after each part: with two pipelines it leaves five files at most.
+    """
     out.mkdir(parents=True, exist_ok=True)
     rows = all_rows(results)
     seconds = {result.part.name: result.seconds for result in results}
@@ -145,9 +148,9 @@ def collect(out: Path, work: Path, results: Sequence[PartResult]) -> None:
         for file in sorted(work.glob("*.log")):
             end = file.read_bytes()[-LOG_BYTES_A_PART:]
             log.write(f"== {file.stem}\n".encode() + end + b"\n")
-    for dtype in BATCH_SIZES:
-        if (work / dtype).is_dir():
-            archive(work / dtype, out / f"pipeline-{dtype}.tar.gz")
+    results_folder = results[-1].part.results_folder
+    if results_folder is not None and results_folder.is_dir():
+        archive(results_folder, out / f"pipeline-{results_folder.name}.tar.gz")
 
 
 def all_rows(results: Sequence[PartResult]) -> list[Row]:
@@ -196,16 +199,23 @@ def missing_wheels(folder: Path) -> list[str]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Every check on a GPU, in under nine minutes, without a network.",
-        epilog="example:\n  benchmarks/gpu_check.sh /tmp/gpu_check",
+        description="Checks on a GPU, without a network.",
+        epilog="example:\n  benchmarks/gpu_check.sh quick /tmp/gpu_check",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "group",
+        choices=tuple(BUDGET_S),
+        help="quick: tests/gpu and a short pipeline, in under 4 minutes; figures: whether the "
+        "numbers are right; speed: the evaluator, its peers, the cost of measuring; each in under "
+        "9 minutes",
     )
     parser.add_argument(
         "out",
         nargs="?",
         type=Path,
-        default=Path(os.environ.get("OUT") or ROOT / "results" / "gpu_check"),
-        help="folder of the results (default: $OUT, else results/gpu_check)",
+        help="folder of the results (default: a folder of the group's name in $OUT, "
+        "else in results/gpu_check)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="walk every check with small stand-ins on the CPU"
@@ -219,23 +229,29 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def default_folder(group: str) -> Path:
+    """The results folder of a group where the user names none."""
+    return Path(os.environ.get("OUT") or ROOT / "results" / "gpu_check") / group
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     if args.missing_wheels:
         print("\n".join(missing_wheels(args.missing_wheels)))
         return 0
+    out = args.out or default_folder(args.group)
     results: list[PartResult] = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        parts = all_parts(work, is_dry_run=args.dry_run)
+        parts = parts_of(args.group, work, is_dry_run=args.dry_run)
         slack = DRY_RUN_SLACK if args.dry_run else 1.0
-        for result in run_parts(parts, work, BUDGET_S, slack):
+        for result in run_parts(parts, work, BUDGET_S[args.group], slack):
             results.append(result)
+            collect(out, work, results)
             tally = common.tally(result.rows)
             print(f"{result.seconds:6.1f} s  {result.part.name}: {tally}", flush=True)
-        collect(args.out, work, results)
     rows = all_rows(results)
-    print(f"\n{common.table(rows)}\n\n{common.tally(rows)}; the results are in {args.out}")
+    print(f"\n{common.table(rows)}\n\n{common.tally(rows)}; the results are in {out}")
     return common.exit_code(rows)
 
 

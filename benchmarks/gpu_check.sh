@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Every check on a GPU with one command and no network, in under nine minutes:
-#   benchmarks/gpu_check.sh [FOLDER] [--dry-run]
+# Every check on a GPU, without a network, in three calls that can run separately:
+#   benchmarks/gpu_check.sh quick [FOLDER] [--dry-run]     tests and a short pipeline; 4 minutes
+#   benchmarks/gpu_check.sh figures [FOLDER] [--dry-run]   whether the numbers are right; 9 minutes
+#   benchmarks/gpu_check.sh speed [FOLDER] [--dry-run]     the evaluator and its peers; 9 minutes
 # Packages that this Python lacks are taken from .wheels/, which collect_wheels.sh fills.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,7 +11,7 @@ python=${PYTHON:-}
 if [ -z "$python" ]; then
     if [ -x .venv/bin/python ]; then python=.venv/bin/python; else python=$(command -v python3); fi
 fi
-wheels=$("$python" benchmarks/gpu_check.py --missing-wheels .wheels)
+wheels=$("$python" benchmarks/gpu_check.py quick --missing-wheels .wheels)
 if [ -n "$wheels" ]; then
     site=$(mktemp -d)
     trap 'rm -rf "$site"' EXIT

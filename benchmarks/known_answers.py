@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -233,7 +233,7 @@ def tried(check: Check, device: torch.device) -> list[Row]:
     return rows
 
 
-def measure(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace) -> Iterator[Row]:
     device = common.resolve(args.device)
     checks: list[Check] = [
         *(partial(operator_rows, name) for name in OPERATORS),
@@ -243,10 +243,8 @@ def measure(args: argparse.Namespace) -> list[Row]:
     ]
     if not args.quick:
         checks.append(batch_size_rows)
-    rows = []
     for check in checks:
-        rows += tried(check, device)
-    return rows
+        yield from tried(check, device)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -278,7 +278,7 @@ def forward_at_shape(
     return forward_ms
 
 
-def measure(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace) -> Iterator[Row]:
     device = common.resolve(args.device)
     rounds, seconds = (2, 0.3) if args.quick else (11, 0.4)
     rounds = args.rounds or rounds
@@ -288,7 +288,6 @@ def measure(args: argparse.Namespace) -> list[Row]:
         f"{name} on {device}, {torch.get_num_threads()} threads; "
         f"{rounds} rounds of {seconds:g} s for each tool\n"
     )
-    rows: list[Row] = []
     for size in BATCH_SIZES:
         work = Workload(
             model=model,
@@ -297,11 +296,10 @@ def measure(args: argparse.Namespace) -> list[Row]:
             texts=tuple(texts[:size]),
             seconds=seconds,
         )
-        rows += peer_rows(size, rounds_of(work, rounds, with_loadgen))
+        yield from peer_rows(size, rounds_of(work, rounds, with_loadgen))
     if args.optimum_benchmark:
         own_ms = forward_at_shape(model, device, BATCH_SIZES, seconds)
-        rows += optimum_rows(folder, device, TOKENS, own_ms)
-    return rows
+        yield from optimum_rows(folder, device, TOKENS, own_ms)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

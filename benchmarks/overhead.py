@@ -236,16 +236,14 @@ def _middle_half(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def measure(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace) -> Iterator[Row]:
     device = common.resolve(args.device)
     times, sizes = (TIMES_MS[::3], (8,)) if args.quick else (TIMES_MS, (1, 8, 32))
     run_s, rounds, thread_s = (0.05, 5, 1.0) if args.quick else (0.05, 15, 4.0)
     rounds = args.rounds or rounds
-    return [
-        *planted_rows(device, times, run_s, rounds),
-        *real_rows(device, sizes, 2 * run_s, 2 * rounds),
-        *thread_rows(device, thread_s),
-    ]
+    yield from planted_rows(device, times, run_s, rounds)
+    yield from real_rows(device, sizes, 2 * run_s, 2 * rounds)
+    yield from thread_rows(device, thread_s)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

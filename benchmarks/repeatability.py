@@ -139,6 +139,8 @@ def one_sweep(path: Path, device: str, num_runs: int, num_samples: int) -> None:
         max_length=MAX_LENGTH,
         num_warmup_runs=2,
         seed=0,
+        # No row here has readings of the GPU, so no runs are added for them.
+        min_window_seconds=0.0,
         on_event=lambda line: None,
     )
     path.write_text(json.dumps([record.to_dict() for record in records]), encoding="utf-8")

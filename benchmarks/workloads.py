@@ -255,8 +255,18 @@ class SlowModule(torch.nn.Module):
 def sweep_one_size(
     profiler: InferenceProfiler, texts: Sequence[str], size: int, num_runs: int, **settings: Any
 ) -> BatchSizeRow:
-    """The sweep's record of one batch size, with one warm-up run unless ``settings`` say more."""
-    settings = {"max_length": 512, "num_warmup_runs": 1, "seed": 0, **settings}
+    """The sweep's record of one batch size.
+
+    Unless ``settings`` say otherwise there is one warm-up run, and no runs are added for readings
+    of the GPU.
+    """
+    settings = {
+        "max_length": 512,
+        "num_warmup_runs": 1,
+        "seed": 0,
+        "min_window_seconds": 0.0,
+        **settings,
+    }
     (record,) = profiler.profile_multiple_batch_sizes(
         texts, [size], num_runs=num_runs, on_event=lambda line: None, **settings
     )

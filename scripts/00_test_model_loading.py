@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 from utils.config_loader import Config
 from utils.model_utils import (
-    ModelInfo,
+    LoadedModelInfo,
     check_batching,
     check_max_length,
     load_model,
@@ -48,7 +48,7 @@ def run(config: Config) -> None:
     )
 
 
-def print_model(info: ModelInfo) -> None:
+def print_model(info: LoadedModelInfo) -> None:
     times = info.load_times
     console.block("MODEL SUMMARY", model_summary_lines(info))
     console.print_line(

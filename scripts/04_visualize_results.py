@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 from utils.config_loader import Config
 from utils.pipeline import cli, console, steps
-from utils.reporting.html_report import write_report
+from utils.reporting.report import write_report
 from utils.reporting.results import read_results
 
 

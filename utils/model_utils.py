@@ -25,7 +25,7 @@ from utils.model.load import (
     read_model_labels,
 )
 from utils.model.resolution import ModelResolver
-from utils.model.summary import ModelInfo, model_summary_lines
+from utils.model.summary import LoadedModelInfo, model_summary_lines
 from utils.model.text_checks import (
     check_batch_sizes,
     check_batching,
@@ -38,7 +38,7 @@ from utils.settings import EMBEDDED, ModelConfig
 
 __all__ = [
     "LoadedModel",
-    "ModelInfo",
+    "LoadedModelInfo",
     "check_batching",
     "check_max_length",
     "check_on_texts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = ROOT / "configs" / "architectures" / "qwen2.5-0.5b.json"
 GPU_PEERS = ("plain loop", "pipeline", "Trainer.predict", "this evaluator, compiled")
 BATCH_SIZES = {"float32": [1, 4, 8, 16, 32, 64, 256], "bfloat16": [1, 4, 8, 16, 32, 64, 256, 1024]}
-PIPELINE_SECONDS = {"float32": 110.0, "bfloat16": 45.0}
+SHORT_BATCH_SIZES = (1, 8, 64)
+# For all parts of a call together. The rest of 4 and of 9 minutes is for installing what is missing
+# and for packing.
+BUDGET_S = {"quick": 220.0, "figures": 510.0, "speed": 510.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +32,7 @@ class Part:
             and those that earlier parts have left, it is ended with all processes it has started.
         rows: reads the rows from what the process left, given its exit code.
         needs: a file without which the part does not run.
+        results_folder: where a pipeline leaves its results.
     """
 
     name: str
@@ -36,52 +40,102 @@ class Part:
     seconds: float
     rows: Callable[[int], list[Row]]
     needs: Path | None = None
+    results_folder: Path | None = None
 
     @property
-    def file_name(self) -> str:
-        """The name, with an underscore for all that a file name should not have."""
-        return re.sub(r"\W+", "_", self.name)
+    def log_name(self) -> str:
+        """The file of its output in the work folder."""
+        return log_name(self.name)
 
 
-def all_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
-    """All parts, the cheapest first, so that a slow one at the end cannot cost the others.
+def log_name(name: str) -> str:
+    """The part's name as a file's, with an underscore for all that it should not have."""
+    return re.sub(r"\W+", "_", name) + ".log"
+
+
+def parts_of(group: str, work: Path, *, is_dry_run: bool) -> list[Part]:
+    """The parts of one call.
 
     Args:
+        group: ``quick``, ``figures`` or ``speed``.
         work: the folder into which they write.
         is_dry_run: small stand-ins on the CPU.
     """
+    if group == "quick":
+        return quick_parts(work, is_dry_run=is_dry_run)
+    if group == "figures":
+        return figure_parts(work, is_dry_run=is_dry_run)
+    return speed_parts(work, is_dry_run=is_dry_run)
 
-    def benchmark(name: str, seconds: float, *options: str, title: str = "") -> Part:
-        words = ["--device", "cpu" if is_dry_run else "cuda", *options]
-        if is_dry_run:
-            words.append("--quick")
-        return benchmark_part(work, name, seconds, words, title=title or name)
 
-    peers = [] if is_dry_run else peer_options(work, "bfloat16")
-    peers_float32 = ["--peers", "plain loop"] if is_dry_run else peer_options(work, "float32")
+def quick_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
+    """Whether the program works on this GPU at all.
+
+    The pipelines keep the windows for the GPU's readings: three batch sizes of 2 s each.
+    """
     return [
-        benchmark("known_times", 30),
-        benchmark("known_answers", 40, "--quick"),
-        benchmark("gpu_devices", 25),
-        benchmark("overhead", 30, "--quick", "--rounds", "5"),
-        benchmark("measurement_peers", 30, "--quick", "--rounds", "5"),
-        tests_part(work),
-        pipeline_part(work, "float32", is_dry_run=is_dry_run),
-        pipeline_part(work, "bfloat16", is_dry_run=is_dry_run),
-        benchmark("evaluation_peers", 95, *peers),
-        benchmark("evaluation_peers", 45, *peers_float32, title="evaluation_peers, float32"),
-        benchmark("repeatability", 30, "--processes", "3", "--runs", "10"),
+        tests_part(work, 80),
+        pipeline_part(work, "float32", 80, is_short=True, is_dry_run=is_dry_run),
+        pipeline_part(work, "bfloat16", 60, is_short=True, is_dry_run=is_dry_run),
     ]
 
 
-def benchmark_part(work: Path, name: str, seconds: float, options: list[str], title: str) -> Part:
-    """A benchmark of this folder, which writes its rows as JSON."""
+def figure_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
+    """Whether the numbers are right, the cheapest part first."""
+    return [
+        benchmark_part(work, "known_times", 50, is_dry_run=is_dry_run),
+        benchmark_part(work, "gpu_devices", 50, is_dry_run=is_dry_run),
+        benchmark_part(work, "known_answers", 60, ["--quick"], is_dry_run=is_dry_run),
+        pipeline_part(work, "bfloat16", 120, is_dry_run=is_dry_run),
+        pipeline_part(work, "float32", 220, is_verified=True, is_dry_run=is_dry_run),
+    ]
+
+
+def speed_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
+    """The evaluator and its peers, what measuring costs, and whether results repeat."""
+    few_rounds = ["--quick", "--rounds", "5"]
+    peers: list[str] = []
+    peers_float32 = ["--peers", "plain loop"]
+    if not is_dry_run:
+        peers = peer_options(work, "bfloat16")
+        peers_float32 = peer_options(work, "float32")
+    repeats = ["--processes", "3", "--runs", "10"]
+    return [
+        benchmark_part(work, "overhead", 50, few_rounds, is_dry_run=is_dry_run),
+        benchmark_part(work, "measurement_peers", 50, few_rounds, is_dry_run=is_dry_run),
+        benchmark_part(work, "evaluation_peers", 200, peers, is_dry_run=is_dry_run),
+        benchmark_part(
+            work,
+            "evaluation_peers",
+            120,
+            peers_float32,
+            title="evaluation_peers, float32",
+            is_dry_run=is_dry_run,
+        ),
+        benchmark_part(work, "repeatability", 80, repeats, is_dry_run=is_dry_run),
+    ]
+
+
+def benchmark_part(
+    work: Path,
+    name: str,
+    seconds: float,
+    options: Sequence[str] = (),
+    *,
+    title: str = "",
+    is_dry_run: bool,
+) -> Part:
+    """A benchmark of this folder, which writes its rows as JSON as they come."""
+    title = title or name
+    words = ["--device", "cpu" if is_dry_run else "cuda", *options]
+    if is_dry_run:
+        words.append("--quick")
     script = ROOT / "benchmarks" / f"{name}.py"
     file_name = re.sub(r"\W+", "_", title)
     out = work / f"{file_name}.json"
     return Part(
         name=title,
-        command=[sys.executable, str(script), "--json", str(out), *options],
+        command=[sys.executable, str(script), "--json", str(out), *words],
         seconds=seconds,
         needs=script,
         rows=lambda code: benchmark_rows(title, out, code),
@@ -98,31 +152,57 @@ def peer_options(work: Path, dtype: str) -> list[str]:
     return [*options, "--tf32", "--rows", "1024", "--rounds", "1", "--peers", "plain loop"]
 
 
-def tests_part(work: Path) -> Part:
+def tests_part(work: Path, seconds: float) -> Part:
     """The tests that need a GPU."""
     folder = ROOT / "tests" / "gpu"
     report = work / "tests.xml"
-    options = ["-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    # With -v each test writes a line, which is all that is left of a run that is killed.
+    options = ["-v", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    name = "tests/gpu"
     return Part(
-        name="tests/gpu",
+        name=name,
         command=[sys.executable, "-m", "pytest", *options, str(folder)],
-        seconds=40,
+        seconds=seconds,
         needs=folder,
-        rows=lambda code: rows_of_tests(report, code),
+        rows=lambda code: rows_of_tests(report, code, log=work / log_name(name)),
     )
 
 
-def pipeline_part(work: Path, dtype: str, *, is_dry_run: bool) -> Part:
-    """All four steps on the 0.5B architecture with random weights and the embedded corpus."""
+def pipeline_part(
+    work: Path,
+    dtype: str,
+    seconds: float,
+    *,
+    is_short: bool = False,
+    is_verified: bool = False,
+    is_dry_run: bool,
+) -> Part:
+    """All four steps on the 0.5B architecture with random weights and the embedded corpus.
+
+    Args:
+        is_short: few batch sizes and rows.
+        is_verified: suggestions are tried, which takes most of the time.
+    """
     command = [sys.executable, str(ROOT / "run_week1.py"), "--config", "configs/demo.yaml"]
-    if dtype == "float32":
+    if is_verified:
         command.append("--verify")
-    for setting in pipeline_settings(work, dtype, is_dry_run=is_dry_run):
+    settings = common_settings(work, dtype)
+    if is_short:
+        # Of the embedded model only the tokenizer is used here, so little training is enough.
+        settings.append("embedded.training_rows=200")
+    if is_dry_run:
+        settings += dry_run_settings(work)
+    elif is_short:
+        settings += gpu_settings(SHORT_BATCH_SIZES, num_runs=3, max_samples=1000)
+    else:
+        settings += gpu_settings(BATCH_SIZES[dtype], num_runs=5, max_samples=5000)
+    for setting in settings:
         command += ["--set", setting]
     return Part(
         name=f"pipeline, {dtype}",
         command=command,
-        seconds=PIPELINE_SECONDS[dtype],
+        seconds=seconds,
+        results_folder=work / dtype,
         rows=lambda code: pipeline_results.pipeline_rows(
             work / dtype, dtype, code, uses_gpu=not is_dry_run
         ),
@@ -134,9 +214,9 @@ def embedded_settings(work: Path) -> list[str]:
     return [f"embedded.dir={work / 'demo'}", "embedded.training_rows=2000", "embedded.epochs=1"]
 
 
-def pipeline_settings(work: Path, dtype: str, *, is_dry_run: bool) -> list[str]:
-    """What differs from ``configs/demo.yaml``."""
-    settings = [
+def common_settings(work: Path, dtype: str) -> list[str]:
+    """What differs from ``configs/demo.yaml`` in all pipelines."""
+    return [
         "model.load_format=dummy",
         "model.tokenizer=embedded",
         f"model.dtype={dtype}",
@@ -146,24 +226,29 @@ def pipeline_settings(work: Path, dtype: str, *, is_dry_run: bool) -> list[str]:
         "profiling.max_length=512",
         f"output.results_dir={work / dtype}",
     ]
-    if is_dry_run:
-        return [
-            *settings,
-            f"model.name={write_small_architecture(work)}",
-            "model.device=cpu",
-            "dataset.sample_sizes=[8]",
-            "profiling.batch_sizes=[1, 4]",
-            "profiling.num_measurement_runs=3",
-            "evaluation.max_samples=40",
-        ]
+
+
+def dry_run_settings(work: Path) -> list[str]:
+    """A small model on the CPU."""
     return [
-        *settings,
+        f"model.name={write_small_architecture(work)}",
+        "model.device=cpu",
+        "dataset.sample_sizes=[8]",
+        "profiling.batch_sizes=[1, 4]",
+        "profiling.num_measurement_runs=3",
+        "evaluation.max_samples=40",
+    ]
+
+
+def gpu_settings(batch_sizes: Sequence[int], num_runs: int, max_samples: int) -> list[str]:
+    """The 0.5B architecture on the GPU."""
+    return [
         f"model.name={ARCHITECTURE}",
         "model.device=cuda",
         "dataset.sample_sizes=[64]",
-        f"profiling.batch_sizes={BATCH_SIZES[dtype]}",
-        "profiling.num_measurement_runs=5",
-        "evaluation.max_samples=5000",
+        f"profiling.batch_sizes={list(batch_sizes)}",
+        f"profiling.num_measurement_runs={num_runs}",
+        f"evaluation.max_samples={max_samples}",
     ]
 
 

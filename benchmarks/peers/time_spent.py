@@ -13,6 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.peers.contestants import Evaluator
+from utils.evaluation.attention import evaluation_attention
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.predictions import PendingPredictions
@@ -111,8 +112,10 @@ def _predict_in_this_thread(evaluator: Evaluator, texts: list[str]) -> None:
     predictor = Predictor(loaded.model, loaded.inputs, loaded.device, batching)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for rows in predictor.batching.plan(chunk.lengths):
-        predictor._predict_batch(chunk, rows)
+    plan = predictor.batching.plan(chunk.lengths, min_fill=predictor.min_fill)
+    with evaluation_attention(predictor.model, predictor.device):
+        for rows in plan:
+            predictor._predict_batch(chunk, rows)
     torch.set_num_threads(threads)
 
 

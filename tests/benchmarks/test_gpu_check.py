@@ -6,6 +6,7 @@ It goes on after failures, keeps to its time, and counts nothing that did not ru
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tarfile
 import time
@@ -92,14 +93,59 @@ def test_what_a_hanging_part_has_started_ends_with_it(tmp_path: Path) -> None:
     assert ends_soon(int(log.read_text()))
 
 
+def test_a_benchmark_that_is_killed_keeps_its_rows(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    code = (
+        "import sys, time\n"
+        "from benchmarks import common\n"
+        "def measure(args):\n"
+        "    yield common.reported('first', 1.0)\n"
+        "    time.sleep(60)\n"
+        "    yield common.reported('second', 2.0)\n"
+        "parser = common.make_parser('', '')\n"
+        f"common.run(parser, measure, ['--device', 'cpu', '--json', {str(file)!r}])\n"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=PROJECT_ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    assert [row.check for row in part_rows.benchmark_rows("x", file, -9)] == ["x: first"]
+
+
 def test_without_time_left_a_part_has_not_run(tmp_path: Path) -> None:
     assert statuses([part("late", "")], tmp_path, budget_s=1.0) == {"late": [NOT_HERE]}
 
 
-def test_the_parts_fit_into_nine_minutes(tmp_path: Path) -> None:
-    assert gpu_check.BUDGET_S < 540 - 15
-    all_parts = parts.all_parts(tmp_path, is_dry_run=False)
-    assert sum(part.seconds for part in all_parts) <= gpu_check.BUDGET_S
+@pytest.mark.parametrize(("group", "limit_s"), [("quick", 240), ("figures", 540), ("speed", 540)])
+def test_the_parts_of_a_call_fit_into_its_time(tmp_path: Path, group: str, limit_s: float) -> None:
+    budget_s = parts.BUDGET_S[group]
+    assert budget_s <= limit_s - 15, "time for installing and packing is left"
+    group_parts = parts.parts_of(group, tmp_path, is_dry_run=False)
+    assert sum(part.seconds for part in group_parts) <= budget_s
+
+
+def names_of(group: str, work: Path) -> set[str]:
+    return {part.name for part in parts.parts_of(group, work, is_dry_run=False)}
+
+
+def test_every_check_is_in_one_of_the_calls(tmp_path: Path) -> None:
+    assert names_of("quick", tmp_path) == {"tests/gpu", "pipeline, float32", "pipeline, bfloat16"}
+    assert names_of("figures", tmp_path) >= {"known_times", "known_answers", "gpu_devices"}
+    assert names_of("speed", tmp_path) >= {"evaluation_peers", "overhead", "repeatability"}
+
+
+def test_only_the_long_float32_pipeline_tries_suggestions(tmp_path: Path) -> None:
+    verified = []
+    for group in ("quick", "figures"):
+        for item in parts.parts_of(group, tmp_path, is_dry_run=False):
+            if "--verify" in item.command:
+                verified.append((group, item.name))
+    assert verified == [("figures", "pipeline, float32")]
 
 
 def test_a_part_may_use_what_earlier_ones_have_left(tmp_path: Path) -> None:
@@ -116,7 +162,10 @@ def test_the_demo_is_trained_once_and_tokenising_may_use_all_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What decides which embedded model is trained is the same for pipelines and peers."""
-    all_parts = parts.all_parts(tmp_path, is_dry_run=False)
+    all_parts = [
+        *parts.parts_of("figures", tmp_path, is_dry_run=False),
+        *parts.parts_of("speed", tmp_path, is_dry_run=False),
+    ]
     commands = {part.name: part.command for part in all_parts}
     embedded = {
         name: {word for word in words if word.startswith("embedded.")}
@@ -129,7 +178,6 @@ def test_the_demo_is_trained_once_and_tokenising_may_use_all_cores(
         == embedded["pipeline, bfloat16"]
         == same
     )
-    assert list(commands)[-3:] == ["evaluation_peers", "evaluation_peers, float32", "repeatability"]
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     code = "import os; raise SystemExit('TOKENIZERS_PARALLELISM' in os.environ)"
     assert statuses([part("tokenises", code)], tmp_path, budget_s=60) == {"tokenises": [PASS]}
@@ -168,7 +216,20 @@ def test_skipped_tests_have_not_passed(
         f'<testsuites><testsuite tests="{total}" failures="{failed}" errors="0" '
         f'skipped="{skipped}"/></testsuites>'
     )
-    assert [row.status for row in part_rows.rows_of_tests(report, 0)] == [status]
+    assert [row.status for row in part_rows.rows_of_tests(report, 0, tmp_path / "x.log")] == [
+        status
+    ]
+
+
+def test_tests_that_were_killed_keep_what_they_had_shown(tmp_path: Path) -> None:
+    log = tmp_path / "tests_gpu.log"
+    log.write_text(
+        "tests/gpu/test_a.py::test_one PASSED      [ 33%]\n"
+        "tests/gpu/test_a.py::test_two[cuda 0] FAILED      [ 66%]\n"
+        "tests/gpu/test_a.py::test_three "
+    )
+    (row,) = part_rows.rows_of_tests(tmp_path / "none.xml", -9, log)
+    assert (row.status, row.measured) == (MISS, "exit code -9, 1 passed, 1 failed")
 
 
 def row_of(size: int, **changes: object) -> dict[str, object]:
@@ -280,7 +341,9 @@ def test_one_folder_with_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (work / "x.log").write_bytes(b"a" * 10 * gpu_check.LOG_BYTES_A_PART)
     common.write_rows(work / "x.json", [common.reported("speed", 5.0)], "x.py")
     rows = [common.reported("speed", 5.0), common.not_here("energy", "no CUDA device")]
-    gpu_check.collect(out, work, [gpu_check.PartResult(part=part("x", ""), rows=rows)])
+    for dtype in BATCH_SIZES:
+        pipeline = parts.pipeline_part(work, dtype, 30, is_dry_run=False)
+        gpu_check.collect(out, work, [gpu_check.PartResult(part=pipeline, rows=rows)])
     files = sorted(file.name for file in out.iterdir())
     assert files == [
         "log.txt",
@@ -320,6 +383,25 @@ def test_every_benchmark_has_help_with_an_example(
         module.main(["--help"])
     assert ended.value.code == 0
     assert f"python benchmarks/{Path(module.__file__ or '').name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("beside", "alone", "num_listed", "expected"),
+    [
+        (["shared: 2"], [], 2, [PASS, PASS]),
+        ([], [], 2, [MISS, PASS]),
+        (["shared: 2"], ["shared: 2"], 3, [PASS, MISS]),
+        ([], [], 1, [NOT_HERE, NOT_HERE]),
+        ([], [], 0, [NOT_HERE, NOT_HERE]),
+        ([], [], None, [NOT_HERE, NOT_HERE]),
+        (["shared: busy"], [], 0, [PASS, PASS]),
+    ],
+)
+def test_a_container_that_hides_processes_decides_nothing(
+    beside: list[str], alone: list[str], num_listed: int | None, expected: list[str]
+) -> None:
+    rows = gpu_devices.compare_warnings(beside, alone, num_listed)
+    assert [row.status for row in rows] == expected
 
 
 def test_warnings_of_sharing_are_distinguished_from_others() -> None:

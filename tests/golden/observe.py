@@ -203,7 +203,7 @@ def parameters_of(function: Callable[..., Any]) -> list[str]:
 
 
 def python_interface() -> dict[str, list[str]]:
-    """Parameters of the functions and methods that CONTRACT.md shows, by their full names."""
+    """Parameters of the functions and methods that user code calls, by their full names."""
     config = load_config("configs/demo.yaml")
     functions: dict[str, Callable[..., Any]] = {
         "utils.config_loader.load_config": load_config,

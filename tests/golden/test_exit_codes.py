@@ -1,6 +1,7 @@
 """The exit code of each kind of mistake and of an interruption, in real processes.
 
-0 and 1 are tested on the shared run (``test_small_run.py``). The codes are those of CONTRACT.md.
+0 and 1 are tested on the shared run (``test_small_run.py``). The codes are those of
+``docs/week1_instructions.md``.
 """
 
 from __future__ import annotations

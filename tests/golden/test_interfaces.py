@@ -1,4 +1,4 @@
-"""Flags of every command line and the Python interface of CONTRACT.md are as they were committed.
+"""Flags of every command line and the documented Python interface are as they were committed.
 
 When a change is intended::
 

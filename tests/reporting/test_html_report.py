@@ -19,8 +19,9 @@ from tests.reporting.metrics_builders import MADE_UP
 from utils.core.result_files import ResultFiles
 from utils.reporting.diagnosis_facts import peak_facts
 from utils.reporting.formatting import format_number
-from utils.reporting.html_report import render_page, write_report
+from utils.reporting.html_report import render_page
 from utils.reporting.pictures import Picture
+from utils.reporting.report import write_report
 from utils.reporting.results import read_results
 from utils.schema.profile import Allocation
 

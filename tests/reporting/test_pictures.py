@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 
 from tests.reporting.conftest import MakeResults
 from tests.reporting.diagnosis_builders import write_operators
-from utils.reporting.comparison_plot import draw_comparison
+from utils.reporting import comparison_plot
+from utils.reporting.comparison_plot import PERCENTILES, Panel, draw_comparison
 from utils.reporting.diagnosis_tables import MAX_ROWS
 from utils.reporting.formatting import format_number
 from utils.reporting.heatmap_plot import HeatmapRow, draw_heatmap, shades_of_row
 from utils.reporting.pictures import write_pictures
-from utils.reporting.plot_style import STYLE
+from utils.reporting.plot_style import CURVES, STYLE
 from utils.reporting.results import read_results
 from utils.reporting.trace_plots import draw_memory, draw_operator_times
 
@@ -53,6 +54,14 @@ def read_png_size(path: Path) -> tuple[int, int]:
     assert head.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", head[16:24])
     return width, height
+
+
+def test_no_two_curves_of_a_panel_look_alike() -> None:
+    panels = [value for value in vars(comparison_plot).values() if isinstance(value, Panel)]
+    assert PERCENTILES in panels
+    assert max(len(panel.curves) for panel in panels) <= len(CURVES)
+    for name in ("color", "marker"):
+        assert len(set(CURVES.by_key()[name])) == len(CURVES)
 
 
 def test_six_panels_with_units_and_batch_sizes_as_ticks(make_results: MakeResults) -> None:

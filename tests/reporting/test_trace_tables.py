@@ -11,7 +11,7 @@ from tests.reporting.builders import write_results
 from tests.reporting.diagnosis_builders import write_layers, write_operators
 from utils.core.errors import UserError
 from utils.reporting.commands import STEP_03
-from utils.reporting.html_report import write_report
+from utils.reporting.report import write_report
 from utils.reporting.results import read_results
 from utils.reporting.trace_tables import (
     LayerRow,

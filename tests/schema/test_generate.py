@@ -22,7 +22,7 @@ from utils.schema.markdown import GENERATED, table, with_generated_part
 from utils.schema.metrics_page import metrics_tables
 from utils.schema.settings_page import describe_values
 from utils.settings import Config
-from utils.sweep.bench_stats import MIN_LATENCIES
+from utils.sweep.bench_stats import min_latencies
 
 RECORDS = [record for file in generate.FILES.values() for record in walk_records(file)]
 
@@ -92,8 +92,7 @@ def test_a_percentile_column_says_how_many_batches_it_needs() -> None:
     for column, percent in percentile_columns().items():
         description = BatchSizeRow.model_fields[column].description or ""
         assert f"{percent}th percentile" in description
-        if percent in MIN_LATENCIES:
-            assert f"from {MIN_LATENCIES[percent]} batches on" in description
+        assert f"from {min_latencies(percent)} batches on" in description
 
 
 def test_one_field_is_enough_for_a_new_column() -> None:

@@ -73,7 +73,7 @@ def test_importing_the_report_chooses_no_backend() -> None:
     process = run_python(
         "import matplotlib\n"
         "matplotlib.use('svg')\n"
-        "import utils.reporting.html_report\n"
+        "import utils.reporting.report\n"
         "print(matplotlib.get_backend())\n"
     )
     assert process.stdout.strip().lower() == "svg", process.stderr

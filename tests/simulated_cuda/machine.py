@@ -24,13 +24,14 @@ class SimulatedGpu:
     """One device: its memory, and how much of the work that was launched on it is known as done.
 
     ``launched`` counts the operations given to the device; ``completed`` is the last of them that
-    the host has waited for.
+    the host has waited for. The program resets ``peak_bytes``; ``highest_bytes`` stays.
     """
 
     index: int
     total_bytes: int
     allocated_bytes: int = 0
     peak_bytes: int = 0
+    highest_bytes: int = 0
     requested_bytes: int = 0
     peak_requested_bytes: int = 0
     launched: int = 0
@@ -60,6 +61,7 @@ class SimulatedGpu:
         self.allocated_bytes += block_bytes
         self.requested_bytes += num_bytes
         self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
+        self.highest_bytes = max(self.highest_bytes, self.allocated_bytes)
         self.peak_requested_bytes = max(self.peak_requested_bytes, self.requested_bytes)
         return block_bytes
 

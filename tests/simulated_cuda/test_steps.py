@@ -31,7 +31,7 @@ RECORDER = LineRecorder(find_cuda_lines())
 """Collects over all tests of this module, in one process, which lines for CUDA have run."""
 
 
-NUM_TESTS = 18
+NUM_TESTS = 19
 NOT_SIMULATED = {
     ("utils/diagnosis/forecast.py", "model = overlapped"): (
         "the host's times show no overlap; tests/diagnosis/test_forecast.py"
@@ -120,11 +120,8 @@ def predictions_of(folder: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_both_measuring_steps_run_in_every_precision(
-    run_step: Steps, tmp_path: Path, dtype: str
-) -> None:
+def test_the_baseline_runs_in_every_precision(run_step: Steps, tmp_path: Path, dtype: str) -> None:
     machine = run_step(BASELINE, f"model.dtype={dtype}")
-    run_step(PROFILING, f"model.dtype={dtype}")
     metrics = metrics_of(tmp_path)
     assert metrics["model_info"]["device"] == "cuda:0"
     assert metrics["model_info"]["dtype"] == dtype
@@ -132,9 +129,21 @@ def test_both_measuring_steps_run_in_every_precision(
         assert row["status"] == "ok"
         assert row["peak_gpu_mem"] > 0
         assert row["forward_ms_mean"] > 0
-    assert metrics["full_dataset_metrics"]["peak_gpu_mem"] > 0
+    evaluation = metrics["full_dataset_metrics"]
+    assert evaluation["peak_gpu_mem"] > 0
+    assert evaluation["attention_kernels"] == {
+        "batch_size_sweep": ["flash", "memory_efficient", "cudnn", "math"],
+        "evaluation": ["flash", "memory_efficient", "math"],
+        "repeats_key_value_heads": dtype == "float32",
+    }
     assert machine.gpu().num_out_of_memory == 0
-    assert (tmp_path / "results" / "bottlenecks.json").exists()
+
+
+def test_the_diagnosis_runs_in_bfloat16(run_step: Steps, tmp_path: Path) -> None:
+    run_step(PROFILING, "model.dtype=bfloat16")
+    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
+    assert [row["batch_size"] for row in diagnosis["batch_sizes"]] == [1, 4]
+    assert diagnosis["unavailable"]["kernels"]
 
 
 def test_the_evaluation_never_waits_for_the_device_within_a_batch(run_step: Steps) -> None:
@@ -166,19 +175,24 @@ def test_predictions_are_those_of_the_host(run_step: Steps, tmp_path: Path) -> N
     )
 
 
-def test_the_second_of_two_devices_is_used_alone(run_step: Steps, tmp_path: Path) -> None:
-    machine = run_step(BASELINE, "model.device=cuda:1", simulation=Simulation(num_gpus=2))
+def test_the_second_of_two_devices_is_used_alone_and_suggestions_are_verified_on_it(
+    run_step: Steps, tmp_path: Path
+) -> None:
     older = Simulation(num_gpus=2, has_bfloat16=False)
-    run_step(PROFILING, "model.device=cuda:1", simulation=older)
+    machine = run_step(BASELINE, "model.device=cuda:1", simulation=older)
     assert metrics_of(tmp_path)["model_info"]["device"] == "cuda:1"
-    assert machine.gpus[0].peak_bytes == 0
-    assert machine.gpus[1].peak_bytes > 0
+    profiled = run_step(PROFILING, "model.device=cuda:1", simulation=older, flags=("--verify",))
+    for used in (machine, profiled):
+        assert used.gpus[0].highest_bytes == 0
+        assert used.gpus[1].highest_bytes > 0
+    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
+    assert diagnosis["suggestions"]
 
 
 def test_a_batch_size_without_memory_is_a_result_and_the_sweep_goes_on(
     run_step: Steps, tmp_path: Path
 ) -> None:
-    peak_bytes = run_step(BASELINE).gpu().peak_bytes
+    peak_bytes = run_step(BASELINE).gpu().highest_bytes
     memory_bytes = peak_bytes + (1 << 18)
     machine = run_step(
         BASELINE,
@@ -194,8 +208,13 @@ def test_a_batch_size_without_memory_is_a_result_and_the_sweep_goes_on(
 def test_the_diagnosis_goes_on_without_a_batch_size_that_does_not_fit(
     run_step: Steps, tmp_path: Path
 ) -> None:
-    settings = ("dataset.sample_sizes=[60]", "profiling.batch_sizes=[1, 60]")
-    peak_bytes = run_step(BASELINE).gpu().peak_bytes
+    settings = (
+        "model.dtype=float16",
+        "dataset.sample_sizes=[60]",
+        "profiling.batch_sizes=[1, 60]",
+    )
+    peak_bytes = run_step(BASELINE, "model.dtype=float16").gpu().highest_bytes
+    run_step(BASELINE, *settings)
     # The copies that find the ceilings stop where the memory does.
     run_step(PROFILING, *settings, simulation=Simulation(memory_bytes=peak_bytes + (1 << 18)))
     diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
@@ -208,7 +227,7 @@ def test_the_evaluation_halves_batches_that_do_not_fit(
     settings = ("evaluation.compare_batching=false", "evaluation.chunk_rows=60")
     machine = run_step(BASELINE, *settings, "evaluation.max_tokens_per_batch=64")
     expected = predictions_of(tmp_path)
-    memory_bytes = machine.gpu().peak_bytes + (1 << 18)
+    memory_bytes = machine.gpu().highest_bytes + (1 << 18)
     run_step(
         BASELINE,
         *settings,
@@ -227,12 +246,17 @@ def test_random_weights_are_made_on_the_device(run_step: Steps, tmp_path: Path) 
     assert metrics["full_dataset_metrics"]["accuracy"] is None
 
 
+@pytest.mark.parametrize(
+    ("memory_bytes", "problem"),
+    [(1 << 16, "does not fit into the device's memory"), (150_000, "leaves no memory")],
+)
 def test_a_model_that_does_not_fit_is_refused_with_advice(
-    run_step: Steps, capsys: pytest.CaptureFixture[str]
+    run_step: Steps, capsys: pytest.CaptureFixture[str], memory_bytes: int, problem: str
 ) -> None:
-    run_step(BASELINE, simulation=Simulation(memory_bytes=1 << 16), exit_code=2)
+    run_step(BASELINE, simulation=Simulation(memory_bytes=memory_bytes), exit_code=2)
     message = capsys.readouterr().err
-    assert "memory" in message
+    assert problem in message
+    assert "model.dtype=bfloat16" in message
     assert "Traceback" not in message
 
 
@@ -260,13 +284,6 @@ def test_a_driver_that_fails_costs_its_readings_alone(
 def test_compiling_the_evaluation_reaches_the_compiler(run_step: Steps) -> None:
     machine = run_step(BASELINE, "evaluation.compile=true")
     assert machine.compiled
-
-
-def test_suggestions_are_verified_on_a_device(run_step: Steps, tmp_path: Path) -> None:
-    run_step(BASELINE)
-    run_step(PROFILING, flags=("--verify",))
-    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
-    assert diagnosis["suggestions"]
 
 
 def test_every_line_that_only_cuda_runs_has_run(request: pytest.FixtureRequest) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from utils.schema.batch_size import percentile_columns
 from utils.sweep import bench_stats
 
 VALUES = (2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0)
@@ -31,8 +32,30 @@ def test_interval_is_scipys() -> None:
     assert (low, high) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("percent", "needed"), [(90, 64), (95, 130), (99, 662)])
-def test_percentiles_wait_for_enough_values(percent: int, needed: int) -> None:
+@pytest.mark.parametrize("percent", [1, 50, 75, 90, 95, 99])
+def test_needed_latencies_are_the_fewest_of_which_hardly_ever_at_most_one_is_above(
+    percent: int,
+) -> None:
+    needed = bench_stats.min_latencies(percent)
+    above = 1 - percent / 100
+    assert stats.binom.cdf(1, needed, above) <= 0.01
+    assert stats.binom.cdf(1, needed - 1, above) > 0.01
+
+
+@pytest.mark.parametrize(("percent", "needed"), [(90, 64), (99, 662)])
+def test_needed_latencies_are_those_of_mlperf(percent: int, needed: int) -> None:
+    assert bench_stats.min_latencies(percent) == needed
+
+
+@pytest.mark.parametrize("percent", [0, 100])
+def test_extremes_are_no_percentiles(percent: int) -> None:
+    with pytest.raises(ValueError, match="from 1 to 99"):
+        bench_stats.min_latencies(percent)
+
+
+@pytest.mark.parametrize("percent", percentile_columns().values())
+def test_percentiles_wait_for_enough_values(percent: int) -> None:
+    needed = bench_stats.min_latencies(percent)
     assert bench_stats.percentile(range(needed - 1), percent) is None
     assert bench_stats.percentile(range(needed), percent) == pytest.approx(
         (needed - 1) * percent / 100

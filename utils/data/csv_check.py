@@ -213,7 +213,22 @@ def _warn_about_multi_line_texts(lines: Sequence[int]) -> tuple[str, ...]:
 
 
 def _find_swallowing_rows(seen: _SeenRows) -> tuple[list[int], list[int]]:
-    """The lines of the rows that may have swallowed others, and of those that certainly did."""
+    """The lines of the rows that may have swallowed others, and of those that certainly did.
+
+    A line looks like a row if it has the right number of fields and, where the file has labels, a
+    label of the file. What a row over several lines counts as, with the labels 0 and 1:
+
+    =============  ==============================================  =======================
+    counted as     lines that look like rows                       example
+    =============  ==============================================  =======================
+    possible       2 or more                                       ``a,0 / b,1 / c``
+    certain        ``MIN_SWALLOWED_LINES`` or more, at least half  ``a,0 / b,1 / c,0 / d``
+    entirely_rows  all lines, but too few to be certain            ``a,0 / b,1``
+    =============  ==============================================  =======================
+
+    The last two are possible as well. Rows of ``entirely_rows`` become certain if they are at least
+    half of the rows over several lines.
+    """
     possible: list[int] = []
     certain: list[int] = []
     entirely_rows: list[int] = []

@@ -38,11 +38,12 @@ def build_operator_table(
 ) -> pd.DataFrame:
     """``operators.csv``: all operators, the longest self time first; every amount is per batch.
 
-    FLOPs and bytes stand at the operator that was asked for; those that it is made of or called
-    by have none, so that the column adds up. Achieved rates are over the total device time, shares
-    over the sum of self device times (host times where the device's were not measured). Times are
-    of the traced run, which tracing lengthens. ``ceiling_share`` is attainable over total device
-    time: 1 is at the ``ceiling`` that decides. Unknown FLOPs stay empty.
+    FLOPs and bytes stand at one operator of each chain of calls, so that the columns add up: for
+    ``aten::linear``, which calls ``aten::addmm``, they stand at ``aten::addmm`` alone. Achieved
+    rates are over the total device time, shares over the sum of self device times (host times where
+    the device's were not measured). Times are of the traced run, which tracing lengthens.
+    ``ceiling_share`` is attainable over total device time: 1 is at the ``ceiling`` that decides.
+    Unknown FLOPs stay empty.
 
     Args:
         times: per batch, from the trace.

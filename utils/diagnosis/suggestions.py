@@ -68,7 +68,10 @@ def make_suggestion(proposal: Proposal, batch_ms: float) -> Suggestion:
 def max_kernel_saving_ms(evidence: Evidence, forecast: Forecast | None) -> float:
     """Milliseconds of the forward that faster kernels can save at most.
 
-    On CUDA that is not the time that the host takes to start them, whichever waits for the other.
+    - The device's busy time is not known, as on the CPU: the forward less the overhead.
+    - It is known, and there is a forecast: the forward less the forecast's fixed time, which the
+      host takes to start the kernels.
+    - It is known without a forecast: the busy time where the device never waits, otherwise 0.
     """
     if evidence.device_busy_ms is None:
         return evidence.forward_ms - evidence.overhead_ms

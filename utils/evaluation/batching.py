@@ -13,6 +13,8 @@ Indices = NDArray[np.int64]
 
 MIN_FILL = 0.25
 """Share of the budget from which a batch ends rather than takes shorter rows in."""
+FULL = 1.0
+"""The same where batches take shorter rows in until the budget is spent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,12 +31,15 @@ class Batching:
     kind: Literal["token_budget", "dataset_order"]
     limit: int
 
-    def plan(self, lengths: Indices) -> list[Indices]:
+    def plan(self, lengths: Indices, *, min_fill: float = MIN_FILL) -> list[Indices]:
         """Batches as positions into ``lengths`` (tokens a row); every position stands in exactly
         one.
+
+        Args:
+            min_fill: share of a token budget from which a batch ends where the length changes.
         """
         if self.kind == "token_budget":
-            return _plan_by_length(lengths, self.limit)
+            return _plan_by_length(lengths, self.limit, min_fill)
         return _plan_in_order(lengths, self.limit)
 
     def cost(self, lengths: Indices) -> int:
@@ -51,7 +56,7 @@ def computed_tokens(lengths: Indices) -> int:
     return len(lengths) * int(lengths.max())
 
 
-def _plan_by_length(lengths: Indices, budget: int) -> list[Indices]:
+def _plan_by_length(lengths: Indices, budget: int, min_fill: float) -> list[Indices]:
     """Longest rows first, so that the batches that need most memory come before any work can be
     lost.
 
@@ -68,7 +73,7 @@ def _plan_by_length(lengths: Indices, budget: int) -> list[Indices]:
         # The first row of a batch is its longest, so its length fixes the number of rows.
         longest = -int(negative_lengths[start])
         stop = min(len(order), start + max(1, budget // longest))
-        full_enough = start + math.ceil(MIN_FILL * budget / longest)
+        full_enough = start + math.ceil(min_fill * budget / longest)
         if full_enough < stop:
             last_length = negative_lengths[full_enough - 1]
             next_change = int(np.searchsorted(negative_lengths, last_length, side="right"))

@@ -13,6 +13,7 @@ from utils.core.files import JsonObject, fingerprint, sha256_tree
 from utils.core.paths import project_path
 from utils.data.labels import read_mapping_file
 from utils.data.reader import hash_data
+from utils.evaluation.attention import attention_kernels
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.plan import plan_evaluation
 from utils.model_utils import LoadedModel
@@ -38,7 +39,7 @@ def prediction_identity(loaded: LoadedModel, config: Config, data_sha256: str) -
     model_settings = {
         f"model.{key}": value for key, value in config.to_dict()["model"].items() if key != "device"
     }
-    return {
+    identity = {
         "version": IDENTITY_VERSION,
         **model_settings,
         "model's commit": loaded.info.revision,
@@ -58,6 +59,11 @@ def prediction_identity(loaded: LoadedModel, config: Config, data_sha256: str) -
         "evaluation.compile": config.evaluation.compile,
         "evaluation.chunk_rows": config.evaluation.chunk_rows,
     }
+    if on_cuda:
+        kernels = attention_kernels(loaded.model)
+        identity["attention kernels"] = list(kernels.evaluation)
+        identity["repeats key-value heads"] = kernels.repeats_key_value_heads
+    return identity
 
 
 def hash_tokenizer(tokenizer: Any) -> str:

@@ -13,7 +13,8 @@ import torch
 import torch.fx.experimental._config
 
 from utils.core.errors import ModelError
-from utils.evaluation.batching import Batching, Indices
+from utils.evaluation.attention import evaluation_attention
+from utils.evaluation.batching import FULL, MIN_FILL, Batching, Indices
 from utils.evaluation.compilation import compile_model
 from utils.evaluation.masking import can_leave_out_mask, no_mask_argument
 from utils.evaluation.predictions import BatchOutput, PendingPredictions, Predictions
@@ -30,6 +31,7 @@ CUDA_BUDGETS = (4096, 8192, 16384, 32768, 65536, 131072)
 TRIAL_SECONDS = 6.0
 TRIAL_QUANTILES = (0.15, 0.5, 0.85)
 """Where the batches of a trial are taken: shares of all tokens, in order of the texts' length."""
+CUDA_TRIAL_BATCHES = 4
 MIN_SPEEDUP = 1.02
 """A larger budget must be so many times as fast as the best smaller one, because it takes more
 memory.
@@ -66,7 +68,15 @@ class Predictor:
         # missing one.
         attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
         self.masks_all = self.needs_mask and attention == "eager"
-        self.no_mask = no_mask_argument(model, device) if leaves_out_mask else None
+        self.min_fill = MIN_FILL
+        if leaves_out_mask and device.type == "cuda":
+            # A batch that ends where the length changes needs no mask; this model never does. On a
+            # GPU the host launches as many kernels for a small batch as for a full one.
+            self.min_fill = FULL
+        self.no_mask = None
+        if leaves_out_mask:
+            with evaluation_attention(model, device):
+                self.no_mask = no_mask_argument(model, device)
         self.compiled: Any = None
         """What ``compile`` made, for batches without a mask."""
 
@@ -119,15 +129,23 @@ class Predictor:
             )
             return PendingPredictions(chunk.lengths, batches, output)
 
-    def _plan(self, chunk: TokenChunk, rows: Indices) -> list[Indices]:
-        """Batches of these rows, as positions into the chunk; each holds rows of one group."""
-        lengths = chunk.lengths
-        if chunk.groups is None:
-            return [rows[batch] for batch in self.batching.plan(lengths[rows])]
+    def _plan(
+        self, chunk: TokenChunk, rows: Indices, batching: Batching | None = None
+    ) -> list[Indices]:
+        """Batches of these rows, as positions into the chunk; each holds rows of one group.
+
+        Args:
+            batching: other batches than the predictor's.
+        """
+        batching = batching or self.batching
+        groups = [rows]
+        if chunk.groups is not None:
+            names = chunk.groups[rows]
+            groups = [rows[names == name] for name in np.unique(names)]
         plan = []
-        for group in np.unique(chunk.groups[rows]):
-            members = rows[chunk.groups[rows] == group]
-            plan += [members[batch] for batch in self.batching.plan(lengths[members])]
+        for members in groups:
+            for batch in batching.plan(chunk.lengths[members], min_fill=self.min_fill):
+                plan.append(members[batch])
         return plan
 
     def _run_batches(self, chunk: TokenChunk, plan: list[Indices]) -> list[BatchOutput | None]:
@@ -147,7 +165,8 @@ class Predictor:
             return output
 
         if self.device.type == "cuda":
-            return [attempt(rows) for rows in plan]
+            with evaluation_attention(self.model, self.device):
+                return [attempt(rows) for rows in plan]
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         pool = ThreadPoolExecutor(num_threads, thread_name_prefix="predict")
@@ -263,7 +282,8 @@ class Predictor:
     def fastest_budget(self, chunk: TokenChunk) -> int:
         """The token budget that runs this chunk's texts fastest here, by real tokens a second.
 
-        Each budget runs batches of short, medium and long texts twice; the faster time counts.
+        Each budget runs batches of short, medium and long texts twice; the faster time counts. On
+        CUDA these are batches of the plan that the evaluation would run with that budget.
         Larger budgets are tried until memory runs out, the chunk ends or ``TRIAL_SECONDS`` are
         spent.
         """
@@ -296,9 +316,23 @@ class Predictor:
         return sum(int(chunk.lengths[rows].sum()) for rows in batches) / seconds
 
     def _trial_batches(self, chunk: TokenChunk, budget: int) -> list[Indices]:
-        """A batch at each of ``TRIAL_QUANTILES``; on the CPU one for each of the threads, which run
-        at once.
+        """Batches that show the speed of a budget."""
+        if self.device.type == "cuda":
+            return self._planned_trial_batches(chunk, budget)
+        return self._full_trial_batches(chunk, budget)
+
+    def _planned_trial_batches(self, chunk: TokenChunk, budget: int) -> list[Indices]:
+        """Batches of the chunk's own plan, at equal distances from its longest texts to its
+        shortest.
         """
+        batching = Batching(kind="token_budget", limit=budget)
+        plan = self._plan(chunk, np.arange(len(chunk.ids)), batching)
+        num_batches = min(len(plan), CUDA_TRIAL_BATCHES)
+        middles = (np.arange(num_batches) + 0.5) * len(plan) / num_batches
+        return [plan[int(middle)] for middle in middles]
+
+    def _full_trial_batches(self, chunk: TokenChunk, budget: int) -> list[Indices]:
+        """A batch at each of ``TRIAL_QUANTILES`` for each of the threads, which run at once."""
         members = self._largest_group(chunk)
         lengths = chunk.lengths[members]
         by_length = members[np.argsort(lengths, kind="stable")]
@@ -309,9 +343,7 @@ class Predictor:
             stop = int(np.searchsorted(tokens_up_to, quantile * tokens_up_to[-1])) + 1
             num_rows = max(1, budget // int(sorted_lengths[stop - 1]))
             batches.append(by_length[max(0, stop - num_rows) : stop])
-        if self.device.type == "cpu":
-            batches *= torch.get_num_threads()
-        return batches
+        return batches * torch.get_num_threads()
 
     def _largest_group(self, chunk: TokenChunk) -> Indices:
         """Positions of the rows that a trial may put into one batch."""

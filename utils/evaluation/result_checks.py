@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from utils.core.errors import ModelError
 from utils.evaluation.predictions import Predictions
-from utils.model.checks import compare_logits
+from utils.model.checks import allowed_difference
 
 MIN_TOLERANCE = 1e-4
 """Difference of a probability that is always allowed, because kernels sum in another order."""
@@ -29,7 +29,7 @@ def differs_from_single_texts(
     alone = probabilities.gather(1, predicted_ids)[:, 0].numpy()
     if not np.isfinite(alone).all():
         return np.zeros(len(alone), dtype=np.bool_)
-    tolerance = compare_logits(logits, logits, dtype).allowed + MIN_TOLERANCE
+    tolerance = allowed_difference(logits, dtype) + MIN_TOLERANCE
     has_other_probability = np.abs(alone - predictions.probabilities) > tolerance
     has_other_label = probabilities.amax(dim=1).numpy() - alone > tolerance
     differs: NDArray[np.bool_] = has_other_probability | has_other_label

@@ -14,6 +14,7 @@ from utils.data.labels import read_mapping_file
 from utils.data.reader import Rows, count_rows, iter_rows
 from utils.evaluation import distributed
 from utils.evaluation.accumulator import EvaluationAccumulator
+from utils.evaluation.attention import attention_kernels
 from utils.evaluation.batching_comparison import compare
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.identity import open_store
@@ -86,15 +87,17 @@ def evaluate_dataset(
         num_predicted = _predict_missing(worker, num_rows, predict)
     accumulator = _add_up(store, plan, num_rows)
     store.delete_other_chunks(num_rows, plan.settings.chunk_rows)
+    on_cuda = loaded.device.type == "cuda"
     metrics = summarise_evaluation(
         accumulator,
         EvaluationContext(
             batching=plan.settings.batching,
             has_random_weights=loaded.info.weights == "dummy",
-            on_cuda=loaded.device.type == "cuda",
+            on_cuda=on_cuda,
             predictions_folder=config.files.predictions_dir.name,
             limits=store.limits(),
             resumed_rows=num_rows - num_predicted,
+            attention_kernels=attention_kernels(loaded.model) if on_cuda else None,
         ),
     )
     comparisons = compare(worker, plan, metrics)

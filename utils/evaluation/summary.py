@@ -9,7 +9,12 @@ from utils.evaluation.accumulator import EvaluationAccumulator, WorkerTotals
 from utils.evaluation.chunks import BatchLimits
 from utils.evaluation.classification_metrics import MAX_MATRIX_LABELS, Quality
 from utils.schema.common import complete_reasons
-from utils.schema.evaluation import BatchingKind, EvaluationMetrics, WorkerMetrics
+from utils.schema.evaluation import (
+    AttentionKernels,
+    BatchingKind,
+    EvaluationMetrics,
+    WorkerMetrics,
+)
 from utils.system.device import NOT_ON_CUDA
 
 MB = 10**6
@@ -29,6 +34,8 @@ class EvaluationContext:
     limits: BatchLimits
     resumed_rows: int
     """Rows whose predictions were in place before this run."""
+    attention_kernels: AttentionKernels | None = None
+    """What the device's attention was allowed to run; None where it is no CUDA GPU."""
 
 
 def summarise_evaluation(
@@ -61,6 +68,7 @@ def summarise_evaluation(
         num_tokens=sums.tokens,
         resumed_rows=context.resumed_rows,
         warnings=(*_memory_warnings(context), *_label_warnings(sums), *_resume_warnings(context)),
+        attention_kernels=context.attention_kernels,
         unavailable=complete_reasons(EvaluationMetrics, values, _reasons(sums, context)),
     )
 

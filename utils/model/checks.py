@@ -77,18 +77,29 @@ class Agreement:
         return f"logits differ by {self.difference:.3g}, and rounding explains {self.allowed:.3g}"
 
 
-def compare_logits(reference: torch.Tensor, other: torch.Tensor, dtype: str) -> Agreement:
-    """Compare logits of the same texts, each of shape ``[texts, labels]``.
+def allowed_difference(logits: torch.Tensor, dtype: str) -> float:
+    """By how much rounding alone may change logits of shape ``[texts, labels]``.
 
-    The tolerance is relative to how much the logits differ between texts: a model whose logits are
-    all small must agree as well as any other.
+    It is relative to how much the logits differ between texts: a model whose logits are all small
+    must agree as well as any other.
 
     Args:
         dtype: what ``product_precision`` returns.
     """
-    spread = float((reference.amax(0) - reference.amin(0)).max())
-    largest = float(reference.abs().max())
-    allowed = LOGIT_TOLERANCE[dtype] * spread + NOISE_FLOOR[dtype] * largest
+    spread = float((logits.amax(0) - logits.amin(0)).max())
+    largest = float(logits.abs().max())
+    return LOGIT_TOLERANCE[dtype] * spread + NOISE_FLOOR[dtype] * largest
+
+
+def compare_logits(reference: torch.Tensor, other: torch.Tensor, dtype: str) -> Agreement:
+    """Compare logits of the same texts, each of shape ``[texts, labels]``.
+
+    ``reference`` decides what difference is allowed.
+
+    Args:
+        dtype: what ``product_precision`` returns.
+    """
+    allowed = allowed_difference(reference, dtype)
     difference = float((reference - other).abs().max())
     best_two = reference.topk(min(2, reference.shape[1])).values
     is_clear = best_two[:, 0] - best_two[:, -1] > 2 * allowed

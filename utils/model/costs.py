@@ -115,8 +115,10 @@ class CostCounter(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func._overloadpacket not in flop_registry:
-            # In inference mode composite operators arrive in one piece, which the profiler does
-            # not see: it sees their parts.
+            # In inference mode a composite operator, such as aten::linear, arrives here as one
+            # call, but the profiler records its parts, such as aten::addmm. So the parts are
+            # counted: PyTorch switches this mode off inside this method, and `with self` switches
+            # it on again for the calls that decompose makes.
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:

@@ -19,11 +19,11 @@ import torch
 from utils.data.labels import ModelLabels
 from utils.model.encoding import InputFormat
 from utils.model.label_names import read_labels
-from utils.model.load_errors import translate_load_errors
+from utils.model.load_errors import out_of_memory_error, translate_load_errors
 from utils.model.location import ModelSource
 from utils.model.padding import configure_padding
 from utils.model.resolution import ModelResolver
-from utils.model.summary import ModelInfo, describe_model
+from utils.model.summary import LoadedModelInfo, describe_model
 from utils.model.tokenizer import load_tokenizer
 from utils.model.weights import (
     LoadedWeights,
@@ -35,7 +35,7 @@ from utils.model.weights import (
     read_architecture,
 )
 from utils.settings import ModelConfig
-from utils.system.device import resolve_device, synchronize
+from utils.system.device import is_out_of_memory, resolve_device, synchronize
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class LoadedModel:
 
     model: Any
     tokenizer: Any
-    info: ModelInfo
+    info: LoadedModelInfo
     device: torch.device
     inputs: InputFormat
 
@@ -88,8 +88,7 @@ def load_classifier(resolver: ModelResolver) -> LoadedModel:
     model.eval()
     if labels.names is not None:
         model.config.id2label = dict(enumerate(labels.names))
-    where = source.adapter_name or source.base
-    inputs = configure_padding(model, tokenizer, settings.dtype, where).inputs
+    inputs = _configure_inputs(model, tokenizer, settings.dtype, source)
     load_times["total_s"] = time.perf_counter() - started
     logger.info("loaded %s: %s", source.base, load_times)
     info = describe_model(source, settings, weights, problem_type, inputs, load_times)
@@ -123,6 +122,22 @@ def _record_time(load_times: dict[str, float], part: str) -> Iterator[None]:
     begin = time.perf_counter()
     yield
     load_times[part] = time.perf_counter() - begin
+
+
+def _configure_inputs(model: Any, tokenizer: Any, dtype: str, source: ModelSource) -> InputFormat:
+    """How batches are padded, checked by classifying a few short texts alone and together.
+
+    Raises:
+        ModelError: the results differ, or the model leaves no memory for these texts.
+    """
+    try:
+        return configure_padding(model, tokenizer, dtype, source.adapter_name or source.base).inputs
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory_error(
+            "The model leaves no memory for a batch of short texts.", source.base
+        ) from error
 
 
 def _make_weights(

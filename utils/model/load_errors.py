@@ -72,12 +72,15 @@ def translate_load_errors(what: str, place: ModelLocation) -> Iterator[None]:
             raise _to_model_error(error, what, place) from error
 
 
+def out_of_memory_error(message: str, place: ModelLocation) -> ModelError:
+    """The error for a model that the device has too little memory for."""
+    fix = "--set model.dtype=bfloat16, take another device, or end what else uses the GPU"
+    return ModelError(message, where=place, fix=fix)
+
+
 def _to_model_error(error: BaseException, what: str, place: ModelLocation) -> ModelError:
     if is_out_of_memory(error):
-        fix = "--set model.dtype=bfloat16, take another device, or end what else uses the GPU"
-        return ModelError(
-            f"The {what} does not fit into the device's memory.", where=place, fix=fix
-        )
+        return out_of_memory_error(f"The {what} does not fit into the device's memory.", place)
     reason = full_reason(error)
     if "weights_only" in reason:
         message = (

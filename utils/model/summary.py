@@ -15,8 +15,10 @@ from utils.system.device import resolve_device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelInfo:
-    """The properties of a loaded model, under the names of the contract.
+class LoadedModelInfo:
+    """The properties of a loaded model, under the names that ``baseline_metrics.json`` has.
+
+    ``utils.schema.run.ModelInfo`` is the record of that file, which is made from this one.
 
     Args:
         total_size_mb: size of the parameters, tied ones once; MB is 10^6 bytes.
@@ -84,7 +86,7 @@ def describe_model(
     problem_type: str,
     inputs: InputFormat,
     load_times: dict[str, float],
-) -> ModelInfo:
+) -> LoadedModelInfo:
     """The properties of a model that has been loaded from ``source`` with ``settings``."""
     model = weights.model
     size = _count_parameters(model)
@@ -97,7 +99,7 @@ def describe_model(
     kind_of_weights = "pretrained"
     if settings.load_format == "dummy":
         kind_of_weights = "dummy"
-    return ModelInfo(
+    return LoadedModelInfo(
         model_type=model.config.model_type,
         name=name,
         revision=source.base.revision,
@@ -120,7 +122,7 @@ def describe_model(
     )
 
 
-def model_summary_lines(info: ModelInfo) -> list[str]:
+def model_summary_lines(info: LoadedModelInfo) -> list[str]:
     """The lines of the MODEL SUMMARY block."""
     lines = []
     if info.adapter is not None:

@@ -1,4 +1,4 @@
-"""The report: Results in; pictures, text and one self-contained HTML file out."""
+"""The page: one self-contained HTML file, made from Results and their pictures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from utils.core.files import write_text
-from utils.core.result_files import ResultFiles
 from utils.reporting import (
     diagnosis_facts,
     diagnosis_lines,
@@ -21,34 +19,11 @@ from utils.reporting import (
 )
 from utils.reporting.answers import six_answers
 from utils.reporting.commands import STEP_03_MISSING
-from utils.reporting.flame_graph import NAMESPACE, draw_flame_graph
-from utils.reporting.pictures import Picture, write_pictures
+from utils.reporting.flame_graph import NAMESPACE
+from utils.reporting.pictures import Picture
 from utils.reporting.results import Results
-from utils.reporting.text_report import render_text_report
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-
-
-def write_report(results: Results) -> tuple[Path, ...]:
-    """Write the text, the page, the pictures and the flame graph; return their paths."""
-    files = results.files
-    pictures = write_pictures(results)
-    written = [files.summary_report, files.html_report]
-    written += [picture.path for picture in pictures]
-    flame_graph = _read_flame_graph(files)
-    if flame_graph is not None:
-        write_text(files.flame_graph, flame_graph)
-        written.append(files.flame_graph)
-    write_text(files.summary_report, render_text_report(results))
-    write_text(files.html_report, render_page(results, pictures, flame_graph))
-    return tuple(written)
-
-
-def _read_flame_graph(files: ResultFiles) -> str | None:
-    if not files.stacks.exists():
-        return None
-    stacks = files.stacks.read_text(encoding="utf-8", errors="replace")
-    return draw_flame_graph(stacks.splitlines())
 
 
 def render_page(

@@ -21,6 +21,10 @@ RED = "#D55E00"
 PURPLE = "#CC79A7"
 SKY = "#56B4E9"
 GREY = "#767676"
+CURVES = cycler(
+    color=(BLUE, ORANGE, GREEN, RED, PURPLE, SKY), marker=("o", "s", "^", "v", "D", "P")
+)
+"""The look of each curve of a panel. A panel has no more curves than this, or two look alike."""
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -33,7 +37,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#e4e4e4",
     "axes.axisbelow": True,
     "axes.edgecolor": "#888888",
-    "axes.prop_cycle": cycler(color=(BLUE, ORANGE, GREEN, RED), marker=("o", "s", "^", "v")),
+    "axes.prop_cycle": CURVES,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.8,

@@ -83,6 +83,22 @@ class CompileComparison(Record):
     label_agreement: Fraction = required("fraction", "Share of rows with the same label.")
 
 
+class AttentionKernels(Record):
+    """Kernels that PyTorch may choose from for fused attention on a CUDA device."""
+
+    batch_size_sweep: tuple[str, ...] = text(
+        "Allowed in the batch-size sweep: what PyTorch allows by itself."
+    )
+    evaluation: tuple[str, ...] = text(
+        "Allowed in the evaluation of the complete data set: without cuDNN, which builds a plan "
+        "for every new shape of a batch."
+    )
+    repeats_key_value_heads: bool = text(
+        "Whether the evaluation repeats key-value heads that query heads share, as it does in "
+        "float32: the memory-efficient kernel then runs instead of the math kernel."
+    )
+
+
 class EvaluationMetrics(MeasuredRecord):
     """Quality and speed on the complete data set, by the optimised evaluation."""
 
@@ -157,6 +173,9 @@ class EvaluationMetrics(MeasuredRecord):
     resumed_rows: Count = required("rows", "Rows that an earlier run had predicted.")
     warnings: tuple[str, ...] = warnings()
     unavailable: Unavailable = unavailable()
+    attention_kernels: AttentionKernels | None = optional(
+        "Attention kernels that PyTorch may choose from; null where the device is no CUDA GPU."
+    )
     batching_comparison: BatchingComparison | None = optional(
         "Grouping by length compared with file order; null where it was not asked for."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -12,8 +13,9 @@ from scipy import stats
 
 RatioResult = Literal["same", "faster", "slower", "ambiguous"]
 
-MIN_LATENCIES = {90: 64, 95: 130, 99: 662}
-"""Latencies needed before a percentile is given. Source: MLPerf Inference rules, early stopping."""
+PERCENTILE_RISK = 0.01
+"""Largest probability with which a percentile is given from latencies that hardly reach it. Source:
+MLPerf Inference rules, early stopping, which asks for a confidence of 99%."""
 SPREAD_LIMIT = 0.10
 """Standard deviation over mean from which a result is unstable. Source: pyperf's check."""
 EXTREME_LIMIT = 0.50
@@ -72,9 +74,37 @@ def summarise(values: Sequence[float]) -> Summary:
     )
 
 
+@cache
+def min_latencies(percent: int) -> int:
+    """Latencies that are needed before a percentile is given.
+
+    With p = percent / 100, a latency is above the true percentile with probability 1 - p. Of n
+    independent latencies, at most one is above it with probability
+
+        P(n) = p^n + n (1 - p) p^(n - 1).
+
+    The result is the smallest n with P(n) <= ``PERCENTILE_RISK``: 64 for p90, 130 for p95, 662 for
+    p99. Source: MLPerf Inference rules, early stopping, whose smallest test this is.
+
+    Args:
+        percent: from 1 to 99.
+    """
+    if not 1 <= percent <= 99:
+        raise ValueError(f"percent must be from 1 to 99, not {percent}")
+    below = percent / 100
+    # Two latencies are the fewest of which more than one can be above.
+    n = 2
+    while below**n + n * (1 - below) * below ** (n - 1) > PERCENTILE_RISK:
+        n += 1
+    return n
+
+
 def percentile(values: Sequence[float], percent: int) -> float | None:
-    """Percentile by linear interpolation (Hyndman and Fan's type 7); None below MIN_LATENCIES."""
-    if len(values) < MIN_LATENCIES.get(percent, 1):
+    """Percentile by linear interpolation (Hyndman and Fan's type 7).
+
+    None for fewer values than ``min_latencies``.
+    """
+    if len(values) < min_latencies(percent):
         return None
     return float(np.percentile(values, percent, method="linear"))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from utils.schema.batch_size import BatchSizeRow, percentile_columns
 from utils.schema.common import nullable_metrics
 from utils.sweep import bench_stats
-from utils.sweep.bench_stats import MIN_LATENCIES, MIN_RUNS
+from utils.sweep.bench_stats import MIN_RUNS, min_latencies
 from utils.sweep.records import PHASES, Run
 from utils.system.device import NOT_ON_CUDA
 
@@ -118,7 +118,7 @@ def _batch_reasons(row_runs: RowRuns) -> dict[str, str]:
         reasons["latency_per_batch_ms_std"] = "a single batch has no spread"
     latencies_per_run = max(1, num_latencies // len(runs))
     for column, percent in percentile_columns().items():
-        needed = MIN_LATENCIES.get(percent, 1)
+        needed = min_latencies(percent)
         runs_needed = -(-needed // latencies_per_run)
         reasons[column] = (
             f"{num_latencies} latencies, {needed} are needed "

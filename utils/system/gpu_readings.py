@@ -1,4 +1,9 @@
-"""What a GPU's samples over a stretch of time show."""
+"""What a GPU's samples over a window show.
+
+A *window* is a stretch of time that is measured: a run, or the GPU at rest. A reading *looks back*
+where the driver's value is an average over the time before it, up to one second. Only readings that
+look back into the window alone describe it.
+"""
 
 from __future__ import annotations
 
