@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -195,10 +196,13 @@ def test_flash_attn_package() -> None:
             costs.count_flops(ops._flash_attn_forward.default, (q, keys, keys, 0.0, True), {}, q)
             == 2 * 2 * 3 * 4 * pairs * 8
         )
-    packed, ends = (
-        torch.empty(9, 4, 8),
-        torch.tensor([0, 2, 9], dtype=torch.int32),
-    )  # two texts of 2 and 7 tokens
+    _check_packed_texts(ops)
+
+
+def _check_packed_texts(ops: Any) -> None:
+    """Two texts of 2 and 7 tokens, one after the other; and an operator that is no attention."""
+    packed = torch.empty(9, 4, 8)
+    ends = torch.tensor([0, 2, 9], dtype=torch.int32)
     counted = costs.count_op_costs(
         lambda: ops._flash_attn_varlen_forward(packed, packed, packed, ends, ends, 0.0)
     )

@@ -120,6 +120,7 @@ def replacements(machine: Machine) -> dict[str, Any]:
         "default_stream": lambda device=None: streams[machine.index_of(device)],
         "stream": lambda stream: contextlib.nullcontext(),
         **_device_functions(machine),
+        **_property_functions(machine),
         **_memory_functions(machine),
         **_random_functions(),
     }
@@ -142,6 +143,24 @@ def _device_functions(machine: Machine) -> dict[str, Callable[..., Any]]:
         finally:
             machine.current = before
 
+    return {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "init": lambda: None,
+        "_lazy_init": lambda: None,
+        "_is_in_bad_fork": lambda: False,
+        "device_count": lambda: len(machine.gpus),
+        "current_device": lambda: machine.current,
+        "set_device": set_device,
+        "device": device_block,
+        "synchronize": synchronize,
+        "is_current_stream_capturing": lambda: False,
+        "ipc_collect": lambda: None,
+        "_sleep": lambda cycles: time.sleep(cycles / 1.98e9),
+    }
+
+
+def _property_functions(machine: Machine) -> dict[str, Callable[..., Any]]:
     def properties(device: Any = None) -> SimpleNamespace:
         gpu = machine.gpu(device)
         return SimpleNamespace(
@@ -162,25 +181,12 @@ def _device_functions(machine: Machine) -> dict[str, Callable[..., Any]]:
         )
 
     return {
-        "is_available": lambda: True,
-        "is_initialized": lambda: True,
-        "init": lambda: None,
-        "_lazy_init": lambda: None,
-        "_is_in_bad_fork": lambda: False,
-        "device_count": lambda: len(machine.gpus),
-        "current_device": lambda: machine.current,
-        "set_device": set_device,
-        "device": device_block,
-        "synchronize": synchronize,
         "get_device_name": lambda device=None: NAME,
         "get_device_properties": properties,
         "get_device_capability": lambda device=None: CAPABILITY,
         "get_arch_list": lambda: ["sm_90"],
         "is_bf16_supported": lambda *_, **__: machine.has_bfloat16,
-        "is_current_stream_capturing": lambda: False,
-        "ipc_collect": lambda: None,
         "clock_rate": lambda device=None: 1980,
-        "_sleep": lambda cycles: time.sleep(cycles / 1.98e9),
     }
 
 

@@ -55,9 +55,9 @@ def evaluate_dataset(
 ) -> EvaluationMetrics:
     """Predict every row, write ``results/predictions/``, return ``full_dataset_metrics``.
 
-    Continues at the first chunk that is missing or damaged; everything is added up from what is
-    stored. ``inference_time_s`` is the sum over all chunks, those of earlier parts of the run
-    included. The clock of a chunk ends when its predictions are in host memory. It begins:
+    Continues at the first chunk that is missing or damaged. ``inference_time_s`` is the sum over
+    all chunks, those of earlier parts of the run included. The clock of a chunk ends when its
+    predictions are in host memory. It begins:
 
     - when the chunk before it ends, if that chunk was computed just before it;
     - when its rows are requested, if it is the first chunk that is computed and no rows are skipped
@@ -87,25 +87,29 @@ def evaluate_dataset(
         num_predicted = _predict_missing(worker, num_rows, predict)
     accumulator = _add_up(store, plan, num_rows)
     store.delete_other_chunks(num_rows, plan.settings.chunk_rows)
-    on_cuda = loaded.device.type == "cuda"
-    metrics = summarise_evaluation(
-        accumulator,
-        EvaluationContext(
-            batching=plan.settings.batching,
-            has_random_weights=loaded.info.weights == "dummy",
-            on_cuda=on_cuda,
-            predictions_folder=config.files.predictions_dir.name,
-            limits=store.limits(),
-            resumed_rows=num_rows - num_predicted,
-            attention_kernels=attention_kernels(loaded.model) if on_cuda else None,
-        ),
-    )
+    context = _make_context(loaded, config, store, num_rows - num_predicted)
+    metrics = summarise_evaluation(accumulator, context)
     comparisons = compare(worker, plan, metrics)
-    return metrics.model_copy(
-        update={
-            "batching_comparison": comparisons.batching,
-            "compile_comparison": comparisons.compiling,
-        }
+    measured = {
+        "batching_comparison": comparisons.batching,
+        "compile_comparison": comparisons.compiling,
+    }
+    return metrics.model_copy(update=measured)
+
+
+def _make_context(
+    loaded: LoadedModel, config: Config, store: ChunkStore, resumed_rows: int
+) -> EvaluationContext:
+    """What the record of the evaluation says beside the sums of its chunks."""
+    on_cuda = loaded.device.type == "cuda"
+    return EvaluationContext(
+        batching=config.evaluation.batching,
+        has_random_weights=loaded.info.weights == "dummy",
+        on_cuda=on_cuda,
+        predictions_folder=config.files.predictions_dir.name,
+        limits=store.limits(),
+        resumed_rows=resumed_rows,
+        attention_kernels=attention_kernels(loaded.model) if on_cuda else None,
     )
 
 
