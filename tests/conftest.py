@@ -18,6 +18,7 @@ from tests import support  # noqa: E402
 # at about the same time.
 LONGEST_FILES = (
     "tests/evaluation/test_distributed.py",
+    "tests/simulated_cuda/test_steps.py",
     "tests/test_docs.py",
     "tests/scripts/test_published_kinds.py",
     "tests/scripts/test_run_week1.py",

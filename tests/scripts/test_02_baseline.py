@@ -106,6 +106,7 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
     assert payload["dataset_info"]["num_rows"] == 60
     assert payload["dataset_info"]["label_mapping_source"] == "model"
     assert set(payload["full_dataset_metrics"]) - set(payload["units"]) == {
+        "attention_kernels",
         "batching",
         "majority_class",
         "per_class",

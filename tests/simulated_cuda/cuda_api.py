@@ -95,13 +95,16 @@ def make_stream_class(machine: Machine, event_class: type) -> type:
 
 def memory_stats(machine: Machine, device: Any = None) -> dict[str, int]:
     gpu = machine.gpu(device)
+    requests = {
+        "requested_bytes.all.current": gpu.requested_bytes,
+        "requested_bytes.all.peak": gpu.peak_requested_bytes,
+    }
     return {
+        **(requests if machine.counts_requests else {}),
         "allocated_bytes.all.current": gpu.allocated_bytes,
         "allocated_bytes.all.peak": gpu.peak_bytes,
         "reserved_bytes.all.current": gpu.allocated_bytes,
         "reserved_bytes.all.peak": gpu.peak_bytes,
-        "requested_bytes.all.current": gpu.requested_bytes,
-        "requested_bytes.all.peak": gpu.peak_requested_bytes,
         "num_ooms": gpu.num_out_of_memory,
         "num_alloc_retries": 0,
         "inactive_split_bytes.all.current": 0,

@@ -33,12 +33,14 @@ class Simulation:
     Args:
         has_nvml: whether the package nvidia-ml-py is installed.
         has_bfloat16: whether the GPU computes in bfloat16, as those since 2020 do.
+        counts_requests: whether the allocator counts what tensors asked for, as PyTorch's own does.
     """
 
     num_gpus: int = 1
     memory_bytes: int = 16 * GIB
     has_nvml: bool = True
     has_bfloat16: bool = True
+    counts_requests: bool = True
     faults: DriverFaults = field(default_factory=DriverFaults)
 
     def to_json(self) -> str:
@@ -59,6 +61,7 @@ def simulated_cuda(simulation: Simulation | None = None) -> Iterator[Machine]:
         num_gpus=simulation.num_gpus,
         memory_bytes=simulation.memory_bytes,
         has_bfloat16=simulation.has_bfloat16,
+        counts_requests=simulation.counts_requests,
     )
     with ExitStack() as stack:
         _replace_all(stack, machine, simulation)

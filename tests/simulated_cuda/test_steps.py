@@ -32,6 +32,8 @@ RECORDER = LineRecorder(find_cuda_lines())
 
 
 NUM_TESTS = 19
+SMALL_BATCHES = ("evaluation.max_tokens_per_batch=64", "evaluation.compare_batching=false")
+"""With these the evaluation takes less memory than a batch of all texts in the sweep."""
 NOT_SIMULATED = {
     ("utils/diagnosis/forecast.py", "model = overlapped"): (
         "the host's times show no overlap; tests/diagnosis/test_forecast.py"
@@ -178,7 +180,7 @@ def test_predictions_are_those_of_the_host(run_step: Steps, tmp_path: Path) -> N
 def test_the_second_of_two_devices_is_used_alone_and_suggestions_are_verified_on_it(
     run_step: Steps, tmp_path: Path
 ) -> None:
-    older = Simulation(num_gpus=2, has_bfloat16=False)
+    older = Simulation(num_gpus=2, has_bfloat16=False, counts_requests=False)
     machine = run_step(BASELINE, "model.device=cuda:1", simulation=older)
     assert metrics_of(tmp_path)["model_info"]["device"] == "cuda:1"
     profiled = run_step(PROFILING, "model.device=cuda:1", simulation=older, flags=("--verify",))
@@ -192,10 +194,11 @@ def test_the_second_of_two_devices_is_used_alone_and_suggestions_are_verified_on
 def test_a_batch_size_without_memory_is_a_result_and_the_sweep_goes_on(
     run_step: Steps, tmp_path: Path
 ) -> None:
-    peak_bytes = run_step(BASELINE).gpu().highest_bytes
-    memory_bytes = peak_bytes + (1 << 18)
+    peak_bytes = run_step(BASELINE, *SMALL_BATCHES).gpu().highest_bytes
+    memory_bytes = peak_bytes + (1 << 17)
     machine = run_step(
         BASELINE,
+        *SMALL_BATCHES,
         "dataset.sample_sizes=[60]",
         "profiling.batch_sizes=[1, 60]",
         simulation=Simulation(memory_bytes=memory_bytes),
@@ -213,10 +216,11 @@ def test_the_diagnosis_goes_on_without_a_batch_size_that_does_not_fit(
         "dataset.sample_sizes=[60]",
         "profiling.batch_sizes=[1, 60]",
     )
-    peak_bytes = run_step(BASELINE, "model.dtype=float16").gpu().highest_bytes
+    small = run_step(BASELINE, *SMALL_BATCHES, "model.dtype=float16")
+    memory_bytes = small.gpu().highest_bytes + (1 << 17)
     run_step(BASELINE, *settings)
     # The copies that find the ceilings stop where the memory does.
-    run_step(PROFILING, *settings, simulation=Simulation(memory_bytes=peak_bytes + (1 << 18)))
+    run_step(PROFILING, *settings, simulation=Simulation(memory_bytes=memory_bytes))
     diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
     assert [row["batch_size"] for row in diagnosis["batch_sizes"]] == [1]
 
