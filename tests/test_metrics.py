@@ -80,11 +80,13 @@ def test_garbage_collection_is_off_inside_and_back_afterwards() -> None:
 def test_the_peak_is_this_blocks_and_not_an_earlier_ones() -> None:
     collector = MetricsCollector(device="cpu")
     megabytes = 200
-    with collector.measure(1, 1) as large:
-        # Pages of its own, all touched and returned: an array could reuse what earlier tests freed.
-        with mmap.mmap(-1, megabytes * 10**6) as pages:
-            for _ in range(megabytes):
-                pages.write(bytes(10**6))
+    # Pages of its own, all touched and returned: an array could reuse what earlier tests freed.
+    with (
+        collector.measure(1, 1) as large,
+        mmap.mmap(-1, megabytes * 10**6) as pages,
+    ):
+        for _ in range(megabytes):
+            pages.write(bytes(10**6))
     with collector.measure(1, 1) as small:
         pass
     assert large.record is not None and small.record is not None
