@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.pipeline import startup
 
 if __name__ == "__main__":
@@ -40,7 +41,7 @@ def run(config: Config) -> None:
     console.section("PROFILING MULTIPLE BATCH SIZES")
     sweep = measure_sweep(loaded, config, data_sha256)
     startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")
-    evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
+    evaluation = evaluate_dataset(loaded, EvaluationSettings.of(config), data_sha256=data_sha256)
     metrics = build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
     lines = evaluation_lines(evaluation, metrics.model_info, metrics.dataset_info)
     console.block("FULL DATASET EVALUATION", lines)

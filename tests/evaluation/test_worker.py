@@ -18,7 +18,7 @@ from utils.core.errors import ModelError
 from utils.data.reader import Rows
 from utils.evaluation import budget_search, gpu_utilization
 from utils.evaluation.chunks import ChunkStore
-from utils.evaluation.plan import plan_evaluation
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import load_model
@@ -34,7 +34,7 @@ def make_worker(folder: Path, model: Path, *more: str) -> ChunkWorker:
     store = ChunkStore(
         config.files.predictions_dir, config.files.state_dir / "evaluation", {"test": 1}
     )
-    return ChunkWorker(load_model(config), plan_evaluation(config), store)
+    return ChunkWorker(load_model(config), EvaluationSettings.of(config), store)
 
 
 def rows_at(start: int) -> Rows:

@@ -15,6 +15,7 @@ from utils.baseline.checkpoint import (
 from utils.config_loader import Config
 from utils.core.files import fingerprint
 from utils.core.result_files import ResultFiles
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.identity import prediction_identity
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.pipeline import console
@@ -102,7 +103,7 @@ def _sweep_fingerprint(loaded: LoadedModel, config: Config, data_sha256: str) ->
     """Identity of everything that decides what the sweep measures."""
     settings = config.to_dict()
     parts: list[Any] = [settings[name] for name in SWEEP_SECTIONS]
-    parts.append(prediction_identity(loaded, config, data_sha256))
+    parts.append(prediction_identity(loaded, EvaluationSettings.of(config), data_sha256))
     parts.append(read_environment(loaded.info.device).to_dict())
     parts.append(BASELINE_VERSION)
     parts.append(CHECKPOINT_VERSION)
