@@ -19,7 +19,7 @@ from utils.data.labels import UNKNOWN_ID
 from utils.data.reader import Rows, file_signature, hash_data
 from utils.evaluation import budget_search
 from utils.evaluation.batching import Batching
-from utils.evaluation.chunks import ChunkStats, ChunkStore
+from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.gpu_utilization import UtilizationRecorder
 from utils.evaluation.predictions import PendingPredictions, Predictions
@@ -29,6 +29,7 @@ from utils.evaluation.tokens import TokenChunk, tokenize
 from utils.model.checks import choose_texts, classify_alone, product_precision
 from utils.model.tokenizer import missing_embedding
 from utils.model_utils import LoadedModel
+from utils.schema.chunk import ChunkStats
 
 T = TypeVar("T")
 NUM_CHECKED_TEXTS = 8
