@@ -244,6 +244,17 @@ class EvaluationConfig(Section):
     )
 
 
+class CostConfig(Section):
+    """What the machine costs."""
+
+    gpu_price_per_hour_usd: float | None = Field(
+        None,
+        ge=0,
+        description="Price of one GPU (of the machine, where there is none) in USD per hour; null: "
+        "a comparison gives no costs.",
+    )
+
+
 class OutputConfig(Section):
     """Where results are written."""
 
@@ -284,6 +295,7 @@ class Config(Section):
     dataset: DatasetConfig = DatasetConfig()
     profiling: ProfilingConfig = ProfilingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    cost: CostConfig = CostConfig()
     output: OutputConfig = OutputConfig()
     embedded: EmbeddedConfig = EmbeddedConfig()
 

@@ -297,11 +297,16 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def driver(cluster: Cluster) -> Iterator[Driver]:
-    """Evaluates in a process of its own: Ray ends its driver's process when the cluster is lost."""
+def driver_process(cluster: Cluster) -> Iterator[ProcessPoolExecutor]:
+    """A process of its own: Ray ends its driver's process when the cluster is lost."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        yield lambda *arguments: pool.submit(evaluated, *arguments).result(timeout=RAY_S)
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def driver(driver_process: ProcessPoolExecutor) -> Driver:
+    return lambda *arguments: driver_process.submit(evaluated, *arguments).result(timeout=RAY_S)
 
 
 @needs_ray
@@ -320,6 +325,17 @@ def test_what_a_worker_or_the_cluster_cannot_do_is_a_message_of_the_project(
     assert json.loads(next((tmp_path / "results").rglob("run.json")).read_text())["limit"] == 256
     with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
         driver(tmp_path, model, "evaluation.ray_address=127.0.0.1:1")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ray_is_shut_down_once_its_threads_have_ended(
+    cluster: Cluster, driver_process: ProcessPoolExecutor
+) -> None:
+    from tests.evaluation import slow_executor
+
+    outcome = driver_process.submit(slow_executor.stop_early, cluster.address)
+    assert outcome.result(timeout=RAY_S) == [0]
 
 
 @needs_ray

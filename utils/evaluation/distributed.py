@@ -247,17 +247,20 @@ def _run_wave(ray: Any, job: Job, tasks: list[Task], placement: Placement) -> It
             max_task_retries=0,
             runtime_env={"env_vars": _worker_environment(placement.cpus)},
         )
-    outcomes: Any = iter(outcomes_data.iter_rows())
+    # Without read-ahead: an outcome is a few bytes, and its threads would go on after an error.
+    batches: Any = iter(
+        outcomes_data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    )
     try:
-        for outcome in outcomes:
-            if outcome["error"]:
-                raise pickle.loads(outcome["error"]) from RuntimeError(outcome["traceback"])
-            yield outcome["rows"]
+        for batch in batches:
+            for outcome in batch.to_pylist():
+                if outcome["error"]:
+                    raise pickle.loads(outcome["error"]) from RuntimeError(outcome["traceback"])
+                yield outcome["rows"]
     finally:
-        # The data set's end stops Ray Data's threads. Where one of them asks a Ray that was shut
-        # down for anything, Ray ends this process.
-        outcomes.close()
-        del outcomes, outcomes_data
+        # The data set's end tells Ray Data's threads to stop; ``connected_ray`` waits for them.
+        batches.close()
+        del batches, outcomes_data
 
 
 def _worker_environment(cpus: int) -> dict[str, str]:
