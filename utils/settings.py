@@ -199,8 +199,13 @@ class ProfilingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """How the complete data set is evaluated."""
+    """Whether and how the complete data set is evaluated."""
 
+    enabled: bool = Field(
+        True,
+        description="false: step 02 measures the batch-size sweep alone, and "
+        "`full_dataset_metrics` is null.",
+    )
     batching: Literal["token_budget", "dataset_order"] = Field(
         "token_budget",
         description="token_budget: grouped by length. dataset_order: fixed-size batches in file "

@@ -48,7 +48,8 @@ def compare_diagnoses(
 
     Args:
         metrics: the compared metrics, from which measured speed-ups are taken.
-        sweep_refused: why the sweeps cannot be compared; phases are then left out.
+        sweep_refused: why the sweeps cannot be compared. Traces are of batches of the same
+            sample, so that all times are then left out.
     """
     breakdowns: list[TimeBreakdown] = []
     unavailable: dict[str, str] = {}
@@ -56,7 +57,7 @@ def compare_diagnoses(
         breakdowns += _phase_breakdowns(baseline, candidate)
     else:
         unavailable["phases"] = sweep_refused
-    reason = _why_not_traced(baseline, candidate)
+    reason = sweep_refused or _why_not_traced(baseline, candidate)
     readers: dict[Level, TimesOfRun] = {
         "operators": _operator_times,
         "kernels": _kernel_times,
