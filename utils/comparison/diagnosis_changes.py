@@ -7,6 +7,7 @@ from statistics import fmean
 
 import yaml
 
+from utils.comparison.compatibility import changed_settings
 from utils.comparison.loading import RunResults, Side
 from utils.schema.batch_size import SweepRow
 from utils.schema.comparison import MetricComparison
@@ -252,7 +253,7 @@ def _suggestion_outcomes(
     diagnosis = _first_diagnosis(baseline)
     if diagnosis is None:
         return ()
-    changed = _changed_settings(baseline, candidate)
+    changed = changed_settings(baseline.first, candidate.first)
     outcomes = []
     for suggestion in diagnosis.all_suggestions:
         if suggestion.setting is None or suggestion.predicted_speedup is None:
@@ -268,19 +269,6 @@ def _suggestion_outcomes(
                 )
             )
     return tuple(outcomes)
-
-
-def _changed_settings(baseline: Side, candidate: Side) -> dict[str, object]:
-    """The settings of the candidate that differ from the baseline's, by dotted key."""
-    before = baseline.first.metrics.config
-    changed: dict[str, object] = {}
-    for section, settings in candidate.first.metrics.config.items():
-        if section in ("output", "cost", "targets") or not isinstance(settings, dict):
-            continue
-        for key, value in settings.items():
-            if before.get(section, {}).get(key) != value:
-                changed[f"{section}.{key}"] = value
-    return changed
 
 
 def _measured_speedup(

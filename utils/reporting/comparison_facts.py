@@ -18,6 +18,7 @@ HEADLINE_METRICS = {
     "padding_fraction": "Padding",
 }
 """Metrics of the conclusion, with their titles."""
+MAX_NAMED_DIFFERENCES = 6
 
 
 def side_facts(comparison: Comparison) -> list[Fact]:
@@ -37,16 +38,27 @@ def _side_text(side: ComparedSide) -> str:
 
 def conclusion_facts(comparison: Comparison) -> list[Fact]:
     """What the comparison shows, one line for each of the metrics that decide."""
-    facts = []
+    facts = [Fact("Differs in", _differences_text(comparison))]
     for name, title in HEADLINE_METRICS.items():
         items = [item for item in comparison.metrics if item.metric == name]
         text = _verdicts_text(items)
         if text:
             facts.append(Fact(title, text))
-    facts.insert(1, Fact("Quality", quality_text(comparison)))
+    facts.append(Fact("Quality", quality_text(comparison)))
     if comparison.gates:
         facts.append(Fact("Gates", _gates_text(comparison)))
     return facts
+
+
+def _differences_text(comparison: Comparison) -> str:
+    """The names of what differs, the first few; the table has all with their values."""
+    names = [item.name for item in comparison.differences]
+    if not names:
+        return "nothing but the results"
+    text = ", ".join(names[:MAX_NAMED_DIFFERENCES])
+    if len(names) > MAX_NAMED_DIFFERENCES:
+        text += f" and {len(names) - MAX_NAMED_DIFFERENCES} more"
+    return text
 
 
 def _verdicts_text(items: Sequence[MetricComparison]) -> str:
