@@ -269,7 +269,7 @@ def _check_unfinished(
                 GateCheck(
                     place=f"batch size {change.batch_size}",
                     result="undecided",
-                    reason=f"the candidate did not finish it: {change.candidate}",
+                    reason=f"the candidate did not finish it ({change.candidate})",
                 )
             )
     return checks
