@@ -10,6 +10,7 @@ import torch
 from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.diagnosis import profiling, roofline
+from utils.diagnosis.attention import why_no_attention
 from utils.diagnosis.baseline_sweep import BaselineSweep, choose_throughputs, read_sweep
 from utils.diagnosis.bottleneck import CONFIDENCE_RULE, classify_bottleneck
 from utils.diagnosis.evidence import Evidence
@@ -188,10 +189,11 @@ def conclude(
         suggestions=suggestions[:SHOWN_FIRST],
         further_suggestions=suggestions[SHOWN_FIRST:],
         main_bottleneck=_headline(bottlenecks[detail], saturation, suggestions[:SHOWN_FIRST]),
+        attention=profile.attention or None,
         kernels=profile.kernels,
         peak_memory=profile.peak_memory,
         warnings=(*measurements.warnings, *_unknown_operators(evidence_by_size.values())),
-        unavailable=profile.unavailable,
+        unavailable=profile.unavailable | why_no_attention(profile.attention),
     )
 
 
@@ -200,9 +202,11 @@ def _findings(measurements: Measurements, sweep: BaselineSweep) -> Findings:
     measured_sizes = measurements.evidence_by_size.keys()
     too_large = sweep.out_of_memory | (set(sweep.sizes) - measured_sizes)
     profile = measurements.profile
+    detail = measurements.detail_batch_size
     return Findings(
-        evidence=measurements.evidence_by_size[measurements.detail_batch_size],
+        evidence=measurements.evidence_by_size[detail],
         groups=profile.groups,
+        attention=[use for use in profile.attention if use.batch_size == detail],
         module_ms=profile.module_ms,
         product_speedups=measurements.product_speedups,
         forecast=measurements.forecast,

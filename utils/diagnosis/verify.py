@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from utils.config_loader import Config, with_override
 from utils.core.errors import DataError, UserError, reason_of
-from utils.diagnosis.suggestions import COMPILE, TOKEN_BUDGET
+from utils.diagnosis.kernel_suggestions import COMPILE
+from utils.diagnosis.suggestions import TOKEN_BUDGET
 from utils.diagnosis.workload import Workload, split_into_batches
 from utils.evaluation.batching import Batching
 from utils.evaluation.predictor import Predictor

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from utils.reporting.answers import PAGE_COLUMNS, six_answers
 from utils.reporting.commands import STEP_03_MISSING
+from utils.reporting.diagnosis_facts import attention_facts
 from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 from utils.reporting.formatting import Fact
 from utils.reporting.report_facts import (
@@ -85,6 +86,7 @@ def _bottleneck_lines(results: Results) -> list[str]:
         lines += _wrap(suggestion, f"{place}. ", "   ")
     if suggestions:
         lines.append("The savings overlap: they do not add up.")
+    lines += ["", *_fact_lines(attention_facts(results.diagnosis))]
     verified = verified_lines(results.diagnosis)
     if verified:
         lines += ["", "Tried for real, each alone, on the same texts as the baseline:"]
