@@ -13,6 +13,7 @@ from utils.config_loader import Config
 from utils.diagnosis.findings import Findings, OperatorGroup, PresentSettings
 from utils.diagnosis.forecast import Forecast, TimeModel
 from utils.diagnosis.suggestions import rank_suggestions
+from utils.evaluation.batching import MIN_FILL
 from utils.schema.diagnosis import Suggestion
 from utils.schema.profile import AttentionUse
 from utils.settings import EvaluationConfig, ModelConfig, ProfilingConfig
@@ -34,6 +35,7 @@ def make_forecast(lengths: list[int], batch_size: int = 4, **changes: Any) -> Fo
         lengths=np.array(lengths),
         batch_size=batch_size,
         budgets=(1024,),
+        min_fill=MIN_FILL,
     )
 
 

@@ -19,6 +19,7 @@ from utils.diagnosis.forecast import Forecast, make_forecast
 from utils.diagnosis.measurement import MeasuredSize, measure_batch_size
 from utils.diagnosis.saturation import find_saturation
 from utils.diagnosis.suggestions import rank_suggestions
+from utils.evaluation.masking import choose_min_fill
 from utils.evaluation.predictor import CPU_BUDGETS, CUDA_BUDGETS
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, check_on_texts
@@ -105,6 +106,7 @@ def _measure(
         tokenize(loaded.tokenizer, texts, profiled.max_length, loaded.inputs).lengths,
         detail,
         token_budgets(config.evaluation, loaded.device),
+        choose_min_fill(loaded.model, loaded.inputs, loaded.device),
         loaded.device.type,
     )
     if reason is not None:
