@@ -40,6 +40,8 @@ def _attention_text(use: AttentionUse) -> str:
     if use.stored_score_bytes:
         megabytes = format_number(use.stored_score_bytes / 1e6, "MB")
         text += f", which stores {megabytes} of scores"
+    if use.kernel == "cudnn":
+        text += ", which builds a plan at the first batch of each new shape"
     return text
 
 
