@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.data.dataset_settings import DatasetSettings
 from utils.pipeline import startup
 
 if __name__ == "__main__":
@@ -23,7 +24,7 @@ from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
-    check_prepared_data(config, model_labels(config))
+    check_prepared_data(DatasetSettings.of(config), model_labels(config))
     loaded = load_model(config)
     check_max_length(config.profiling.max_length, loaded.model)
     diagnosis = diagnose(loaded, config)

@@ -248,6 +248,7 @@ def test_hostile_strings_are_escaped(tmp_path: Path, place: str) -> None:
         {"batch_sizes": (8,)},
         {"batch_sizes": (1, 2), "out_of_memory": (1, 2)},
         {"sample_sizes": (100, 200)},
+        {"has_evaluation": False},
     ],
 )
 def test_missing_values_are_rendered(make_results: MakeResults, fields: dict[str, Any]) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from utils.schema.batch_size import BatchSizeRow, percentile_columns
 from utils.schema.common import nullable_metrics
+from utils.schema.sweep_checkpoint import PHASES, Run
 from utils.sweep import bench_stats
 from utils.sweep.bench_stats import MIN_RUNS, min_latencies
-from utils.sweep.records import PHASES, Run
+from utils.sweep.stability import instability_reasons
 from utils.system.device import NOT_ON_CUDA
 
 PHASE_TOLERANCE = 0.03
@@ -217,7 +218,7 @@ def _unexplained_fraction(runs: Sequence[Run]) -> float | None:
 
 def unstable_reasons(row_runs: RowRuns) -> list[str]:
     """Why the runs are not stable: their times, or what else used or slowed down the machine."""
-    reasons = list(bench_stats.instability_reasons([run.seconds for run in row_runs.runs]))
+    reasons = list(instability_reasons([run.seconds for run in row_runs.runs]))
     throttled: list[str] = []
     for run in row_runs.all_runs:
         throttled += run.gpu.throttled
