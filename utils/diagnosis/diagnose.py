@@ -9,6 +9,7 @@ import torch
 
 from utils.core.errors import UserError
 from utils.diagnosis import profiling, roofline
+from utils.diagnosis.attention import why_no_attention
 from utils.diagnosis.baseline_sweep import BaselineSweep, choose_throughputs, read_sweep
 from utils.diagnosis.bottleneck import CONFIDENCE_RULE, classify_bottleneck
 from utils.diagnosis.diagnosis_settings import DiagnosisSettings
@@ -19,6 +20,7 @@ from utils.diagnosis.measurement import MeasuredSize, measure_batch_size
 from utils.diagnosis.saturation import find_saturation
 from utils.diagnosis.suggestions import rank_suggestions
 from utils.evaluation.budget_search import budgets_of
+from utils.evaluation.masking import choose_min_fill
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.pipeline import console
@@ -103,6 +105,7 @@ def _measure(
         tokenize(loaded.tokenizer, texts, profiled.max_length, loaded.inputs).lengths,
         detail,
         token_budgets(settings.evaluation, loaded.device),
+        choose_min_fill(loaded.model, loaded.inputs, loaded.device),
         loaded.device.type,
     )
     if reason is not None:
@@ -185,10 +188,11 @@ def conclude(
         suggestions=suggestions[:SHOWN_FIRST],
         further_suggestions=suggestions[SHOWN_FIRST:],
         main_bottleneck=_headline(bottlenecks[detail], saturation, suggestions[:SHOWN_FIRST]),
+        attention=profile.attention or None,
         kernels=profile.kernels,
         peak_memory=profile.peak_memory,
         warnings=(*measurements.warnings, *_unknown_operators(evidence_by_size.values())),
-        unavailable=profile.unavailable,
+        unavailable=profile.unavailable | why_no_attention(profile.attention),
     )
 
 
@@ -197,9 +201,11 @@ def _findings(measurements: Measurements, sweep: BaselineSweep) -> Findings:
     measured_sizes = measurements.evidence_by_size.keys()
     too_large = sweep.out_of_memory | (set(sweep.sizes) - measured_sizes)
     profile = measurements.profile
+    detail = measurements.detail_batch_size
     return Findings(
-        evidence=measurements.evidence_by_size[measurements.detail_batch_size],
+        evidence=measurements.evidence_by_size[detail],
         groups=profile.groups,
+        attention=[use for use in profile.attention if use.batch_size == detail],
         module_ms=profile.module_ms,
         product_speedups=measurements.product_speedups,
         forecast=measurements.forecast,

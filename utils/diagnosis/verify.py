@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from utils.core.errors import DataError, UserError, reason_of
 from utils.diagnosis.diagnosis_settings import DiagnosisSettings
-from utils.diagnosis.suggestions import COMPILE, TOKEN_BUDGET
+from utils.diagnosis.kernel_suggestions import COMPILE
+from utils.diagnosis.suggestions import TOKEN_BUDGET
 from utils.diagnosis.workload import Workload, split_into_batches
 from utils.evaluation.batching import Batching
 from utils.evaluation.budget_search import fastest_budget

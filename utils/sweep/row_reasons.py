@@ -46,6 +46,8 @@ NO_BATCH_TIMES = "the measured block did not time its batches"
 NO_FULL_BATCH = "no batch of the runs was full"
 NO_TOKENS = "the measured block did not count its tokens"
 NO_FLOPS = "no operator with a formula was counted"
+FLOP_COLUMNS = ("flops_per_sample", "achieved_tflops", "mfu")
+"""Columns that need the FLOPs of the batches."""
 NO_CEILING = "it needs the matrix-product ceiling, which step 03 measures: see bottlenecks.json"
 
 
