@@ -24,7 +24,7 @@ def write_report(results: Results) -> tuple[Path, ...]:
         write_text(files.flame_graph, flame_graph)
         written.append(files.flame_graph)
     write_text(files.summary_report, render_text_report(results))
-    write_text(files.html_report, render_page(results, pictures, flame_graph))
+    write_text(files.html_report, render_page(results, flame_graph))
     return tuple(written)
 
 

@@ -1,0 +1,87 @@
+"""The axis of batch sizes, and what every picture over it shares."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+
+from utils.reporting.formatting import format_number
+from utils.reporting.page.colours import MEASURED, PAPER, WRONG
+from utils.reporting.page.inline_svg import Tips
+from utils.reporting.sweeps import Sweep, value_of
+from utils.reporting.tables import STATUSES
+
+MAX_TICKS = 9
+"""More batch sizes than this would print over each other."""
+MARGIN = 1.35
+
+
+def draw_batch_axis(axes: Axes, sweep: Sweep, tips: Tips) -> None:
+    """A logarithmic axis with the batch sizes as ticks, and a mark at those not measured."""
+    sizes = sweep.batch_sizes
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(min(sizes) / MARGIN, max(sizes) * MARGIN)
+    step = -(-len(sizes) // MAX_TICKS)
+    # Counted from the largest, which readers look for.
+    shown = sizes[::-1][::step][::-1]
+    axes.set_xticks(shown, [str(size) for size in shown])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("batch size (texts)")
+    for row in sweep.rows:
+        if row.status != "ok":
+            mark = axes.plot(
+                [row.batch_size],
+                [0.04],
+                "x",
+                color=WRONG,
+                markersize=10,
+                markeredgewidth=2.4,
+                transform=axes.get_xaxis_transform(),
+                clip_on=False,
+            )[0]
+            tips.add(mark, f"batch size {row.batch_size}: {STATUSES[row.status]}")
+
+
+def draw_points(
+    axes: Axes,
+    sweep: Sweep,
+    metric: str,
+    tips: Tips,
+    *,
+    unit: str,
+    factor: float = 1.0,
+    colour: str = MEASURED,
+) -> None:
+    """A line with a point for each batch size; a hollow point is not stable.
+
+    Args:
+        factor: from the metric's unit to ``unit``.
+    """
+    values = {size: factor * value for size, value in sweep.values(metric).items()}
+    axes.plot(list(values), list(values.values()), color=colour)
+    for row in sweep.measured_rows:
+        value = value_of(row, metric)
+        if value is None:
+            continue
+        point = axes.plot(
+            [row.batch_size],
+            [factor * value],
+            "o",
+            color=colour,
+            markerfacecolor=PAPER if row.stable is False else colour,
+            markeredgewidth=1.8,
+        )[0]
+        text = f"batch size {row.batch_size}: {format_number(factor * value, unit)}"
+        if row.stable is False:
+            text += " (not stable)"
+        tips.add(point, text)
+
+
+def draw_bars_of_spread(
+    axes: Axes, sweep: Sweep, low_metric: str, high_metric: str, colour: str = MEASURED
+) -> None:
+    """A vertical line from the lower to the upper end of each batch size's interval."""
+    lows = sweep.values(low_metric)
+    highs = sweep.values(high_metric)
+    for size in lows:
+        if size in highs:
+            axes.plot([size, size], [lows[size], highs[size]], color=colour, alpha=0.45, lw=4)
