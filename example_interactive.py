@@ -18,10 +18,10 @@ from utils.pipeline import cli, console
 from utils.pipeline.step_process import run_step
 from utils.pipeline.steps import STEPS, get_step
 from utils.reporting.evaluation_facts import quality_facts
-from utils.reporting.trace_tables import read_trace_tables
 from utils.schema.baseline import load_baseline_metrics
 from utils.schema.batch_size import SweepRow
 from utils.schema.diagnosis import load_diagnosis
+from utils.schema.trace_tables import read_trace_tables
 
 SMALL_SETTINGS = (
     "dataset.sample_sizes=[16]",

@@ -20,7 +20,7 @@ from tests import support
 from tests.evaluation.small_evaluation import EXACT, Evaluate, chunk_bytes, count_runs, predictions
 from tests.evaluation.test_predictor import SmallMemory, plain_loop
 from utils.core.files import PROJECT_ROOT
-from utils.evaluation import predictor, worker
+from utils.evaluation import budget_search, predictor, worker
 from utils.evaluation.chunks import BatchLimits
 from utils.evaluation.identity import open_store, prediction_identity
 from utils.model_utils import LoadedModel
@@ -92,7 +92,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert seen == [13, 13, 13, 13, 8][kept:]
     assert metrics.resumed_rows == 13 * kept
     assert metrics.max_tokens_per_batch == budget, "the budget that auto chose is saved"
-    monkeypatch.setattr(predictor.Predictor, "fastest_budget", lambda *_: budget)
+    monkeypatch.setattr(budget_search, "fastest_budget", lambda *_: budget)
     expected = evaluate(*more, folder=complete)
     assert chunk_bytes(killed) == chunk_bytes(complete)
     for name in ("accuracy", "f1_macro", "num_tokens"):
@@ -218,7 +218,7 @@ def test_running_out_of_memory_is_reported_and_remembered(
 def test_the_budget_that_auto_chose_is_reported_with_what_memory_left_of_it(
     evaluate: Evaluate, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor.Predictor, "fastest_budget", lambda *_: 4096)
+    monkeypatch.setattr(budget_search, "fastest_budget", lambda *_: 4096)
     first = evaluate(model=dataclasses.replace(loaded, model=SmallMemory(loaded.model, 300)))
     assert first.max_tokens_per_batch < 4096
     [message] = [warning for warning in first.warnings if "memory ran out" in warning]

@@ -18,7 +18,7 @@ from utils.diagnosis.forecast import Forecast, make_forecast
 from utils.diagnosis.measurement import MeasuredSize, measure_batch_size
 from utils.diagnosis.saturation import find_saturation
 from utils.diagnosis.suggestions import rank_suggestions
-from utils.evaluation.predictor import CPU_BUDGETS, CUDA_BUDGETS
+from utils.evaluation.budget_search import budgets_of
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.pipeline import console
@@ -127,9 +127,7 @@ def token_budgets(settings: EvaluationConfig, device: torch.device) -> tuple[int
     """The token budgets that the evaluation tries, or the one that is set."""
     if settings.max_tokens_per_batch != "auto":
         return (settings.max_tokens_per_batch,)
-    if device.type == "cuda":
-        return CUDA_BUDGETS
-    return CPU_BUDGETS
+    return budgets_of(device)
 
 
 def _measure_sizes(

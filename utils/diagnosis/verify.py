@@ -19,6 +19,7 @@ from utils.core.errors import DataError, UserError, reason_of
 from utils.diagnosis.suggestions import COMPILE, TOKEN_BUDGET
 from utils.diagnosis.workload import Workload, split_into_batches
 from utils.evaluation.batching import Batching
+from utils.evaluation.budget_search import fastest_budget
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, load_model
@@ -247,7 +248,7 @@ def _predictor_variants(
     else:
         limit = config.evaluation.max_tokens_per_batch
         if limit == "auto":
-            limit = other.fastest_budget(tokens())
+            limit = fastest_budget(other, tokens())
         other.batching = Batching(kind="token_budget", limit=limit)
     return _Comparison(
         baseline=lambda: baseline.predict(tokens()).predicted_ids,

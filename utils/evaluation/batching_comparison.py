@@ -10,6 +10,7 @@ from functools import partial
 
 from utils.core.files import JsonObject
 from utils.data.reader import sample_texts
+from utils.evaluation import budget_search
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.plan import EvaluationPlan
@@ -115,7 +116,7 @@ def _compare_batching(
     if settings.batching == "token_budget":
         budget = worker.predictor.batching.limit
     elif settings.max_tokens_per_batch == "auto":
-        budget = worker.plain_predictor().fastest_budget(chunk)
+        budget = budget_search.fastest_budget(worker.plain_predictor(), chunk)
     else:
         budget = settings.max_tokens_per_batch
     grouped = Batching(kind="token_budget", limit=budget)

@@ -52,7 +52,7 @@ def no_mask_argument(model: Any, device: torch.device) -> dict[str, None] | None
     Given None, transformers checks whether several texts are packed into one row: a wait for the
     device at every batch, and under ``torch.compile`` a mask after all. Decoders with several kinds
     of layer take a mask for each kind, which may be None. This is used only for kernels that are
-    causal without a mask, and only where a trial gives the same logits both ways.
+    causal without a mask, and only where a test run gives the same logits both ways.
     """
     settings = model.config.get_text_config()
     is_causal_kernel = settings._attn_implementation in ("sdpa", "flash_attention_2")

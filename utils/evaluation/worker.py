@@ -17,6 +17,7 @@ import torch
 from utils.core.errors import DataError, ModelError
 from utils.data.labels import UNKNOWN_ID
 from utils.data.reader import Rows, file_signature, hash_data
+from utils.evaluation import budget_search
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStats, ChunkStore
 from utils.evaluation.gpu_utilization import UtilizationRecorder
@@ -116,7 +117,7 @@ class ChunkWorker:
                 untimed_s = self.prepare(tokens)
                 if not is_checked:
                     untimed_s += self.check_results(rows.texts)
-                    # What went before, idle time or trials, belongs to no chunk.
+                    # What went before, idle time or probes, belongs to no chunk.
                     self._gpu.start_window()
                     is_checked = True
                 launched = LaunchedChunk(
@@ -202,26 +203,27 @@ class ChunkWorker:
         """Once: compile if asked to, and choose the batch limit. Returns the seconds taken.
 
         The limit is the configured one, or the fastest on this chunk. Where neither compiling nor
-        trials ran the model, one batch does: CUDA and its libraries start up with the first.
+        the search for it ran the model, one batch does: CUDA and its libraries start up with the
+        first.
         """
         if self._is_prepared:
             return 0.0
         self._is_prepared = True
         started_s = time.perf_counter()
         is_compiled = self.predictor.compiled is not None
-        needs_trials = self.batch_limit is None and self.configured_limit == "auto"
+        needs_search = self.batch_limit is None and self.configured_limit == "auto"
         if is_compiled:
             self.compile_s = self.predictor.warm_up(tokens)
         if self.batch_limit is None:
             if self.configured_limit == "auto":
-                limit = self.predictor.fastest_budget(tokens)
+                limit = budget_search.fastest_budget(self.predictor, tokens)
             else:
                 limit = self.configured_limit
             self.predictor.batching = replace(self.predictor.batching, limit=limit)
             self._persist_limit()
-        if not is_compiled and not needs_trials:
+        if not is_compiled and not needs_search:
             self.predictor.run_first_batch(tokens)
-        # The peak of trials and warm-up is not that of the chunks.
+        # The peak of probes and warm-up is not that of the chunks.
         self._reset_peak_memory()
         return time.perf_counter() - started_s
 

@@ -46,6 +46,26 @@ def run_lock(file: Path) -> Iterator[None]:
         yield
 
 
+def lock_owner(file: Path) -> str | None:
+    """Who holds the lock of a results folder, in words; None where nobody does.
+
+    Writes nothing, so that results in a folder that cannot be written can be read.
+    """
+    if not file.exists():
+        return None
+    marker = _marker_of(file)
+    try:
+        with file.open("rb") as handle:
+            is_held = not lock_descriptor(handle.fileno(), blocking=False)
+    except OSError:
+        # No kernel lock there: a run in progress has a marker.
+        is_held = marker.exists()
+    if not is_held:
+        return None
+    owner = _read_owner_record(file)
+    return f"pid {owner.get('pid', 'unknown')} on {owner.get('host', 'an unknown host')}"
+
+
 def _open_lock_file(file: Path) -> TextIO:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +102,7 @@ def _kernel_lock(handle: TextIO) -> Iterator[None]:
 @contextmanager
 def _marker_lock(file: Path, handle: TextIO) -> Iterator[None]:
     """Hold a marker file beside the lock file, for file systems without a kernel lock."""
-    marker = file.with_name(f"{file.name}.marker")
+    marker = _marker_of(file)
     soft_lock = SoftFileLock(marker, blocking=False)
     try:
         soft_lock.acquire()
@@ -98,6 +118,11 @@ def _marker_lock(file: Path, handle: TextIO) -> Iterator[None]:
         yield
     finally:
         soft_lock.release()
+
+
+def _marker_of(file: Path) -> Path:
+    """The file that stands for a lock where the file system has none."""
+    return file.with_name(f"{file.name}.marker")
 
 
 def _write_owner_record(handle: TextIO) -> None:

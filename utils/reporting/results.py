@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from utils.core.result_files import ResultFiles
 from utils.reporting.commands import STEP_03, STEP_03_MISSING
 from utils.reporting.sweeps import Sweep, group_sweeps
-from utils.reporting.trace_tables import TraceTables, read_trace_tables
 from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
 from utils.schema.diagnosis import Diagnosis, load_diagnosis
 from utils.schema.evaluation import EvaluationMetrics
+from utils.schema.trace_tables import TraceTables, read_trace_tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from utils.core.errors import UserError
 from utils.core.result_files import ResultFiles
-from utils.reporting.commands import STEP_03
+from utils.schema.ceilings import STEP_03
 
 
 def _empty_is_none(cell: str) -> str | None:
