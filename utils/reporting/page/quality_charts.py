@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from utils.reporting.formatting import format_number, not_measured
 from utils.reporting.page.blocks import Chart, draw_chart
@@ -171,16 +172,17 @@ def _draw_confusion(
         if label_id not in positions or predicted_id not in positions:
             continue
         share = count / totals[label_id]
-        cell = axes.bar(
-            positions[predicted_id],
-            -0.94,
-            bottom=positions[label_id] + 0.47,
-            width=0.94,
+        cell = Rectangle(
+            (positions[predicted_id] - 0.47, positions[label_id] - 0.47),
+            0.94,
+            0.94,
             color=MEASURED if label_id == predicted_id else WRONG,
             alpha=FAINTEST + (1 - FAINTEST) * share,
+            linewidth=0,
         )
+        axes.add_patch(cell)
         tips.add(
-            cell.patches[0],
+            cell,
             f"{picture_label(names[label_id], 60)} predicted as "
             f"{picture_label(names[predicted_id], 60)}: {count:,} rows, {share:.1%}",
         )

@@ -17,8 +17,8 @@ from utils.reporting.page.colours import COMPUTE, MEMORY, SOFT
 from utils.reporting.page.inline_svg import Tips, new_figure, plain_log_ticks
 from utils.reporting.page.visible import picture_label
 from utils.reporting.results import Results
-from utils.reporting.trace_tables import OperatorRow
 from utils.schema.ceilings import Ceilings
+from utils.schema.trace_tables import OperatorRow
 
 TITLE = "Roofline"
 CAPTION = (

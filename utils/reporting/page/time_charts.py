@@ -20,7 +20,7 @@ from utils.reporting.page.visible import picture_label
 from utils.reporting.phases_plot import PHASES
 from utils.reporting.results import Results
 from utils.reporting.sweeps import Sweep
-from utils.reporting.trace_tables import OperatorRow
+from utils.schema.trace_tables import OperatorRow
 
 MAX_BARS = 12
 LIGHT = 0.45

@@ -14,7 +14,7 @@ from utils.reporting.page.blocks import Chart, draw_chart
 from utils.reporting.page.colours import MEASURED, MEMORY, SOFT
 from utils.reporting.page.inline_svg import Tips, new_figure
 from utils.reporting.results import Results
-from utils.reporting.trace_tables import GpuReading, MemoryPoint
+from utils.schema.trace_tables import GpuReading, MemoryPoint
 
 MAX_POINTS = 600
 """Points of a curve; more would be drawn over each other."""
