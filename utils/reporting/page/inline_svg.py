@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from contextlib import AbstractContextManager
 from xml.etree import ElementTree
 
@@ -78,7 +79,9 @@ def to_inline_svg(figure: Figure, name: str, label: str, tips: Tips) -> Markup:
         label: what the picture shows, for readers who cannot see it.
     """
     buffer = io.BytesIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # The browser has fonts for what matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
     root = ElementTree.fromstring(buffer.getvalue())
     _drop_style_and_metadata(root)
