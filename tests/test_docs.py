@@ -265,6 +265,7 @@ def _flags_of(script: Path) -> set[str]:
     sources = [
         script,
         PROJECT_ROOT / "utils/pipeline/cli.py",
+        PROJECT_ROOT / "utils/comparison/command_line.py",
         PROJECT_ROOT / "benchmarks/common.py",
     ]
     flags: set[str] = set()

@@ -32,7 +32,7 @@ ADAPTER = {"adapter": "someone/lora-a", "adapter_mode": "merged"}
 def read_outputs(results: Results) -> dict[str, str]:
     """The places where a user reads the accuracy, without line breaks and tags."""
     metrics = results.metrics
-    lines = evaluation_lines(results.evaluation, metrics.model_info, metrics.dataset_info)
+    lines = evaluation_lines(metrics)
     page = html.unescape(re.sub(r"<[^>]+>", " ", render_page(results, ())))
     return {
         "terminal": "\n".join(lines),

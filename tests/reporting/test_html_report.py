@@ -272,6 +272,7 @@ def test_hostile_strings_are_escaped(tmp_path: Path) -> None:
             "sections": {"full_dataset_metrics": NO_LABELS},
         },
         {"sample_sizes": (100, 200)},
+        {"has_evaluation": False},
     ],
 )
 def test_missing_values_are_rendered(make_results: MakeResults, fields: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 LARGEST_LOG = 700.0
 """The exponential of a larger logarithm may not be finite."""
@@ -59,15 +59,15 @@ class RatioError:
         """Two-sided p value of a true difference of 0."""
         statistic = abs(difference) / self.standard_error
         if math.isinf(self.degrees_of_freedom):
-            return float(2 * stats.norm.sf(statistic))
-        return float(2 * stats.t.sf(statistic, self.degrees_of_freedom))
+            return float(2 * special.ndtr(-statistic))
+        return float(2 * special.stdtr(self.degrees_of_freedom, -statistic))
 
 
 def t_quantile(probability: float, degrees_of_freedom: float) -> float:
     """Quantile of Student's t distribution; of the normal one for infinite degrees of freedom."""
     if math.isinf(degrees_of_freedom):
-        return float(stats.norm.ppf(probability))
-    return float(stats.t.ppf(probability, degrees_of_freedom))
+        return float(special.ndtri(probability))
+    return float(special.stdtrit(degrees_of_freedom, probability))
 
 
 def error_between_processes(

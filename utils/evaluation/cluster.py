@@ -7,9 +7,13 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,7 +21,18 @@ import torch
 from utils.core.errors import ConfigError, Interrupted, reason_of
 from utils.pipeline import startup
 
+logger = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT_S = 10.0
+THREADS_END_S = 60.0
+"""How long the threads of Ray Data may take to end. On a quiet machine they need less than 1 s; Ray
+itself waits 2 s for one of them and 5 s for another.
+"""
+THREADS_POLL_S = 0.1
+IDLE_THREAD = "Prefetcher"
+"""A thread of Ray Data that never ends, because Ray does not stop it where an iteration ends early.
+It waits for blocks to fetch, and without read-ahead it is given none, so it uses no Ray.
+"""
 OBJECT_STORE_BYTES = 80 * 10**6
 """Ray's shared memory on this machine; about its smallest. Only row numbers go through it."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -60,7 +75,7 @@ def connected_ray(address: str | None, num_workers: int) -> Iterator[Any]:
             "for this machine alone",
         ) from error
     finally:
-        ray.shutdown()
+        _shut_down(ray)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -77,6 +92,46 @@ def _connect(ray: Any, address: str | None, num_workers: int) -> None:
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
     ray.init(address or "local", **options)
+
+
+def _shut_down(ray: Any) -> None:
+    """Shut Ray down once no thread of Ray Data uses it.
+
+    Ray ends the process where a thread uses it after the shutdown, and with the process the message
+    of the error because of which the work ended is lost. A thread that does not end in time leaves
+    Ray connected until the process ends.
+    """
+    deadline_s = time.monotonic() + THREADS_END_S
+    threads = _ray_data_threads()
+    while threads and time.monotonic() < deadline_s:
+        threads[0].join(THREADS_POLL_S)
+        threads = _ray_data_threads()
+    if threads:
+        names = ", ".join(thread.name for thread in threads)
+        logger.warning("Ray stays connected until this process ends: %s still uses it", names)
+        return
+    ray.shutdown()
+
+
+def _ray_data_threads() -> list[threading.Thread]:
+    """The threads, other than this one, that run code of Ray Data."""
+    stacks = sys._current_frames()
+    threads = []
+    for thread in threading.enumerate():
+        if thread is threading.current_thread() or thread.name == IDLE_THREAD:
+            continue
+        if _is_in_ray_data(stacks.get(thread.ident or 0)):
+            threads.append(thread)
+    return threads
+
+
+def _is_in_ray_data(frame: FrameType | None) -> bool:
+    """Whether the stack that ends with this frame has a function of Ray Data on it."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("ray.data."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

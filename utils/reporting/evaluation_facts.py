@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from utils.reporting.formatting import Fact
+from utils.schema.baseline import BaselineMetrics
 from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
 from utils.schema.run import DatasetInfo, ModelInfo
 
@@ -21,18 +22,24 @@ MULTI_LABEL = (
 )
 
 
-def evaluation_lines(
-    metrics: EvaluationMetrics, model_info: ModelInfo, dataset_info: DatasetInfo
-) -> list[str]:
+def evaluation_lines(metrics: BaselineMetrics) -> list[str]:
     """The lines of the FULL DATASET EVALUATION block."""
+    evaluation = metrics.full_dataset_metrics
+    if evaluation is None:
+        return [not_evaluated_text(metrics)]
     facts = [
-        Fact("Samples", f"{metrics.num_samples:,}"),
-        *quality_facts(metrics, model_info, dataset_info),
-        Fact("Inference time", f"{metrics.inference_time_s:,.2f} seconds"),
-        Fact("Throughput", f"{metrics.throughput_samples_per_sec:,.2f} samples/sec"),
-        *comparison_facts(metrics),
+        Fact("Samples", f"{evaluation.num_samples:,}"),
+        *quality_facts(evaluation, metrics.model_info, metrics.dataset_info),
+        Fact("Inference time", f"{evaluation.inference_time_s:,.2f} seconds"),
+        Fact("Throughput", f"{evaluation.throughput_samples_per_sec:,.2f} samples/sec"),
+        *comparison_facts(evaluation),
     ]
     return [f"{name}: {text}" for name, text in facts]
+
+
+def not_evaluated_text(metrics: BaselineMetrics) -> str:
+    """That the complete data set was not evaluated, and why."""
+    return f"The complete data set was not evaluated: {metrics.not_evaluated}."
 
 
 def quality_facts(

@@ -16,6 +16,7 @@ from utils.reporting.results import Results
 from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
 from utils.schema.batch_size import SweepRow
 from utils.schema.diagnosis import BatchSizeDiagnosis, Diagnosis
+from utils.schema.evaluation import EvaluationMetrics
 
 NOT_STABLE = "not stable"
 
@@ -73,37 +74,43 @@ def _stability_mark(row: SweepRow | None) -> str:
     return f"{NOT_STABLE}: {', '.join(reasons)}"
 
 
-def _missing(reason: str) -> Card:
+def _missing(reason: str | None) -> Card:
     return Card(value="–", details=(not_measured(reason),))
 
 
 def _latency(results: Results) -> Card:
     """The median of the smallest batch size, which is one text wherever that was measured."""
-    in_evaluation = round_value(results.evaluation.latency_per_sample_ms).value
-    other_road = f"{in_evaluation} ms per text in the {roads.EVALUATION}, on average"
     rows = [
         row for row in results.sweep.measured_rows if row.latency_per_batch_ms_median is not None
     ]
     if not rows:
-        return Card(
-            value=in_evaluation,
-            unit="ms per text",
-            details=(f"{roads.EVALUATION}; the sweep: {NO_BATCH_SIZE_FINISHED}",),
-        )
+        return _latency_of_evaluation(results.evaluation)
     row = rows[0]
     median_ms = row.latency_per_batch_ms_median
     assert median_ms is not None
     what = "one text alone" if row.batch_size == 1 else f"a batch of {row.batch_size} texts"
-    details = [f"{what}, median ({roads.SWEEP})", other_road]
+    details = [f"{what}, median ({roads.SWEEP})"]
     if row.latency_per_batch_ms_p95 is not None:
-        p95 = round_value(row.latency_per_batch_ms_p95).value
-        details.insert(1, f"95% take at most {p95} ms")
+        details.append(f"95% take at most {round_value(row.latency_per_batch_ms_p95).value} ms")
+    if results.evaluation is not None:
+        in_evaluation = round_value(results.evaluation.latency_per_sample_ms).value
+        details.append(f"{in_evaluation} ms per text in the {roads.EVALUATION}, on average")
     return Card(
         value=round_value(median_ms).value,
         unit="ms",
         interval=_middle_half(row),
         mark=_stability_mark(row),
         details=tuple(details),
+    )
+
+
+def _latency_of_evaluation(evaluation: EvaluationMetrics | None) -> Card:
+    if evaluation is None:
+        return _missing(NO_BATCH_SIZE_FINISHED)
+    return Card(
+        value=round_value(evaluation.latency_per_sample_ms).value,
+        unit="ms per text",
+        details=(f"{roads.EVALUATION}; the sweep: {NO_BATCH_SIZE_FINISHED}",),
     )
 
 
@@ -136,41 +143,48 @@ def _batch_size(results: Results) -> Card:
 
 def _throughput(results: Results) -> Card:
     """The larger throughput of the two roads, with the other one beside it."""
-    evaluation = roads.evaluation_speed(results)
-    sweep = roads.sweep_speed(results)
-    if sweep is None:
-        rounded = round_value(evaluation.samples_per_s)
-        details = (f"{roads.EVALUATION}; the sweep: {NO_BATCH_SIZE_FINISHED}",)
-        return Card(value=rounded.value, unit="texts/s", details=details)
-    assert sweep.row is not None
-    sweep_name = f"{roads.SWEEP}, batch size {sweep.row.batch_size}"
-    in_sweep = round_value(sweep.samples_per_s, sweep.low, sweep.high)
-    in_evaluation = round_value(evaluation.samples_per_s)
-    if sweep.samples_per_s > evaluation.samples_per_s:
-        return Card(
-            value=in_sweep.value,
-            unit="texts/s",
-            interval=_interval(in_sweep),
-            mark=_stability_mark(sweep.row),
-            details=(sweep_name, f"{in_evaluation.value} texts/s in the {roads.EVALUATION}"),
-        )
-    interval = f" ({_interval(in_sweep)})" if in_sweep.interval else ""
-    mark = ""
-    if roads.is_noisy(results):
+    fastest = roads.fastest_speed(results)
+    if fastest is None:
+        return _missing(NO_BATCH_SIZE_FINISHED)
+    rounded = round_value(fastest.samples_per_s, fastest.low, fastest.high)
+    mark = _stability_mark(fastest.row)
+    if fastest.row is None and roads.is_noisy(results):
         mark = f"{NOT_STABLE}: the machine was busy during the sweep"
     return Card(
-        value=in_evaluation.value,
+        value=rounded.value,
         unit="texts/s",
+        interval=_interval(rounded),
         mark=mark,
-        details=(
-            f"{roads.EVALUATION}, one pass over {results.evaluation.num_samples:,} texts",
-            f"{in_sweep.value} texts/s{interval} in the {sweep_name}",
-        ),
+        details=(_road_text(results, fastest), _other_road(results, fastest)),
     )
+
+
+def _road_text(results: Results, speed: roads.Speed) -> str:
+    if speed.row is not None:
+        return f"{speed.road}, batch size {speed.row.batch_size}"
+    assert results.evaluation is not None
+    return f"{speed.road}, one pass over {results.evaluation.num_samples:,} texts"
+
+
+def _other_road(results: Results, fastest: roads.Speed) -> str:
+    """The throughput of the other road, or why it has none."""
+    if fastest.row is None:
+        other = roads.sweep_speed(results)
+        reason = f"{roads.SWEEP}: {NO_BATCH_SIZE_FINISHED}"
+    else:
+        other = roads.evaluation_speed(results)
+        reason = f"{roads.EVALUATION}: {not_measured(results.metrics.not_evaluated)}"
+    if other is None:
+        return reason
+    rounded = round_value(other.samples_per_s, other.low, other.high)
+    interval = f" ({_interval(rounded)})" if rounded.interval else ""
+    return f"{rounded.value} texts/s{interval} in the {_road_text(results, other)}"
 
 
 def _memory(results: Results) -> Card:
     evaluation = results.evaluation
+    if evaluation is None:
+        return _missing(results.metrics.not_evaluated)
     weights = f"of which the weights: {format_number(results.metrics.model_info.total_size_mb)} MB"
     if not results.on_gpu:
         used = evaluation.cpu_mem_used
@@ -220,30 +234,34 @@ def main_diagnosis(results: Results, diagnosis: Diagnosis) -> BatchSizeDiagnosis
     return max(diagnosis.batch_sizes, key=lambda item: item.batch_size, default=None)
 
 
+def accuracy_percent(evaluation: EvaluationMetrics) -> Rounded:
+    """The accuracy in percent; it must have been measured."""
+    assert evaluation.accuracy is not None
+    low = evaluation.accuracy_ci95_low
+    high = evaluation.accuracy_ci95_high
+    if low is None or high is None:
+        return round_value(100 * evaluation.accuracy)
+    return round_value(100 * evaluation.accuracy, 100 * low, 100 * high)
+
+
 def _accuracy(results: Results) -> Card:
     evaluation = results.evaluation
+    if evaluation is None:
+        return _missing(results.metrics.not_evaluated)
     if evaluation.accuracy is None:
         reason = evaluation.reason("accuracy")
         if reason is None and results.metrics.model_info.weights == "dummy":
             reason = "the weights are random (dummy)"
         return _missing(reason or "no row has a label")
-    low = evaluation.accuracy_ci95_low
-    high = evaluation.accuracy_ci95_high
-    if low is None or high is None:
-        rounded = round_value(100 * evaluation.accuracy)
-    else:
-        rounded = round_value(100 * evaluation.accuracy, 100 * low, 100 * high)
+    rounded = accuracy_percent(evaluation)
     details = [f"of {evaluation.num_labelled or 0:,} labelled texts are predicted right"]
     majority = majority_text(evaluation)
     if majority is not None:
         details.append(majority)
-    mark = ""
+    mark = ", ".join(short_reasons(evaluation.warnings))
     if has_guessed_labels(results.metrics.dataset_info):
         mark = "only if the label ids are right: they were guessed"
-    elif short_reasons(evaluation.warnings):
-        mark = ", ".join(short_reasons(evaluation.warnings))
     return Card(
-        question="",
         value=rounded.value,
         unit="%",
         interval=_interval(rounded),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from utils.reporting.page import roads
-from utils.reporting.page.cards import main_diagnosis
+from utils.reporting.page.cards import accuracy_percent, main_diagnosis
 from utils.reporting.page.rounding import round_value
 from utils.reporting.page.trials import (
     first_suggestion,
@@ -31,13 +31,12 @@ def _speed_sentence(results: Results) -> str:
     model = results.metrics.model_info
     name = make_visible(model_title(model, LONGEST_NAME), LONGEST_NAME)
     place = "the GPU" if results.on_gpu else "the CPU"
-    sweep = roads.sweep_speed(results)
-    evaluation = roads.evaluation_speed(results)
-    fastest = evaluation
-    if sweep is not None and sweep.samples_per_s > evaluation.samples_per_s:
-        fastest = sweep
+    subject = f"On {place}, {name} ({model.dtype})"
+    fastest = roads.fastest_speed(results)
+    if fastest is None:
+        return f"{subject} was not measured: no batch size finished."
     rate = round_value(fastest.samples_per_s, fastest.low, fastest.high).value
-    text = f"On {place}, {name} ({model.dtype}) classifies up to {rate} texts a second"
+    text = f"{subject} classifies up to {rate} texts a second ({fastest.road})"
     one_text_ms = results.batch1_p50_ms
     if one_text_ms is not None:
         text += f" and takes {round_value(one_text_ms).value} ms for one text alone"
@@ -45,10 +44,10 @@ def _speed_sentence(results: Results) -> str:
 
 
 def _accuracy_clause(results: Results) -> str:
-    accuracy = results.evaluation.accuracy
-    if accuracy is None:
+    evaluation = results.evaluation
+    if evaluation is None or evaluation.accuracy is None:
         return ""
-    return f"; {round_value(100 * accuracy).value}% of its predictions are right"
+    return f"; {accuracy_percent(evaluation).value}% of its predictions are right"
 
 
 def _limit_sentences(results: Results) -> list[str]:

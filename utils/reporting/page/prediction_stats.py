@@ -126,6 +126,9 @@ class _Columns:
 
 def read_prediction_stats(results: Results) -> PredictionStats:
     """What the predictions of these results show, or why nothing is known."""
+    evaluation = results.evaluation
+    if evaluation is None:
+        return _without_predictions(results.metrics.not_evaluated)
     try:
         columns = _read_columns(results.files.predictions_dir)
     except (OSError, pa.ArrowException) as error:
@@ -133,15 +136,15 @@ def read_prediction_stats(results: Results) -> PredictionStats:
     if columns is None:
         return _without_predictions("the folder predictions/ has no predictions")
     num_rows = len(columns.row_ids)
-    if num_rows != results.evaluation.num_samples:
+    if num_rows != evaluation.num_samples:
         return _without_predictions(
             f"the folder predictions/ has {num_rows:,} rows, the evaluation "
-            f"{results.evaluation.num_samples:,}"
+            f"{evaluation.num_samples:,}"
         )
     lengths = _lengths(columns.num_tokens)
     labelled = columns.label_ids >= 0
-    if results.evaluation.accuracy is None or not labelled.any():
-        label_reason = results.evaluation.reason("accuracy") or "no row has a label"
+    if evaluation.accuracy is None or not labelled.any():
+        label_reason = evaluation.reason("accuracy") or "no row has a label"
         return PredictionStats(lengths=lengths, label_reason=label_reason)
     calibration = _calibration(columns, labelled)
     wrong = labelled & (columns.label_ids != columns.predicted_ids)
@@ -157,7 +160,7 @@ def read_prediction_stats(results: Results) -> PredictionStats:
     )
 
 
-def _without_predictions(reason: str) -> PredictionStats:
+def _without_predictions(reason: str | None) -> PredictionStats:
     return PredictionStats(reason=reason, label_reason=reason)
 
 

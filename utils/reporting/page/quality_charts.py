@@ -40,10 +40,10 @@ def lengths_chart(results: Results, stats: PredictionStats) -> Chart:
     if stats.lengths is None:
         return Chart(title=title, missing=not_measured(stats.reason))
     max_length = results.metrics.config["profiling"].get("max_length")
-    truncated = results.evaluation.num_truncated
     caption = "All texts of the data set as the model got them."
-    if max_length is not None:
-        caption += f" Longer ones end at max_length = {max_length}: {format_number(truncated)}."
+    if max_length is not None and results.evaluation is not None:
+        truncated = format_number(results.evaluation.num_truncated)
+        caption += f" Longer ones end at max_length = {max_length}: {truncated}."
     draw = partial(_draw_lengths, stats.lengths, max_length)
     return draw_chart("lengths", title, caption, draw)
 
@@ -116,11 +116,12 @@ def _draw_calibration(bins: Sequence[CalibrationBin], tips: Tips) -> Figure:
 def confusion_chart(results: Results, stats: PredictionStats) -> Chart:
     """True labels by row, predicted ones by column: only what occurs is drawn."""
     title = "Confusion of labels"
-    matrix = results.evaluation.confusion_matrix
-    cells = _matrix_cells(matrix) if matrix is not None else _stats_cells(stats)
+    matrix = None
+    if results.evaluation is not None:
+        matrix = results.evaluation.confusion_matrix
+    cells = _stats_cells(stats) if matrix is None else _matrix_cells(matrix)
     if not cells:
-        reason = results.evaluation.reason("confusion_matrix") or stats.label_reason
-        return Chart(title=title, missing=not_measured(reason))
+        return Chart(title=title, missing=not_measured(stats.label_reason))
     label_ids = _most_confused(cells)
     num_labels = len({label_id for pair in cells for label_id in pair})
     caption = "Share of a true label's rows (row) that got each prediction (column)."

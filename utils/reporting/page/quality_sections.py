@@ -50,7 +50,9 @@ def quality_section(results: Results, stats: PredictionStats) -> Section:
 def _quality_blocks(results: Results, stats: PredictionStats) -> Iterator[Block]:
     yield Facts(caption="Quality and speed on every row", facts=tuple(full_dataset_facts(results)))
     yield Charts(charts=(confusion_chart(results, stats), calibration_chart(stats)))
-    per_class = results.evaluation.per_class
+    per_class = None
+    if results.evaluation is not None:
+        per_class = results.evaluation.per_class
     if per_class:
         yield Grid(table=per_class_table(per_class), folded=len(per_class) > 30)
     if stats.confusions:

@@ -48,9 +48,18 @@ def sweep_speed(results: Results) -> Speed | None:
     )
 
 
-def evaluation_speed(results: Results) -> Speed:
-    """The speed of the evaluation of the complete data set, which ran once."""
+def evaluation_speed(results: Results) -> Speed | None:
+    """The speed of the evaluation of the complete data set, which ran once; None without one."""
+    if results.evaluation is None:
+        return None
     return Speed(road=EVALUATION, samples_per_s=results.evaluation.throughput_samples_per_sec)
+
+
+def fastest_speed(results: Results) -> Speed | None:
+    """The faster of both roads; None where neither has a result."""
+    speeds = [sweep_speed(results), evaluation_speed(results)]
+    measured = [speed for speed in speeds if speed is not None]
+    return max(measured, key=lambda speed: speed.samples_per_s, default=None)
 
 
 def row_of(results: Results, batch_size: int) -> SweepRow | None:

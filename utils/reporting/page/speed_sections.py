@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from utils.reporting.formatting import Fact, format_number, format_percent
+from utils.reporting.formatting import Fact, format_number, format_percent, not_measured
 from utils.reporting.page import roads
 from utils.reporting.page.batch_tables import batch_tables
 from utils.reporting.page.blocks import Block, Charts, Facts, Grid, Section, Text
@@ -36,30 +36,28 @@ def speed_section(results: Results) -> Section:
 
 
 def _roads_facts(results: Results) -> Facts:
-    evaluation = roads.evaluation_speed(results)
-    sweep = roads.sweep_speed(results)
-    per_text_ms = format_number(results.evaluation.latency_per_sample_ms, "ms")
     facts = []
+    sweep = roads.sweep_speed(results)
     if sweep is not None and sweep.row is not None:
         rounded = round_value(sweep.samples_per_s, sweep.low, sweep.high)
         interval = f" (95% interval {rounded.interval})" if rounded.interval else ""
-        facts.append(
-            Fact(
-                f"Batch-size sweep, batch size {sweep.row.batch_size}",
-                f"{rounded.value} texts/s{interval}",
-            )
-        )
-    facts.append(
-        Fact(
-            "Optimised evaluation",
-            f"{round_value(evaluation.samples_per_s).value} texts/s, {per_text_ms} per text; "
-            f"padding {format_percent(results.evaluation.padding_fraction)} of the tokens",
-        )
-    )
+        name = f"Batch-size sweep, batch size {sweep.row.batch_size}"
+        facts.append(Fact(name, f"{rounded.value} texts/s{interval}"))
+    facts.append(Fact("Optimised evaluation", _evaluation_text(results)))
     target_ms = latency_target_ms(results)
     if target_ms is not None:
         facts.append(Fact("Target", f"{format_number(target_ms, 'ms')} a batch"))
     return Facts(caption="The highest throughput on both roads", facts=tuple(facts))
+
+
+def _evaluation_text(results: Results) -> str:
+    evaluation = results.evaluation
+    if evaluation is None:
+        return not_measured(results.metrics.not_evaluated)
+    rate = round_value(evaluation.throughput_samples_per_sec).value
+    per_text_ms = format_number(evaluation.latency_per_sample_ms, "ms")
+    padding = format_percent(evaluation.padding_fraction)
+    return f"{rate} texts/s, {per_text_ms} per text; padding {padding} of the tokens"
 
 
 def batch_size_section(results: Results) -> Section:
@@ -115,12 +113,10 @@ def _cost_block(results: Results) -> Block:
             text=f"Not computed: {PRICE_SETTING} is not set. Set the price of an hour of this "
             f"machine in US dollars, for example --set {PRICE_SETTING}=2.5"
         )
-    speeds = [roads.evaluation_speed(results)]
-    sweep = roads.sweep_speed(results)
-    if sweep is not None:
-        speeds.append(sweep)
     facts = []
-    for speed in speeds:
+    for speed in (roads.evaluation_speed(results), roads.sweep_speed(results)):
+        if speed is None:
+            continue
         dollars = price / 3600 / speed.samples_per_s * 1e6
         name = speed.road[0].upper() + speed.road[1:]
         if speed.row is not None:

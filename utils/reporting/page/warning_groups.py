@@ -53,7 +53,10 @@ def short_reasons(messages: Iterable[str]) -> list[str]:
 
 def _warnings(results: Results) -> Iterator[tuple[str, str]]:
     """Each warning, and which batch sizes it is about where it is about some."""
-    for message in (*results.notes, *results.metrics.run.warnings, *results.evaluation.warnings):
+    evaluation = results.evaluation
+    for message in (*results.notes, *results.metrics.run.warnings):
+        yield message, ""
+    for message in evaluation.warnings if evaluation is not None else ():
         yield message, ""
     for sweep in results.sweeps:
         sizes: dict[str, list[str]] = {}
