@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from matplotlib.axes import Axes
 
 from utils.reporting.formatting import format_number
 from utils.reporting.page.colours import MEASURED, PAPER, WRONG
 from utils.reporting.page.inline_svg import Tips
-from utils.reporting.sweeps import Sweep, value_of
+from utils.reporting.sweeps import Sweep
 from utils.reporting.tables import STATUSES
 
 MAX_TICKS = 9
@@ -41,39 +43,40 @@ def draw_batch_axis(axes: Axes, sweep: Sweep, tips: Tips) -> None:
             tips.add(mark, f"batch size {row.batch_size}: {STATUSES[row.status]}")
 
 
-def draw_points(
-    axes: Axes,
-    sweep: Sweep,
-    metric: str,
-    tips: Tips,
-    *,
-    unit: str,
-    factor: float = 1.0,
-    colour: str = MEASURED,
-) -> None:
-    """A line with a point for each batch size; a hollow point is not stable.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """A metric by batch size.
 
     Args:
-        factor: from the metric's unit to ``unit``.
+        unit: what the axis shows.
+        factor: from the column's unit to ``unit``.
     """
-    values = {size: factor * value for size, value in sweep.values(metric).items()}
-    axes.plot(list(values), list(values.values()), color=colour)
+
+    metric: str
+    unit: str
+    factor: float = 1.0
+    colour: str = MEASURED
+
+
+def draw_points(axes: Axes, sweep: Sweep, curve: Curve, tips: Tips) -> None:
+    """A line with a point for each batch size; a hollow point is not stable."""
+    values = sweep.values(curve.metric)
+    shown = {size: curve.factor * value for size, value in values.items()}
+    axes.plot(list(shown), list(shown.values()), color=curve.colour)
     for row in sweep.measured_rows:
-        value = value_of(row, metric)
-        if value is None:
+        if row.batch_size not in shown:
             continue
+        is_unstable = row.stable is False
         point = axes.plot(
             [row.batch_size],
-            [factor * value],
+            [shown[row.batch_size]],
             "o",
-            color=colour,
-            markerfacecolor=PAPER if row.stable is False else colour,
+            color=curve.colour,
+            markerfacecolor=PAPER if is_unstable else curve.colour,
             markeredgewidth=1.8,
         )[0]
-        text = f"batch size {row.batch_size}: {format_number(factor * value, unit)}"
-        if row.stable is False:
-            text += " (not stable)"
-        tips.add(point, text)
+        text = f"batch size {row.batch_size}: {format_number(shown[row.batch_size], curve.unit)}"
+        tips.add(point, f"{text} (not stable)" if is_unstable else text)
 
 
 def draw_bars_of_spread(

@@ -80,22 +80,30 @@ def _draw_roofline(rows: Sequence[OperatorRow], ceilings: Ceilings, tips: Tips) 
     axes.set(xscale="log", yscale="log")
     peak = ceilings.matmul_flops_per_s / 1e9
     bandwidth = ceilings.copy_bytes_per_s / 1e9
-    bend = peak / bandwidth
     for row in rows:
         intensity = row.arithmetic_intensity
         achieved = row.achieved_gflops_per_s
         if not intensity or not achieved:
             continue
-        colour = MEMORY if intensity < bend else COMPUTE
+        colour = MEMORY if intensity < peak / bandwidth else COMPUTE
         ceiling = min(peak, intensity * bandwidth)
-        _draw_operator(
-            axes,
-            (intensity, achieved),
-            row,
-            colour,
-            f"{achieved / ceiling:.0%} of the ceiling",
-            tips,
-        )
+        result = f"{achieved / ceiling:.0%} of the ceiling"
+        _draw_operator(axes, (intensity, achieved), row, colour, result, tips)
+    _draw_ceilings(axes, peak, bandwidth)
+    axes.set(xlabel="FLOP per byte moved", ylabel="GFLOP/s")
+    plain_log_ticks(axes.xaxis)
+    plain_log_ticks(axes.yaxis)
+    return figure
+
+
+def _draw_ceilings(axes: Axes, peak: float, bandwidth: float) -> None:
+    """The slope of the memory and the flat line of arithmetic, named.
+
+    Args:
+        peak: the fastest matrix product in GFLOP/s.
+        bandwidth: the fastest copy in GB/s.
+    """
+    bend = peak / bandwidth
     left, right = axes.get_xlim()
     left = min(left, bend / 4)
     right = max(right, bend * 4)
@@ -117,10 +125,6 @@ def _draw_roofline(rows: Sequence[OperatorRow], ceilings: Ceilings, tips: Tips) 
         textcoords="offset points",
         color=SOFT,
     )
-    axes.set(xlabel="FLOP per byte moved", ylabel="GFLOP/s")
-    plain_log_ticks(axes.xaxis)
-    plain_log_ticks(axes.yaxis)
-    return figure
 
 
 def _draw_operator(

@@ -10,7 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.reporting.formatting import format_interval, format_number, not_measured
-from utils.reporting.page.batch_axis import draw_bars_of_spread, draw_batch_axis, draw_points
+from utils.reporting.page.batch_axis import (
+    Curve,
+    draw_bars_of_spread,
+    draw_batch_axis,
+    draw_points,
+)
 from utils.reporting.page.blocks import Chart, draw_chart
 from utils.reporting.page.colours import MEASURED, PADDING, PAPER, SOFT
 from utils.reporting.page.inline_svg import Tips, new_figure, plain_log_ticks
@@ -27,22 +32,19 @@ HIGH = "throughput_samples_per_sec_ci95_high"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
-    """A metric by batch size.
+    """A picture of one metric by batch size.
 
     Args:
+        name: the beginning of the ids in its SVG.
         interval: the columns with the ends of its interval.
-        factor: from the column's unit to ``unit``.
         always: whether a missing metric has a picture with the reason.
     """
 
     name: str
     title: str
-    metric: str
-    unit: str
+    curve: Curve
     caption: str = HOLLOW
     interval: tuple[str, str] | None = None
-    factor: float = 1.0
-    colour: str = MEASURED
     always: bool = False
 
 
@@ -50,8 +52,7 @@ PANELS = (
     Panel(
         name="throughput",
         title="Throughput",
-        metric=THROUGHPUT,
-        unit="texts/s",
+        curve=Curve(metric=THROUGHPUT, unit="texts/s"),
         interval=(LOW, HIGH),
         caption=f"The broad line is the 95% interval. {HOLLOW}",
         always=True,
@@ -59,8 +60,7 @@ PANELS = (
     Panel(
         name="text-time",
         title="Time per text",
-        metric="latency_per_sample_ms_median",
-        unit="ms",
+        curve=Curve(metric="latency_per_sample_ms_median", unit="ms"),
         interval=(
             "latency_per_sample_ms_median_ci95_low",
             "latency_per_sample_ms_median_ci95_high",
@@ -71,48 +71,40 @@ PANELS = (
     Panel(
         name="padding",
         title="Padding",
-        metric="padding_fraction",
-        unit="% of tokens",
-        factor=100.0,
-        colour=PADDING,
+        curve=Curve(metric="padding_fraction", unit="% of tokens", factor=100.0, colour=PADDING),
         caption="Tokens that are computed although no text has them.",
         always=True,
     ),
     Panel(
         name="gpu-memory",
         title="Peak of the GPU memory",
-        metric="peak_gpu_mem",
-        unit="MB",
+        curve=Curve(metric="peak_gpu_mem", unit="MB"),
         caption="What PyTorch had allocated at once, the weights included.",
         always=True,
     ),
     Panel(
         name="cpu-memory",
         title="Memory of the process",
-        metric="cpu_mem_used",
-        unit="MB",
+        curve=Curve(metric="cpu_mem_used", unit="MB"),
         caption="Resident memory after a run.",
     ),
     Panel(
         name="gpu-use",
         title="GPU utilisation",
-        metric="gpu_util_pct_mean",
-        unit="% of the time",
+        curve=Curve(metric="gpu_util_pct_mean", unit="% of the time"),
         caption="Time in which a kernel ran: busy, not full.",
         always=True,
     ),
     Panel(
         name="energy",
         title="Energy",
-        metric="energy_per_sample_j",
-        unit="J per text",
+        curve=Curve(metric="energy_per_sample_j", unit="J per text"),
         caption="Energy of the GPU's board.",
     ),
     Panel(
         name="flops",
         title="Arithmetic rate",
-        metric="achieved_tflops",
-        unit="TFLOP/s",
+        curve=Curve(metric="achieved_tflops", unit="TFLOP/s"),
         caption="FLOPs of the forward passes, padding included, over their time.",
     ),
 )
@@ -227,30 +219,22 @@ def panel_charts(results: Results) -> tuple[Chart, ...]:
 
 def _panel_chart(results: Results, panel: Panel) -> Chart | None:
     sweep = results.sweep
-    if sweep.has(panel.metric):
+    if sweep.has(panel.curve.metric):
         draw = partial(_draw_panel, sweep, panel)
         return draw_chart(panel.name, panel.title, panel.caption, draw)
     if not panel.always:
         return None
-    return Chart(title=panel.title, missing=not_measured(sweep.reason(panel.metric)))
+    return Chart(title=panel.title, missing=not_measured(sweep.reason(panel.curve.metric)))
 
 
 def _draw_panel(sweep: Sweep, panel: Panel, tips: Tips) -> Figure:
     figure = new_figure(5.2, 3.1)
     axes = figure.subplots()
     if panel.interval is not None:
-        draw_bars_of_spread(axes, sweep, *panel.interval, panel.colour)
-    draw_points(
-        axes,
-        sweep,
-        panel.metric,
-        tips,
-        unit=panel.unit,
-        factor=panel.factor,
-        colour=panel.colour,
-    )
+        draw_bars_of_spread(axes, sweep, *panel.interval, panel.curve.colour)
+    draw_points(axes, sweep, panel.curve, tips)
     draw_batch_axis(axes, sweep, tips)
     # From zero, so that heights can be compared.
     axes.set_ylim(0, max(axes.get_ylim()[1], 1e-9) * 1.05)
-    axes.set_ylabel(panel.unit)
+    axes.set_ylabel(panel.curve.unit)
     return figure
