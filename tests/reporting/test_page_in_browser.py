@@ -208,7 +208,7 @@ def test_hostile_texts_do_nothing(browser: Browser, hostile_report: Path, window
         for hostile in (*HOSTILE[:5], HOSTILE[7], HOSTILE[8]):
             assert hostile in text
         assert "⟨U+202E⟩gnp.exe reversed ⟨U+2066⟩isolated" in text
-        assert "controls ␀ ␛[31m ␡" in text
+        assert "controls ⟨U+0000⟩ ⟨U+001B⟩[31m ⟨U+007F⟩" in text
         assert "x" * 100 in text
         assert page.locator("script").count() == 1
         assert page.locator("img, iframe, object").count() == 0

@@ -6,10 +6,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tests.reporting.conftest import MakeResults
-from utils.reporting.page.blocks import Chart, draw_chart
+from utils.reporting.page.batch_axis import labelled_sizes
+from utils.reporting.page.blocks import Chart, charts_block, draw_chart
 from utils.reporting.page.bottleneck_chart import bottleneck_chart, time_parts
 from utils.reporting.page.colours import COMPUTE, VARIABLES
 from utils.reporting.page.inline_svg import Tips, new_figure
@@ -137,3 +139,32 @@ def test_padding_is_part_of_the_work_and_not_of_the_overhead(make_results: MakeR
     }
     assert parts["overhead"] == pytest.approx(1.0)
     assert parts["padding"] == pytest.approx((evidence.forward_ms - 1.0) / 2)
+
+
+def test_pictures_that_are_missing_for_one_reason_share_a_place() -> None:
+    drawn = Chart(title="Drawn", svg=Markup("<svg></svg>"))
+    block = charts_block(
+        [
+            Chart(title="Power", missing="no GPU"),
+            drawn,
+            Chart(title="Clock", missing="no GPU"),
+            Chart(title="Labels", missing="no labels"),
+        ]
+    )
+    assert block.charts[0] is drawn
+    missing = [(chart.title, chart.missing) for chart in block.charts[1:]]
+    assert missing == [("Power, Clock", "no GPU"), ("Labels", "no labels")]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([8], [8]),
+        ([1, 4, 8, 16, 32, 64], [1, 4, 8, 16, 32, 64]),
+        (list(range(1, 21)), [1, 2, 3, 5, 7, 10, 14, 20]),
+    ],
+)
+def test_labels_of_batch_sizes_do_not_print_over_each_other(
+    sizes: list[int], expected: list[int]
+) -> None:
+    assert labelled_sizes(sizes) == expected

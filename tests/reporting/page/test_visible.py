@@ -10,7 +10,7 @@ from utils.reporting.page.visible import make_visible, picture_label
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a\x00b\x1bc\x7f", "a␀b␛c␡"),
+        ("a\x00b\x1bc\x7f", "a⟨U+0000⟩b⟨U+001B⟩c⟨U+007F⟩"),
         ("evil\u202egnp.exe", "evil⟨U+202E⟩gnp.exe"),
         ("zero\u200bwidth\ufeff", "zero⟨U+200B⟩width⟨U+FEFF⟩"),
         ("half a pair \ud800", "half a pair ⟨U+D800⟩"),

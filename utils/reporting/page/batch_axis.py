@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -12,9 +13,19 @@ from utils.reporting.page.inline_svg import Tips
 from utils.reporting.sweeps import Sweep
 from utils.reporting.tables import STATUSES
 
-MAX_TICKS = 9
-"""More batch sizes than this would print over each other."""
+MAX_LABELS = 9
+"""More labels than this would print over each other."""
 MARGIN = 1.35
+
+
+def labelled_sizes(sizes: Sequence[int]) -> list[int]:
+    """The batch sizes that have room for a label on a logarithmic axis, with the largest one."""
+    nearest = (max(sizes) / min(sizes)) ** (1 / MAX_LABELS)
+    shown: list[int] = []
+    for size in sorted(sizes, reverse=True):
+        if not shown or shown[0] / size >= nearest:
+            shown.insert(0, size)
+    return shown
 
 
 def draw_batch_axis(axes: Axes, sweep: Sweep, tips: Tips) -> None:
@@ -22,9 +33,7 @@ def draw_batch_axis(axes: Axes, sweep: Sweep, tips: Tips) -> None:
     sizes = sweep.batch_sizes
     axes.set_xscale("log", base=2)
     axes.set_xlim(min(sizes) / MARGIN, max(sizes) * MARGIN)
-    step = -(-len(sizes) // MAX_TICKS)
-    # Counted from the largest, which readers look for.
-    shown = sizes[::-1][::step][::-1]
+    shown = labelled_sizes(sizes)
     axes.set_xticks(shown, [str(size) for size in shown])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("batch size (texts)")

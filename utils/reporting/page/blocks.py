@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -134,6 +134,20 @@ class Section:
     link: str
     blocks: tuple[Block, ...]
     measured: tuple[str, ...] = ()
+
+
+def charts_block(charts: Iterable[Chart]) -> Charts:
+    """Pictures beside each other; those that are missing for the same reason share one place."""
+    drawn = []
+    titles_by_reason: dict[str, list[str]] = {}
+    for chart in charts:
+        if chart.svg is not None:
+            drawn.append(chart)
+        else:
+            titles_by_reason.setdefault(chart.missing, []).append(chart.title)
+    for reason, titles in titles_by_reason.items():
+        drawn.append(Chart(title=", ".join(titles), missing=reason))
+    return Charts(charts=tuple(drawn))
 
 
 def draw_chart(

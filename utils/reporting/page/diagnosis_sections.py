@@ -11,7 +11,7 @@ from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.diagnosis_tables import time_tables, verdict_table
 from utils.reporting.flame_graph import NAMESPACE
 from utils.reporting.formatting import not_measured
-from utils.reporting.page.blocks import Block, Chart, Charts, Facts, Grid, Section, Text
+from utils.reporting.page.blocks import Block, Chart, Facts, Grid, Section, Text, charts_block
 from utils.reporting.page.bottleneck_chart import bottleneck_chart
 from utils.reporting.page.cards import main_diagnosis
 from utils.reporting.page.roofline_chart import roofline_charts
@@ -66,7 +66,7 @@ def _verdict_text(results: Results, diagnosis: Diagnosis) -> str:
 
 def roofline_section(results: Results) -> Section:
     """Every operator against the ceilings."""
-    blocks: list[Block] = [Charts(charts=roofline_charts(results))]
+    blocks: list[Block] = [charts_block(roofline_charts(results))]
     measured = ["Times of operators come from a traced run, which is slower than a measured one."]
     if results.diagnosis is not None:
         measured.append(f"The ceilings: {results.diagnosis.ceilings.method}")
@@ -102,7 +102,7 @@ def suggestion_section(results: Results) -> Section:
 def time_section(results: Results, flame_graph: str | None) -> Section:
     """Phases, modules, operators, kernels, flame graph."""
     charts = (phases_chart(results), operator_chart(results), *module_charts(results))
-    blocks: list[Block] = [Charts(charts=charts)]
+    blocks: list[Block] = [charts_block(charts)]
     blocks += [Grid(table=table, folded=True) for table in time_tables(results)]
     blocks += _kernel_blocks(results)
     blocks.append(_flame_graph(results, flame_graph))
@@ -156,7 +156,7 @@ def _flame_graph(results: Results, flame_graph: str | None) -> Chart:
 
 def timeline_section(results: Results) -> Section:
     """The GPU over the run, and the memory of a batch."""
-    blocks: list[Block] = [Charts(charts=timeline_charts(results))]
+    blocks: list[Block] = [charts_block(timeline_charts(results))]
     if results.diagnosis is not None:
         blocks.append(
             Facts(

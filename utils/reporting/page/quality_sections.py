@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from utils.reporting.formatting import format_percent, not_measured
-from utils.reporting.page.blocks import Block, Charts, Facts, Grid, Section, Text
+from utils.reporting.page.blocks import Block, Facts, Grid, Section, Text, charts_block
 from utils.reporting.page.prediction_stats import PredictionStats
 from utils.reporting.page.quality_charts import (
     calibration_chart,
@@ -27,7 +27,7 @@ def length_section(results: Results, stats: PredictionStats) -> Section:
         id="lengths",
         title="Length of the texts",
         link="Lengths",
-        blocks=(Charts(charts=(lengths_chart(results, stats),)),),
+        blocks=(charts_block((lengths_chart(results, stats),)),),
         measured=("The tokens of every text of the data set, from the evaluation.",),
     )
 
@@ -49,7 +49,7 @@ def quality_section(results: Results, stats: PredictionStats) -> Section:
 
 def _quality_blocks(results: Results, stats: PredictionStats) -> Iterator[Block]:
     yield Facts(caption="Quality and speed on every row", facts=tuple(full_dataset_facts(results)))
-    yield Charts(charts=(confusion_chart(results, stats), calibration_chart(stats)))
+    yield charts_block((confusion_chart(results, stats), calibration_chart(stats)))
     per_class = None
     if results.evaluation is not None:
         per_class = results.evaluation.per_class

@@ -15,6 +15,7 @@ from utils.reporting.page.batch_axis import (
     draw_bars_of_spread,
     draw_batch_axis,
     draw_points,
+    labelled_sizes,
 )
 from utils.reporting.page.blocks import Chart, draw_chart
 from utils.reporting.page.colours import MEASURED, PADDING, PAPER, SOFT
@@ -133,6 +134,8 @@ def _draw_tradeoff(results: Results, tips: Tips) -> Figure:
     for row in results.sweep.measured_rows:
         if row.batch_size in places:
             _draw_tradeoff_point(axes, row, places[row.batch_size], tips)
+    for size in labelled_sizes(list(places)):
+        axes.annotate(str(size), places[size], xytext=(8, -13), textcoords="offset points")
     axes.set_xscale("log")
     axes.margins(x=0.09, y=0.14)
     axes.set_ylim(bottom=0)
@@ -163,7 +166,6 @@ def _draw_tradeoff_point(axes: Axes, row: SweepRow, place: tuple[float, float], 
         f"batch size {row.batch_size}: {format_number(throughput, 'texts/s')} "
         f"(95% interval {format_interval(low, high)}), {format_number(latency_ms, 'ms')} a batch",
     )
-    axes.annotate(str(row.batch_size), place, xytext=(8, -13), textcoords="offset points")
 
 
 def _mark_knee(axes: Axes, results: Results, places: Mapping[int, tuple[float, float]]) -> None:
@@ -213,8 +215,7 @@ def panel_charts(results: Results) -> tuple[Chart, ...]:
         chart = _panel_chart(results, panel)
         if chart is not None:
             charts.append(chart)
-    # What was measured comes first.
-    return tuple(sorted(charts, key=lambda chart: chart.svg is None))
+    return tuple(charts)
 
 
 def _panel_chart(results: Results, panel: Panel) -> Chart | None:

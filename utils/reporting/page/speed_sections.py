@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from utils.reporting.formatting import Fact, format_number, format_percent, not_measured
 from utils.reporting.page import roads
 from utils.reporting.page.batch_tables import batch_tables
-from utils.reporting.page.blocks import Block, Charts, Facts, Grid, Section, Text
+from utils.reporting.page.blocks import Block, Facts, Grid, Section, Text, charts_block
 from utils.reporting.page.rounding import round_value
 from utils.reporting.page.speed_charts import latency_target_ms, panel_charts, tradeoff_chart
 from utils.reporting.page.warning_groups import missing_metrics
@@ -79,7 +79,7 @@ def batch_size_section(results: Results) -> Section:
 
 
 def _batch_size_blocks(results: Results) -> Iterator[Block]:
-    yield Charts(charts=panel_charts(results))
+    yield charts_block(panel_charts(results))
     for sweep in results.sweeps:
         for table in batch_tables(sweep):
             yield Grid(table=table)

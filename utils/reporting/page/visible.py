@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 
-FIRST_CONTROL_PICTURE = 0x2400
-DELETE_PICTURE = "\u2421"
-# All controls but line feed and tab.
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-# Marks that reorder the text around them, and letters that no file can hold.
-REORDERING = re.compile(
-    r"[\x80-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
+# Controls other than line feed and tab, marks that reorder or hide the text around them, and halves
+# of characters, which no file can hold.
+INVISIBLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
+    r"\ud800-\udfff]"
 )
 LONGEST_TEXT = 2000
 """Characters of any text on the page; the files have all of it."""
@@ -27,15 +25,7 @@ def make_visible(text: str, longest: int = LONGEST_TEXT) -> str:
     left_out = len(text) - longest
     if left_out > 0:
         text = f"{text[:longest]}… ({left_out:,} more characters)"
-    text = CONTROLS.sub(_control_picture, text)
-    return REORDERING.sub(_code_point, text)
-
-
-def _control_picture(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code == 0x7F:
-        return DELETE_PICTURE
-    return chr(FIRST_CONTROL_PICTURE + code)
+    return INVISIBLE.sub(_code_point, text)
 
 
 def _code_point(match: re.Match[str]) -> str:
