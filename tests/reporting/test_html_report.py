@@ -179,6 +179,22 @@ def test_the_kernels_of_a_gpu_are_explained(gpu_page: WrittenPage) -> None:
     assert "sm90_xmma_gemm_invented" in text
 
 
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        ("gpu_page", "math at batch size 1, 7.25 ms per batch, which stores 352.5 MB of scores"),
+        ("cpu_page", "flash at batch size 1, 7.25 ms per batch"),
+    ],
+)
+def test_the_attention_kernel_is_named(
+    request: pytest.FixtureRequest, device: str, text: str
+) -> None:
+    page: WrittenPage = request.getfixturevalue(device)
+    assert text in page.text
+    report = page.results.files.summary_report.read_text(encoding="utf-8")
+    assert text in " ".join(report.split())
+
+
 def test_without_a_gpu_the_kernels_have_a_reason(cpu_page: WrittenPage) -> None:
     assert "not measured: no GPU was used" in cpu_page.text
 

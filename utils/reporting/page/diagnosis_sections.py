@@ -125,6 +125,10 @@ def time_section(results: Results, flame_graph: str | None) -> Section:
 def _kernel_blocks(results: Results) -> Iterator[Block]:
     if results.diagnosis is not None:
         yield Facts(
+            caption="Attention in the traced batches",
+            facts=tuple(diagnosis_facts.attention_facts(results.diagnosis)),
+        )
+        yield Facts(
             caption=(
                 "The GPU over the whole traced steps, which tracing lengthens: tokenising and the "
                 "gaps between steps are in the idle time, while the verdict's idle share is of "
