@@ -14,6 +14,7 @@ from utils.reporting.report_facts import (
     padding_facts,
 )
 from utils.reporting.results import Results
+from utils.reporting.roads import noise_text
 from utils.reporting.run_facts import model_title, run_facts
 from utils.reporting.tables import batch_table, sample_table
 from utils.reporting.text_layout import TextLayout, section
@@ -25,6 +26,7 @@ def render_text_report(results: Results) -> str:
     """The content of ``baseline_summary_report.txt``."""
     answers = [Fact(item.question.rstrip("?"), item.answer) for item in six_answers(results)]
     parts = [
+        *_noise(results),
         _title(results),
         section("The six answers", LAYOUT.facts(answers)),
         section("Run and machine", LAYOUT.facts(run_facts(results))),
@@ -40,6 +42,14 @@ def render_text_report(results: Results) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _noise(results: Results) -> list[str]:
+    """What has to be read first where nothing is stable."""
+    text = noise_text(results)
+    if not text:
+        return []
+    return ["\n".join(LAYOUT.wrap(text))]
 
 
 def _title(results: Results) -> str:
