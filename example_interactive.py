@@ -17,11 +17,11 @@ from utils.core.files import read_json
 from utils.pipeline import cli, console
 from utils.pipeline.step_process import run_step
 from utils.pipeline.steps import STEPS, get_step
-from utils.reporting.evaluation_facts import quality_facts
-from utils.reporting.trace_tables import read_trace_tables
+from utils.reporting.evaluation_facts import not_evaluated_text, quality_facts
 from utils.schema.baseline import load_baseline_metrics
 from utils.schema.batch_size import SweepRow
 from utils.schema.diagnosis import load_diagnosis
+from utils.schema.trace_tables import read_trace_tables
 
 SMALL_SETTINGS = (
     "dataset.sample_sizes=[16]",
@@ -51,6 +51,8 @@ def explain_baseline(config: Config) -> list[str]:
     best = metrics.optimal_batch_size
     if best is not None:
         lines.append(f"The best throughput is at batch size {best.batch_size}.")
+    if evaluation is None:
+        return [*lines, not_evaluated_text(metrics)]
     lines.append(f"On {evaluation.num_samples:,} rows:")
     for name, text in quality_facts(evaluation, metrics.model_info, metrics.dataset_info):
         lines.append(f"  {name}: {text}")

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Step 02: measure every batch size, then predict the complete data set.
 
-An interrupted run continues where it stopped.
+With --set evaluation.enabled=false it measures the batch sizes alone. An interrupted run continues
+where it stopped.
 """
 
 import sys
@@ -9,6 +10,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.data.dataset_settings import DatasetSettings
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.pipeline import startup
 
 if __name__ == "__main__":
@@ -30,8 +33,9 @@ from utils.reporting.evaluation_facts import evaluation_lines
 def run(config: Config) -> None:
     """Check everything first; earlier results stay until the new ones are complete."""
     started = time.time()
-    check_workers(config.evaluation)
-    prepared = check_prepared_data(config, model_labels(config))
+    if config.evaluation.enabled:
+        check_workers(config.evaluation)
+    prepared = check_prepared_data(DatasetSettings.of(config), model_labels(config))
     data_sha256 = prepared.info.sha256
     loaded = load_model(config)
     check_labels(loaded, prepared.mapping)
@@ -39,11 +43,13 @@ def run(config: Config) -> None:
     console.block("MODEL SUMMARY", model_summary_lines(loaded.info))
     console.section("PROFILING MULTIPLE BATCH SIZES")
     sweep = measure_sweep(loaded, config, data_sha256)
-    startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")
-    evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
+    evaluation = None
+    if config.evaluation.enabled:
+        startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")
+        settings = EvaluationSettings.of(config)
+        evaluation = evaluate_dataset(loaded, settings, data_sha256=data_sha256)
     metrics = build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
-    lines = evaluation_lines(evaluation, metrics.model_info, metrics.dataset_info)
-    console.block("FULL DATASET EVALUATION", lines)
+    console.block("FULL DATASET EVALUATION", evaluation_lines(metrics))
     for warning in metrics.run.warnings:
         console.warn(warning)
     write_results(config.files, metrics)

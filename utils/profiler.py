@@ -17,6 +17,7 @@ from utils.model.lengths import check_max_length
 from utils.pipeline import console
 from utils.pipeline.hints import python_arguments
 from utils.schema.batch_size import BatchSizeRow
+from utils.schema.sweep_checkpoint import GpuReadings
 from utils.sweep.batch_runner import BatchRunner
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
 from utils.sweep.row_text import row_lines
@@ -29,7 +30,6 @@ from utils.sweep.schedule import (
     run_rounds,
 )
 from utils.system.device import catch_out_of_memory
-from utils.system.gpu_readings import GpuReadings
 from utils.system.process import frozen_objects
 
 RERUN_TOLERANCE = 0.1
@@ -195,9 +195,9 @@ class InferenceProfiler:
             for _ in range(settings.num_warmup_runs):
                 self._runner.run_untimed(sample, size, settings.max_length)
             logits = self._runner.run_untimed(sample, size, settings.max_length)
-            trial.flops_per_sample = self._runner.flops_per_sample(
-                sample, size, settings.max_length
-            )
+            flops = self._runner.flops_per_sample(sample, size, settings.max_length)
+            trial.flops_per_sample = flops.value
+            trial.flops_reason = flops.reason
         if memory.reason is not None:
             trial.mark_failed("oom", f"out of memory: {memory.reason}")
             # Only here: a batch size that fits stays warm, its memory in the allocator's cache.

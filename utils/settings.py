@@ -199,8 +199,13 @@ class ProfilingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """How the complete data set is evaluated."""
+    """Whether and how the complete data set is evaluated."""
 
+    enabled: bool = Field(
+        True,
+        description="false: step 02 measures the batch-size sweep alone, and "
+        "`full_dataset_metrics` is null.",
+    )
     batching: Literal["token_budget", "dataset_order"] = Field(
         "token_budget",
         description="token_budget: grouped by length. dataset_order: fixed-size batches in file "
@@ -244,6 +249,17 @@ class EvaluationConfig(Section):
     )
 
 
+class CostConfig(Section):
+    """What the machine costs."""
+
+    gpu_price_per_hour_usd: float | None = Field(
+        None,
+        ge=0,
+        description="Price of one GPU (of the machine, where there is none) in USD per hour; null: "
+        "a comparison gives no costs.",
+    )
+
+
 class OutputConfig(Section):
     """Where results are written."""
 
@@ -284,6 +300,7 @@ class Config(Section):
     dataset: DatasetConfig = DatasetConfig()
     profiling: ProfilingConfig = ProfilingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    cost: CostConfig = CostConfig()
     output: OutputConfig = OutputConfig()
     embedded: EmbeddedConfig = EmbeddedConfig()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from utils.evaluation import predictor
-from utils.evaluation.predictions import PendingPredictions
-from utils.evaluation.tokens import TokenChunk
+from utils.evaluation.batching import Indices
+from utils.evaluation.chunks import ChunkStore
 from utils.schema.evaluation import EvaluationMetrics
 
 Evaluate = Callable[..., EvaluationMetrics]
@@ -34,11 +34,11 @@ def predictions(folder: Path) -> pd.DataFrame:
 def count_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of every chunk that is really computed from here on."""
     seen: list[int] = []
-    real = predictor.Predictor.launch
+    real = ChunkStore.save
 
-    def spy(self: predictor.Predictor, chunk: TokenChunk) -> PendingPredictions:
-        seen.append(len(chunk.ids))
-        return real(self, chunk)
+    def spy(self: ChunkStore, start: int, label_ids: Indices, *others: Any) -> None:
+        real(self, start, label_ids, *others)
+        seen.append(len(label_ids))
 
-    monkeypatch.setattr(predictor.Predictor, "launch", spy)
+    monkeypatch.setattr(ChunkStore, "save", spy)
     return seen

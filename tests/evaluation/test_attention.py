@@ -15,6 +15,7 @@ from tests import support
 from tests.simulated_cuda.simulate import simulated_cuda
 from utils.evaluation.attention import attention_kernels, evaluation_attention
 from utils.evaluation.batching import Batching
+from utils.evaluation.budget_search import fastest_budget
 from utils.evaluation.predictions import Predictions
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import TokenChunk, tokenize
@@ -105,7 +106,7 @@ def test_no_forward_on_cuda_may_use_cudnn(calls: list[AttentionCall], dtype: tor
     with simulated_cuda():
         model = make_model(dtype).to(CUDA)
         predictor = Predictor(model, FORMAT, CUDA, Batching(kind="token_budget", limit=1))
-        predictor.fastest_budget(make_chunk())
+        fastest_budget(predictor, make_chunk())
         predictor.run_first_batch(make_chunk())
         predictor.predict(make_chunk())
         assert calls

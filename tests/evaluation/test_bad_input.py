@@ -12,8 +12,10 @@ from tests import support
 from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.data import writer
+from utils.data.dataset_settings import DatasetSettings
 from utils.data.sources import DatasetSource
 from utils.evaluation import runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import LoadedModel, load_model, model_labels
 
 TEXTS = (
@@ -40,7 +42,9 @@ def settings(folder: Path, model: Path, *more: str) -> Config:
 
 def prepare(config: Config, source: DatasetSource) -> None:
     """What step 01 does."""
-    writer.write_dataset(config, writer.prepare(config, source, model_labels(config)))
+    dataset_settings = DatasetSettings.of(config)
+    preparation = writer.prepare(dataset_settings, source, model_labels(config))
+    writer.write_dataset(dataset_settings, preparation)
 
 
 def source(texts: tuple[str, ...], labels: tuple[str | None, ...]) -> DatasetSource:
@@ -48,7 +52,7 @@ def source(texts: tuple[str, ...], labels: tuple[str | None, ...]) -> DatasetSou
 
 
 def evaluate(loaded: LoadedModel, config: Config) -> tuple[dict[str, Any], pd.DataFrame]:
-    metrics = runner.evaluate_dataset(loaded, config)
+    metrics = runner.evaluate_dataset(loaded, EvaluationSettings.of(config))
     files = sorted(config.files.predictions_dir.glob("*.parquet"))
     return metrics, pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
@@ -95,7 +99,7 @@ def test_unknown_and_missing_labels(loaded: LoadedModel, tmp_path: Path, tiny_mo
         warning.startswith("2 rows have a label that the model does not know")
         for warning in metrics.warnings
     )
-    again = runner.evaluate_dataset(loaded, config)
+    again = runner.evaluate_dataset(loaded, EvaluationSettings.of(config))
     assert (again.num_unknown_labels, again.resumed_rows) == (2, 7), (
         "counted in what is stored, too"
     )

@@ -1,4 +1,4 @@
-"""A causal model's batches on a simulated CUDA device are full, as are those of its trial."""
+"""A causal model's batches on a simulated CUDA device are full, as are those of a probe."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers import Qwen2ForSequenceClassification
 from tests import support
 from tests.simulated_cuda.simulate import simulated_cuda
 from utils.evaluation.batching import FULL, MIN_FILL, Batching
+from utils.evaluation.budget_search import fastest_budget
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import TokenChunk
 from utils.model.encoding import InputFormat
@@ -79,12 +80,12 @@ def test_a_model_that_needs_a_mask_ends_batches_where_the_length_changes() -> No
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_the_trial_runs_batches_of_the_plan_that_the_evaluation_runs(is_causal: bool) -> None:
+def test_a_probe_runs_batches_of_the_plan_that_the_evaluation_runs(is_causal: bool) -> None:
     lengths = np.clip(np.random.default_rng(1).lognormal(2.5, 0.8, 2000), 1, 64).astype(np.int64)
     chunk = make_chunk(lengths)
     with simulated_cuda():
         predictor = make_predictor(CUDA, is_causal=is_causal)
-        budget = predictor.fastest_budget(chunk)
+        budget = fastest_budget(predictor, chunk)
         tried = set(predictor.model.shapes)
         predictor.model.shapes.clear()
         planned = set()

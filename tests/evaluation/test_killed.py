@@ -37,7 +37,8 @@ import os, signal, sys, time
 from utils.config_loader import load_config
 # pyarrow imports it at its first array, which each child would wait for.
 import pandas
-from utils.evaluation import chunks, predictor, runner
+from utils.evaluation import budget_search, chunks, predictor, runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import load_model
 
 log = sys.argv[1]
@@ -64,16 +65,18 @@ def evaluate(begun):
         note("saved", start)
 
     def note_and_launch(self, chunk):
-        note("begun", os.getpid())
+        # A chunk has 10 rows; the check of batches against single texts has fewer.
+        if len(chunk.ids) == 10:
+            note("begun", os.getpid())
         return launch(self, chunk)
 
     chunks.ChunkStore.save = save_and_note
     predictor.Predictor.launch = note_and_launch
     limit = os.environ.get("LIMIT")
     if limit:
-        predictor.Predictor.fastest_budget = lambda *_: int(limit)
+        budget_search.fastest_budget = lambda *_: int(limit)
     os.write(begun, b"!")
-    runner.evaluate_dataset(loaded, config)
+    runner.evaluate_dataset(loaded, EvaluationSettings.of(config))
     os._exit(0)
 
 config = load_config(overrides=overrides)
@@ -258,10 +261,11 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
 from utils.config_loader import load_config
 from utils.core.errors import UserError
 from utils.evaluation import runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import load_model
 config = load_config(overrides=sys.argv[1:])
 try:
-    runner.evaluate_dataset(load_model(config), config)
+    runner.evaluate_dataset(load_model(config), EvaluationSettings.of(config))
 except UserError as error:
     print(error)
     sys.exit(error.exit_code)

@@ -24,6 +24,7 @@ from benchmarks import evaluation_scale
 from tests import support
 from utils.core.errors import ModelError
 from utils.evaluation.batching import Batching
+from utils.evaluation.budget_search import fastest_budget
 from utils.evaluation.masking import is_causal
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
@@ -344,16 +345,16 @@ def test_the_budget_is_the_one_that_ran_fastest(
         return SimpleNamespace(logits=torch.zeros(len(input_ids), 3))
 
     monkeypatch.setattr(
-        "utils.evaluation.predictor.time", SimpleNamespace(perf_counter=lambda: now[0])
+        "utils.evaluation.budget_search.time", SimpleNamespace(perf_counter=lambda: now[0])
     )
     chunk = tokenize(
         tokenizer, tuple(f"text {i}" * (i % 20) for i in range(3000)), MAX_LENGTH, FORMAT
     )
     predictor = Predictor(model, FORMAT, CPU, Batching(kind="token_budget", limit=1))
-    assert predictor.fastest_budget(chunk) == 4096
-    assert predictor.fastest_budget(tokenize(tokenizer, ("one",), MAX_LENGTH, FORMAT)) == 1024
+    assert fastest_budget(predictor, chunk) == 4096
+    assert fastest_budget(predictor, tokenize(tokenizer, ("one",), MAX_LENGTH, FORMAT)) == 1024
     out_of_memory = Predictor(
         SmallMemory(model, 2048), FORMAT, CPU, Batching(kind="token_budget", limit=1)
     )
-    assert out_of_memory.fastest_budget(chunk) == 2048
+    assert fastest_budget(out_of_memory, chunk) == 2048
     assert np.all(predictor.predict(chunk).predicted_ids == 0)

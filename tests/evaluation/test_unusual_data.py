@@ -17,29 +17,26 @@ import torch
 from tests import support
 from tests.evaluation.small_evaluation import EXACT, Evaluate, count_runs, predictions
 from utils.core.errors import DataError, ModelError
-from utils.evaluation import predictor, runner
-from utils.evaluation.predictions import PendingPredictions
-from utils.evaluation.tokens import TokenChunk
+from utils.evaluation import runner
+from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import LoadedModel, load_model
 
 
 def test_a_data_set_replaced_meanwhile_is_refused_and_nothing_of_it_kept(
     evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch = predictor.Predictor.launch
-    launched: list[int] = []
+    save = ChunkStore.save
 
-    def replacing(self: predictor.Predictor, chunk: TokenChunk) -> PendingPredictions:
-        launched.append(len(chunk.ids))
-        if len(launched) == 2:
-            support.write_dataset(tmp_path / "data", support.TEXTS[:30])
-        return launch(self, chunk)
+    def save_and_replace(self: ChunkStore, *values: Any) -> None:
+        save(self, *values)
+        support.write_dataset(tmp_path / "data", support.TEXTS[:30])
 
     with (
         monkeypatch.context() as patch,
         pytest.raises(DataError, match="replaced while it was evaluated"),
     ):
-        patch.setattr(predictor.Predictor, "launch", replacing)
+        patch.setattr(ChunkStore, "save", save_and_replace)
         evaluate(EXACT)
     assert [
         path.name[:17] for path in sorted((tmp_path / "results" / "predictions").iterdir())
@@ -53,7 +50,7 @@ def test_a_data_set_replaced_since_it_was_hashed_is_refused(
     support.write_dataset(tmp_path / "data")
     config = support.small_config(tmp_path, tiny_model)
     with pytest.raises(DataError, match="replaced while it was evaluated"):
-        runner.evaluate_dataset(loaded, config, data_sha256="0" * 64)
+        runner.evaluate_dataset(loaded, EvaluationSettings.of(config), data_sha256="0" * 64)
     assert not list((tmp_path / "results").rglob("*.parquet"))
 
 
@@ -140,7 +137,7 @@ def test_predictions_with_other_label_names_are_made_again(
 
 def test_dummy_weights_have_no_accuracy(tmp_path: Path, tiny_model: Path) -> None:
     config = support.small_config(tmp_path, tiny_model, "model.load_format=dummy")
-    metrics = runner.evaluate_dataset(load_model(config), config)
+    metrics = runner.evaluate_dataset(load_model(config), EvaluationSettings.of(config))
     names = (
         "accuracy",
         "f1_macro",

@@ -16,13 +16,13 @@ import torch
 from tests import support
 from utils.core.errors import ModelError
 from utils.data.reader import Rows
-from utils.evaluation import gpu_utilization
+from utils.evaluation import budget_search, gpu_utilization
 from utils.evaluation.chunks import ChunkStore
-from utils.evaluation.plan import plan_evaluation
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import load_model
-from utils.system.gpu_readings import GpuReadings
+from utils.schema.sweep_checkpoint import GpuReadings
 from utils.system.gpu_timeline import TIMELINE_COLUMNS
 
 PAUSE_S = 0.3
@@ -34,7 +34,7 @@ def make_worker(folder: Path, model: Path, *more: str) -> ChunkWorker:
     store = ChunkStore(
         config.files.predictions_dir, config.files.state_dir / "evaluation", {"test": 1}
     )
-    return ChunkWorker(load_model(config), plan_evaluation(config), store)
+    return ChunkWorker(load_model(config), EvaluationSettings.of(config), store)
 
 
 def rows_at(start: int) -> Rows:
@@ -70,7 +70,7 @@ def test_reading_past_chunks_that_are_there_is_in_no_ones_seconds(
 
 
 @pytest.mark.parametrize(("more", "batches"), [((EXACT,), 1), ((), 0)])
-def test_one_batch_goes_before_the_first_chunk_unless_trials_did(
+def test_one_batch_goes_before_the_first_chunk_unless_the_search_for_a_budget_did(
     tmp_path: Path,
     tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -79,7 +79,7 @@ def test_one_batch_goes_before_the_first_chunk_unless_trials_did(
 ) -> None:
     worker, events = make_worker(tmp_path, tiny_model, *more), []
     run_first_batch, launch = Predictor.run_first_batch, Predictor.launch
-    monkeypatch.setattr(Predictor, "fastest_budget", lambda *_: 256)
+    monkeypatch.setattr(budget_search, "fastest_budget", lambda *_: 256)
     monkeypatch.setattr(
         Predictor,
         "run_first_batch",
@@ -93,7 +93,8 @@ def test_one_batch_goes_before_the_first_chunk_unless_trials_did(
     worker.prepare(worker.tokenize(support.TEXTS[:20]))
     assert len(seen) == batches
     assert [rows.start for rows, _ in worker.run(map(rows_at, (0, 20)))] == [0, 20]
-    assert events == ["first batch"] * batches + ["launch", "launch"]
+    check_and_chunks = ["launch"] * 3
+    assert events == ["first batch"] * batches + check_and_chunks
 
 
 def test_optimised_batches_that_change_results_are_refused(
@@ -141,12 +142,12 @@ def test_the_gpus_window_begins_with_the_first_chunk_and_no_sample_is_lost(
     monitor: Any = worker._gpu._monitor
     launch = Predictor.launch
 
-    def trials(*_: Any) -> int:
+    def search(*_: Any) -> int:
         time.sleep(PAUSE_S)
-        monitor.events.append("trials")
+        monitor.events.append("search")
         return 256
 
-    monkeypatch.setattr(Predictor, "fastest_budget", trials)
+    monkeypatch.setattr(budget_search, "fastest_budget", search)
     monkeypatch.setattr(
         Predictor, "launch", lambda *given: monitor.events.append("launch") or launch(*given)
     )
@@ -154,14 +155,15 @@ def test_the_gpus_window_begins_with_the_first_chunk_and_no_sample_is_lost(
     time.sleep(PAUSE_S)
     [third] = [stats for _, stats in worker.run([rows_at(40)], expected_start=40)]
     assert first.gpu_util_s < PAUSE_S > third.gpu_util_s, (
-        "neither the trials nor the wait between two runs"
+        "neither the search nor the wait between two runs"
     )
     assert second.gpu_util_pct == 50.0
     worker.close()
     window = ["stop", "start"]
     assert monitor.events == [
         *window,
-        "trials",
+        "search",
+        "launch",
         *window,
         "launch",
         *window,
@@ -177,15 +179,29 @@ def test_the_gpus_window_begins_with_the_first_chunk_and_no_sample_is_lost(
     assert written == [i for i, event in enumerate(monitor.events) if event == "stop"]
 
 
-def test_a_chunk_of_an_earlier_version_keeps_its_number_of_computed_tokens(
+@pytest.mark.parametrize("content", ["{}", "[]", "damaged"])
+def test_a_chunk_whose_stats_are_damaged_is_made_again(
+    tmp_path: Path, tiny_model: Path, content: str
+) -> None:
+    worker = make_worker(tmp_path, tiny_model, EXACT)
+    list(worker.run([rows_at(0)]))
+    [file] = worker.store.state.glob("rows-*.json")
+    assert worker.store.has(0, 20)
+    file.write_text(content)
+    assert not worker.store.has(0, 20)
+
+
+def test_a_chunk_of_an_earlier_version_loads_with_its_stats(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     worker = make_worker(tmp_path, tiny_model, EXACT)
     [(_, stats)] = list(worker.run([rows_at(0)]))
     [file] = worker.store.state.glob("rows-*.json")
     record = json.loads(file.read_text())
+    assert record.pop("schema_version") == 1
     record["padded_tokens"] = record.pop("computed_tokens")
+    record["of_another_version"] = 1
     file.write_text(json.dumps(record))
     chunk = worker.store.load(0, 20)
     assert chunk is not None
-    assert chunk.stats.computed_tokens == stats.computed_tokens
+    assert chunk.stats == stats

@@ -24,6 +24,8 @@ SCRIPTS = sorted(
     ]
     if file.name != "setup.py"
 )
+REQUIRED_ARGUMENTS = {"scripts/05_compare_runs.py": ("before", "--with", "after")}
+"""Arguments that a script cannot do without."""
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +116,12 @@ def test_every_script_helps_with_an_example(script: str) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_refuses_a_bad_config_with_2(script: str, tmp_path: Path) -> None:
-    done = support.run_script(script, "--config", str(tmp_path / "none.yaml"))
+    arguments = REQUIRED_ARGUMENTS.get(script, ())
+    done = support.run_script(script, *arguments, "--config", str(tmp_path / "none.yaml"))
     assert done.returncode == 2, done.stdout + done.stderr
     assert "No such config file" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_an_integer_that_the_work_returns_is_the_exit_code(tmp_path: Path) -> None:
+    assert run(tmp_path, lambda config, args: cli.GATE_VIOLATED) == 3

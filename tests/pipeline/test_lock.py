@@ -16,7 +16,7 @@ import pytest
 from tests import support
 from utils.core.errors import UserError
 from utils.core.files import PROJECT_ROOT
-from utils.pipeline.lock import inherited_lock_fds, run_lock
+from utils.pipeline.lock import inherited_lock_fds, lock_owner, run_lock
 
 NO_FLOCK = """
 import errno, fcntl
@@ -174,3 +174,12 @@ def test_without_kernel_locks_a_step_runs_under_the_marker_of_its_runner(tmp_pat
     runner = start_python(NO_FLOCK + RUNNER, tmp_path / "lock", step)
     wait_for_end_of_step(runner)
     assert runner.wait() == 0
+
+
+def test_the_owner_of_a_lock_is_known_only_while_it_is_held(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert lock_owner(lock) is None
+    with run_lock(lock):
+        assert lock_owner(lock) == f"pid {os.getpid()} on {platform.node()}"
+    assert lock.exists()
+    assert lock_owner(lock) is None

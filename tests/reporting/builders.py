@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.reporting import diagnosis_builders as diagnosis
 from tests.reporting import metrics_builders as metrics
+from utils.baseline.assemble import NOT_EVALUATED
 from utils.config_loader import Config, load_config
 from utils.schema.baseline import BASELINE_VERSION, BaselineMetrics, save_baseline_metrics
 from utils.schema.diagnosis import save_diagnosis
@@ -28,6 +29,7 @@ class Scenario:
     gpu: bool = False
     dummy_weights: bool = False
     has_diagnosis: bool = True
+    has_evaluation: bool = True
     batch_sizes: tuple[int, ...] = (1, 4, 8, 16, 32, 64)
     out_of_memory: tuple[int, ...] = ()
     labels: tuple[str, ...] = ("books", "games", "music")
@@ -93,6 +95,9 @@ def _build_metrics(
         "measurement": metrics.build_measurement(rows, gpu=scenario.gpu),
         "units": {},
     }
+    if not scenario.has_evaluation:
+        payload["full_dataset_metrics"] = None
+        payload["unavailable"] = {"full_dataset_metrics": NOT_EVALUATED}
     for name, values in scenario.sections.items():
         payload[name] |= values
     # As JSON, whose lists fit the strict tuples of the records.

@@ -32,7 +32,7 @@ ADAPTER = {"adapter": "someone/lora-a", "adapter_mode": "merged"}
 def read_outputs(results: Results) -> dict[str, str]:
     """The places where a user reads the accuracy, without line breaks and tags."""
     metrics = results.metrics
-    lines = evaluation_lines(results.evaluation, metrics.model_info, metrics.dataset_info)
+    lines = evaluation_lines(metrics)
     page = html.unescape(re.sub(r"<[^>]+>", " ", render_page(results, ())))
     return {
         "terminal": "\n".join(lines),
@@ -69,12 +69,6 @@ def test_guessed_label_ids_are_named_with_the_accuracy(make_results: MakeResults
         assert f"from the sorted label names of the data set (guessed): {NOTE}" in text, place
     assert accuracy_answer(results).startswith(GUESSED_WARNING)
     assert 'role="alert"' in render_page(results, ())
-
-
-def test_sorted_names_of_earlier_versions_were_a_guess(make_results: MakeResults) -> None:
-    results = make_results(sections={"dataset_info": {"label_mapping_source": "sorted"}})
-    for place, text in read_outputs(results).items():
-        assert "THEY WERE GUESSED" in text, place
 
 
 @pytest.mark.parametrize("confidence", ["certain", "assumed"])

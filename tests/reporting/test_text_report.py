@@ -125,3 +125,12 @@ def test_what_was_not_measured_has_its_reason(make_results: MakeResults) -> None
 def test_no_line_is_wider_than_the_page(make_results: MakeResults, fields: dict[str, Any]) -> None:
     lines = render_text_report(make_results(**fields)).splitlines()
     assert max(len(line) for line in lines) <= 100
+
+
+def test_a_sweep_alone_says_that_the_data_set_was_not_evaluated(make_results: MakeResults) -> None:
+    text = join_lines(render_text_report(make_results(has_evaluation=False)))
+    reason = "evaluation.enabled is false: only the batch-size sweep was measured"
+    assert f"Evaluation: not measured: {reason}" in text
+    assert f"Model accuracy: not measured: {reason}" in text
+    assert f"The complete data set was not evaluated: {reason}; one text alone takes" in text
+    assert "None" not in text

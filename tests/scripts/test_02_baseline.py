@@ -126,6 +126,21 @@ def test_the_files_agree_with_each_other(finished: Finished, tiny_model: Path) -
     )
 
 
+def test_a_sweep_alone_evaluates_nothing_and_says_so(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("evaluation.enabled=false", "evaluation.num_workers=2") == 0
+    shown = capsys.readouterr().out
+    assert "The complete data set was not evaluated: evaluation.enabled is false" in shown
+    payload = read_json(
+        tmp_path / "results" / "baseline_metrics.json", made_by=SCRIPT, schema=METRICS_SCHEMA
+    )
+    assert payload["full_dataset_metrics"] is None
+    assert "evaluation.enabled" in payload["unavailable"]["full_dataset_metrics"]
+    assert [row["status"] for row in payload["batch_size_profiling"]] == ["ok", "ok"]
+    assert not (tmp_path / "results" / "predictions").exists()
+
+
 def test_a_run_interrupted_in_the_evaluation_does_not_measure_the_sweep_again(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,8 @@ from utils.schema.run import DatasetInfo, ModelInfo, RunInfo
 from utils.settings import DatasetConfig
 from utils.system.environment import read_environment
 
+NOT_EVALUATED = "evaluation.enabled is false: only the batch-size sweep was measured"
+
 
 def check_labels(loaded: LoadedModel, labels: LabelMapping) -> None:
     """Refuse a model with another number of labels than the data set has.
@@ -47,12 +49,24 @@ def build_metrics(
     loaded: LoadedModel,
     prepared: PreparedData,
     sweep: SweepResult,
-    evaluation: EvaluationMetrics,
+    evaluation: EvaluationMetrics | None,
     *,
     started: float,
 ) -> BaselineMetrics:
-    """The content of ``baseline_metrics.json``; ``started`` is Unix time in seconds."""
+    """The content of ``baseline_metrics.json``.
+
+    Args:
+        config: complete, because the file records every setting of the run.
+        evaluation: None where ``evaluation.enabled`` is false.
+        started: Unix time in seconds.
+    """
     settings = config.to_dict()
+    warnings = sweep.warnings
+    reasons = {}
+    if evaluation is None:
+        reasons["full_dataset_metrics"] = NOT_EVALUATED
+    else:
+        warnings += evaluation.warnings
     data_file = config.dataset.local_path or str(config.data_file)
     return BaselineMetrics(
         schema_version=BASELINE_VERSION,
@@ -61,7 +75,7 @@ def build_metrics(
             seed=config.profiling.seed,
             config_sha256=fingerprint(settings),
             data_sha256=prepared.info.sha256,
-            warnings=(*sweep.warnings, *evaluation.warnings),
+            warnings=warnings,
         ),
         environment=read_environment(loaded.info.device),
         config=settings,
@@ -74,6 +88,7 @@ def build_metrics(
         full_dataset_metrics=evaluation,
         first_inference_ms=sweep.first_inference_ms,
         measurement=sweep.measurement,
+        unavailable=reasons,
         units=units_of(BaselineMetrics),
     )
 

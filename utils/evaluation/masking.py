@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from utils.evaluation.batching import FULL, MIN_FILL
 from utils.model.adapter import num_virtual_tokens
 from utils.model.encoding import InputFormat
 
@@ -19,6 +20,17 @@ def can_leave_out_mask(model: Any, inputs: InputFormat) -> bool:
     if not inputs.takes_mask or inputs.padding_side != "right":
         return False
     return num_virtual_tokens(model) == 0 and is_causal(model)
+
+
+def choose_min_fill(model: Any, inputs: InputFormat, device: torch.device) -> float:
+    """Share of a token budget from which a batch ends where the length of the texts changes.
+
+    A batch that ends there needs no mask; a causal model never does. On a GPU the host launches as
+    many kernels for a small batch as for a full one, so that a causal model's batches are full.
+    """
+    if device.type == "cuda" and can_leave_out_mask(model, inputs):
+        return FULL
+    return MIN_FILL
 
 
 def is_causal(model: Any) -> bool:
@@ -52,7 +64,7 @@ def no_mask_argument(model: Any, device: torch.device) -> dict[str, None] | None
     Given None, transformers checks whether several texts are packed into one row: a wait for the
     device at every batch, and under ``torch.compile`` a mask after all. Decoders with several kinds
     of layer take a mask for each kind, which may be None. This is used only for kernels that are
-    causal without a mask, and only where a trial gives the same logits both ways.
+    causal without a mask, and only where a test run gives the same logits both ways.
     """
     settings = model.config.get_text_config()
     is_causal_kernel = settings._attn_implementation in ("sdpa", "flash_attention_2")

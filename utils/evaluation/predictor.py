@@ -14,9 +14,9 @@ import torch.fx.experimental._config
 
 from utils.core.errors import ModelError
 from utils.evaluation.attention import evaluation_attention
-from utils.evaluation.batching import FULL, MIN_FILL, Batching, Indices
+from utils.evaluation.batching import Batching, Indices
 from utils.evaluation.compilation import compile_model
-from utils.evaluation.masking import can_leave_out_mask, no_mask_argument
+from utils.evaluation.masking import can_leave_out_mask, choose_min_fill, no_mask_argument
 from utils.evaluation.predictions import BatchOutput, PendingPredictions, Predictions
 from utils.evaluation.token_batch import TokenBatch, make_batch
 from utils.evaluation.tokens import TokenChunk
@@ -26,16 +26,6 @@ from utils.system.device import is_out_of_memory, synchronize
 
 logger = logging.getLogger(__name__)
 
-CPU_BUDGETS = (1024, 2048, 4096, 8192, 16384)
-CUDA_BUDGETS = (4096, 8192, 16384, 32768, 65536, 131072)
-TRIAL_SECONDS = 6.0
-TRIAL_QUANTILES = (0.15, 0.5, 0.85)
-"""Where the batches of a trial are taken: shares of all tokens, in order of the texts' length."""
-CUDA_TRIAL_BATCHES = 4
-MIN_SPEEDUP = 1.02
-"""A larger budget must be so many times as fast as the best smaller one, because it takes more
-memory.
-"""
 WARM_UP_ROWS = 8
 
 
@@ -68,11 +58,7 @@ class Predictor:
         # missing one.
         attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
         self.masks_all = self.needs_mask and attention == "eager"
-        self.min_fill = MIN_FILL
-        if leaves_out_mask and device.type == "cuda":
-            # A batch that ends where the length changes needs no mask; this model never does. On a
-            # GPU the host launches as many kernels for a small batch as for a full one.
-            self.min_fill = FULL
+        self.min_fill = choose_min_fill(model, inputs, device)
         self.no_mask = None
         if leaves_out_mask:
             with evaluation_attention(model, device):
@@ -85,34 +71,29 @@ class Predictor:
         self.compiled = compile_model(self.model)
 
     def predict(self, chunk: TokenChunk) -> Predictions:
-        """Predict every row of a chunk for a check or a comparison; results are in its order.
+        """Predict every row of a chunk and wait for the results, which are in its order.
 
         Raises:
             ModelError: a single row does not fit into the memory.
         """
-        return self._launch_batches(chunk).result()
+        return self.launch(chunk).result()
 
     def launch(self, chunk: TokenChunk) -> PendingPredictions:
-        """Start every batch of a chunk of the evaluation. On a GPU the host waits for no result.
-
-        Raises:
-            ModelError: a single row does not fit into the memory.
-        """
-        return self._launch_batches(chunk)
-
-    def _launch_batches(self, chunk: TokenChunk) -> PendingPredictions:
-        """Start every batch of the chunk.
+        """Start every batch of a chunk. On a GPU the host waits for no result.
 
         When a batch does not fit into memory, all that has not run yet is planned again at half its
         size; the smaller limit stays for later chunks.
+
+        Raises:
+            ModelError: a single row does not fit into the memory.
         """
         remaining = np.arange(len(chunk.ids))
         batches: list[Indices] = []
         outputs: list[BatchOutput] = []
         while len(remaining):
-            plan = self._plan(chunk, remaining)
+            plan = self.plan_batches(chunk, remaining)
             failed: list[Indices] = []
-            for rows, output in zip(plan, self._run_batches(chunk, plan), strict=True):
+            for rows, output in zip(plan, self.run_batches(chunk, plan), strict=True):
                 if output is None:
                     failed.append(rows)
                 else:
@@ -129,7 +110,7 @@ class Predictor:
             )
             return PendingPredictions(chunk.lengths, batches, output)
 
-    def _plan(
+    def plan_batches(
         self, chunk: TokenChunk, rows: Indices, batching: Batching | None = None
     ) -> list[Indices]:
         """Batches of these rows, as positions into the chunk; each holds rows of one group.
@@ -148,7 +129,7 @@ class Predictor:
                 plan.append(members[batch])
         return plan
 
-    def _run_batches(self, chunk: TokenChunk, plan: list[Indices]) -> list[BatchOutput | None]:
+    def run_batches(self, chunk: TokenChunk, plan: list[Indices]) -> list[BatchOutput | None]:
         """The outputs of the batches, None from the first on for which memory ran out.
 
         On the CPU batches run side by side, each on one core: what is too small to be split keeps
@@ -234,8 +215,8 @@ class Predictor:
 
     def run_first_batch(self, chunk: TokenChunk) -> None:
         """Run the first batch and wait for it; where memory runs out, ``launch`` deals with it."""
-        plan = self._plan(chunk, np.arange(len(chunk.ids)))
-        self._run_batches(chunk, plan[:1])
+        plan = self.plan_batches(chunk, np.arange(len(chunk.ids)))
+        self.run_batches(chunk, plan[:1])
         synchronize(self.device)
 
     def warm_up(self, chunk: TokenChunk) -> float:
@@ -255,7 +236,7 @@ class Predictor:
             # first batch has as many, and fixes it.
             with shapes.patch(use_duck_shape=False):
                 for rows in self._warm_up_batches(chunk):
-                    self._run_batches(chunk, [rows])
+                    self.run_batches(chunk, [rows])
                     synchronize(self.device)
         except Exception as error:  # noqa: BLE001 - compilers raise errors of any type
             raise ModelError(
@@ -269,7 +250,7 @@ class Predictor:
         """Several rows of one length (so without a mask), the longest row, the shortest, and the
         two shortest.
         """
-        members = self._largest_group(chunk)
+        members = self.largest_group(chunk)
         lengths = chunk.lengths[members]
         counts = np.bincount(lengths)
         if counts[2:].any():
@@ -279,77 +260,11 @@ class Predictor:
         by_length = members[np.argsort(-lengths, kind="stable")]
         return [equal, by_length[:1], by_length[-1:], by_length[-2:]]
 
-    def fastest_budget(self, chunk: TokenChunk) -> int:
-        """The token budget that runs this chunk's texts fastest here, by real tokens a second.
-
-        Each budget runs batches of short, medium and long texts twice; the faster time counts. On
-        CUDA these are batches of the plan that the evaluation would run with that budget.
-        Larger budgets are tried until memory runs out, the chunk ends or ``TRIAL_SECONDS`` are
-        spent.
-        """
-        budgets = CUDA_BUDGETS if self.device.type == "cuda" else CPU_BUDGETS
-        best, best_speed = budgets[0], 0.0
-        # Warm-up, which is not counted.
-        self._trial_speed(chunk, budgets[0])
-        started_s = time.perf_counter()
-        for budget in budgets:
-            speed = max(self._trial_speed(chunk, budget), self._trial_speed(chunk, budget))
-            logger.info("budget of %d tokens: %.0f tokens/s", budget, speed)
-            if speed > best_speed * MIN_SPEEDUP:
-                best, best_speed = budget, speed
-            # The next budget is twice as large: it would cost about as much as all before it.
-            expected_s = 2 * (time.perf_counter() - started_s)
-            if speed == 0 or budget >= chunk.lengths.sum() or expected_s > TRIAL_SECONDS:
-                break
-        return best
-
-    def _trial_speed(self, chunk: TokenChunk, budget: int) -> float:
-        """Real tokens a second over the batches of a trial; 0 where memory ran out."""
-        batches = self._trial_batches(chunk, budget)
-        synchronize(self.device)
-        started_s = time.perf_counter()
-        outputs = self._run_batches(chunk, batches)
-        synchronize(self.device)
-        seconds = time.perf_counter() - started_s
-        if any(output is None for output in outputs):
-            return 0.0
-        return sum(int(chunk.lengths[rows].sum()) for rows in batches) / seconds
-
-    def _trial_batches(self, chunk: TokenChunk, budget: int) -> list[Indices]:
-        """Batches that show the speed of a budget."""
-        if self.device.type == "cuda":
-            return self._planned_trial_batches(chunk, budget)
-        return self._full_trial_batches(chunk, budget)
-
-    def _planned_trial_batches(self, chunk: TokenChunk, budget: int) -> list[Indices]:
-        """Batches of the chunk's own plan, at equal distances from its longest texts to its
-        shortest.
-        """
-        batching = Batching(kind="token_budget", limit=budget)
-        plan = self._plan(chunk, np.arange(len(chunk.ids)), batching)
-        num_batches = min(len(plan), CUDA_TRIAL_BATCHES)
-        middles = (np.arange(num_batches) + 0.5) * len(plan) / num_batches
-        return [plan[int(middle)] for middle in middles]
-
-    def _full_trial_batches(self, chunk: TokenChunk, budget: int) -> list[Indices]:
-        """A batch at each of ``TRIAL_QUANTILES`` for each of the threads, which run at once."""
-        members = self._largest_group(chunk)
-        lengths = chunk.lengths[members]
-        by_length = members[np.argsort(lengths, kind="stable")]
-        sorted_lengths = chunk.lengths[by_length]
-        tokens_up_to = np.cumsum(sorted_lengths)
-        batches = []
-        for quantile in TRIAL_QUANTILES:
-            stop = int(np.searchsorted(tokens_up_to, quantile * tokens_up_to[-1])) + 1
-            num_rows = max(1, budget // int(sorted_lengths[stop - 1]))
-            batches.append(by_length[max(0, stop - num_rows) : stop])
-        return batches * torch.get_num_threads()
-
-    def _largest_group(self, chunk: TokenChunk) -> Indices:
-        """Positions of the rows that a trial may put into one batch."""
+    def largest_group(self, chunk: TokenChunk) -> Indices:
+        """Positions of the rows that one batch of a warm-up or of a probe may hold."""
         everything = np.arange(len(chunk.ids))
-        # Where groups are lengths, the batches of a trial mix them: that changes their results,
-        # which are not used, and not their time.
+        # Where groups are lengths, these batches mix them: that changes their results, which are
+        # not used, and not their time.
         if chunk.groups is None or not self.inputs.allows_padding:
             return everything
         values, counts = np.unique(chunk.groups, return_counts=True)

@@ -21,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 Main = Callable[[Config, argparse.Namespace], object]
 INTERRUPTED_CODES = (130, 143)
+GATE_VIOLATED = 3
+"""Exit code of a comparison one of whose gates is violated."""
+GATE_UNDECIDED = 4
+"""Exit code of a comparison whose data cannot decide a gate, and none is violated."""
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 VERIFY_HELP = (
     "try the three largest suggestions that are settings, and show predicted beside measured "
@@ -77,12 +81,13 @@ def run_script(
     """Parse the flags, load the settings, call ``run``, and turn how it ended into an exit code.
 
     Args:
-        run: the script's work.
+        run: the script's work; an integer that it returns is the exit code.
         argv: the command line without the script; None takes that of the process.
         exclusive: ``run`` writes results, so it holds the lock of its results folder.
 
     Returns:
-        0: done; 1: failed inside; 2: the user must change something; 130 or 143: interrupted.
+        0: done; 1: failed inside; 2: the user must change something; 3 or 4: a gate is violated or
+        cannot be decided; 130 or 143: interrupted.
     """
     startup.escape_unprintable_output()
     words = sys.argv[1:] if argv is None else argv
@@ -114,12 +119,12 @@ def _run(name: str, run: Main, args: argparse.Namespace, *, exclusive: bool) -> 
     try:
         startup.configure_logging(args.log_level, None)
         config = load_config(args.config, args.overrides)
-        log_file = _create_log_file(config, name)
+        log_file = _create_log_file(config.files.logs_dir, name)
         startup.configure_logging(args.log_level, log_file)
         logger.info("%s started: %s", name, " ".join(sys.argv))
         is_dry_run = getattr(args, "dry_run", False)
         with run_lock(config.files.lock) if exclusive and not is_dry_run else nullcontext():
-            run(config, args)
+            code = run(config, args)
     except UserError as error:
         console.error(error)
         return error.exit_code
@@ -130,7 +135,7 @@ def _run(name: str, run: Main, args: argparse.Namespace, *, exclusive: bool) -> 
         return 1
     finally:
         logger.info("%s took %.2f s", name, time.perf_counter() - started)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _report_interruption(error: BaseException) -> int:
@@ -159,9 +164,9 @@ def run_simple_script(
     return run_script(parser, lambda config, _: run(config), exclusive=exclusive)
 
 
-def _create_log_file(config: Config, name: str) -> Path:
+def _create_log_file(folder: Path, name: str) -> Path:
     started = time.strftime("%Y%m%d-%H%M%S")
-    file = config.files.logs_dir / f"{started}-{name}-{os.getpid()}.log"
+    file = folder / f"{started}-{name}-{os.getpid()}.log"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +17,8 @@ from filelock import SoftFileLock, Timeout, lock_descriptor
 from utils.core.errors import UserError
 from utils.core.files import JsonObject, write_error
 
+LOCK_TRIES = 3
+LOCK_PAUSE_S = 0.05
 _lock_fds: set[int] = set()
 
 
@@ -44,6 +47,35 @@ def run_lock(file: Path) -> Iterator[None]:
     """
     with _open_lock_file(file) as handle, _acquire(file, handle):
         yield
+
+
+def lock_owner(file: Path) -> str | None:
+    """Who holds the lock of a results folder, in words; None where nobody does.
+
+    Writes nothing, so that results in a folder that cannot be written can be read.
+    """
+    if not file.exists():
+        return None
+    marker = _marker_of(file)
+    try:
+        is_held = _is_held(file)
+    except OSError:
+        # No kernel lock there: a run in progress has a marker.
+        is_held = marker.exists()
+    if not is_held:
+        return None
+    owner = _read_owner_record(file)
+    return f"pid {owner.get('pid', 'unknown')} on {owner.get('host', 'an unknown host')}"
+
+
+def _is_held(file: Path) -> bool:
+    """Whether a process keeps the kernel's lock; one that only asks has it for an instant."""
+    for _ in range(LOCK_TRIES):
+        with file.open("rb") as handle:
+            if lock_descriptor(handle.fileno(), blocking=False):
+                return False
+        time.sleep(LOCK_PAUSE_S)
+    return True
 
 
 def _open_lock_file(file: Path) -> TextIO:
@@ -82,7 +114,7 @@ def _kernel_lock(handle: TextIO) -> Iterator[None]:
 @contextmanager
 def _marker_lock(file: Path, handle: TextIO) -> Iterator[None]:
     """Hold a marker file beside the lock file, for file systems without a kernel lock."""
-    marker = file.with_name(f"{file.name}.marker")
+    marker = _marker_of(file)
     soft_lock = SoftFileLock(marker, blocking=False)
     try:
         soft_lock.acquire()
@@ -98,6 +130,11 @@ def _marker_lock(file: Path, handle: TextIO) -> Iterator[None]:
         yield
     finally:
         soft_lock.release()
+
+
+def _marker_of(file: Path) -> Path:
+    """The file that stands for a lock where the file system has none."""
+    return file.with_name(f"{file.name}.marker")
 
 
 def _write_owner_record(handle: TextIO) -> None:

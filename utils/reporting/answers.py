@@ -6,7 +6,7 @@ import textwrap
 from typing import NamedTuple
 
 from utils.reporting.commands import STEP_03_MISSING
-from utils.reporting.evaluation_facts import accuracy_text, majority_text
+from utils.reporting.evaluation_facts import accuracy_text, majority_text, not_evaluated_text
 from utils.reporting.formatting import (
     format_interval,
     format_metric,
@@ -15,6 +15,8 @@ from utils.reporting.formatting import (
 )
 from utils.reporting.results import Results
 from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
+from utils.schema.evaluation import EvaluationMetrics
+from utils.schema.run import ModelInfo
 
 PAGE_COLUMNS = 100
 QUESTION_COLUMNS = 22
@@ -79,8 +81,11 @@ def _wrap_beside(start: str, text: str) -> list[str]:
 
 def _latency(results: Results) -> str:
     evaluation = results.evaluation
-    latency_ms = format_number(evaluation.latency_per_sample_ms)
-    text = f"{latency_ms} ms per sample over {format_number(evaluation.num_samples)} rows"
+    if evaluation is None:
+        text = not_evaluated_text(results.metrics).rstrip(".")
+    else:
+        latency_ms = format_number(evaluation.latency_per_sample_ms)
+        text = f"{latency_ms} ms per sample over {format_number(evaluation.num_samples)} rows"
     if results.batch1_p50_ms is not None:
         one_text_ms = format_number(results.batch1_p50_ms)
         text += f"; one text alone takes {one_text_ms} ms (p50 at batch size 1)"
@@ -115,6 +120,8 @@ def _max_throughput(results: Results) -> str:
 def _memory_answer(results: Results) -> Answer:
     source = f"{results.files.metrics.name}: full_dataset_metrics"
     evaluation = results.evaluation
+    if evaluation is None:
+        return Answer("Memory usage?", not_measured(results.metrics.not_evaluated), source)
     if results.on_gpu:
         used = format_metric(evaluation, "gpu_mem_used", "MB")
         peak = format_metric(evaluation, "peak_gpu_mem", "MB")
@@ -133,9 +140,11 @@ def _main_bottleneck(results: Results) -> str:
 def accuracy_with_context(results: Results) -> str:
     """The accuracy with its interval and that of the most frequent label, or why there is none."""
     metrics = results.evaluation
+    if metrics is None:
+        return not_measured(results.metrics.not_evaluated)
     text = accuracy_text(metrics, results.metrics.dataset_info)
     if text is None:
-        return not_measured(_why_no_accuracy(results))
+        return not_measured(_why_no_accuracy(metrics, results.metrics.model_info))
     low = metrics.accuracy_ci95_low
     if low is not None:
         text += f" (95% interval {low:.4f} to {metrics.accuracy_ci95_high:.4f})"
@@ -146,10 +155,10 @@ def accuracy_with_context(results: Results) -> str:
     return text
 
 
-def _why_no_accuracy(results: Results) -> str:
-    reason = results.evaluation.reason("accuracy")
+def _why_no_accuracy(metrics: EvaluationMetrics, model_info: ModelInfo) -> str:
+    reason = metrics.reason("accuracy")
     if reason is not None:
         return reason
-    if results.metrics.model_info.weights == "dummy":
+    if model_info.weights == "dummy":
         return "the weights are random (dummy)"
     return "no row has a label"

@@ -9,8 +9,8 @@ from typing import TypeVar
 from utils.reporting.formatting import DASH, format_number, format_percent
 from utils.reporting.results import Results
 from utils.reporting.tables import Table
-from utils.reporting.trace_tables import KernelRow, LayerRow, OperatorRow, TraceRow
 from utils.schema.diagnosis import Diagnosis
+from utils.schema.trace_tables import KernelRow, LayerRow, OperatorRow, TraceRow
 
 MAX_ROWS = 15
 """Operators, modules or kernels that are shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from utils.reporting.formatting import Fact
+from utils.schema.baseline import BaselineMetrics
 from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
 from utils.schema.run import DatasetInfo, ModelInfo
 
@@ -21,18 +22,24 @@ MULTI_LABEL = (
 )
 
 
-def evaluation_lines(
-    metrics: EvaluationMetrics, model_info: ModelInfo, dataset_info: DatasetInfo
-) -> list[str]:
+def evaluation_lines(metrics: BaselineMetrics) -> list[str]:
     """The lines of the FULL DATASET EVALUATION block."""
+    evaluation = metrics.full_dataset_metrics
+    if evaluation is None:
+        return [not_evaluated_text(metrics)]
     facts = [
-        Fact("Samples", f"{metrics.num_samples:,}"),
-        *quality_facts(metrics, model_info, dataset_info),
-        Fact("Inference time", f"{metrics.inference_time_s:,.2f} seconds"),
-        Fact("Throughput", f"{metrics.throughput_samples_per_sec:,.2f} samples/sec"),
-        *comparison_facts(metrics),
+        Fact("Samples", f"{evaluation.num_samples:,}"),
+        *quality_facts(evaluation, metrics.model_info, metrics.dataset_info),
+        Fact("Inference time", f"{evaluation.inference_time_s:,.2f} seconds"),
+        Fact("Throughput", f"{evaluation.throughput_samples_per_sec:,.2f} samples/sec"),
+        *comparison_facts(evaluation),
     ]
     return [f"{name}: {text}" for name, text in facts]
+
+
+def not_evaluated_text(metrics: BaselineMetrics) -> str:
+    """That the complete data set was not evaluated, and why."""
+    return f"The complete data set was not evaluated: {metrics.not_evaluated}."
 
 
 def quality_facts(
@@ -84,24 +91,16 @@ def majority_text(metrics: EvaluationMetrics) -> str | None:
 
 def has_guessed_labels(dataset_info: DatasetInfo) -> bool:
     """Whether nothing but a guess connects the data set's labels with the model's ids."""
-    return _label_mapping_confidence(dataset_info) == GUESSED
+    return dataset_info.label_mapping_confidence == GUESSED
 
 
 def label_ids_text(dataset_info: DatasetInfo) -> str | None:
     """How the label ids were decided and how sure that is; None where the file has no source."""
     return label_mapping_text(
         dataset_info.label_mapping_source,
-        _label_mapping_confidence(dataset_info),
+        dataset_info.label_mapping_confidence,
         dataset_info.label_mapping_note,
     )
-
-
-def _label_mapping_confidence(dataset_info: DatasetInfo) -> str | None:
-    """How sure the label ids are. In files that do not have it, sorted names were a guess."""
-    confidence = dataset_info.label_mapping_confidence
-    if confidence is None and dataset_info.label_mapping_source == "sorted":
-        return GUESSED
-    return confidence
 
 
 def label_mapping_text(source: str | None, confidence: str | None, note: str | None) -> str | None:

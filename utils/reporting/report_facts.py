@@ -17,6 +17,7 @@ from utils.reporting.formatting import (
     not_measured,
 )
 from utils.reporting.results import Results
+from utils.schema.evaluation import EvaluationMetrics
 
 FILES = {
     "metrics": "everything that a later week compares against",
@@ -41,6 +42,8 @@ FILES = {
 def full_dataset_facts(results: Results) -> list[Fact]:
     """Quality and speed on the complete data set."""
     evaluation = results.evaluation
+    if evaluation is None:
+        return [Fact("Evaluation", not_measured(results.metrics.not_evaluated))]
     samples_per_s = format_number(evaluation.throughput_samples_per_sec, "samples/s")
     tokens_per_s = format_number(evaluation.throughput_tokens_per_sec, "tokens/s")
     tokens = format_number(evaluation.num_tokens)
@@ -48,7 +51,7 @@ def full_dataset_facts(results: Results) -> list[Fact]:
     resumed = format_number(evaluation.resumed_rows)
     return [
         Fact("Samples", format_number(evaluation.num_samples)),
-        Fact("Batching", _batching_text(results)),
+        Fact("Batching", _batching_text(evaluation)),
         Fact("Accuracy", accuracy_with_context(results)),
         *label_facts(results.metrics.model_info, results.metrics.dataset_info),
         Fact("F1 (macro)", _score_text(evaluation.f1_macro)),
@@ -61,9 +64,9 @@ def full_dataset_facts(results: Results) -> list[Fact]:
     ]
 
 
-def _batching_text(results: Results) -> str:
-    batching: str = results.evaluation.batching
-    limit = results.evaluation.max_tokens_per_batch
+def _batching_text(evaluation: EvaluationMetrics) -> str:
+    batching: str = evaluation.batching
+    limit = evaluation.max_tokens_per_batch
     if limit:
         batching += f", at most {format_number(limit)} tokens a batch"
     return batching
@@ -76,7 +79,8 @@ def _score_text(score: float | None) -> str:
 def guessed_label_ids(results: Results) -> str | None:
     """A warning for the top of the page where the accuracy rests on guessed label ids."""
     dataset_info = results.metrics.dataset_info
-    if results.evaluation.accuracy is None or not has_guessed_labels(dataset_info):
+    evaluation = results.evaluation
+    if evaluation is None or evaluation.accuracy is None or not has_guessed_labels(dataset_info):
         return None
     details = str(label_ids_text(dataset_info)).rstrip(".")
     return (
@@ -88,13 +92,17 @@ def guessed_label_ids(results: Results) -> str | None:
 def memory_facts(results: Results) -> list[Fact]:
     """Memory and utilisation on the complete data set, and the model's own size."""
     model_size_mb = results.metrics.model_info.total_size_mb
+    weights = Fact("Model weights", format_number(model_size_mb, "MB"))
+    evaluation = results.evaluation
+    if evaluation is None:
+        return [weights, Fact("Evaluation", not_measured(results.metrics.not_evaluated))]
     reason = None if results.on_gpu else "the model ran on the CPU"
 
     def metric(name: str, unit: str) -> str:
-        return format_metric(results.evaluation, name, unit, default_reason=reason)
+        return format_metric(evaluation, name, unit, default_reason=reason)
 
     return [
-        Fact("Model weights", format_number(model_size_mb, "MB")),
+        weights,
         Fact("GPU memory used", metric("gpu_mem_used", "MB")),
         Fact("GPU memory peak", metric("peak_gpu_mem", "MB")),
         Fact("GPU utilisation", metric("gpu_util", "%")),
@@ -105,11 +113,11 @@ def memory_facts(results: Results) -> list[Fact]:
 def padding_facts(results: Results) -> list[Fact]:
     """Tokens computed that no text asked for."""
     evaluation = results.evaluation
-    padding = format_percent(evaluation.padding_fraction)
-    facts = [
-        Fact("Whole data set", f"{padding} of the tokens computed"),
-        *comparison_facts(evaluation),
-    ]
+    facts = []
+    if evaluation is not None:
+        padding = format_percent(evaluation.padding_fraction)
+        facts.append(Fact("Whole data set", f"{padding} of the tokens computed"))
+        facts += comparison_facts(evaluation)
     padding_by_size = results.sweep.values("padding_fraction")
     if padding_by_size:
         by_padding = sorted((share, size) for size, share in padding_by_size.items())

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from utils.core.result_files import ResultFiles
 from utils.reporting.commands import STEP_03, STEP_03_MISSING
 from utils.reporting.sweeps import Sweep, group_sweeps
-from utils.reporting.trace_tables import TraceTables, read_trace_tables
 from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
 from utils.schema.diagnosis import Diagnosis, load_diagnosis
 from utils.schema.evaluation import EvaluationMetrics
+from utils.schema.trace_tables import TraceTables, read_trace_tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +36,8 @@ class Results:
         return max(self.sweeps, key=lambda sweep: sweep.sample_size)
 
     @property
-    def evaluation(self) -> EvaluationMetrics:
-        """The evaluation of the complete data set."""
+    def evaluation(self) -> EvaluationMetrics | None:
+        """The evaluation of the complete data set; None where it was left out."""
         return self.metrics.full_dataset_metrics
 
     @property
@@ -53,12 +53,10 @@ class Results:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Every warning once; those about rows of the sweep name the batch sizes."""
-        warnings = [
-            *self.notes,
-            *self.metrics.run.warnings,
-            *self.evaluation.warnings,
-            *_row_warnings(self.sweep),
-        ]
+        warnings = [*self.notes, *self.metrics.run.warnings]
+        if self.evaluation is not None:
+            warnings += self.evaluation.warnings
+        warnings += _row_warnings(self.sweep)
         if self.diagnosis is not None:
             warnings += self.diagnosis.warnings
         return tuple(dict.fromkeys(warnings))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from utils.reporting.diagnosis_tables import MAX_ROWS, own_time_column
 from utils.reporting.formatting import format_number
 from utils.reporting.plot_style import BLUE, RED
-from utils.reporting.trace_tables import LayerRow, MemoryPoint, OperatorRow
+from utils.schema.trace_tables import LayerRow, MemoryPoint, OperatorRow
 
 MAX_LABEL_LENGTH = 42
 MAX_LARGE_TICKS = 16

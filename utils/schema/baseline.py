@@ -8,6 +8,7 @@ from utils.core.files import JsonObject
 from utils.schema.baseline_versions import convert_baseline_metrics
 from utils.schema.batch_size import OptimalBatchSize, SweepRow
 from utils.schema.common import (
+    NO_REASON,
     MeasuredRecord,
     NonNegative,
     Positive,
@@ -68,7 +69,7 @@ class SweepMeasurement(MeasuredRecord):
     unavailable: Unavailable = unavailable()
 
 
-class BaselineMetrics(Record):
+class BaselineMetrics(MeasuredRecord):
     """Everything that a later week compares against. MB is 10^6 bytes."""
 
     schema_version: PositiveCount = text("Version of this file's format.")
@@ -81,12 +82,22 @@ class BaselineMetrics(Record):
     optimal_batch_size: OptimalBatchSize | None = optional(
         "Of the largest sample; null where every batch size failed."
     )
-    full_dataset_metrics: EvaluationMetrics = text("The evaluation of the complete data set.")
+    full_dataset_metrics: EvaluationMetrics | None = required(
+        None, "The evaluation of the complete data set; null where `evaluation.enabled` is false."
+    )
     first_inference_ms: NonNegative = required(
         "ms", "The very first text after loading, end to end: cold."
     )
     measurement: SweepMeasurement = text("How the sweep was measured.")
+    unavailable: Unavailable = unavailable()
     units: dict[str, str] = text("Unit of every metric.")
+
+    @property
+    def not_evaluated(self) -> str | None:
+        """Why the complete data set was not evaluated; None where it was."""
+        if self.full_dataset_metrics is not None:
+            return None
+        return self.reason("full_dataset_metrics") or NO_REASON
 
 
 def load_baseline_metrics(path: Path) -> BaselineMetrics:

@@ -71,8 +71,8 @@ def metric(unit: str | None, description: str) -> Any:
     return Field(default=None, description=description, json_schema_extra={UNIT_KEY: unit})
 
 
-def required(unit: str, description: str) -> Any:
-    """A field with a unit that always has a value."""
+def required(unit: str | None, description: str) -> Any:
+    """A metric that every file has; ``unit`` is None for what is no quantity."""
     return Field(description=description, json_schema_extra={UNIT_KEY: unit})
 
 

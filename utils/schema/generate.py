@@ -15,6 +15,7 @@ from utils.core.files import PROJECT_ROOT, write_text
 from utils.schema.baseline import BaselineMetrics
 from utils.schema.ceilings import CeilingsFile
 from utils.schema.common import Record
+from utils.schema.comparison import Comparison
 from utils.schema.dataset import LabelMappings, PreparedDatasetInfo
 from utils.schema.diagnosis import Diagnosis
 from utils.schema.json_schema import schema_text
@@ -26,6 +27,7 @@ FILES: dict[str, type[Record]] = {
     "baseline_metrics.json": BaselineMetrics,
     "bottlenecks.json": Diagnosis,
     "ceilings.json": CeilingsFile,
+    "comparison.json": Comparison,
     "dataset_info.json": PreparedDatasetInfo,
     "label_mappings.json": LabelMappings,
 }

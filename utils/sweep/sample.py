@@ -1,4 +1,4 @@
-"""The texts that the batch-size sweep, the profile and the trials run over."""
+"""The texts that the batch-size sweep, the profile and the verification run over."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from utils.core.errors import UserError
 from utils.reporting.commands import STEP_03
 from utils.reporting.report import write_report
 from utils.reporting.results import read_results
-from utils.reporting.trace_tables import (
+from utils.schema.trace_tables import (
     LayerRow,
     MemoryPoint,
     OperatorRow,

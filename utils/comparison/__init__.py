@@ -1,0 +1,1 @@
+"""Two sets of results compared: loading, compatibility, statistics, quality, diagnosis, gates."""

@@ -1,0 +1,92 @@
+"""Text of a fixed width: paragraphs, lists, named values and tables."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from utils.reporting.formatting import Fact
+from utils.reporting.tables import Table
+
+GAP = "  "
+MIN_COLUMN_WIDTH = 8
+"""Characters that a shortened column keeps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextLayout:
+    """Lines of at most ``width`` columns."""
+
+    width: int
+
+    def wrap(self, text: str, first_indent: str = "", further_indent: str = "") -> list[str]:
+        """The lines of a paragraph."""
+        lines = textwrap.wrap(
+            one_line(text),
+            self.width,
+            initial_indent=first_indent,
+            subsequent_indent=further_indent,
+        )
+        return lines or [first_indent.rstrip()]
+
+    def bullets(self, texts: Iterable[str]) -> list[str]:
+        """A list, one item a text."""
+        lines = []
+        for text in texts:
+            lines += self.wrap(text, "- ", "  ")
+        return lines
+
+    def facts(self, facts: Iterable[Fact], name_columns: int = 20) -> list[str]:
+        """``name: value`` lines, with the values in one column."""
+        lines = []
+        for name, text in facts:
+            lines += self.wrap(text, f"{name + ':':<{name_columns}} ", " " * (name_columns + 1))
+        return lines
+
+    def table(self, table: Table) -> list[str]:
+        """Caption, header, rule and rows in aligned columns."""
+        rows = [table.header]
+        for row in table.rows:
+            rows.append(tuple(one_line(cell) for cell in row))
+        widths = self._column_widths(rows)
+        header, *body = [_row_line(row, widths, table.num_text_columns) for row in rows]
+        rule = "-" * _table_width(widths)
+        return [*self.wrap(f"{table.caption}:"), header, rule, *body]
+
+    def _column_widths(self, rows: Sequence[Sequence[str]]) -> list[int]:
+        """A width for each column; the widest shrink until the table fits onto the page."""
+        widths = []
+        for column in zip(*rows, strict=True):
+            widths.append(max(len(cell) for cell in column))
+        while _table_width(widths) > self.width and max(widths) > MIN_COLUMN_WIDTH:
+            widths[widths.index(max(widths))] -= 1
+        return widths
+
+
+def section(title: str, lines: Sequence[str]) -> str:
+    """A title, underlined, with its lines."""
+    return "\n".join([title, "-" * len(title), *lines])
+
+
+def one_line(text: str) -> str:
+    """The text on one line, for a terminal: control characters, which it would obey, become �."""
+    characters = []
+    for character in " ".join(text.split()):
+        characters.append(character if character.isprintable() else "�")
+    return "".join(characters)
+
+
+def _table_width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _row_line(row: Sequence[str], widths: Sequence[int], num_text_columns: int) -> str:
+    """Text to the left, numbers to the right; a cell that is too long ends in an ellipsis."""
+    cells = []
+    for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        if len(cell) > width:
+            cell = cell[: width - 1] + "…"
+        is_text = index < num_text_columns
+        cells.append(cell.ljust(width) if is_text else cell.rjust(width))
+    return GAP.join(cells).rstrip()
