@@ -18,6 +18,7 @@ from utils.reporting.roads import noise_text
 from utils.reporting.run_facts import model_title, run_facts
 from utils.reporting.tables import batch_table, sample_table
 from utils.reporting.text_layout import TextLayout, section
+from utils.schema.baseline import SWEEP_ROAD
 
 LAYOUT = TextLayout(width=PAGE_COLUMNS)
 
@@ -84,10 +85,16 @@ def _bottleneck_lines(results: Results) -> list[str]:
         return LAYOUT.wrap(f"Not measured: {STEP_03_MISSING}")
     lines = LAYOUT.wrap(results.diagnosis.main_bottleneck)
     suggestions = suggestion_lines(results.diagnosis)
+    if suggestions:
+        size = results.diagnosis.detail_batch_size
+        lines += LAYOUT.wrap(f"What to try; savings are of a batch of {size} ({SWEEP_ROAD}):")
     for place, suggestion in enumerate(suggestions, start=1):
         lines += LAYOUT.wrap(suggestion, f"{place}. ", "   ")
     if suggestions:
         lines.append("The savings overlap: they do not add up.")
+    if results.diagnosis.applied:
+        lines += ["", "Done already by these settings:"]
+        lines += LAYOUT.bullets(results.diagnosis.applied)
     lines += ["", *LAYOUT.facts(attention_facts(results.diagnosis))]
     verified = verified_lines(results.diagnosis)
     if verified:
