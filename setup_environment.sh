@@ -57,6 +57,12 @@ look_for_gpu() {
   fi
 }
 
+# Sets oldest_torch, the first supported version by its second number; see setup/requirements.txt.
+choose_oldest_torch() {
+  oldest_torch=6
+  if at_least "$python_version" 3 13; then oldest_torch=8; fi
+}
+
 # Driver that a CUDA version needs, by its first number: "13.0" gives 580, "12.8" gives 525.
 # Source: NVIDIA, "Minor Version Compatibility", table 1
 # (docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html).
@@ -78,7 +84,7 @@ choose_cuda_build() {
     torch_cuda_line="the newest CUDA build, since nvidia-smi does not tell the driver's version"
   elif ! at_least "$driver" "$(driver_for_cuda 12)" 0; then
     needed=$(driver_for_cuda 12)
-    refuse "Driver $driver is too old: PyTorch 2.6 or later from PyPI needs $needed or later." \
+    refuse "Driver $driver is too old: PyTorch 2.$oldest_torch or later from PyPI needs $needed or later." \
       "install a newer driver, or choose a machine that has one"
   elif ! at_least "$driver" "$(driver_for_cuda 13)" 0; then
     torch_range="torch<2.11"
@@ -103,12 +109,13 @@ If PyTorch finds no GPU, use an image with an older CUDA."
 # pinned (no GPU).
 choose_torch() {
   torch_range="" old_driver_line=""
-  if [ "$torch_cuda" != - ] && at_least "$torch_version" 2 6; then
+  choose_oldest_torch
+  if [ "$torch_cuda" != - ] && at_least "$torch_version" 2 "$oldest_torch"; then
     torch=machine torch_line="kept: $torch_version with CUDA $torch_cuda of $python; nothing of PyTorch is downloaded"
     check_kept_build
   elif [ -n "$gpu" ]; then
     choose_cuda_build
-    torch=cuda torch_line="installed: 2.6 or later"
+    torch=cuda torch_line="installed: 2.$oldest_torch or later"
     torch_line+="${torch_range:+, earlier than ${torch_range#*<}}, with $torch_cuda_line"
   else
     torch=pinned torch_line="installed: the version in setup/constraints.txt, since no GPU is here"

@@ -57,7 +57,8 @@ def check_python() -> Iterator[Check]:
 def check_packages(file: Path = ROOT / "setup" / "requirements.txt") -> Iterator[Check]:
     """Whether each requirement is installed, in its range, and can be imported."""
     lines = file.read_text(encoding="utf-8").splitlines()
-    requirements = [line for line in lines if line and not line.startswith("#")]
+    stated = [line for line in lines if line and not line.startswith("#")]
+    requirements = [line for line in stated if applies_here(line)]
     has_problems = False
     for requirement in requirements:
         problem = _package_problem(requirement)
@@ -73,7 +74,8 @@ def check_packages(file: Path = ROOT / "setup" / "requirements.txt") -> Iterator
 
 
 def _package_problem(requirement: str) -> Check | None:
-    name = re.split(r"[<>=!~;\[ ]", requirement, maxsplit=1)[0]
+    requirement = requirement.partition(";")[0]
+    name = re.split(r"[<>=!~\[ ]", requirement, maxsplit=1)[0]
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -88,6 +90,13 @@ def _package_problem(requirement: str) -> Check | None:
             name, FAILED, finding, f"pip install --force-reinstall --no-deps {name}=={version}"
         )
     return None
+
+
+def applies_here(requirement: str) -> bool:
+    """Whether a requirement is meant for this Python; ``python_version`` alone is understood."""
+    _, _, marker = requirement.partition(";")
+    python = ".".join(map(str, sys.version_info[:2]))
+    return in_range(python, marker.replace('"', ""))
 
 
 def in_range(version: str, limits: str) -> bool:

@@ -83,6 +83,7 @@ def evaluate(file: Path) -> dict[str, float]:
 
     from utils.config_loader import load_config
     from utils.evaluation import runner
+    from utils.evaluation.evaluation_settings import EvaluationSettings
     from utils.model.encoding import input_format
     from utils.model_utils import LoadedModel
     from utils.pipeline import startup
@@ -102,7 +103,7 @@ def evaluate(file: Path) -> dict[str, float]:
         device=torch.device("cpu"),
         inputs=input_format(predict_last_token, tokenizer),
     )
-    settings = [
+    overrides = [
         f"dataset.local_path={file}",
         f"output.results_dir={file.parent / 'results'}",
         "model.device=cpu",
@@ -111,7 +112,8 @@ def evaluate(file: Path) -> dict[str, float]:
     ]
     startup.prepare_evaluation(on_cuda=False)
     started = time.perf_counter()
-    metrics = runner.evaluate_dataset(loaded, load_config(overrides=settings))
+    settings = EvaluationSettings.of(load_config(overrides=overrides))
+    metrics = runner.evaluate_dataset(loaded, settings)
     seconds = time.perf_counter() - started
     assert metrics.accuracy == 1.0, "every label is known"
     return {

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.pipeline import startup
 
 if __name__ == "__main__":
@@ -44,7 +45,8 @@ def run(config: Config) -> None:
     evaluation = None
     if config.evaluation.enabled:
         startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")
-        evaluation = evaluate_dataset(loaded, config, data_sha256=data_sha256)
+        settings = EvaluationSettings.of(config)
+        evaluation = evaluate_dataset(loaded, settings, data_sha256=data_sha256)
     metrics = build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
     console.block("FULL DATASET EVALUATION", evaluation_lines(metrics))
     for warning in metrics.run.warnings:

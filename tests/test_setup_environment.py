@@ -100,6 +100,8 @@ def torch_line(plan: subprocess.CompletedProcess[str]) -> str:
         (POD, False, "kept: 2.8.0+cu128"),
         ("3.12.3 2.6.0a0+ecf3bae.nv25.1 12.8", True, "kept: 2.6.0a0+ecf3bae.nv25.1"),
         ("3.11.7 2.6.0 12.4", True, "kept: 2.6.0"),
+        ("3.13.1 2.7.1+cu126 12.6", True, "installed: 2.8 or later"),
+        ("3.13.1 2.8.0+cu128 12.8", True, "kept: 2.8.0+cu128"),
         ("3.11.7 2.5.1+cu124 12.4", True, "installed: 2.6 or later"),
         ("3.11.7 2.13.0+cpu -", True, "installed: 2.6 or later"),
         (NO_CUDA, True, "installed: 2.6 or later"),

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -15,11 +15,11 @@ import torch
 from utils.core.errors import UserError
 from utils.pipeline.hints import python_arguments
 from utils.schema.batch_size import BatchSizeRow
-from utils.sweep.records import Run
+from utils.schema.sweep_checkpoint import GpuReadings, Run
 from utils.sweep.run_summary import summarise_runs
 from utils.system import process
 from utils.system.device import resolve_device, synchronize
-from utils.system.gpu_monitor import GpuMonitor, GpuReadings
+from utils.system.gpu_monitor import GpuMonitor
 
 
 @dataclass(kw_only=True, slots=True)
@@ -90,42 +90,37 @@ class MetricsCollector:
                 where="end_measurement",
                 fix="give the batch size and the number of samples of the measured block",
             )
-        run = Run(
-            num_samples=num_samples,
-            seconds=seconds,
-            num_batches=-(-num_samples // batch_size),
-            cpu_wait_fraction=process.cpu_wait_fraction(measurement.cpu_times_before, cpu_times),
-            # The samples are in the timeline.
-            gpu=replace(gpu, samples=()),
-        )
-        run = self._with_memory(run, measurement)
-        run = replace(run, **measurement.extra_fields())
+        values: dict[str, Any] = {
+            "num_samples": num_samples,
+            "seconds": seconds,
+            "num_batches": -(-num_samples // batch_size),
+            "cpu_wait_fraction": process.cpu_wait_fraction(measurement.cpu_times_before, cpu_times),
+            "gpu": gpu,
+        }
+        values |= self._memory_fields(measurement)
+        values |= measurement.extra_fields()
+        run = Run(**values)
         measurement.run = run
         measurement.record = summarise_runs(batch_size, (run,))
         return measurement.record
 
-    def _with_memory(self, run: Run, measurement: Measurement) -> Run:
-        resident_peak_bytes = None
+    def _memory_fields(self, measurement: Measurement) -> dict[str, int]:
+        """The fields of ``Run`` for memory, as far as they can be measured here."""
+        fields = {"resident_bytes": self._process.memory_info().rss}
         if measurement.peak_was_reset:
             resident_peak_bytes = process.peak_memory_bytes()
-        run = replace(
-            run,
-            resident_bytes=self._process.memory_info().rss,
-            resident_peak_bytes=resident_peak_bytes,
-        )
+            if resident_peak_bytes is not None:
+                fields["resident_peak_bytes"] = resident_peak_bytes
         if not self._on_cuda:
-            return run
+            return fields
         before_bytes = measurement.allocated_before_bytes
-        peak_bytes = torch.cuda.max_memory_allocated(self.device)
         allocated_bytes = torch.cuda.memory_allocated(self.device)
-        return replace(
-            run,
-            allocated_bytes=allocated_bytes,
-            allocated_change_bytes=allocated_bytes - before_bytes,
-            peak_bytes=peak_bytes,
-            activation_bytes=self._activation_bytes(measurement),
-            reserved_bytes=torch.cuda.memory_reserved(self.device),
-        )
+        fields["allocated_bytes"] = allocated_bytes
+        fields["allocated_change_bytes"] = allocated_bytes - before_bytes
+        fields["peak_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        fields["activation_bytes"] = self._activation_bytes(measurement)
+        fields["reserved_bytes"] = torch.cuda.memory_reserved(self.device)
+        return fields
 
     def _requested_bytes(self, moment: str) -> int:
         """What tensors asked for, ``current`` or ``peak``; 0 where the allocator does not count it.

@@ -17,6 +17,7 @@ from utils.model.lengths import check_max_length
 from utils.pipeline import console
 from utils.pipeline.hints import python_arguments
 from utils.schema.batch_size import BatchSizeRow
+from utils.schema.sweep_checkpoint import GpuReadings
 from utils.sweep.batch_runner import BatchRunner
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
 from utils.sweep.row_text import row_lines
@@ -29,7 +30,6 @@ from utils.sweep.schedule import (
     run_rounds,
 )
 from utils.system.device import catch_out_of_memory
-from utils.system.gpu_readings import GpuReadings
 from utils.system.process import frozen_objects
 
 RERUN_TOLERANCE = 0.1

@@ -16,7 +16,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pi
 from utils.config_loader import Config
 from utils.data.reader import Rows
 from utils.evaluation.chunks import ChunkStore
-from utils.evaluation.plan import plan_evaluation
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel
 
@@ -51,7 +51,7 @@ class Evaluator:
                 Path(folder) / "predictions", Path(folder) / "state", {"benchmark": 1}
             )
             if self.worker is None:
-                self.worker = ChunkWorker(self.loaded, plan_evaluation(self.config), store)
+                self.worker = ChunkWorker(self.loaded, EvaluationSettings.of(self.config), store)
             self.worker.store = store
             for _ in self.worker.run(iter(chunks)):
                 pass

@@ -22,6 +22,7 @@ from utils.core.result_files import ResultFiles
 from utils.data.labels import LabelMapping
 from utils.data.prepared import check_prepared_data
 from utils.data.reader import hash_data
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.runner import evaluate_dataset
 from utils.model_utils import load_model, model_labels
 from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
@@ -39,7 +40,9 @@ def metrics(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Basel
     loaded = load_model(config)
     prepared = check_prepared_data(config, model_labels(config))
     sweep = measure_sweep(loaded, config, hash_data(config.data_file))
-    evaluation = evaluate_dataset(loaded, config, data_sha256=hash_data(config.data_file))
+    evaluation = evaluate_dataset(
+        loaded, EvaluationSettings.of(config), data_sha256=hash_data(config.data_file)
+    )
     return build_metrics(config, loaded, prepared, sweep, evaluation, started=0.0)
 
 

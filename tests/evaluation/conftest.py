@@ -10,6 +10,7 @@ from tests import support
 from tests.evaluation.small_evaluation import Evaluate
 from utils.config_loader import load_config
 from utils.evaluation import runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import LoadedModel, load_model
 from utils.schema.evaluation import EvaluationMetrics
 
@@ -27,6 +28,6 @@ def evaluate(tmp_path: Path, tiny_model: Path, loaded: LoadedModel) -> Evaluate:
         if not (folder / "data").exists():
             support.write_dataset(folder / "data")
         config = load_config(overrides=[*support.small_overrides(folder, tiny_model), *more])
-        return runner.evaluate_dataset(model, config)
+        return runner.evaluate_dataset(model, EvaluationSettings.of(config))
 
     return run

@@ -20,6 +20,7 @@ from tests.evaluation.ray_cluster import PREFIX
 from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.evaluation import runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import load_model
 from utils.schema.evaluation import EvaluationMetrics
 
@@ -112,4 +113,4 @@ class Cluster:
 def evaluated(folder: Path, model: Path, *more: str) -> EvaluationMetrics:
     """The evaluation with ``model`` here and, where ``more`` names another, that in the workers."""
     loaded = load_model(load_config(overrides=overrides(folder, model)))
-    return runner.evaluate_dataset(loaded, configured(folder, model, *more))
+    return runner.evaluate_dataset(loaded, EvaluationSettings.of(configured(folder, model, *more)))

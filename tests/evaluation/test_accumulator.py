@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from utils.evaluation.accumulator import EvaluationAccumulator
-from utils.evaluation.chunks import BatchLimits, ChunkStats, StoredChunk
+from utils.evaluation.chunks import BatchLimits, StoredChunk
 from utils.evaluation.summary import EvaluationContext, summarise_evaluation
+from utils.schema.chunk import ChunkStats
 from utils.schema.evaluation import EvaluationMetrics
 from utils.system.device import NOT_ON_CUDA
 

@@ -14,6 +14,7 @@ from utils.core.errors import DataError
 from utils.data import writer
 from utils.data.sources import DatasetSource
 from utils.evaluation import runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import LoadedModel, load_model, model_labels
 
 TEXTS = (
@@ -48,7 +49,7 @@ def source(texts: tuple[str, ...], labels: tuple[str | None, ...]) -> DatasetSou
 
 
 def evaluate(loaded: LoadedModel, config: Config) -> tuple[dict[str, Any], pd.DataFrame]:
-    metrics = runner.evaluate_dataset(loaded, config)
+    metrics = runner.evaluate_dataset(loaded, EvaluationSettings.of(config))
     files = sorted(config.files.predictions_dir.glob("*.parquet"))
     return metrics, pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
@@ -95,7 +96,7 @@ def test_unknown_and_missing_labels(loaded: LoadedModel, tmp_path: Path, tiny_mo
         warning.startswith("2 rows have a label that the model does not know")
         for warning in metrics.warnings
     )
-    again = runner.evaluate_dataset(loaded, config)
+    again = runner.evaluate_dataset(loaded, EvaluationSettings.of(config))
     assert (again.num_unknown_labels, again.resumed_rows) == (2, 7), (
         "counted in what is stored, too"
     )

@@ -15,6 +15,7 @@ from tests import support
 from utils.core.errors import ModelError
 from utils.evaluation import batching_comparison as comparison
 from utils.evaluation import runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.predictions import Predictions
 from utils.evaluation.tokens import TokenChunk, tokenize
 from utils.model_utils import LoadedModel, load_model
@@ -43,7 +44,7 @@ def test_both_variants_run_the_same_rows(
         "evaluation.max_tokens_per_batch=256",
     )
     config = support.small_config(tmp_path, tiny_model, *more)
-    metrics = runner.evaluate_dataset(loaded, config)
+    metrics = runner.evaluate_dataset(loaded, EvaluationSettings.of(config))
     measured = metrics.batching_comparison
     assert metrics.compile_comparison is None
     assert (measured.batch_size, measured.label_agreement) == (7, 1.0)
@@ -53,13 +54,16 @@ def test_both_variants_run_the_same_rows(
         measured.token_budget_samples_per_sec / measured.dataset_order_samples_per_sec
     )
     assert comparison_facts(metrics)[0][1].startswith(f"{measured.speedup:.2f} times: ")
-    again = runner.evaluate_dataset(loaded, config)
+    again = runner.evaluate_dataset(loaded, EvaluationSettings.of(config))
     assert again.batching_comparison == measured, "taken over, not measured again"
     assert len(list((tmp_path / "results" / "predictions").iterdir())) == 3, (
         "comparing writes no predictions"
     )
     fewer = runner.evaluate_dataset(
-        loaded, support.small_config(tmp_path, tiny_model, *more, "evaluation.max_samples=25")
+        loaded,
+        EvaluationSettings.of(
+            support.small_config(tmp_path, tiny_model, *more, "evaluation.max_samples=25")
+        ),
     )
     assert fewer.batching_comparison.num_rows == 25, "of other rows: measured again"
 
@@ -103,7 +107,9 @@ def test_each_variant_starts_up_outside_the_rounds(loaded: LoadedModel) -> None:
 def test_it_is_left_out_where_it_is_not_asked_for(
     loaded: LoadedModel, tmp_path: Path, tiny_model: Path
 ) -> None:
-    metrics = runner.evaluate_dataset(loaded, support.small_config(tmp_path, tiny_model))
+    metrics = runner.evaluate_dataset(
+        loaded, EvaluationSettings.of(support.small_config(tmp_path, tiny_model))
+    )
     assert metrics.batching_comparison is metrics.compile_comparison is None
     assert comparison_facts(metrics) == []
 
@@ -116,9 +122,14 @@ def test_compiling_keeps_the_labels_and_its_speedup_is_reported(
 ) -> None:
     """The graph is really captured; the backend that runs it needs no C++ compiler."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    plain = runner.evaluate_dataset(loaded, support.small_config(tmp_path, tiny_model))
+    plain = runner.evaluate_dataset(
+        loaded, EvaluationSettings.of(support.small_config(tmp_path, tiny_model))
+    )
     metrics = runner.evaluate_dataset(
-        loaded, support.small_config(tmp_path, tiny_model, "evaluation.compile=true")
+        loaded,
+        EvaluationSettings.of(
+            support.small_config(tmp_path, tiny_model, "evaluation.compile=true")
+        ),
     )
     measured = metrics.compile_comparison
     assert metrics.resumed_rows == 0, "compiled bytes are others: chunks are not mixed"
@@ -140,6 +151,9 @@ def test_a_compiler_that_fails_is_one_clear_message(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
     with pytest.raises(ModelError, match="torch.compile failed: ") as caught:
         runner.evaluate_dataset(
-            loaded, support.small_config(tmp_path, tiny_model, "evaluation.compile=true")
+            loaded,
+            EvaluationSettings.of(
+                support.small_config(tmp_path, tiny_model, "evaluation.compile=true")
+            ),
         )
     assert caught.value.fix == "--set evaluation.compile=false"

@@ -45,8 +45,8 @@ from utils.core.errors import ConfigError, ModelError
 from utils.core.files import PROJECT_ROOT
 from utils.evaluation import distributed, ray_worker, runner
 from utils.evaluation.cluster import Placement, fit_workers
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.identity import open_store
-from utils.evaluation.plan import plan_evaluation
 from utils.model_utils import LoadedModel, load_model
 from utils.schema.baseline import load_baseline_metrics
 from utils.schema.evaluation import EvaluationMetrics
@@ -84,7 +84,7 @@ def single(
 ) -> tuple[Path, EvaluationMetrics]:
     """One process's results."""
     folder = tmp_path_factory.mktemp("single")
-    return folder, runner.evaluate_dataset(loaded, configured(folder, model))
+    return folder, runner.evaluate_dataset(loaded, EvaluationSettings.of(configured(folder, model)))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_the_model_leaves_its_gpu_to_the_workers_and_comes_back() -> None:
 def test_results_that_only_the_workers_see_are_an_error(
     tmp_path: Path, model: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = open_store(loaded, configured(tmp_path, model), "0" * 64)
+    store = open_store(loaded, EvaluationSettings.of(configured(tmp_path, model)), "0" * 64)
     monkeypatch.setattr(distributed, "STORAGE_LAG_S", 0.0)
     with pytest.raises(distributed.UserError, match="none shows here"):
         distributed._find_missing(store, [(0, 100)], wait=True)
@@ -162,10 +162,10 @@ def test_results_that_only_the_workers_see_are_an_error(
 
 
 def job_for(loaded: LoadedModel, config: Config, **changes: Any) -> ray_worker.Job:
-    worker = distributed.ChunkWorker(
-        loaded, plan_evaluation(config), open_store(loaded, config, "0" * 64), limit=256
-    )
-    job = distributed._make_job(worker, loaded, config, (0, 100))
+    settings = EvaluationSettings.of(config)
+    store = open_store(loaded, settings, "0" * 64)
+    worker = distributed.ChunkWorker(loaded, settings, store, limit=256)
+    job = distributed._make_job(worker, loaded, settings, (0, 100))
     return ray_worker.Job(
         **{**{name: getattr(job, name) for name in ray_worker.Job.__slots__}, **changes}
     )
@@ -281,7 +281,7 @@ def test_interrupted_workers_stop_and_one_process_goes_on(
     assert left == []
     num_kept = finished(tmp_path)
     assert 2 <= num_kept < CHUNKS
-    metrics = runner.evaluate_dataset(loaded, config)
+    metrics = runner.evaluate_dataset(loaded, EvaluationSettings.of(config))
     assert metrics.resumed_rows == 100 * num_kept
     assert support.prediction_bytes(tmp_path) == support.prediction_bytes(single[0])
     assert same_quality(metrics, single[1])

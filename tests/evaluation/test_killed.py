@@ -38,6 +38,7 @@ from utils.config_loader import load_config
 # pyarrow imports it at its first array, which each child would wait for.
 import pandas
 from utils.evaluation import budget_search, chunks, predictor, runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import load_model
 
 log = sys.argv[1]
@@ -75,7 +76,7 @@ def evaluate(begun):
     if limit:
         budget_search.fastest_budget = lambda *_: int(limit)
     os.write(begun, b"!")
-    runner.evaluate_dataset(loaded, config)
+    runner.evaluate_dataset(loaded, EvaluationSettings.of(config))
     os._exit(0)
 
 config = load_config(overrides=overrides)
@@ -260,10 +261,11 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
 from utils.config_loader import load_config
 from utils.core.errors import UserError
 from utils.evaluation import runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import load_model
 config = load_config(overrides=sys.argv[1:])
 try:
-    runner.evaluate_dataset(load_model(config), config)
+    runner.evaluate_dataset(load_model(config), EvaluationSettings.of(config))
 except UserError as error:
     print(error)
     sys.exit(error.exit_code)

@@ -19,9 +19,11 @@ import transformers
 from tests import support
 from tests.evaluation.small_evaluation import EXACT, Evaluate, chunk_bytes, count_runs, predictions
 from tests.evaluation.test_predictor import SmallMemory, plain_loop
+from utils.config_loader import load_config
 from utils.core.files import PROJECT_ROOT
 from utils.evaluation import budget_search, predictor, worker
 from utils.evaluation.chunks import BatchLimits
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.identity import open_store, prediction_identity
 from utils.model_utils import LoadedModel
 from utils.system.device import NOT_ON_CUDA
@@ -50,6 +52,7 @@ KILLED = """
 import os, signal, sys
 from utils.config_loader import load_config
 from utils.evaluation import chunks, runner
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import load_model
 saves, where = int(sys.argv[1]), sys.argv[2]
 count, write = 0, getattr(chunks, where)
@@ -63,7 +66,7 @@ def dying(*args, **kwargs):
     return write(*args, **kwargs)
 setattr(chunks, where, dying)
 config = load_config(overrides=sys.argv[3:])
-runner.evaluate_dataset(load_model(config), config)
+runner.evaluate_dataset(load_model(config), EvaluationSettings.of(config))
 """
 
 
@@ -183,26 +186,75 @@ def test_changed_data_or_model_is_other_settings(
 def test_the_tokenizer_the_adapter_and_its_base_are_settings_too(
     loaded: LoadedModel, tmp_path: Path, tiny_model: Path
 ) -> None:
-    config = support.small_config(tmp_path, tiny_model)
-    plain = prediction_identity(loaded, config, "data")
+    settings = EvaluationSettings.of(support.small_config(tmp_path, tiny_model))
+    plain = prediction_identity(loaded, settings, "data")
     loaded.tokenizer(["one", "two words"], padding=True, truncation=True, max_length=3)
-    assert prediction_identity(loaded, config, "data") == plain, (
+    assert prediction_identity(loaded, settings, "data") == plain, (
         "what a call leaves behind is no setting"
     )
     base = support.build_tiny_model(tmp_path / "base")
     adapted = dataclasses.replace(
         loaded, info=dataclasses.replace(loaded.info, name=str(base), adapter="mine")
     )
-    before = prediction_identity(adapted, config, "data")
+    before = prediction_identity(adapted, settings, "data")
     assert {key for key in plain if plain[key] != before[key]} == {"adapter", "base model's files"}
     damage(base / "model.safetensors")
-    after = prediction_identity(adapted, config, "data")
+    after = prediction_identity(adapted, settings, "data")
     assert [key for key in before if before[key] != after[key]] == ["base model's files"]
     other = support.build_tokenizer()
     other.add_tokens(["books number"])
-    changed = prediction_identity(dataclasses.replace(loaded, tokenizer=other), config, "data")
+    changed = prediction_identity(dataclasses.replace(loaded, tokenizer=other), settings, "data")
     assert [key for key in plain if plain[key] != changed[key]] == ["tokenizer"]
     assert (plain["torch"], plain["transformers"]) == (torch.__version__, transformers.__version__)
+
+
+# The versions of the libraries are left out: they are those of the environment.
+STORED_IDENTITY = {
+    "version": 7,
+    "model.name": "codefactory4791/intent-classification-qwen",
+    "model.revision": None,
+    "model.tokenizer": None,
+    "model.adapter_base": None,
+    "model.dtype": "float32",
+    "model.load_format": "auto",
+    "model.attn_implementation": "auto",
+    "model.matmul_precision": "highest",
+    "model.trust_remote_code": False,
+    "model.seed": 0,
+    "model's commit": "a commit",
+    "model's files": None,
+    "adapter": None,
+    "base model's files": None,
+    "tokenizer": "b9251f058f68c9b0d9dd2f285fe990dda1d990b9e1824dc09919ac44065ad349",
+    "device": "cpu",
+    "data set": "a hash",
+    "label names": "024d4e07b69f",
+    "dataset.text_column": "text",
+    "profiling.max_length": 512,
+    "evaluation.batching": "token_budget",
+    "evaluation's batch limit": "auto",
+    "evaluation.compile": False,
+    "evaluation.chunk_rows": 8192,
+}
+
+
+def test_the_identity_is_the_one_that_stored_chunks_are_named_by(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """Another key or value names other files: an interrupted run would begin again."""
+    file = support.write_dataset(tmp_path / "data")
+    settings = EvaluationSettings.of(load_config(overrides=[f"dataset.local_path={file}"]))
+    of_the_hub = dataclasses.replace(
+        loaded,
+        info=dataclasses.replace(loaded.info, revision="a commit", adapter=None),
+        tokenizer=support.build_tokenizer(),
+    )
+    identity = prediction_identity(of_the_hub, settings, "a hash")
+    assert (identity.pop("torch"), identity.pop("transformers")) == (
+        torch.__version__,
+        transformers.__version__,
+    )
+    assert identity == STORED_IDENTITY
 
 
 def test_running_out_of_memory_is_reported_and_remembered(
@@ -267,7 +319,7 @@ def test_a_chunk_written_while_the_next_one_runs_is_the_same(
 def test_of_several_workers_limits_the_lowest_is_kept(
     loaded: LoadedModel, tmp_path: Path, tiny_model: Path
 ) -> None:
-    store = open_store(loaded, support.small_config(tmp_path, tiny_model))
+    store = open_store(loaded, EvaluationSettings.of(support.small_config(tmp_path, tiny_model)))
     assert store.limits() == BatchLimits()
     for limit in (512, 100, 200):
         store.save_batch_limit(limit)

@@ -19,6 +19,7 @@ from tests.evaluation.small_evaluation import EXACT, Evaluate, count_runs, predi
 from utils.core.errors import DataError, ModelError
 from utils.evaluation import runner
 from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import LoadedModel, load_model
 
 
@@ -49,7 +50,7 @@ def test_a_data_set_replaced_since_it_was_hashed_is_refused(
     support.write_dataset(tmp_path / "data")
     config = support.small_config(tmp_path, tiny_model)
     with pytest.raises(DataError, match="replaced while it was evaluated"):
-        runner.evaluate_dataset(loaded, config, data_sha256="0" * 64)
+        runner.evaluate_dataset(loaded, EvaluationSettings.of(config), data_sha256="0" * 64)
     assert not list((tmp_path / "results").rglob("*.parquet"))
 
 
@@ -136,7 +137,7 @@ def test_predictions_with_other_label_names_are_made_again(
 
 def test_dummy_weights_have_no_accuracy(tmp_path: Path, tiny_model: Path) -> None:
     config = support.small_config(tmp_path, tiny_model, "model.load_format=dummy")
-    metrics = runner.evaluate_dataset(load_model(config), config)
+    metrics = runner.evaluate_dataset(load_model(config), EvaluationSettings.of(config))
     names = (
         "accuracy",
         "f1_macro",

@@ -18,11 +18,11 @@ from utils.core.errors import ModelError
 from utils.data.reader import Rows
 from utils.evaluation import budget_search, gpu_utilization
 from utils.evaluation.chunks import ChunkStore
-from utils.evaluation.plan import plan_evaluation
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import load_model
-from utils.system.gpu_readings import GpuReadings
+from utils.schema.sweep_checkpoint import GpuReadings
 from utils.system.gpu_timeline import TIMELINE_COLUMNS
 
 PAUSE_S = 0.3
@@ -34,7 +34,7 @@ def make_worker(folder: Path, model: Path, *more: str) -> ChunkWorker:
     store = ChunkStore(
         config.files.predictions_dir, config.files.state_dir / "evaluation", {"test": 1}
     )
-    return ChunkWorker(load_model(config), plan_evaluation(config), store)
+    return ChunkWorker(load_model(config), EvaluationSettings.of(config), store)
 
 
 def rows_at(start: int) -> Rows:
@@ -179,15 +179,29 @@ def test_the_gpus_window_begins_with_the_first_chunk_and_no_sample_is_lost(
     assert written == [i for i, event in enumerate(monitor.events) if event == "stop"]
 
 
-def test_a_chunk_of_an_earlier_version_keeps_its_number_of_computed_tokens(
+@pytest.mark.parametrize("content", ["{}", "[]", "damaged"])
+def test_a_chunk_whose_stats_are_damaged_is_made_again(
+    tmp_path: Path, tiny_model: Path, content: str
+) -> None:
+    worker = make_worker(tmp_path, tiny_model, EXACT)
+    list(worker.run([rows_at(0)]))
+    [file] = worker.store.state.glob("rows-*.json")
+    assert worker.store.has(0, 20)
+    file.write_text(content)
+    assert not worker.store.has(0, 20)
+
+
+def test_a_chunk_of_an_earlier_version_loads_with_its_stats(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     worker = make_worker(tmp_path, tiny_model, EXACT)
     [(_, stats)] = list(worker.run([rows_at(0)]))
     [file] = worker.store.state.glob("rows-*.json")
     record = json.loads(file.read_text())
+    assert record.pop("schema_version") == 1
     record["padded_tokens"] = record.pop("computed_tokens")
+    record["of_another_version"] = 1
     file.write_text(json.dumps(record))
     chunk = worker.store.load(0, 20)
     assert chunk is not None
-    assert chunk.stats.computed_tokens == stats.computed_tokens
+    assert chunk.stats == stats

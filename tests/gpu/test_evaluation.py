@@ -14,6 +14,7 @@ from tests import support
 from utils.config_loader import Config
 from utils.evaluation import runner
 from utils.evaluation.batching import Batching
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, load_model
@@ -70,7 +71,8 @@ def test_float32_predictions_are_the_plain_masked_loops(
 ) -> None:
     """Through chunk files, with chunks in flight and the budget chosen by trials."""
     metrics = runner.evaluate_dataset(
-        loaded, configured(tmp_path, tiny_model, f"evaluation.batching={batching}")
+        loaded,
+        EvaluationSettings.of(configured(tmp_path, tiny_model, f"evaluation.batching={batching}")),
     )
     files = sorted((tmp_path / "results" / "predictions").glob("*.parquet"))
     rows = support.read_predictions(tmp_path)

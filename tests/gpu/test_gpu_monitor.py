@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from utils.schema.sweep_checkpoint import GpuReadings
 from utils.system import gpu_readings
-from utils.system.gpu_monitor import GpuMonitor, GpuReadings
+from utils.system.gpu_monitor import GpuMonitor
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]

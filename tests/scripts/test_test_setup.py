@@ -94,6 +94,17 @@ def test_packages_missing_or_out_of_range_are_named(tmp_path: Path) -> None:
     assert old.name == "pyyaml" and ">=99" in old.finding
 
 
+def test_a_requirement_of_another_python_is_not_checked(tmp_path: Path) -> None:
+    file = tmp_path / "requirements.txt"
+    file.write_text(
+        'numpy>=1; python_version >= "3.10"\n'
+        'numpy>=99; python_version < "3.10"\n'
+        'pyyaml>=99; python_version >= "3.10"\n'
+    )
+    (old,) = script.check_packages(file)
+    assert old.name == "pyyaml"
+
+
 def test_a_package_that_cannot_be_imported_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

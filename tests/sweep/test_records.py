@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from utils.schema.batch_size import BatchSizeRow
 from utils.schema.common import NO_REASON
-from utils.sweep.records import Run
+from utils.schema.sweep_checkpoint import GpuReadings, Run
 from utils.sweep.run_summary import RunContext, failed_row, summarise_runs
 from utils.system.device import NOT_ON_CUDA
-from utils.system.gpu_readings import GpuReadings, no_readings
+from utils.system.gpu_readings import no_readings
 
 
 def run(seconds: float, **changes: Any) -> Run:
@@ -103,7 +103,7 @@ def test_missing_percentiles_say_how_many_runs_are_needed() -> None:
 
 
 def test_memory_of_the_device_and_what_lies_outside_the_allocator() -> None:
-    gpu = GpuReadings(device_memory_bytes=9e9)
+    gpu = GpuReadings(device_memory_bytes=9 * 10**9)
     record = summarise(
         [
             run(

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from utils.core.errors import UserError
+from utils.schema.sweep_checkpoint import Run
 from utils.sweep.bench_stats import mean_interval
 from utils.sweep.conclusions import optimal_batch_size, sample_dependence
-from utils.sweep.records import Run
 from utils.sweep.schedule import (
     SweepSettings,
     SweepState,

@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from tests.system.nvml_driver import MIG_LACKS, MIG_UUID, UUID, Driver, NVMLError
+from utils.schema.sweep_checkpoint import GpuReadings
 from utils.system import gpu_monitor, gpu_nvml, gpu_readings
-from utils.system.gpu_monitor import GpuMonitor, GpuReadings, device_uuids
+from utils.system.gpu_monitor import GpuMonitor, device_uuids
+from utils.system.gpu_readings import Sample
 
 CUDA = torch.device("cuda:0")
 
@@ -24,6 +26,11 @@ def wait_for_samples(monitor: GpuMonitor, number: int = 3) -> None:
     until = len(monitor._rows) + number
     while len(monitor._rows) < until:
         time.sleep(0.002)
+
+
+def samples_of(monitor: GpuMonitor) -> list[Sample]:
+    """All samples that the monitor has taken."""
+    return [sample for sample, _ in monitor._rows]
 
 
 def window(monitor: GpuMonitor, seconds: float = 0.0) -> GpuReadings:
@@ -51,9 +58,10 @@ def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_value_is_of_the_device_with_that_uuid() -> None:
     driver = Driver()
-    readings = window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID))
+    monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
+    readings = window(monitor)
     assert driver.asked == [UUID]
-    sample = readings.samples[0]
+    sample = samples_of(monitor)[0]
     assert (sample.util_pct, sample.power_w, sample.memory_bytes) == (80.0, 300.0, 10**9)
     assert (sample.sm_clock_mhz, sample.memory_clock_mhz, sample.temperature_c) == (
         1_980,
@@ -61,7 +69,7 @@ def test_every_value_is_of_the_device_with_that_uuid() -> None:
         50,
     )
     assert readings.device_memory_bytes == 10**9
-    assert readings.num_samples == len(readings.samples) > 1
+    assert readings.num_samples == len(samples_of(monitor)) > 1
     assert readings.power_capped
     assert readings.throttled == ()
     assert readings.shared is False
@@ -83,7 +91,7 @@ def test_older_calls_stand_in_for_newer_ones() -> None:
     driver.nvmlDeviceGetMemoryInfo = first_version_only
     monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
     readings = window(monitor)
-    assert readings.samples[0].power_w == 290.0
+    assert samples_of(monitor)[0].power_w == 290.0
     assert readings.device_memory_bytes == 5
     assert readings.throttled == ("hardware thermal slowdown",)
     assert monitor._device is not None and monitor._device.power_source == gpu_readings.AVERAGE
@@ -93,16 +101,19 @@ def test_a_field_that_the_device_refuses_is_no_power() -> None:
     driver = Driver()
     refused = SimpleNamespace(nvmlReturn=3, valueType=1, value=SimpleNamespace(uiVal=0))
     driver._DeviceGetFieldValues = lambda fields: [refused]  # type: ignore[method-assign]
-    assert window(GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)).samples[0].power_w == 290.0
+    monitor = GpuMonitor(CUDA, 0.002, nvml=driver, uuid=UUID)
+    window(monitor)
+    assert samples_of(monitor)[0].power_w == 290.0
 
 
 @pytest.mark.parametrize("value", list(gpu_nvml.CALLS))
 def test_a_value_that_the_driver_lacks_is_none_and_the_others_stay(value: str) -> None:
     names = {call[0] for call in gpu_nvml.CALLS[value]}
-    readings = window(GpuMonitor(CUDA, 0.002, nvml=Driver(*names), uuid=UUID))
+    monitor = GpuMonitor(CUDA, 0.002, nvml=Driver(*names), uuid=UUID)
+    readings = window(monitor)
     for name in gpu_nvml.SAMPLED:
         lacking = any(call[0] in names for call in gpu_nvml.CALLS[name])
-        assert (getattr(readings.samples[0], name) is None) == lacking
+        assert (getattr(samples_of(monitor)[0], name) is None) == lacking
     reasons = [text for text in readings.unavailable.values() if "Not Supported" in text]
     assert len(reasons) == {
         "energy_j": 0,
@@ -134,8 +145,8 @@ def test_a_gpu_that_is_lost_during_a_run_leaves_reasons_and_no_partial_values(
     driver.lost = True
     wait_for_samples(monitor, 1 + len(monitor._rows) // 5)  # over the tenth that may be missing
     readings = monitor.stop()
-    assert readings.samples[0].util_pct == 80.0
-    assert readings.samples[-1].util_pct is None
+    assert samples_of(monitor)[0].util_pct == 80.0
+    assert samples_of(monitor)[-1].util_pct is None
     values = (
         readings.util_pct_mean,
         readings.power_w_mean,
@@ -159,8 +170,9 @@ def test_under_mig_the_instance_has_memory_and_no_utilisation() -> None:
 
 
 def test_a_board_in_mig_mode_reports_nothing_of_one_instance() -> None:
-    readings = window(GpuMonitor(CUDA, 0.002, nvml=Driver(mig=True), uuid=UUID))
-    assert readings.samples[0].power_w is readings.device_memory_bytes is None
+    monitor = GpuMonitor(CUDA, 0.002, nvml=Driver(mig=True), uuid=UUID)
+    readings = window(monitor)
+    assert samples_of(monitor)[0].power_w is readings.device_memory_bytes is None
     assert readings.sm_clock_mhz_mean == 1_980, "the clock is the board's for every instance"
 
 
@@ -232,7 +244,7 @@ def test_missing_readings_are_a_warning_on_a_gpu_only() -> None:
 def test_a_window_has_its_own_readings_and_the_thread_ends_with_it() -> None:
     monitor = GpuMonitor(CUDA, 0.002, nvml=Driver(), uuid=UUID)
     first, second = window(monitor), window(monitor)
-    assert first.samples[-1].time_s < second.samples[0].time_s
+    assert first.num_samples + second.num_samples == len(samples_of(monitor))
     assert not any(thread.name == "gpu-monitor" for thread in threading.enumerate())
     assert monitor.stop() == GpuReadings(), "no window is open"
 
@@ -357,7 +369,7 @@ def test_a_gpu_that_is_busy_while_we_are_idle_is_shared(short_limits: None) -> N
     driver.util_pct = 0
     began_s = time.perf_counter()
     quiet = monitor.idle(0.1)
-    assert quiet.samples[0].time_s - began_s > gpu_readings.LOOK_BACK_S
+    assert samples_of(monitor)[0].time_s - began_s > gpu_readings.LOOK_BACK_S
     assert (quiet.util_pct_mean, quiet.power_w_mean, quiet.shared) == (0.0, 300.0, False)
     driver.util_pct = 30
     busy = monitor.idle(0.1)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from utils.schema.sweep_checkpoint import GpuReadings
 from utils.system.gpu_readings import (
     AVERAGE,
     BUFFER,
     INSTANT,
-    GpuReadings,
     Sample,
     Window,
     summarize_window,

@@ -6,19 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from utils.core.files import write_text
 from utils.core.result_files import ResultFiles
+from utils.schema.sweep_checkpoint import GpuReadings, SweepCheckpointRecord
 from utils.sweep.schedule import SweepState
 from utils.system.gpu_monitor import GpuMonitor
-from utils.system.gpu_readings import GpuReadings
 from utils.system.gpu_timeline import write_timeline
 
 CHECKPOINT_FILE = "sweep.json"
-CHECKPOINT_VERSION = 2
-"""Raise it when a field of ``Run`` or of the checkpoint changes its name or meaning: a field with
-an unknown name would be read as missing. The version is part of the fingerprint."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,21 +33,39 @@ class SweepCheckpoint:
     idle: GpuReadings = field(default_factory=GpuReadings)
     samples: list[SweepState] = field(default_factory=list)
 
+    @classmethod
+    def from_record(cls, record: SweepCheckpointRecord) -> SweepCheckpoint:
+        """The checkpoint that was stored."""
+        return cls(
+            fingerprint=record.fingerprint,
+            first_inference_ms=record.first_inference_ms,
+            idle=record.idle,
+            samples=[SweepState.from_record(sample) for sample in record.samples],
+        )
 
-_ADAPTER: TypeAdapter[SweepCheckpoint] = TypeAdapter(SweepCheckpoint)
+    def to_record(self) -> SweepCheckpointRecord:
+        """What is stored."""
+        return SweepCheckpointRecord(
+            fingerprint=self.fingerprint,
+            first_inference_ms=self.first_inference_ms,
+            idle=self.idle,
+            samples=tuple(sample.to_record() for sample in self.samples),
+        )
 
 
 def load_checkpoint(files: ResultFiles, fingerprint: str) -> SweepCheckpoint:
     """The checkpoint of an interrupted sweep with this fingerprint, otherwise an empty one."""
     empty = SweepCheckpoint(fingerprint=fingerprint)
     try:
-        checkpoint = _ADAPTER.validate_json(_checkpoint_file(files).read_bytes())
+        content = _checkpoint_file(files).read_bytes()
+        # Fields of other versions of this program are left out.
+        record = SweepCheckpointRecord.model_validate_json(content, extra="ignore")
     except (OSError, ValidationError):
         # No run was interrupted here, or its checkpoint is damaged.
         return empty
-    if checkpoint.fingerprint != fingerprint:
+    if record.fingerprint != fingerprint:
         return empty
-    return checkpoint
+    return SweepCheckpoint.from_record(record)
 
 
 def delete_checkpoint(files: ResultFiles) -> None:
@@ -65,7 +80,7 @@ def checkpoint_writer(
     file = _checkpoint_file(files)
 
     def after_round(_: SweepState) -> None:
-        write_text(file, _ADAPTER.dump_json(checkpoint).decode())
+        write_text(file, checkpoint.to_record().model_dump_json())
         rows = monitor.timeline()
         if rows:
             write_timeline(files.gpu_timeline, rows, append=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from utils.baseline.checkpoint import (
-    CHECKPOINT_VERSION,
     SweepCheckpoint,
     checkpoint_writer,
     load_checkpoint,
@@ -15,6 +14,7 @@ from utils.baseline.checkpoint import (
 from utils.config_loader import Config
 from utils.core.files import fingerprint
 from utils.core.result_files import ResultFiles
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.identity import prediction_identity
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.pipeline import console
@@ -27,13 +27,13 @@ from utils.schema.baseline import (
 )
 from utils.schema.batch_size import OptimalBatchSize, SweepRow
 from utils.schema.common import complete_reasons
+from utils.schema.sweep_checkpoint import CHECKPOINT_VERSION, GpuReadings
 from utils.settings import ProfilingConfig
 from utils.sweep.conclusions import optimal_batch_size, sample_dependence
 from utils.sweep.row_reasons import SHARED
 from utils.sweep.sample import draw_texts
 from utils.sweep.schedule import SweepSettings, SweepState, new_state
 from utils.system.environment import read_environment
-from utils.system.gpu_readings import GpuReadings
 
 SWEEP_SECTIONS = ("model", "dataset", "profiling", "embedded")
 """Sections of the settings that decide whether a checkpoint of the sweep can be resumed."""
@@ -102,7 +102,7 @@ def _sweep_fingerprint(loaded: LoadedModel, config: Config, data_sha256: str) ->
     """Identity of everything that decides what the sweep measures."""
     settings = config.to_dict()
     parts: list[Any] = [settings[name] for name in SWEEP_SECTIONS]
-    parts.append(prediction_identity(loaded, config, data_sha256))
+    parts.append(prediction_identity(loaded, EvaluationSettings.of(config), data_sha256))
     parts.append(read_environment(loaded.info.device).to_dict())
     parts.append(BASELINE_VERSION)
     parts.append(CHECKPOINT_VERSION)
@@ -120,7 +120,7 @@ def _start_checkpoint(
     # An earlier run's timeline is not continued.
     files.gpu_timeline.unlink(missing_ok=True)
     checkpoint.first_inference_ms = profiler.first_inference_ms(samples[0], settings.max_length)
-    checkpoint.idle = replace(profiler.idle_readings(), samples=())
+    checkpoint.idle = profiler.idle_readings()
     checkpoint.samples = [new_state(len(texts), settings.batch_sizes) for texts in samples]
     if checkpoint.idle.shared:
         for state in checkpoint.samples:

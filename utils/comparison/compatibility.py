@@ -103,6 +103,24 @@ def check_repeats(side: Side, *, force: bool) -> list[str]:
     return warnings
 
 
+def changed_settings(one: RunResults, other: RunResults) -> dict[str, object]:
+    """The settings of the second run that differ from the first's, by dotted key.
+
+    Those that say where files are or what is shown are left out.
+    """
+    before = one.metrics.config
+    changed: dict[str, object] = {}
+    for section, settings in other.metrics.config.items():
+        if not isinstance(settings, dict):
+            continue
+        for key, value in settings.items():
+            dotted = f"{section}.{key}"
+            is_same = before.get(section, {}).get(key) == value
+            if not is_same and not dotted.startswith(NOT_COMPARED):
+                changed[dotted] = value
+    return changed
+
+
 def find_refusals(baseline: Side, candidate: Side) -> Refusals:
     """What cannot be compared between two sides, each with its reason."""
     one = baseline.first
@@ -113,7 +131,10 @@ def find_refusals(baseline: Side, candidate: Side) -> Refusals:
         tokens=_token_reason(one, other),
         evaluation=data or _rows_reason(one, other),
         energy=_energy_reason(one, other),
-        quality=_weights_reason(one, other) or _label_reason(one, other) or data,
+        quality=_weights_reason(one, other)
+        or _label_reason(one, other)
+        or data
+        or _rows_reason(one, other),
     )
 
 

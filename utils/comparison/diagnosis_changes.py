@@ -7,6 +7,7 @@ from statistics import fmean
 
 import yaml
 
+from utils.comparison.compatibility import changed_settings
 from utils.comparison.loading import RunResults, Side
 from utils.schema.batch_size import SweepRow
 from utils.schema.comparison import MetricComparison
@@ -48,7 +49,8 @@ def compare_diagnoses(
 
     Args:
         metrics: the compared metrics, from which measured speed-ups are taken.
-        sweep_refused: why the sweeps cannot be compared; phases are then left out.
+        sweep_refused: why the sweeps cannot be compared. Traces are of batches of the same
+            sample, so that all times are then left out.
     """
     breakdowns: list[TimeBreakdown] = []
     unavailable: dict[str, str] = {}
@@ -56,7 +58,7 @@ def compare_diagnoses(
         breakdowns += _phase_breakdowns(baseline, candidate)
     else:
         unavailable["phases"] = sweep_refused
-    reason = _why_not_traced(baseline, candidate)
+    reason = sweep_refused or _why_not_traced(baseline, candidate)
     readers: dict[Level, TimesOfRun] = {
         "operators": _operator_times,
         "kernels": _kernel_times,
@@ -251,7 +253,7 @@ def _suggestion_outcomes(
     diagnosis = _first_diagnosis(baseline)
     if diagnosis is None:
         return ()
-    changed = _changed_settings(baseline, candidate)
+    changed = changed_settings(baseline.first, candidate.first)
     outcomes = []
     for suggestion in diagnosis.all_suggestions:
         if suggestion.setting is None or suggestion.predicted_speedup is None:
@@ -267,19 +269,6 @@ def _suggestion_outcomes(
                 )
             )
     return tuple(outcomes)
-
-
-def _changed_settings(baseline: Side, candidate: Side) -> dict[str, object]:
-    """The settings of the candidate that differ from the baseline's, by dotted key."""
-    before = baseline.first.metrics.config
-    changed: dict[str, object] = {}
-    for section, settings in candidate.first.metrics.config.items():
-        if section in ("output", "cost", "targets") or not isinstance(settings, dict):
-            continue
-        for key, value in settings.items():
-            if before.get(section, {}).get(key) != value:
-                changed[f"{section}.{key}"] = value
-    return changed
 
 
 def _measured_speedup(

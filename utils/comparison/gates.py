@@ -12,6 +12,7 @@ from typing import Literal
 from scipy import stats
 
 from utils.comparison.metric_table import metric_names
+from utils.comparison.quality_sides import QUALITY_NAMES
 from utils.core.errors import UserError
 from utils.schema.comparison import Gate, GateCheck, GateResult, MetricComparison, StatusChange
 from utils.schema.comparison_effects import Effect
@@ -26,7 +27,6 @@ GATE = re.compile(
 EXAMPLES = '"throughput<-5%", "latency_p99@8>+10%", "accuracy<-0.5pp"'
 EVALUATION = "evaluation"
 """As the place of a gate: the complete data set."""
-QUALITY_NAMES = ("accuracy", "f1_macro", "f1_weighted")
 SHORT_NAMES = {
     "throughput": "throughput_samples_per_sec",
     "tokens_per_sec": "throughput_tokens_per_sec",
@@ -81,6 +81,12 @@ class GateCondition:
     def holds(self, change: float) -> bool:
         """Whether a change that is known exactly violates the gate."""
         return change < self.limit if self.operator == "<" else change > self.limit
+
+    def distance(self, check: GateCheck) -> float:
+        """How far a change lies on the accepted side of the limit; first what has no change."""
+        if check.change is None:
+            return -math.inf
+        return check.change - self.limit if self.operator == "<" else self.limit - check.change
 
 
 def parse_gate(text: str) -> GateCondition:
@@ -160,6 +166,7 @@ def check_gate(
     if not checks:
         reason = "not compared at any place"
         checks = [GateCheck(place="none", result="undecided", reason=reason)]
+    checks.sort(key=condition.distance)
     return Gate(condition=condition.text, result=_worst(checks), checks=tuple(checks))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,9 @@ def build_operator_table(
         times: per batch, from the trace.
         costs: of all ``batches`` together, counted on the same batches.
     """
-    table = times.merge(_work_table(costs, batches, ceilings), how="outer", on=KEY)
+    recorded = set(zip(times["operator"], times["input_shapes"], strict=True))
+    named = _name_as_recorded(tuple(costs), recorded)
+    table = times.merge(_work_table(named, batches, ceilings), how="outer", on=KEY)
     # Work that the profiler has under another name keeps its place in the sums, without a time.
     has_work = table[["flops", "bytes_moved"]].gt(0).any(axis=1)
     table = table[table["self_host_ms"].notna() | has_work]
@@ -67,6 +70,32 @@ def build_operator_table(
         ceiling_share=table["attainable_ms"].replace(0.0, np.nan) / total_ms,
     )
     return table.sort_values("share_pct", ascending=False, kind="stable", ignore_index=True)
+
+
+def _name_as_recorded(
+    costs: Sequence[OperatorCost], recorded: Set[tuple[str, str]]
+) -> list[OperatorCost]:
+    """The costs under their in-place name where the profiler recorded that one alone.
+
+    Attention's math kernel calls ``add_``, but ``add`` while a dispatch mode counts
+    (``areAnyTensorSubclassLike`` in ATen). Both read and write the same number of bytes.
+
+    Args:
+        recorded: operators of the trace, each with its shapes.
+    """
+    counted = {(cost.name, cost.input_shapes) for cost in costs}
+    named = []
+    for cost in costs:
+        in_place = replace(cost, name=f"{cost.name}_")
+        shapes = show_shapes(cost.input_shapes)
+        is_recorded = (cost.name, shapes) in recorded
+        is_recorded_in_place = (in_place.name, shapes) in recorded
+        is_counted_in_place = (in_place.name, cost.input_shapes) in counted
+        if is_recorded_in_place and not is_recorded and not is_counted_in_place:
+            named.append(in_place)
+        else:
+            named.append(cost)
+    return named
 
 
 def _work_table(costs: Iterable[OperatorCost], batches: int, ceilings: Ceilings) -> pd.DataFrame:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.evaluation.chunks import ChunkStats, StoredChunk
+from utils.evaluation.chunks import StoredChunk
 from utils.evaluation.classification_metrics import ClassificationMetrics
+from utils.schema.chunk import ChunkStats
 
 
 @dataclass(kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from utils.data.reader import sample_texts
 from utils.evaluation import budget_search
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStore
-from utils.evaluation.plan import EvaluationPlan
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.predictions import Predictions
 from utils.evaluation.tokens import TokenChunk
 from utils.evaluation.worker import ChunkWorker
@@ -47,35 +47,40 @@ class Comparisons:
     compiling: CompileComparison | None = None
 
 
-def compare(worker: ChunkWorker, plan: EvaluationPlan, metrics: EvaluationMetrics) -> Comparisons:
+def compare(
+    worker: ChunkWorker, settings: EvaluationSettings, metrics: EvaluationMetrics
+) -> Comparisons:
     """Measure the comparisons that the settings ask for.
 
     The rows are tokenised already; forward passes and copies are timed: the variants differ in
     nothing but the batches, or the compiling. They are measured once; a resumed run takes the
     results over.
     """
-    settings = plan.settings
+    section = settings.evaluation
     store = worker.store
     # What the comparison depends on beside what the store's predictions do.
     depends_on = {
-        "compare_batching": settings.compare_batching,
-        "batch_size": settings.batch_size,
-        "max_tokens_per_batch": settings.max_tokens_per_batch,
-        "max_samples": settings.max_samples,
+        "compare_batching": section.compare_batching,
+        "batch_size": section.batch_size,
+        "max_tokens_per_batch": section.max_tokens_per_batch,
+        "max_samples": section.max_samples,
     }
     saved = _load_comparisons(store, depends_on)
     if saved is not None:
         return saved
-    if not settings.compare_batching and not settings.compile:
+    if not section.compare_batching and not section.compile:
         return Comparisons()
     size = _choose_sample_size(metrics)
-    texts = sample_texts(plan.data_file, size, plan.seed, settings.max_samples)
+    texts = sample_texts(settings.data_file, size, settings.seed, section.max_samples)
     chunk = worker.tokenize(texts)
     worker.prepare(chunk)
-    comparisons = Comparisons(
-        batching=_compare_batching(worker, settings, chunk) if settings.compare_batching else None,
-        compiling=_compare_compiling(worker, chunk) if settings.compile else None,
-    )
+    batching: BatchingComparison | None = None
+    compiling: CompileComparison | None = None
+    if section.compare_batching:
+        batching = _compare_batching(worker, section, chunk)
+    if section.compile:
+        compiling = _compare_compiling(worker, chunk)
+    comparisons = Comparisons(batching=batching, compiling=compiling)
     _save_comparisons(store, depends_on, comparisons)
     return comparisons
 

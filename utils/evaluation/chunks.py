@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import logging
 import re
 import shutil
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from utils.core.errors import UserError
 from utils.core.files import (
@@ -25,6 +26,7 @@ from utils.core.files import (
 )
 from utils.evaluation.batching import Indices
 from utils.evaluation.predictions import Predictions
+from utils.schema.chunk import ChunkRecord, ChunkStats, convert_chunk_record
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +35,6 @@ CHUNK_FILE_RE = re.compile(
 )
 """Chunks, their stats, and what a killed run left of a file that it was writing."""
 RUN_FILE = "run.json"
-FORMER_COMPUTED_TOKENS = "padded_tokens"
-"""The name of ``ChunkStats.computed_tokens`` in chunks of earlier versions, which still load."""
 STEP_COMMAND = "python scripts/02_baseline_inference.py"
 LABEL_NAME = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
@@ -51,37 +51,6 @@ SCHEMA = pa.schema(
 """Columns of a chunk. Label names are dictionary-encoded: a chunk stores each once, its rows hold
 small integers.
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChunkStats:
-    """What one chunk cost. Stored beside its predictions, so that these are the same bytes on every
-    run.
-
-    ``computed_tokens`` includes padding; ``seconds`` are explained at ``evaluate_dataset``;
-    ``gpu_util_pct`` stands for the last ``gpu_util_s`` seconds, which may include earlier chunks
-    that have none.
-    """
-
-    num_rows: int
-    num_tokens: int
-    computed_tokens: int
-    num_truncated: int | None
-    num_unknown_labels: int
-    seconds: float
-    gpu_mem_used_bytes: int | None
-    peak_gpu_mem_bytes: int | None
-    cpu_mem_used_bytes: int
-    gpu_util_pct: float | None
-    gpu_util_s: float
-    gpu_util_reason: str | None = None
-    """Why there is no utilisation."""
-    worker: str | None = None
-    """Which of several workers made the chunk; None where there was one process."""
-    invocation_id: str | None = None
-    """Which call of the evaluation that worker belonged to."""
-    done_at_s: float | None = None
-    """Unix time by the clock of the worker's machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,8 +123,8 @@ class ChunkStore:
         arrays = [pa.array(columns[field.name]).cast(field.type) for field in SCHEMA]
         with atomic_path(file) as temporary:
             pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), temporary)
-        record = {"sha256": sha256_file(file), **dataclasses.asdict(stats)}
-        self.write_state(_record_name(file), record)
+        record = ChunkRecord(sha256=sha256_file(file), **dict(stats))
+        self.write_state(_record_name(file), record.to_dict())
 
     def _names_of(self, ids: Indices) -> pa.DictionaryArray:
         """The name of each id; null where the id is missing or has no name."""
@@ -166,18 +135,30 @@ class ChunkStore:
     def load(self, start: int, stop: int) -> StoredChunk | None:
         """A finished chunk; None where it is missing or damaged, and must be computed."""
         file = self.file(start, stop)
-        record = self.read_state(_record_name(file))
+        record = self._read_chunk_record(_record_name(file))
         if record is None or not file.is_file():
             return None
-        if sha256_file(file) != record.pop("sha256", None):
+        if sha256_file(file) != record.sha256:
             logger.warning("%s is damaged (its checksum differs); it is computed again", file.name)
             return None
         table = pq.read_table(file, columns=["label_id", "predicted_id"])
         return StoredChunk(
-            stats=_to_stats(record),
+            stats=record.stats,
             label_ids=_to_ids(table["label_id"]),
             predicted_ids=_to_ids(table["predicted_id"]),
         )
+
+    def _read_chunk_record(self, name: str) -> ChunkRecord | None:
+        """The record of a chunk; None where it is missing or damaged."""
+        payload = self.read_state(name)
+        if not isinstance(payload, dict):
+            return None
+        content = json.dumps(convert_chunk_record(payload))
+        try:
+            # Fields of other versions of this program are left out.
+            return ChunkRecord.model_validate_json(content, extra="ignore")
+        except ValidationError:
+            return None
 
     def has(self, start: int, stop: int) -> bool:
         """Whether a chunk is finished and undamaged."""
@@ -258,14 +239,6 @@ class ChunkStore:
 def _record_name(file: Path) -> str:
     """Name of the file that holds a chunk's stats and checksum."""
     return f"{file.stem}.json"
-
-
-def _to_stats(record: JsonObject) -> ChunkStats:
-    """The stats of a chunk; what only other versions of this program know is left out."""
-    if FORMER_COMPUTED_TOKENS in record:
-        record["computed_tokens"] = record[FORMER_COMPUTED_TOKENS]
-    known = {field.name for field in dataclasses.fields(ChunkStats)}
-    return ChunkStats(**{name: value for name, value in record.items() if name in known})
 
 
 def _to_ids(column: pa.ChunkedArray) -> Indices:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from utils.config_loader import Config
 from utils.core.errors import (
     UserError,
     reason_of,
@@ -24,7 +23,7 @@ from utils.core.files import PROJECT_ROOT
 from utils.data.reader import chunk_offsets, iter_rows
 from utils.evaluation.chunks import ChunkStore
 from utils.evaluation.cluster import Placement, connected_ray, count_slots, place_or_raise
-from utils.evaluation.plan import plan_evaluation
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.ray_worker import Job, TaskRunner
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel
@@ -87,7 +86,7 @@ class RowReports:
 
 
 def predict_chunks(
-    worker: ChunkWorker, loaded: LoadedModel, config: Config, missing: list[Chunk]
+    worker: ChunkWorker, loaded: LoadedModel, settings: EvaluationSettings, missing: list[Chunk]
 ) -> Iterator[int]:
     """Make the missing chunks on all workers; yields the rows of each task once they are stored.
 
@@ -101,25 +100,24 @@ def predict_chunks(
     """
     if not missing:
         return
-    job = _make_job(worker, loaded, config, missing[0])
-    settings = config.evaluation
+    job = _make_job(worker, loaded, settings, missing[0])
+    section = settings.evaluation
     with (
         _offloaded_to_cpu(loaded),
-        connected_ray(settings.ray_address, settings.num_workers) as ray,
+        connected_ray(section.ray_address, section.num_workers) as ray,
     ):
         yield from _run_waves(ray, job, worker.store, missing)
 
 
 def _run_waves(ray: Any, job: Job, store: ChunkStore, missing: list[Chunk]) -> Iterator[int]:
     """Hand out the missing chunks, wave by wave, until all are stored; yields rows as they are."""
-    plan = plan_evaluation(job.config)
-    settings = plan.settings
-    offsets = chunk_offsets(plan.data_file, settings.chunk_rows)
-    placement = place_or_raise(ray, settings.num_workers, on_cuda=job.on_cuda)
+    section = job.settings.evaluation
+    offsets = chunk_offsets(job.settings.data_file, section.chunk_rows)
+    placement = place_or_raise(ray, section.num_workers, on_cuda=job.on_cuda)
     reports = RowReports(_count_rows(missing))
     num_failed_waves = 0
     while missing:
-        tasks = _make_wave(missing, offsets, settings.chunk_rows, placement)
+        tasks = _make_wave(missing, offsets, section.chunk_rows, placement)
         failure = None
         try:
             for rows in _run_wave(ray, job, tasks, placement):
@@ -140,7 +138,7 @@ def _run_waves(ray: Any, job: Job, store: ChunkStore, missing: list[Chunk]) -> I
             )
         if failure and missing:
             num_slots = count_slots(ray, on_cuda=job.on_cuda)
-            num_workers = min(settings.num_workers, num_slots)
+            num_workers = min(section.num_workers, num_slots)
             placement = place_or_raise(ray, num_workers, on_cuda=job.on_cuda)
 
 
@@ -148,24 +146,26 @@ def _count_rows(chunks: list[Chunk]) -> int:
     return sum(stop - start for start, stop in chunks)
 
 
-def _make_job(worker: ChunkWorker, loaded: LoadedModel, config: Config, first: Chunk) -> Job:
+def _make_job(
+    worker: ChunkWorker, loaded: LoadedModel, settings: EvaluationSettings, first: Chunk
+) -> Job:
     """What all workers must know; chooses the batch limit on the first missing chunk where there is
     none yet.
     """
     if worker.batch_limit is None:
         start, stop = first
-        size = config.evaluation.chunk_rows
-        chunks = iter_rows(config.data_file, size, stop)
+        size = settings.evaluation.chunk_rows
+        chunks = iter_rows(settings.data_file, size, stop)
         [rows] = islice(chunks, start // size, None)
         worker.choose_batch_limit(rows)
     assert worker.batch_limit is not None
     return Job(
-        config=config,
+        settings=settings,
         identity=worker.store.identity,
         limit=worker.batch_limit,
         revision=None if loaded.info.adapter else loaded.info.revision,
         on_cuda=loaded.device.type == "cuda",
-        data_bytes=config.data_file.stat().st_size,
+        data_bytes=settings.data_file.stat().st_size,
         invocation_id=uuid.uuid4().hex[:12],
     )
 

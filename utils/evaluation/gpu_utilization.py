@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from utils.schema.sweep_checkpoint import GpuReadings
 from utils.system.gpu_monitor import GpuMonitor
-from utils.system.gpu_readings import LOOK_BACK_S, GpuReadings
+from utils.system.gpu_readings import LOOK_BACK_S
 from utils.system.gpu_timeline import write_timeline
 
 MIN_WINDOW_S = 2 * LOOK_BACK_S

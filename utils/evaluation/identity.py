@@ -8,14 +8,13 @@ from typing import Any
 import torch
 import transformers
 
-from utils.config_loader import Config
 from utils.core.files import JsonObject, fingerprint, sha256_tree
 from utils.core.paths import project_path
 from utils.data.labels import read_mapping_file
 from utils.data.reader import hash_data
 from utils.evaluation.attention import attention_kernels
 from utils.evaluation.chunks import ChunkStore
-from utils.evaluation.plan import plan_evaluation
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import LoadedModel
 from utils.pipeline import console
 from utils.settings import EMBEDDED
@@ -24,21 +23,24 @@ IDENTITY_VERSION = 7
 """Raise it when the same settings would give other bytes."""
 
 
-def prediction_identity(loaded: LoadedModel, config: Config, data_sha256: str) -> JsonObject:
+def prediction_identity(
+    loaded: LoadedModel, settings: EvaluationSettings, data_sha256: str
+) -> JsonObject:
     """What the predictions depend on: not on how many workers or devices take part, but on what
     kind of device.
 
     A local model, adapter or adapter's base counts by its contents, a hub's by its commit; the
     tokenizer as it was loaded.
     """
-    name = config.model.name
-    model_folder = config.embedded_model_dir if name == EMBEDDED else project_path(name)
+    name = settings.model.name
+    model_folder = settings.embedded_model if name == EMBEDDED else project_path(name)
     base_files = sha256_tree(project_path(loaded.info.name)) if loaded.info.adapter else None
     on_cuda = loaded.device.type == "cuda"
-    label_names = read_mapping_file(config.label_mappings_file).names
-    model_settings = {
-        f"model.{key}": value for key, value in config.to_dict()["model"].items() if key != "device"
-    }
+    label_names = read_mapping_file(settings.label_mappings_file).names
+    model_settings = {}
+    for key, value in settings.model.model_dump(mode="json").items():
+        if key != "device":
+            model_settings[f"model.{key}"] = value
     identity = {
         "version": IDENTITY_VERSION,
         **model_settings,
@@ -52,12 +54,12 @@ def prediction_identity(loaded: LoadedModel, config: Config, data_sha256: str) -
         "device": torch.cuda.get_device_name(loaded.device) if on_cuda else "cpu",
         "data set": data_sha256,
         "label names": fingerprint(label_names)[:12],
-        "dataset.text_column": config.dataset.text_column,
-        "profiling.max_length": config.profiling.max_length,
-        "evaluation.batching": config.evaluation.batching,
-        "evaluation's batch limit": plan_evaluation(config).configured_limit,
-        "evaluation.compile": config.evaluation.compile,
-        "evaluation.chunk_rows": config.evaluation.chunk_rows,
+        "dataset.text_column": settings.text_column,
+        "profiling.max_length": settings.max_length,
+        "evaluation.batching": settings.evaluation.batching,
+        "evaluation's batch limit": settings.configured_limit,
+        "evaluation.compile": settings.evaluation.compile,
+        "evaluation.chunk_rows": settings.evaluation.chunk_rows,
     }
     if on_cuda:
         kernels = attention_kernels(loaded.model)
@@ -83,19 +85,21 @@ def hash_tokenizer(tokenizer: Any) -> str:
     return fingerprint([tokenizer.pad_token_id, padding_side, description])
 
 
-def make_store(config: Config, identity: JsonObject) -> ChunkStore:
+def make_store(settings: EvaluationSettings, identity: JsonObject) -> ChunkStore:
     """The store of the chunks of this identity."""
-    label_names = read_mapping_file(config.label_mappings_file).names
-    state_folder = config.files.state_dir / "evaluation"
-    return ChunkStore(config.files.predictions_dir, state_folder, identity, label_names)
+    label_names = read_mapping_file(settings.label_mappings_file).names
+    state_folder = settings.files.state_dir / "evaluation"
+    return ChunkStore(settings.files.predictions_dir, state_folder, identity, label_names)
 
 
-def open_store(loaded: LoadedModel, config: Config, data_sha256: str | None = None) -> ChunkStore:
+def open_store(
+    loaded: LoadedModel, settings: EvaluationSettings, data_sha256: str | None = None
+) -> ChunkStore:
     """The run's chunks; prints which settings changed where only chunks of other settings are in
     place.
     """
-    identity = prediction_identity(loaded, config, data_sha256 or hash_data(config.data_file))
-    store = make_store(config, identity)
+    identity = prediction_identity(loaded, settings, data_sha256 or hash_data(settings.data_file))
+    store = make_store(settings, identity)
     changes = store.changed_settings()
     if changes:
         message = (

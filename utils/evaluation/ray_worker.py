@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils.config_loader import Config
 from utils.core.errors import DataError, ModelError, UserError
 from utils.core.files import JsonObject
 from utils.data.reader import Rows, iter_rows
 from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.identity import make_store, prediction_identity
-from utils.evaluation.plan import plan_evaluation
 from utils.evaluation.worker import ChunkWorker
-from utils.model_utils import LoadedModel, load_model
+from utils.model.load import load_classifier
+from utils.model.resolution import ModelResolver
+from utils.model_utils import LoadedModel
 
 TaskColumns = dict[str, np.ndarray[Any, Any]]
 """Tasks as Ray Data hands them over: first row, end and file offset of each, as columns."""
@@ -36,7 +37,7 @@ class Job:
     are on shared storage.
     """
 
-    config: Config
+    settings: EvaluationSettings
     identity: JsonObject
     limit: int
     """The batch limit that was chosen before the workers started, so that all make the same
@@ -92,12 +93,12 @@ class TaskRunner:
         return num_rows
 
     def _read_missing(self, store: ChunkStore, tasks: TaskColumns) -> Iterator[Rows]:
-        plan = plan_evaluation(self.job.config)
+        settings = self.job.settings
         columns = (tasks[name].tolist() for name in ("start", "stop", "offset"))
         for start, stop, offset in zip(*columns, strict=True):
             chunks = iter_rows(
-                plan.data_file,
-                plan.settings.chunk_rows,
+                settings.data_file,
+                settings.evaluation.chunk_rows,
                 stop - start,
                 first=start,
                 offset=offset or None,
@@ -116,23 +117,23 @@ def _make_worker(job: Job, cpus: int) -> ChunkWorker:
         ModelError: its model, versions or device are others.
     """
     torch.set_num_threads(cpus)
-    plan = plan_evaluation(job.config)
+    settings = job.settings
     node = platform.node()
-    if not plan.data_file.is_file() or plan.data_file.stat().st_size != job.data_bytes:
+    if not settings.data_file.is_file() or settings.data_file.stat().st_size != job.data_bytes:
         raise DataError(
             f"The node {node} does not see the run's data set.",
-            where=plan.data_file,
+            where=settings.data_file,
             fix="put it on storage that every node sees under the same path: "
             "--set dataset.local_path=PATH",
         )
     loaded = _load_model_of(job)
-    identity = prediction_identity(loaded, job.config, job.identity["data set"])
+    identity = prediction_identity(loaded, settings, job.identity["data set"])
     _check_identity(identity, job.identity, node)
     process = torch.cuda.get_device_properties(0).uuid if job.on_cuda else os.getpid()
     return ChunkWorker(
         loaded,
-        plan,
-        make_store(job.config, identity),
+        settings,
+        make_store(settings, identity),
         limit=job.limit,
         name=f"{node}/{process}",
         invocation_id=job.invocation_id,
@@ -163,8 +164,9 @@ def _load_model_of(job: Job) -> LoadedModel:
     changes = {"device": "cuda" if job.on_cuda else "cpu"}
     if job.revision:
         changes["revision"] = job.revision
-    model_settings = job.config.model.model_copy(update=changes)
-    return load_model(job.config.model_copy(update={"model": model_settings}))
+    model = job.settings.model.model_copy(update=changes)
+    resolver = ModelResolver(settings=model, embedded_model=job.settings.embedded_model)
+    return load_classifier(resolver)
 
 
 def _describe_failure(error: Exception) -> Outcome:

@@ -8,7 +8,6 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from utils.config_loader import Config
 from utils.core.errors import ConfigError
 from utils.data.labels import read_mapping_file
 from utils.data.reader import Rows, count_rows, iter_rows
@@ -17,8 +16,8 @@ from utils.evaluation.accumulator import EvaluationAccumulator
 from utils.evaluation.attention import attention_kernels
 from utils.evaluation.batching_comparison import compare
 from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.identity import open_store
-from utils.evaluation.plan import EvaluationPlan, plan_evaluation
 from utils.evaluation.summary import EvaluationContext, summarise_evaluation
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel
@@ -51,7 +50,7 @@ def uses_ray(settings: EvaluationConfig) -> bool:
 
 
 def evaluate_dataset(
-    loaded: LoadedModel, config: Config, *, data_sha256: str | None = None
+    loaded: LoadedModel, settings: EvaluationSettings, *, data_sha256: str | None = None
 ) -> EvaluationMetrics:
     """Predict every row, write ``results/predictions/``, return ``full_dataset_metrics``.
 
@@ -74,22 +73,22 @@ def evaluate_dataset(
         ModelError: a text too long for the memory; results of batches that are not those of single
             texts.
     """
-    check_workers(config.evaluation)
-    plan = plan_evaluation(config)
-    num_rows = count_rows(plan.data_file)
-    if plan.settings.max_samples:
-        num_rows = min(num_rows, plan.settings.max_samples)
-    store = open_store(loaded, config, data_sha256)
-    with closing(ChunkWorker(loaded, plan, store)) as worker:
-        predict = partial(_predict_here, worker, plan)
-        if uses_ray(plan.settings):
-            predict = partial(_predict_with_ray, worker, loaded, config, num_rows)
+    section = settings.evaluation
+    check_workers(section)
+    num_rows = count_rows(settings.data_file)
+    if section.max_samples:
+        num_rows = min(num_rows, section.max_samples)
+    store = open_store(loaded, settings, data_sha256)
+    with closing(ChunkWorker(loaded, settings, store)) as worker:
+        predict = partial(_predict_here, worker, settings)
+        if uses_ray(section):
+            predict = partial(_predict_with_ray, worker, loaded, settings, num_rows)
         num_predicted = _predict_missing(worker, num_rows, predict)
-    accumulator = _add_up(store, plan, num_rows)
-    store.delete_other_chunks(num_rows, plan.settings.chunk_rows)
-    context = _make_context(loaded, config, store, num_rows - num_predicted)
+    accumulator = _add_up(store, settings, num_rows)
+    store.delete_other_chunks(num_rows, section.chunk_rows)
+    context = _make_context(loaded, settings, store, num_rows - num_predicted)
     metrics = summarise_evaluation(accumulator, context)
-    comparisons = compare(worker, plan, metrics)
+    comparisons = compare(worker, settings, metrics)
     measured = {
         "batching_comparison": comparisons.batching,
         "compile_comparison": comparisons.compiling,
@@ -98,15 +97,15 @@ def evaluate_dataset(
 
 
 def _make_context(
-    loaded: LoadedModel, config: Config, store: ChunkStore, resumed_rows: int
+    loaded: LoadedModel, settings: EvaluationSettings, store: ChunkStore, resumed_rows: int
 ) -> EvaluationContext:
     """What the record of the evaluation says beside the sums of its chunks."""
     on_cuda = loaded.device.type == "cuda"
     return EvaluationContext(
-        batching=config.evaluation.batching,
+        batching=settings.evaluation.batching,
         has_random_weights=loaded.info.weights == "dummy",
         on_cuda=on_cuda,
-        predictions_folder=config.files.predictions_dir.name,
+        predictions_folder=settings.files.predictions_dir.name,
         limits=store.limits(),
         resumed_rows=resumed_rows,
         attention_kernels=attention_kernels(loaded.model) if on_cuda else None,
@@ -134,30 +133,32 @@ def _predict_missing(
     return num_predicted
 
 
-def _predict_here(worker: ChunkWorker, plan: EvaluationPlan, bar: Any) -> Iterator[int]:
+def _predict_here(worker: ChunkWorker, settings: EvaluationSettings, bar: Any) -> Iterator[int]:
     """Make the missing chunks in this process; yields the rows of each."""
-    for rows, _ in worker.run(iter_missing_chunks(worker.store, plan, bar)):
+    for rows, _ in worker.run(iter_missing_chunks(worker.store, settings, bar)):
         yield len(rows.texts)
 
 
 def _predict_with_ray(
-    worker: ChunkWorker, loaded: LoadedModel, config: Config, num_rows: int, bar: Any
+    worker: ChunkWorker, loaded: LoadedModel, settings: EvaluationSettings, num_rows: int, bar: Any
 ) -> Iterator[int]:
     """Make the missing chunks in Ray's workers; yields rows as they are predicted."""
     missing = []
     num_missing = 0
-    for start, stop in chunk_ranges(num_rows, config.evaluation.chunk_rows):
+    for start, stop in chunk_ranges(num_rows, settings.evaluation.chunk_rows):
         if not worker.store.has(start, stop):
             missing.append((start, stop))
             num_missing += stop - start
     bar.update(num_rows - num_missing)
-    return distributed.predict_chunks(worker, loaded, config, missing)
+    return distributed.predict_chunks(worker, loaded, settings, missing)
 
 
-def _add_up(store: ChunkStore, plan: EvaluationPlan, num_rows: int) -> EvaluationAccumulator:
+def _add_up(
+    store: ChunkStore, settings: EvaluationSettings, num_rows: int
+) -> EvaluationAccumulator:
     """The sums over all chunks, read from disk one by one."""
-    accumulator = EvaluationAccumulator(read_mapping_file(plan.label_mappings_file).names)
-    for start, stop in chunk_ranges(num_rows, plan.settings.chunk_rows):
+    accumulator = EvaluationAccumulator(read_mapping_file(settings.label_mappings_file).names)
+    for start, stop in chunk_ranges(num_rows, settings.evaluation.chunk_rows):
         chunk = store.load(start, stop)
         assert chunk is not None, "every chunk was in place or has been made"
         accumulator.add(chunk)
@@ -170,9 +171,12 @@ def chunk_ranges(num_rows: int, chunk_rows: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + chunk_rows, num_rows)
 
 
-def iter_missing_chunks(store: ChunkStore, plan: EvaluationPlan, bar: Any) -> Iterator[Rows]:
+def iter_missing_chunks(
+    store: ChunkStore, settings: EvaluationSettings, bar: Any
+) -> Iterator[Rows]:
     """The rows of every unfinished chunk, in file order; finished ones count on the bar."""
-    for rows in iter_rows(plan.data_file, plan.settings.chunk_rows, plan.settings.max_samples):
+    section = settings.evaluation
+    for rows in iter_rows(settings.data_file, section.chunk_rows, section.max_samples):
         if store.has(rows.start, rows.start + len(rows.texts)):
             bar.update(len(rows.texts))
         else:

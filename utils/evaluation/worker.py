@@ -19,9 +19,9 @@ from utils.data.labels import UNKNOWN_ID
 from utils.data.reader import Rows, file_signature, hash_data
 from utils.evaluation import budget_search
 from utils.evaluation.batching import Batching
-from utils.evaluation.chunks import ChunkStats, ChunkStore
+from utils.evaluation.chunks import ChunkStore
+from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.gpu_utilization import UtilizationRecorder
-from utils.evaluation.plan import EvaluationPlan
 from utils.evaluation.predictions import PendingPredictions, Predictions
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.result_checks import check_finite, differs_from_single_texts
@@ -29,6 +29,7 @@ from utils.evaluation.tokens import TokenChunk, tokenize
 from utils.model.checks import choose_texts, classify_alone, product_precision
 from utils.model.tokenizer import missing_embedding
 from utils.model_utils import LoadedModel
+from utils.schema.chunk import ChunkStats
 
 T = TypeVar("T")
 NUM_CHECKED_TEXTS = 8
@@ -61,7 +62,7 @@ class ChunkWorker:
     def __init__(
         self,
         loaded: LoadedModel,
-        plan: EvaluationPlan,
+        settings: EvaluationSettings,
         store: ChunkStore,
         *,
         limit: int | None = None,
@@ -71,26 +72,26 @@ class ChunkWorker:
         self.store = store
         self.name = name
         self.invocation_id = invocation_id
-        self.data_file = plan.data_file
-        self.data_signature = file_signature(plan.data_file)
+        self.data_file = settings.data_file
+        self.data_signature = file_signature(settings.data_file)
         self.tokenizer = loaded.tokenizer
         self.inputs = loaded.inputs
-        self.max_length = plan.max_length
+        self.max_length = settings.max_length
         self.dtype = loaded.info.dtype
         self.has_random_weights = loaded.info.weights == "dummy"
-        self.configured_limit = plan.configured_limit
+        self.configured_limit = settings.configured_limit
         self.batch_limit = limit or store.limits().lowest
-        batching = Batching(kind=plan.settings.batching, limit=self.batch_limit or 1)
-        self.predictor = _make_predictor(loaded, batching, compiled=plan.settings.compile)
+        batching = Batching(kind=settings.evaluation.batching, limit=self.batch_limit or 1)
+        self.predictor = _make_predictor(loaded, batching, compiled=settings.evaluation.compile)
         self.compile_s: float | None = None
         self.on_cuda = loaded.device.type == "cuda"
         # On a GPU the next chunk's batches are launched while one chunk is copied back and written.
         self.max_in_flight = 1 if self.on_cuda else 0
         self._gpu = UtilizationRecorder(
             loaded.device,
-            plan.gpu_sample_interval_s,
+            settings.gpu_sample_interval_s,
             # One of several workers writes no timeline.
-            plan.gpu_timeline if name is None else None,
+            settings.files.gpu_timeline if name is None else None,
         )
         self._last_end_s = 0.0
         self._is_prepared = False

@@ -160,6 +160,9 @@ def load_weights(settings: ModelConfig, source: ModelSource, labels: ModelLabels
 def build_random(settings: ModelConfig, base: ModelLocation, device: torch.device) -> LoadedWeights:
     """The architecture with seeded random weights, made on the device in its final precision."""
     architecture = read_architecture(settings, base)
+    # The class makes its base model from the configuration alone, which decides the precision of
+    # that part in transformers 5.0.
+    architecture.dtype = getattr(torch, settings.dtype)
     auto: Any = AutoModelForSequenceClassification  # from_config has no types
     devices = []
     if device.type == "cuda":

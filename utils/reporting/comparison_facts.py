@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from utils.reporting.comparison_quality import quality_text
 from utils.reporting.comparison_tables import format_ratio, place_name
 from utils.reporting.formatting import Fact
 from utils.schema.comparison import ComparedSide, Comparison, MetricComparison, Verdict
@@ -17,6 +18,7 @@ HEADLINE_METRICS = {
     "padding_fraction": "Padding",
 }
 """Metrics of the conclusion, with their titles."""
+MAX_NAMED_DIFFERENCES = 6
 
 
 def side_facts(comparison: Comparison) -> list[Fact]:
@@ -36,15 +38,27 @@ def _side_text(side: ComparedSide) -> str:
 
 def conclusion_facts(comparison: Comparison) -> list[Fact]:
     """What the comparison shows, one line for each of the metrics that decide."""
-    facts = []
+    facts = [Fact("Differs in", _differences_text(comparison))]
     for name, title in HEADLINE_METRICS.items():
         items = [item for item in comparison.metrics if item.metric == name]
         text = _verdicts_text(items)
         if text:
             facts.append(Fact(title, text))
+    facts.append(Fact("Quality", quality_text(comparison)))
     if comparison.gates:
         facts.append(Fact("Gates", _gates_text(comparison)))
     return facts
+
+
+def _differences_text(comparison: Comparison) -> str:
+    """The names of what differs, the first few; the table has all with their values."""
+    names = [item.name for item in comparison.differences]
+    if not names:
+        return "nothing but the results"
+    text = ", ".join(names[:MAX_NAMED_DIFFERENCES])
+    if len(names) > MAX_NAMED_DIFFERENCES:
+        text += f" and {len(names) - MAX_NAMED_DIFFERENCES} more"
+    return text
 
 
 def _verdicts_text(items: Sequence[MetricComparison]) -> str:
@@ -96,14 +110,18 @@ def _gates_text(comparison: Comparison) -> str:
 
 def reading_notes(comparison: Comparison) -> list[str]:
     """How the verdicts came about, and what the inconclusive ones need."""
-    notes = [
-        f"A ratio is candidate / baseline. Equivalent: the 90% interval lies within "
-        f"±{comparison.margin:.3g}. Verdicts are corrected for {comparison.num_tests} "
-        f"comparisons (Holm), so that at most {comparison.alpha:.0%} of such reports have a false "
-        "difference.",
-        *_interval_notes(comparison),
-    ]
-    return notes
+    equivalent = (
+        "A ratio is candidate / baseline. Equivalent: the 90% interval lies within a margin of "
+        f"{comparison.margin:.3g}."
+    )
+    notes = [equivalent]
+    if comparison.num_tests:
+        notes.append(
+            f"Verdicts are corrected for {comparison.num_tests} comparisons (Holm), so that at "
+            f"most {comparison.alpha:.0%} of such reports have a false difference. An interval is "
+            "of its ratio alone."
+        )
+    return notes + _interval_notes(comparison)
 
 
 def _interval_notes(comparison: Comparison) -> list[str]:
@@ -124,16 +142,18 @@ def _interval_notes(comparison: Comparison) -> list[str]:
 
 
 def inconclusive_notes(comparison: Comparison, metrics: Sequence[str] = (SPEED,)) -> list[str]:
-    """For each inconclusive value of some metrics: what could have been shown, what it needs."""
-    notes: dict[str, list[str]] = {}
+    """For each inconclusive value of some metrics: what could have been shown, what it needs.
+
+    Values of a metric that need the same share a note.
+    """
+    places: dict[tuple[str, str], list[str]] = {}
     for item in comparison.metrics:
         if item.metric in metrics and item.verdict == "inconclusive":
-            notes.setdefault(needs_text(item), []).append(place_name(item))
-    return [f"{item_list(places)}: {text}" for text, places in notes.items()]
-
-
-def item_list(places: Sequence[str]) -> str:
-    return ", ".join(places)
+            places.setdefault((item.label, needs_text(item)), []).append(place_name(item))
+    notes = []
+    for (label, needs), named in places.items():
+        notes.append(f"{label} at {', '.join(named)}: {needs}")
+    return notes
 
 
 def needs_text(item: MetricComparison) -> str:

@@ -11,14 +11,19 @@ from utils.reporting.comparison_facts import (
     reading_notes,
     side_facts,
 )
+from utils.reporting.comparison_quality import changed_row_table, class_table, score_table
 from utils.reporting.comparison_tables import (
-    breakdown_table,
     cost_table,
     difference_table,
+    gate_notes,
     gate_table,
     metric_table,
     metrics_with_values,
     status_table,
+)
+from utils.reporting.comparison_time_tables import (
+    breakdown_table,
+    main_breakdowns,
     suggestion_table,
     verdict_change_table,
 )
@@ -42,6 +47,8 @@ def render_markdown(comparison: Comparison) -> str:
         reason = f"{escape(refusal.metrics)}. Reason: {escape(refusal.reason)}"
         lines += [f"- **{verb}:** {reason}"]
     lines += ["", *_table(gate_table(comparison.gates))]
+    lines += [f"- {escape(note)}" for note in gate_notes(comparison.gates)]
+    lines.append("")
     if SPEED in metrics_with_values(comparison):
         lines += _table(metric_table(comparison, SPEED))
     lines += [f"- {escape(note)}" for note in inconclusive_notes(comparison)]
@@ -58,11 +65,16 @@ def _folded(comparison: Comparison) -> dict[str, list[Table | None]]:
         if name != SPEED:
             metrics.append(metric_table(comparison, name))
     times = [suggestion_table(comparison), verdict_change_table(comparison)]
-    for breakdown in comparison.diagnosis.breakdowns:
+    for breakdown in main_breakdowns(comparison):
         times.append(breakdown_table(breakdown, MAX_PARTS))
     return {
         "What differs": [difference_table(comparison)],
         "All metrics": metrics,
+        "Quality": [
+            score_table(comparison),
+            class_table(comparison),
+            changed_row_table(comparison),
+        ],
         "Where the time went": times,
         "Cost": [cost_table(comparison)],
     }

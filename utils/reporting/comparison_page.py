@@ -6,9 +6,17 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from utils.reporting import comparison_facts, comparison_tables
+from utils.reporting import (
+    comparison_facts,
+    comparison_quality,
+    comparison_tables,
+    comparison_time_tables,
+)
+from utils.reporting.comparison_forest import forest_plot
 from utils.schema.comparison import Comparison
 
+MARKED = ("faster", "slower", "less", "more", "passed", "violated")
+"""Words that have a colour of their own in a table."""
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
@@ -25,5 +33,11 @@ def render_comparison_page(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("comparison.html.j2").render(
-        comparison=comparison, facts=comparison_facts, tables=comparison_tables
+        comparison=comparison,
+        facts=comparison_facts,
+        tables=comparison_tables,
+        times=comparison_time_tables,
+        quality=comparison_quality,
+        forest_plot=forest_plot,
+        verdicts=MARKED,
     )

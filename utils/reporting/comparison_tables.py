@@ -6,18 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from utils.reporting.formatting import DASH, format_number
 from utils.reporting.tables import STATUSES, Table
-from utils.schema.comparison import Comparison, CostComparison, Gate, MetricComparison
-from utils.schema.comparison_diagnosis import TimeBreakdown
+from utils.schema.comparison import (
+    Comparison,
+    CostComparison,
+    Gate,
+    GateCheck,
+    MetricComparison,
+)
 
 MAX_DIFFERENCES_WIDTH = 60
 """Characters of a value that differs; longer ones are shortened in the middle of the list."""
-MAX_PARTS_SHOWN = 15
-BREAKDOWN_TITLES = {
-    "phases": "Phases of a batch",
-    "operators": "Operators, own time in the traced run",
-    "kernels": "Kernels of the GPU in the traced run",
-    "modules": "Modules of the model, own time in the traced run",
-}
 NOT_FINISHED = {**STATUSES, "not measured": "not measured"}
 FORCED = " (forced)"
 """Mark of a verdict that is shown although the comparison is refused."""
@@ -32,7 +30,7 @@ def difference_table(comparison: Comparison) -> Table | None:
     if not rows:
         return None
     return Table(
-        caption="What differs",
+        caption="Not the same on both sides",
         header=("Of", "What", "Baseline", "Candidate"),
         rows=tuple(rows),
         num_text_columns=4,
@@ -89,6 +87,8 @@ def _metric_cells(item: MetricComparison) -> tuple[str, ...]:
     if item.effect is not None:
         ratio = format_ratio(item.effect.ratio)
         interval = format_ratio_interval(item.effect.ci95)
+        if item.effect.interval_from == "exact":
+            interval = "exact"
     return (
         format_number(item.baseline),
         format_number(item.candidate),
@@ -182,37 +182,6 @@ def _price_text(comparison: Comparison) -> str:
     )
 
 
-def breakdown_table(breakdown: TimeBreakdown, max_parts: int = MAX_PARTS_SHOWN) -> Table:
-    """Where the time of a batch went, the largest difference first."""
-    rows = []
-    for change in breakdown.changes[:max_parts]:
-        rows.append(
-            (
-                change.name,
-                format_number(change.baseline_ms),
-                format_number(change.candidate_ms),
-                format_signed(change.difference_ms),
-                format_ratio(change.ratio),
-            )
-        )
-    total_difference = breakdown.candidate_total_ms - breakdown.baseline_total_ms
-    shown = min(max_parts, len(breakdown.changes))
-    note = ""
-    if shown < breakdown.num_parts:
-        note = f"the {shown} largest differences of {breakdown.num_parts} parts"
-    return Table(
-        caption=(
-            f"{BREAKDOWN_TITLES[breakdown.level]}, batch size {breakdown.batch_size}: "
-            f"{format_number(breakdown.baseline_total_ms)} to "
-            f"{format_number(breakdown.candidate_total_ms)} ms "
-            f"({format_signed(total_difference)} ms)"
-        ),
-        header=("Part", "Base (ms)", "Cand. (ms)", "Change", "Ratio"),
-        rows=tuple(rows),
-        note=note,
-    )
-
-
 def format_signed(value: float) -> str:
     """A difference with its sign; 0 has none."""
     if value == 0:
@@ -221,65 +190,12 @@ def format_signed(value: float) -> str:
     return f"{sign}{format_number(abs(value))}"
 
 
-def verdict_change_table(comparison: Comparison) -> Table | None:
-    """What limits each batch size on both sides; None where no side has a diagnosis."""
-    rows = []
-    for item in comparison.diagnosis.verdicts:
-        mark = "changed" if item.changed else ""
-        rows.append((str(item.batch_size), item.baseline or DASH, item.candidate or DASH, mark))
-    if not rows:
-        return None
-    return Table(
-        caption="What limits each batch size",
-        header=("Batch", "Baseline", "Candidate", ""),
-        rows=tuple(rows),
-        num_text_columns=4,
-    )
-
-
-def suggestion_table(comparison: Comparison) -> Table | None:
-    """What became of suggestions that the candidate follows; None where it follows none."""
-    rows = []
-    for item in comparison.diagnosis.suggestions:
-        bound = "at most " if item.is_upper_bound else ""
-        rows.append(
-            (
-                item.setting,
-                f"{bound}{item.predicted_speedup:.2f}",
-                format_ratio(item.measured_speedup),
-                format_ratio_interval(item.speedup_ci95),
-                item.outcome,
-            )
-        )
-    if not rows:
-        return None
-    return Table(
-        caption="Suggestions of the baseline that the candidate follows: speed-up",
-        header=("Setting", "Predicted", "Measured", "95% interval", "Outcome"),
-        rows=tuple(rows),
-        note=_other_changes_note(comparison),
-    )
-
-
-def _other_changes_note(comparison: Comparison) -> str:
-    most = max(item.num_other_changes for item in comparison.diagnosis.suggestions)
-    if not most:
-        return ""
-    settings = "setting" if most == 1 else "settings"
-    return f"the candidate changes {most} other {settings} too, so that not all follows from one"
-
-
 def gate_table(gates: Sequence[Gate]) -> Table | None:
-    """The gates with the value that decided each; None without gates."""
+    """The gates, each with the values that decided; None without gates."""
     rows = []
     for gate in gates:
-        for check in gate.checks:
-            if check.result == gate.result:
-                change = DASH if check.change is None else f"{check.change:+.2f}"
-                interval = DASH
-                if check.ci95 is not None:
-                    interval = f"{check.ci95[0]:+.2f} to {check.ci95[1]:+.2f}"
-                rows.append((gate.condition, check.result, check.place, change, interval))
+        for check in _deciding_checks(gate):
+            rows.append((gate.condition, check.result, check.place, *_change_cells(check)))
     if not rows:
         return None
     return Table(
@@ -288,3 +204,33 @@ def gate_table(gates: Sequence[Gate]) -> Table | None:
         rows=tuple(rows),
         num_text_columns=3,
     )
+
+
+def _deciding_checks(gate: Gate) -> Sequence[GateCheck]:
+    """The checks that gave the result; of a gate that is passed the one closest to the limit."""
+    if gate.result == "passed":
+        return gate.checks[:1]
+    return [check for check in gate.checks if check.result == gate.result]
+
+
+def _change_cells(check: GateCheck) -> tuple[str, str]:
+    """The change with its interval, in the unit of the gate."""
+    if check.change is None:
+        return DASH, DASH
+    interval = DASH
+    if check.ci95 is not None:
+        interval = f"{check.ci95[0]:+.2f} to {check.ci95[1]:+.2f}"
+    return f"{check.change:+.2f}", interval
+
+
+def gate_notes(gates: Sequence[Gate]) -> list[str]:
+    """Why gates cannot be decided: each reason once, with the places that it holds for."""
+    notes = []
+    for gate in gates:
+        places: dict[str, list[str]] = {}
+        for check in gate.checks:
+            if check.result == gate.result == "undecided":
+                places.setdefault(check.reason, []).append(check.place)
+        for reason, named in places.items():
+            notes.append(f"{gate.condition} at {', '.join(named)}: {reason}")
+    return notes

@@ -9,14 +9,24 @@ from utils.reporting.comparison_facts import (
     reading_notes,
     side_facts,
 )
+from utils.reporting.comparison_quality import (
+    changed_row_table,
+    class_table,
+    quality_facts,
+    score_table,
+)
 from utils.reporting.comparison_tables import (
-    breakdown_table,
     cost_table,
     difference_table,
+    gate_notes,
     gate_table,
     metric_table,
     metrics_with_values,
     status_table,
+)
+from utils.reporting.comparison_time_tables import (
+    breakdown_table,
+    main_breakdowns,
     suggestion_table,
     verdict_change_table,
 )
@@ -26,9 +36,17 @@ from utils.schema.comparison import Comparison
 
 LAYOUT = TextLayout(width=80)
 MAX_PARTS = 5
-"""Rows of a table of times; the page has more."""
+"""Rows of a table of times or of changed rows; the page has more."""
 SHOWN_METRICS = (SPEED, "latency_per_batch_ms_p95", "peak_gpu_mem", "energy_per_sample_j")
-"""Metrics that are always shown; others only where they differ."""
+"""Metrics that are always shown; others only where they differ, if they say something else."""
+RESTATED = (
+    "latency_per_sample_ms",
+    "latency_per_batch_ms",
+    "throughput_tokens_per_sec",
+    "latency_per_batch_ms_p90",
+    "latency_per_batch_ms_p99",
+)
+"""Metrics that say much the same as those that are shown; the page has them."""
 DIFFERENT = ("faster", "slower", "less", "more")
 
 
@@ -48,8 +66,12 @@ def render_text(comparison: Comparison) -> str:
 def _details(comparison: Comparison) -> dict[str, list[str]]:
     """The lines of each section after the conclusion; empty where there is nothing to say."""
     return {
-        "Gates": _tables([gate_table(comparison.gates)]),
+        "Gates": [
+            *_tables([gate_table(comparison.gates)]),
+            *LAYOUT.bullets(gate_notes(comparison.gates)),
+        ],
         "Metrics": _metrics(comparison),
+        "Quality": _quality(comparison),
         "Where the time went": _diagnosis(comparison),
         "Cost": _tables([cost_table(comparison)]),
         "Warnings": LAYOUT.bullets(comparison.warnings),
@@ -68,11 +90,12 @@ def _differences(comparison: Comparison) -> list[str]:
 def _metrics(comparison: Comparison) -> list[str]:
     tables: list[Table | None] = []
     for name in metrics_with_values(comparison):
-        if name in SHOWN_METRICS or _differs(comparison, name):
+        is_other = name not in SHOWN_METRICS and name not in RESTATED
+        if name in SHOWN_METRICS or (is_other and _differs(comparison, name)):
             tables.append(metric_table(comparison, name))
     tables.append(status_table(comparison))
     lines = _tables(tables)
-    notes = LAYOUT.bullets(inconclusive_notes(comparison))
+    notes = LAYOUT.bullets(inconclusive_notes(comparison, SHOWN_METRICS))
     if notes:
         lines += ["", "Inconclusive:", *notes]
     return lines
@@ -83,9 +106,21 @@ def _differs(comparison: Comparison, name: str) -> bool:
     return not verdicts.isdisjoint(DIFFERENT)
 
 
+def _quality(comparison: Comparison) -> list[str]:
+    lines = LAYOUT.facts(quality_facts(comparison), 22)
+    tables = [
+        score_table(comparison),
+        class_table(comparison),
+        changed_row_table(comparison, MAX_PARTS),
+    ]
+    if any(table is not None for table in tables):
+        lines += ["", *_tables(tables)]
+    return lines
+
+
 def _diagnosis(comparison: Comparison) -> list[str]:
     tables = [suggestion_table(comparison), verdict_change_table(comparison)]
-    for breakdown in comparison.diagnosis.breakdowns:
+    for breakdown in main_breakdowns(comparison):
         tables.append(breakdown_table(breakdown, MAX_PARTS))
     lines = _tables(tables)
     for level, reason in comparison.diagnosis.unavailable.items():

@@ -70,8 +70,11 @@ def section(title: str, lines: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with each white space, line breaks too, as one space."""
-    return " ".join(text.split())
+    """The text on one line, for a terminal: control characters, which it would obey, become �."""
+    characters = []
+    for character in " ".join(text.split()):
+        characters.append(character if character.isprintable() else "�")
+    return "".join(characters)
 
 
 def _table_width(widths: Sequence[int]) -> int:

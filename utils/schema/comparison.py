@@ -7,6 +7,7 @@ from typing import Literal
 
 from utils.schema.common import (
     Count,
+    Fraction,
     NonNegative,
     Positive,
     PositiveCount,
@@ -20,6 +21,7 @@ from utils.schema.common import (
 )
 from utils.schema.comparison_diagnosis import DiagnosisComparison
 from utils.schema.comparison_effects import Decision, Effect
+from utils.schema.comparison_quality import QualityComparison
 
 COMPARISON_VERSION = 1
 """Version of ``comparison.json``."""
@@ -49,6 +51,10 @@ class ComparedSide(Record):
     model: str = text("Name of the model.")
     device: str = text("Device of the model, with the name of the processor or GPU.")
     dtype: str = text("Type of the weights.")
+    accuracy: Fraction | None = optional(
+        "Accuracy as the metrics file of the first run has it; null where it was not measured.",
+        unit="fraction",
+    )
     runs: tuple[ComparedRun, ...] = text("The processes.")
 
 
@@ -142,7 +148,9 @@ class Gate(Record):
         "`violated`: the condition holds with confidence for a value; `passed`: it holds for "
         "none, with confidence; `undecided`: neither."
     )
-    checks: tuple[GateCheck, ...] = text("The values that it was checked on.")
+    checks: tuple[GateCheck, ...] = text(
+        "The values that it was checked on, the one that comes closest to the limit first."
+    )
 
 
 class Comparison(Record):
@@ -163,7 +171,11 @@ class Comparison(Record):
     status_changes: tuple[StatusChange, ...] = text("Batch sizes that only one side finished.")
     metrics: tuple[MetricComparison, ...] = text("Every metric.")
     num_tests: Count = text("Comparisons that the verdicts are corrected for.")
-    quality_reason: str | None = optional("Why the predictions are not compared.")
+    label_names: tuple[str, ...] = text("Label names of the candidate in the order of their ids.")
+    quality: QualityComparison | None = optional("The predictions, row by row.")
+    quality_reason: str | None = optional(
+        "Why the predictions are not compared, or, with `--force`, should not be."
+    )
     diagnosis: DiagnosisComparison = text("Where the time went.")
     prices: Prices = text("Prices.")
     costs: tuple[CostComparison, ...] = text("Money and energy for a million samples.")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from utils.schema.batch_size import BatchSizeRow, percentile_columns
 from utils.schema.common import nullable_metrics
+from utils.schema.sweep_checkpoint import PHASES, Run
 from utils.sweep import bench_stats
 from utils.sweep.bench_stats import MIN_RUNS, min_latencies
-from utils.sweep.records import PHASES, Run
 from utils.system.device import NOT_ON_CUDA
 
 PHASE_TOLERANCE = 0.03

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 
 from utils.schema.batch_size import BatchSizeRow, FailedStatus, percentile_columns
 from utils.schema.common import complete_reasons, nullable_metrics
+from utils.schema.sweep_checkpoint import PHASES, Run
 from utils.sweep import bench_stats
 from utils.sweep.bench_stats import summarise
-from utils.sweep.records import PHASES, Run
 from utils.sweep.row_reasons import (
     GPU_READING_COLUMNS,
     RowRuns,

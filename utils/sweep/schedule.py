@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from utils.core.errors import UserError
 from utils.pipeline import console
 from utils.schema.batch_size import BatchSizeRow, FailedStatus, Status
+from utils.schema.sweep_checkpoint import Run, SampleSweepRecord, TrialRecord
 from utils.sweep.bench_stats import mean_interval
-from utils.sweep.records import Run
 from utils.sweep.run_summary import RunContext, failed_row, summarise_runs
 
 
@@ -52,6 +52,21 @@ class Trial:
     process_spread: float | None = 0.0
     interference: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_record(cls, record: TrialRecord) -> Trial:
+        """The trial of an interrupted sweep, to be continued."""
+        values = dict(record)
+        for name in ("runs", "interference", "warnings"):
+            values[name] = list(values[name])
+        return cls(**values)
+
+    def to_record(self) -> TrialRecord:
+        """What the checkpoint stores."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in ("runs", "interference", "warnings"):
+            values[name] = tuple(values[name])
+        return TrialRecord(**values)
 
     def mark_failed(self, status: FailedStatus, reason: str) -> None:
         """End this trial; its row has the reason in place of metrics."""
@@ -99,6 +114,23 @@ class SweepState:
     trials: list[Trial]
     order: list[list[int]] = field(default_factory=list)
     """The batch sizes of each round, in the order of measurement."""
+
+    @classmethod
+    def from_record(cls, record: SampleSweepRecord) -> SweepState:
+        """The state of an interrupted sweep, to be continued."""
+        return cls(
+            sample_size=record.sample_size,
+            trials=[Trial.from_record(trial) for trial in record.trials],
+            order=[list(sizes) for sizes in record.order],
+        )
+
+    def to_record(self) -> SampleSweepRecord:
+        """What the checkpoint stores."""
+        return SampleSweepRecord(
+            sample_size=self.sample_size,
+            trials=tuple(trial.to_record() for trial in self.trials),
+            order=tuple(tuple(sizes) for sizes in self.order),
+        )
 
     def unfinished(self, settings: SweepSettings) -> list[Trial]:
         """The trials that need more runs."""

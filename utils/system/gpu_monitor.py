@@ -8,15 +8,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 
+from utils.schema.sweep_checkpoint import GpuReadings
 from utils.system import gpu_readings
 from utils.system.device import NOT_ON_CUDA, synchronize
 from utils.system.gpu_nvml import BUFFERS, NvmlDevice
-from utils.system.gpu_readings import GpuReadings, Sample, Window
+from utils.system.gpu_readings import Sample, Window
 from utils.system.gpu_timeline import timeline_row
 
 CPU_SHARE = 0.008
@@ -119,7 +119,9 @@ class GpuMonitor:
         if self._torch_device.type != "cuda":
             return readings
         # On the CPU nobody expects them.
-        return replace(readings, warnings=(f"no GPU readings: {self.reason}",))
+        return GpuReadings(
+            warnings=(f"no GPU readings: {self.reason}",), unavailable=readings.unavailable
+        )
 
     def idle(self, seconds: float = 2.0) -> GpuReadings:
         """A window in which this process gives the device nothing to do.

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 
+from utils.schema.sweep_checkpoint import GpuReadings
+
 LOOK_BACK_S = 1.0
 """How far utilization (1/6 to 1 s) and averaged power look back. Source: NVML API reference,
 nvmlUtilization_t and nvmlDeviceGetPowerUsage."""
@@ -114,42 +116,6 @@ class Window:
         return self.end_s - self.start_s
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GpuReadings:
-    """What a window showed.
-
-    Args:
-        power_source: INSTANT, AVERAGE or BUFFER.
-        energy_source: "counter", or "integrated power": the mean times the window's seconds.
-        device_memory_bytes: the most in use on the device, by all processes.
-        throttled: clock limits that spoil a measurement, at any sample.
-        power_capped: the power limit lowered the clock, at any sample.
-        shared: another process computes on the GPU; None is unknown.
-        thread_cpu_share: CPU time of the sampling thread over the window's seconds.
-        warnings: what spoiled the window.
-        unavailable: for each field without a value why it has none.
-    """
-
-    samples: tuple[Sample, ...] = ()
-    util_pct_mean: float | None = None
-    power_w_mean: float | None = None
-    power_source: str | None = None
-    energy_j: float | None = None
-    energy_source: str | None = None
-    device_memory_bytes: int | None = None
-    sm_clock_mhz_mean: float | None = None
-    memory_clock_mhz_mean: float | None = None
-    temperature_c_max: float | None = None
-    throttled: tuple[str, ...] = ()
-    power_capped: bool = False
-    shared: bool | None = None
-    num_samples: int = 0
-    interval_s_actual: float | None = None
-    thread_cpu_share: float | None = None
-    warnings: tuple[str, ...] = ()
-    unavailable: Mapping[str, str] = field(default_factory=dict)
-
-
 def no_readings(reason: str) -> GpuReadings:
     """Readings without a single value, for the same reason."""
     names = (*READING_FIELDS.values(), "energy_j", "shared")
@@ -187,7 +153,6 @@ def summarize_window(window: Window) -> GpuReadings:
     interval_s = _actual_interval_s(window)
     shared = _is_shared(window, util_pct_mean)
     return GpuReadings(
-        samples=tuple(window.samples),
         util_pct_mean=util_pct_mean,
         power_w_mean=power_w_mean,
         power_source=power.source,

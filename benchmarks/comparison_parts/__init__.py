@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks/comparison_truth.py``: simulated sides, and real ones."""
