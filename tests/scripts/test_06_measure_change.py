@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -44,8 +47,18 @@ class Measured:
 
 
 def both_flags(folder: Path, model: Path) -> tuple[str, ...]:
-    """The small settings for both sides; everything is below ``folder``."""
-    overrides = [*support.small_overrides(folder, model), "profiling.num_measurement_runs=2"]
+    """The small settings for both sides; everything is below ``folder``.
+
+    The data set is a file that step 01 has not read yet.
+    """
+    source = folder / "source.csv"
+    rows = [(text, support.LABELS[number % 3]) for number, text in enumerate(support.TEXTS)]
+    pd.DataFrame(rows, columns=["text", "labels"]).to_csv(source, index=False)
+    overrides = [
+        *support.small_overrides(folder, model),
+        f"dataset.hf_name={source}",
+        "profiling.num_measurement_runs=2",
+    ]
     return tuple(word for override in overrides for word in ("--both", override))
 
 
@@ -78,7 +91,6 @@ def kill_with_children(process: subprocess.Popen[str]) -> None:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Measured:
     folder = tmp_path_factory.mktemp("change")
-    support.write_dataset(folder / "data")
     flags = both_flags(folder, tiny_model)
     change = folder / "results" / "changes" / NAME
     process = start((*flags, *CHANGE))
@@ -94,6 +106,25 @@ def measured(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Meas
     return Measured(folder=folder, flags=flags, interrupted=interrupted, finished=finished)
 
 
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """The script in this process; gives its exit code."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logged = list(logging.getLogger().handlers)
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", [SCRIPT, *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(PROJECT_ROOT / SCRIPT), run_name="__main__")
+        assert isinstance(end.value.code, int)
+        return end.value.code
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    logging.getLogger().handlers[:] = logged
+
+
 def test_an_interruption_has_its_exit_code_and_the_command_that_continues(
     measured: Measured,
 ) -> None:
@@ -101,6 +132,13 @@ def test_an_interruption_has_its_exit_code_and_the_command_that_continues(
     continued = f"Continue with: python {SCRIPT} --both model.name="
     assert continued in measured.interrupted.stderr
     assert "--set profiling.max_length=16 --repeats 1" in measured.interrupted.stderr
+
+
+def test_a_missing_data_set_is_prepared_first(measured: Measured) -> None:
+    data_file = measured.folder / "data" / "val_df.csv"
+    assert f"Download and check the data set: {data_file}" in measured.interrupted.stderr
+    assert data_file.exists()
+    assert "Download and check" not in measured.finished.stderr
 
 
 def test_after_a_kill_finished_processes_are_kept_and_the_running_one_is_measured_again(
@@ -135,7 +173,7 @@ def test_the_comparison_is_printed_and_written(measured: Measured) -> None:
 
 
 def test_run_again_it_only_compares_and_gates_decide_the_exit_code(measured: Measured) -> None:
-    gate = ("--fail-if", "latency_per_sample_ms@1>-99%", "--margin", "5%")
+    gate = ("--fail-if", "accuracy>-99pp")
     done = measured.run(*CHANGE, *gate)
     assert done.returncode == 3, done.stderr
     assert done.stderr.count("kept, unchanged since it finished") == 2
@@ -177,23 +215,28 @@ def test_a_dry_run_shows_order_and_reasons_and_runs_nothing(measured: Measured) 
     ],
 )
 def test_what_cannot_be_measured_is_one_message_and_exit_code_2(
-    measured: Measured, words: tuple[str, ...], message: str
+    measured: Measured,
+    run_here: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
 ) -> None:
     foreign = measured.folder / "results" / "changes" / "foreign"
     foreign.mkdir(exist_ok=True)
     (foreign / "notes.txt").touch()
-    done = measured.run(*words)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "measuring" not in done.stderr
+    assert run_here(*measured.flags, *words) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
+    assert "measuring" not in errors
 
 
 def test_a_setting_that_a_process_refuses_is_offered_for_both_sides(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     support.write_dataset(tmp_path / "data")
-    flags = (*both_flags(tmp_path, tiny_model), "--both", "model.device=cuda:7")
+    flags = [*support.small_overrides(tmp_path, tiny_model), "model.device=cuda:7"]
+    flags = [word for override in flags for word in ("--both", override)]
     done = support.run_script(SCRIPT, *flags, "--set", "profiling.max_length=16")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Step 02 (02_baseline_inference.py) ended with exit code 2" in done.stderr

@@ -109,7 +109,7 @@ def _time_left(durations: Durations, sides: Sequence[SideName]) -> str:
     seconds = durations.expected_s(sides)
     if seconds is None:
         return ""
-    return f"; about {format_duration(seconds)} left"
+    return f"; about {format_duration(seconds)} of measuring left"
 
 
 def diagnose_sides(change: Change, log_level: str) -> None:
