@@ -4,12 +4,17 @@
 Simulated pairs of sides, of which the truth is known: how often equal sides are called different,
 how often a true change is found, and how often equal sides are called equivalent. A pair has the
 time and the rate of four batch sizes, corrected together as those of a real comparison.
+
+Real sweeps of the demo in processes of their own, one after the other: pairs of sides that are the
+same, none of which may be called different, and a pair of which the candidate has one module that
+is slowed down, which has to be found and named first.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +27,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import common
 from benchmarks.common import MISS, PASS, UNDECIDED, Row
 from benchmarks.comparison_parts.quality_simulation import BASELINE_ACCURACY, simulate_quality
+from benchmarks.comparison_parts.real_sides import (
+    PLANTED_SHARE,
+    SLOWED_MODULE,
+    DemoSweeps,
+    called_different,
+    compare,
+    first_module,
+    largest_spread,
+    measure_planted,
+    pairs_of,
+    speeds,
+)
 from benchmarks.comparison_parts.simulation import Outcome, Situation, simulate
 
 FALSE_DIFFERENCES = 0.05
@@ -31,6 +48,7 @@ HELD = 0.93
 """Of intervals that promise 95%: a bootstrap of few rows reaches a little less."""
 NUM_PAIRS = 1000
 NUM_QUICK_PAIRS = 200
+NUM_REAL_PAIRS = 6
 TRUE_CHANGE = 1.10
 ENOUGH_FOR_CHANGE = 5
 """Processes a side with which a change of 10% is found at a spread of 3%."""
@@ -162,15 +180,92 @@ def quality(num_pairs: int) -> Iterator[Row]:
             )
 
 
+def real_equal_sides(sweeps: DemoSweeps, num_processes: int) -> Iterator[Row]:
+    """Twelve sweeps make six pairs, none of which may be called different."""
+    folders = [sweeps.sweep(f"same-{number}") for number in range(2 * NUM_REAL_PAIRS)]
+    comparisons = [compare(sides) for sides in pairs_of(folders, num_processes)]
+    different = []
+    for number, comparison in enumerate(comparisons, start=1):
+        for item in called_different(comparison):
+            different.append(f"pair {number}: {item.label}, batch size {item.batch_size}")
+    num_different = sum(bool(called_different(comparison)) for comparison in comparisons)
+    yield common.checked(
+        f"the demo's sweep, {num_processes} a side, equal sides: called different",
+        num_different == 0,
+        expected="none",
+        measured=f"{num_different} of {len(comparisons)} pairs",
+        note="; ".join(different),
+    )
+    spread = largest_spread(comparisons)
+    if spread is not None:
+        yield common.reported(
+            "the demo's sweep: largest spread of a throughput between processes", f"{spread:.1%}"
+        )
+
+
+def real_slow_down(sweeps: DemoSweeps, num_processes: int) -> Iterator[Row]:
+    """A module that makes the forward pass 20% longer."""
+    comparison = compare(measure_planted(sweeps, num_processes))
+    verdicts = [item.verdict for item in speeds(comparison)]
+    ratios = []
+    for item in speeds(comparison):
+        if item.effect is not None and item.effect.ratio is not None:
+            ratios.append(f"{item.effect.ratio:.2f} at {item.batch_size}")
+    yield common.checked(
+        f"{SLOWED_MODULE} slowed down by {PLANTED_SHARE:.0%} of the forward pass, "
+        f"{num_processes} a side: throughput called slower",
+        "slower" in verdicts and "faster" not in verdicts,
+        expected="at one or more batch sizes",
+        measured=f"{verdicts.count('slower')} of {len(verdicts)} batch sizes",
+        note=f"ratios {', '.join(ratios)}",
+    )
+    module = first_module(comparison)
+    yield common.checked(
+        "module with the largest difference in the diagnosis",
+        module == SLOWED_MODULE,
+        expected=SLOWED_MODULE,
+        measured=module or "none",
+    )
+
+
+def real(args: argparse.Namespace) -> Iterator[Row]:
+    """Sweeps of the demo; their results are deleted at the end."""
+    if args.quick:
+        yield common.not_here("real sweeps of the demo", "they take minutes; run without --quick")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sweeps = DemoSweeps(folder=Path(folder))
+        sweeps.prepare()
+        yield from real_slow_down(sweeps, args.processes)
+        yield from real_equal_sides(sweeps, args.processes)
+
+
 def measure(args: argparse.Namespace) -> Iterator[Row]:
     num_pairs = NUM_QUICK_PAIRS if args.quick else NUM_PAIRS
-    for part in (equal_sides, spread_set_too_low, true_change, equivalent_sides, quality):
-        yield from part(num_pairs)
+    if args.part != "real":
+        for part in (equal_sides, spread_set_too_low, true_change, equivalent_sides, quality):
+            yield from part(num_pairs)
+    if args.part != "simulated":
+        yield from real(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = common.make_parser(
-        __doc__ or "", "python benchmarks/comparison_truth.py --json comparison_truth.json"
+        __doc__ or "", "python benchmarks/comparison_truth.py --part real --processes 5"
+    )
+    parser.add_argument(
+        "--part",
+        choices=("all", "simulated", "real"),
+        default="all",
+        help="which sides (default: all)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        choices=range(1, NUM_REAL_PAIRS + 1),
+        default=3,
+        metavar="N",
+        help="real processes of each side, from 1 to 6 (default: %(default)s)",
     )
     return common.run(parser, measure, argv)
 

@@ -31,6 +31,7 @@ from benchmarks.common import MISS, Row, checked, within
 from utils.diagnosis import roofline
 from utils.diagnosis.bottleneck import classify_bottleneck
 from utils.diagnosis.diagnose import diagnose
+from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.diagnosis.findings import Findings, PresentSettings
 from utils.diagnosis.measurement import measure_batch_size
 from utils.diagnosis.suggestions import rank_suggestions
@@ -107,7 +108,7 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
     settings = f"profiling.batch_sizes=[1, {size}]", "profiling.trace_steps=1"
     lengths = workloads.padded_lengths(size) * 4
     loaded, config = workloads.ready(folder, model, lengths, *settings)
-    diagnosis = diagnose(loaded, config)
+    diagnosis = diagnose(loaded, DiagnosisSettings.of(config))
     largest = diagnosis.batch_sizes[-1]
     first = diagnosis.suggestions[0]
     rows = [
@@ -119,7 +120,7 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
             measured=first.title,
         ),
     ]
-    tried = measure_suggestion(loaded, config, size, first)
+    tried = measure_suggestion(loaded, DiagnosisSettings.of(config), size, first)
     if tried.measured_speedup is None or tried.label_agreement is None:
         row = checked("90% padding: saving", False, expected="tried", measured=str(tried.reason))
         return [*rows, row]
@@ -146,7 +147,7 @@ def layer_rows(folder: Path, device: torch.device) -> list[Row]:
     rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
     slow = workloads.SlowModule(loaded.model.model.layers[2].mlp, SLOW_S, rate)
     loaded.model.model.layers[2].mlp = slow
-    diagnosis = diagnose(loaded, config)
+    diagnosis = diagnose(loaded, DiagnosisSettings.of(config))
     layers = pd.read_csv(config.files.layers)
     top = layers.sort_values("self_time_ms", ascending=False).iloc[0]
     suggestion = _with_title(diagnosis.all_suggestions, f"slow layer: {SLOW_LAYER}")
@@ -188,11 +189,13 @@ def batch_size_rows(folder: Path, device: torch.device) -> list[Row]:
     lengths = [8] * 16 + [32] * 16 + [64] * 16 + [128] * 16
     settings = "profiling.batch_sizes=[1, 2, 4]", "profiling.trace_steps=1"
     loaded, config = workloads.ready(folder, workloads.small_qwen2(device), lengths, *settings)
-    diagnosis = diagnose(loaded, config)
+    diagnosis = diagnose(loaded, DiagnosisSettings.of(config))
     suggestion = _with_title(diagnosis.all_suggestions, "batch size")
     if suggestion is None:
         return [checked(name, False, expected="a suggestion", measured="none")]
-    tried = measure_suggestion(loaded, config, diagnosis.detail_batch_size, suggestion)
+    tried = measure_suggestion(
+        loaded, DiagnosisSettings.of(config), diagnosis.detail_batch_size, suggestion
+    )
     if tried.measured_speedup is None:
         return [checked(name, False, expected="tried", measured=str(tried.reason))]
     row = within(

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.data.dataset_settings import DatasetSettings
 from utils.pipeline import startup
 
 if __name__ == "__main__":
@@ -21,7 +22,8 @@ from utils.settings import EMBEDDED
 
 
 def run(config: Config) -> None:
-    check_target(config)
+    settings = DatasetSettings.of(config)
+    check_target(settings)
     if EMBEDDED in (config.dataset.hf_name, config.model.name, config.model.tokenizer):
         ensure_demo_assets(config.embedded)
     step = steps.get_step("01")
@@ -30,10 +32,10 @@ def run(config: Config) -> None:
         return
     labels = model_labels(config)
     source = read_source(config.dataset, config.embedded_dir)
-    preparation = prepare(config, source, labels)
+    preparation = prepare(settings, source, labels)
     for warning in (*preparation.stats.warnings, *preparation.decision.warnings):
         console.warn(warning)
-    write_dataset(config, preparation)
+    write_dataset(settings, preparation)
     num_labels = len(preparation.decision.mapping.names)
     console.print_line(
         f"Wrote {preparation.stats.num_rows:,} rows with {num_labels} labels to {config.data_file}"

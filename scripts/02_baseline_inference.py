@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.data.dataset_settings import DatasetSettings
 from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.pipeline import startup
 
@@ -34,7 +35,7 @@ def run(config: Config) -> None:
     started = time.time()
     if config.evaluation.enabled:
         check_workers(config.evaluation)
-    prepared = check_prepared_data(config, model_labels(config))
+    prepared = check_prepared_data(DatasetSettings.of(config), model_labels(config))
     data_sha256 = prepared.info.sha256
     loaded = load_model(config)
     check_labels(loaded, prepared.mapping)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.data.dataset_settings import DatasetSettings
+from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.pipeline import startup
 
 if __name__ == "__main__":
@@ -23,10 +25,10 @@ from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
-    check_prepared_data(config, model_labels(config))
+    check_prepared_data(DatasetSettings.of(config), model_labels(config))
     loaded = load_model(config)
     check_max_length(config.profiling.max_length, loaded.model)
-    diagnosis = diagnose(loaded, config)
+    diagnosis = diagnose(loaded, DiagnosisSettings.of(config))
     for warning in diagnosis.warnings:
         console.warn(warning)
     lines = [diagnosis.main_bottleneck]
@@ -34,7 +36,7 @@ def run(config: Config, args: argparse.Namespace) -> None:
         lines.append(f"{place}. {line}")
     console.block("BOTTLENECK ANALYSIS", lines)
     if args.verify:
-        diagnosis = verify(loaded, config, diagnosis)
+        diagnosis = verify(loaded, DiagnosisSettings.of(config), diagnosis)
         console.block("SUGGESTIONS TRIED", verified_lines(diagnosis))
     console.print_line(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
     steps.record_finished(steps.get_step("03"), config)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.data.dataset_settings import DatasetSettings
 from utils.pipeline import startup
 
 if __name__ == "__main__":
@@ -21,7 +22,7 @@ from utils.pipeline import cli, console
 
 
 def run(config: Config) -> None:
-    prepared = check_prepared_data(config, model_labels(config))
+    prepared = check_prepared_data(DatasetSettings.of(config), model_labels(config))
     tokenizer = load_tokenizer_only(config)
     count = partial(count_tokens, tokenizer)
     findings, warnings = validate_dataset(

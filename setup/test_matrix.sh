@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Runs the test suite on each supported Python with chosen versions of the main libraries.
-# Each has an environment of its own in .test-matrix/, which is kept; by hand, it takes long.
+# Each has an environment of its own in .test-matrix/, which is kept while its requirements stay the
+# same. Run it by hand, it takes long.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage="Usage: setup/test_matrix.sh [--plan] [NAME ...]
   --plan   say what would be done, and do nothing
   NAME     oldest, middle or newest; all three without a name
-PYTHON_3_10=/path/to/python setup/test_matrix.sh takes that interpreter; 3_12 and 3_13 likewise."
+PYTHON_3_10=/path/to/python setup/test_matrix.sh takes that interpreter; 3_12 and 3_13 likewise.
+pip and pytest take their own variables: PIP_EXTRA_INDEX_URL with PyTorch's index of CPU builds
+saves several GB of CUDA libraries for each environment; PYTEST_ADDOPTS chooses tests."
 
 folder=.test-matrix
 # Name, Python, and what pip is asked for beside requirements.txt and requirements-dev.txt.
@@ -34,14 +37,24 @@ find_python() { # VERSION
   return 1
 }
 
+# What an environment depends on.
+describe_environment() { # PYTHON PACKAGE ...
+  say "$*"
+  cat setup/requirements.txt setup/requirements-dev.txt setup/constraints.txt | cksum
+}
+
+# Each step says what a failure means, because the caller's "if" switches "set -e" off.
 make_environment() { # PYTHON VENV PACKAGE ...
-  local python=$1 venv=$2
+  local python=$1 venv=$2 description
   shift 2
+  description=$(describe_environment "$python" "$@")
+  [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$description" ] || return 0
   local wanted=("$@")
   [ "$*" != pinned ] || wanted=(-c setup/constraints.txt)
-  "$python" -m venv --clear "$venv"
+  "$python" -m venv --clear "$venv" || return
   "$venv/bin/python" -m pip install -qq --disable-pip-version-check \
-    -r setup/requirements.txt -r setup/requirements-dev.txt "${wanted[@]}"
+    -r setup/requirements.txt -r setup/requirements-dev.txt "${wanted[@]}" || return
+  say "$description" >"$venv/.stamp"
 }
 
 run_tests() { # VENV

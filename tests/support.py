@@ -16,6 +16,7 @@ from tests import script_server, small_tokenizers
 from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.data import writer
+from utils.data.dataset_settings import DatasetSettings
 from utils.data.labels import ModelLabels
 from utils.data.sources import DatasetSource, read_source
 
@@ -84,7 +85,9 @@ def write_dataset(
         for text, number in zip(texts, ids, strict=True)
     ]
     source = DatasetSource(rows=lambda: iter(rows))
-    writer.write_dataset(config, writer.prepare(config, source, model_labels))
+    dataset_settings = DatasetSettings.of(config)
+    preparation = writer.prepare(dataset_settings, source, model_labels)
+    writer.write_dataset(dataset_settings, preparation)
     return file
 
 

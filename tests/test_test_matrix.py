@@ -33,8 +33,7 @@ class Machine:
         self.log = folder / "calls.log"
         self.bin = folder / "bin"
         self.bin.mkdir()
-        (self.folder / "setup").mkdir(parents=True)
-        shutil.copy(PROJECT_ROOT / "setup" / "test_matrix.sh", self.folder / "setup")
+        shutil.copytree(PROJECT_ROOT / "setup", self.folder / "setup")
 
     def add(self, name: str, folder: Path | None = None) -> None:
         file = (folder or self.bin) / name
@@ -55,6 +54,10 @@ class Machine:
     @property
     def calls(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def count(self, start: str) -> int:
+        """How many calls of an interpreter begin with these words."""
+        return sum(call.startswith(start) for call in self.calls)
 
 
 @pytest.fixture
@@ -114,7 +117,25 @@ def test_each_environment_is_made_and_tested(complete_machine: Machine) -> None:
     installs = [call for call in complete_machine.calls if call.startswith("-m pip")]
     assert installs[0].endswith("torch==2.6.0 transformers==5.0.0 datasets==4.0.0")
     assert installs[2].endswith("-c setup/constraints.txt")
-    assert sum(call.startswith("-m pytest") for call in complete_machine.calls) == 3
+    assert complete_machine.count("-m pytest") == 3
+
+
+def test_an_environment_is_kept_until_its_requirements_change(complete_machine: Machine) -> None:
+    complete_machine.run()
+    complete_machine.run()
+    assert complete_machine.count("-m pip") == 3
+    assert complete_machine.count("-m pytest") == 6
+    with (complete_machine.folder / "setup" / "requirements.txt").open("a") as file:
+        file.write("another>=1\n")
+    complete_machine.run()
+    assert complete_machine.count("-m pip") == 6
+
+
+def test_an_environment_whose_installation_failed_is_made_again(complete_machine: Machine) -> None:
+    complete_machine.run(STAND_IN_PIP="1")
+    assert complete_machine.count("-m pytest") == 0
+    complete_machine.run()
+    assert complete_machine.count("-m venv") == 6
 
 
 def test_one_can_be_chosen(complete_machine: Machine) -> None:

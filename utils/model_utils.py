@@ -57,7 +57,9 @@ NAMES_OF_FILES = ("name", "tokenizer", "adapter_base")
 
 
 def load_model(config: Config) -> LoadedModel:
-    """Load what the configuration names, ready to classify.
+    """Load what the configuration names, ready to classify; for scripts, which have all settings.
+
+    The stages load with ``utils.model.load.load_classifier``, which takes the ``model`` section.
 
     Raises:
         ModelError: the model does not exist, is no sequence classifier or cannot be loaded; the

@@ -195,9 +195,9 @@ class InferenceProfiler:
             for _ in range(settings.num_warmup_runs):
                 self._runner.run_untimed(sample, size, settings.max_length)
             logits = self._runner.run_untimed(sample, size, settings.max_length)
-            trial.flops_per_sample = self._runner.flops_per_sample(
-                sample, size, settings.max_length
-            )
+            flops = self._runner.flops_per_sample(sample, size, settings.max_length)
+            trial.flops_per_sample = flops.value
+            trial.flops_reason = flops.reason
         if memory.reason is not None:
             trial.mark_failed("oom", f"out of memory: {memory.reason}")
             # Only here: a batch size that fits stays warm, its memory in the allocator's cache.

@@ -22,12 +22,14 @@ from benchmarks.peers.contestants import (
 )
 from utils.diagnosis import roofline
 
-# How many times faster than its peers the evaluator has to be.
-MIN_SPEEDUP_CUDA = {PIPELINE: 10.0}
+# How many times faster than its peers the evaluator has to be. On CUDA: batches of 32 in file order
+# compute 3.9 times the tokens; benchmarks/expectation.py has the arithmetic.
+MIN_SPEEDUP_CUDA = {PIPELINE: 3.9}
 MIN_SPEEDUP_CPU = {PLAIN: 4.5, PIPELINE: 4.5, TRAINER: 4.5}
-# The speed on CUDA as a fraction of the limit.
-MIN_SHARE = {"float32": 0.7}
-MIN_SHARE_OF_OTHERS = 0.6
+# The speed on CUDA as a fraction of the limit: the pessimistic end of benchmarks/expectation.py for
+# full batches that run operator by operator. In float32 products take nearly all the time, in
+# bfloat16 element-wise operators take longer than the products.
+MIN_SHARE = {"float32": 0.63, "bfloat16": 0.31, "float16": 0.31}
 
 
 def speedup(
@@ -115,7 +117,7 @@ def limit_rows(timings: Timings, share: float, *, dtype: str, is_cuda: bool) -> 
             matrix products of all real tokens.
     """
     check = "share of the limit"
-    bar = MIN_SHARE.get(dtype, MIN_SHARE_OF_OTHERS)
+    bar = MIN_SHARE[dtype]
     if is_cuda:
         row = common.checked(check, share >= bar, expected=f">= {bar:.0%}", measured=f"{share:.1%}")
     else:

@@ -19,6 +19,7 @@ from utils.baseline.sweep import measure_sweep
 from utils.core.errors import ModelError
 from utils.core.files import METRICS_SCHEMA
 from utils.core.result_files import ResultFiles
+from utils.data.dataset_settings import DatasetSettings
 from utils.data.labels import LabelMapping
 from utils.data.prepared import check_prepared_data
 from utils.data.reader import hash_data
@@ -38,7 +39,7 @@ SCHEMA = json.loads(METRICS_SCHEMA.read_text())
 def metrics(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> BaselineMetrics:
     config = support.small_config(tmp_path_factory.mktemp("baseline"), tiny_model)
     loaded = load_model(config)
-    prepared = check_prepared_data(config, model_labels(config))
+    prepared = check_prepared_data(DatasetSettings.of(config), model_labels(config))
     sweep = measure_sweep(loaded, config, hash_data(config.data_file))
     evaluation = evaluate_dataset(
         loaded, EvaluationSettings.of(config), data_sha256=hash_data(config.data_file)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
 from tests.comparison.builders import Payload, compare, metric, write_process, write_processes
 from tests.reporting.builders import Scenario
 from utils.comparison.metric_comparison import OTHER_ALPHA, SPEED_ALPHA
-from utils.schema.common import write_record
+from utils.core.files import PROJECT_ROOT
 from utils.schema.comparison import Comparison, load_comparison, save_comparison
 
 NOISE = (0.99, 1.0, 1.012)
@@ -175,5 +176,14 @@ def test_the_record_survives_its_file(tmp_path: Path) -> None:
     comparison = compare(before, after, fail_if=("throughput<-5%",))
     save_comparison(tmp_path / "comparison.json", comparison)
     assert load_comparison(tmp_path / "comparison.json") == comparison
-    assert json.loads((tmp_path / "comparison.json").read_text())["schema_version"] == 1
-    write_record(tmp_path / "again.json", comparison)
+
+
+def test_the_file_fits_its_published_schema(tmp_path: Path) -> None:
+    before = write_processes(tmp_path, "before", NOISE, scenario=Scenario(gpu=True))
+    after = write_processes(tmp_path, "after", NOISE, scenario=Scenario(gpu=True))
+    comparison = compare(before, after, fail_if=("throughput<-5%", "accuracy<-1pp"))
+    save_comparison(tmp_path / "comparison.json", comparison)
+    payload = json.loads((tmp_path / "comparison.json").read_text())
+    schema = json.loads((PROJECT_ROOT / "configs" / "comparison.schema.json").read_text())
+    jsonschema.validate(payload, schema)
+    assert payload["schema_version"] == 1

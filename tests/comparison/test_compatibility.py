@@ -187,3 +187,19 @@ def test_repeats_on_another_version_of_a_library_are_a_warning(tmp_path: Path) -
     comparison = compare(before, mixed)
     assert "The runs of the candidate differ in torch: 2.6.0, 2.13.0" in comparison.warnings
     assert differences(comparison) == {"torch": ("2.6.0", "2.6.0 | 2.13.0")}
+
+
+def test_a_sweep_without_the_evaluation_is_a_repeat_of_the_sweep(tmp_path: Path) -> None:
+    def leave_out(payload: Payload) -> None:
+        payload["config"]["evaluation"]["enabled"] = False
+        payload["full_dataset_metrics"] = None
+
+    before = [
+        write_process(tmp_path, "complete"),
+        write_process(tmp_path, "sweep", change=leave_out),
+    ]
+    after = write_processes(tmp_path, "after", [1.0, 1.01], change=leave_out)
+    comparison = compare(before, after)
+    assert comparison.warnings == ()
+    assert {item.scope for item in comparison.metrics} == {"sweep", "run"}
+    assert comparison.quality is None

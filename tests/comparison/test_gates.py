@@ -12,6 +12,7 @@ from tests.reporting.builders import Scenario
 from utils.comparison.command_line import exit_code
 from utils.comparison.gates import parse_gate
 from utils.core.errors import UserError
+from utils.reporting.comparison_quality import quality_text
 from utils.schema.comparison import Gate
 
 NOISE = (0.99, 1.0, 1.012)
@@ -140,6 +141,25 @@ def test_a_gate_on_accuracy_takes_the_paired_interval(
     [gate] = compare(before, after, fail_if=("accuracy<-1pp",)).gates
     assert gate.result == result
     assert gate.checks[0].change == pytest.approx(-100 * num_wrong / 2000)
+
+
+def test_few_rows_that_differ_violate_no_gate_on_quality(tmp_path: Path) -> None:
+    labels = np.arange(100) % 3
+    predicted = labels.copy()
+    predicted[:4] = (labels[:4] + 1) % 3
+    before = write_process(tmp_path, "before")
+    after = write_process(tmp_path, "after")
+    write_predictions(before, labels, labels)
+    write_predictions(after, predicted, labels)
+    comparison = compare(before, after, fail_if=("accuracy<-0.1pp", "f1_macro<-0.1pp"))
+    assert comparison.quality is not None
+    assert comparison.quality.mcnemar_p == pytest.approx(0.125)
+    reasons = [(gate.result, gate.checks[0].reason) for gate in comparison.gates]
+    assert reasons == [
+        ("undecided", "McNemar's exact test has p = 0.12"),
+        ("undecided", "only 4 rows changed, too few for an interval of F1"),
+    ]
+    assert "no difference shown: McNemar's exact test" in quality_text(comparison)
 
 
 def test_a_gate_on_accuracy_without_predictions_is_undecided(tmp_path: Path) -> None:

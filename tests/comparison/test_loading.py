@@ -137,7 +137,7 @@ def test_a_table_that_cannot_be_read_is_a_warning(before: Path, after: Path) -> 
     (after / "profiler_traces" / "layers.csv").write_text("module\nhead\n")
     comparison = compare(before, after)
     assert "layers.csv" in comparison.warnings[0]
-    assert comparison.diagnosis.unavailable["modules"] == "one side has no table of modules"
+    assert comparison.diagnosis.unavailable["modules"] == "not both sides have a table of modules"
 
 
 def test_a_run_that_is_still_going_is_refused(before: Path, after: Path) -> None:

@@ -17,6 +17,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
+from utils.data.dataset_settings import DatasetSettings
 from utils.data.writer import check_target
 
 FRAME = pd.DataFrame(
@@ -290,6 +291,6 @@ def test_the_source_is_never_the_target(tmp_path: Path) -> None:
     ]
     for source, target in pairs:
         with pytest.raises(DataError, match="overwrite or extend its own source"):
-            check_target(config_for(source, target=target))
+            check_target(DatasetSettings.of(config_for(source, target=target)))
     assert file.read_bytes() == before
-    check_target(config_for(file, target=tmp_path / "out" / "val_df.csv"))
+    check_target(DatasetSettings.of(config_for(file, target=tmp_path / "out" / "val_df.csv")))

@@ -16,6 +16,7 @@ from utils.config_loader import Config, load_config, with_override
 from utils.core.errors import DataError, UserError
 from utils.core.files import PROJECT_ROOT, sha256_file
 from utils.data import writer
+from utils.data.dataset_settings import DatasetSettings
 from utils.data.labels import ModelLabels
 from utils.data.prepared import check_prepared_data, known_hashes
 from utils.data.sources import DatasetSource
@@ -40,10 +41,10 @@ def config(tmp_path: Path) -> Config:
 
 def write(config: Config, model: ModelLabels = MODEL) -> None:
     """What step 01 does."""
-    writer.check_target(config)
-    writer.write_dataset(
-        config, writer.prepare(config, support.read_configured_source(config), model)
-    )
+    settings = DatasetSettings.of(config)
+    writer.check_target(settings)
+    preparation = writer.prepare(settings, support.read_configured_source(config), model)
+    writer.write_dataset(settings, preparation)
 
 
 def record_of(config: Config) -> dict[str, object]:
@@ -54,7 +55,7 @@ def record_of(config: Config) -> dict[str, object]:
 
 
 def test_the_data_set_of_the_configuration_is_taken(config: Config) -> None:
-    prepared = check_prepared_data(config, MODEL)
+    prepared = check_prepared_data(DatasetSettings.of(config), MODEL)
     assert prepared.mapping.names == ("b", "a")
     assert (prepared.info.name, prepared.info.num_rows) == (config.dataset.hf_name, 2)
     assert (prepared.info.source_text_column, prepared.info.source_label_column) == (
@@ -68,7 +69,9 @@ def test_the_data_set_of_the_configuration_is_taken(config: Config) -> None:
 def test_the_same_file_by_another_name_is_the_same(config: Config, tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
     for name in (tmp_path / "link.csv", tmp_path / "data" / ".." / "in.csv"):
-        check_prepared_data(with_override(config, f"dataset.hf_name={name}"), MODEL)
+        check_prepared_data(
+            DatasetSettings.of(with_override(config, f"dataset.hf_name={name}")), MODEL
+        )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_the_same_file_by_another_name_is_the_same(config: Config, tmp_path: Pat
     ],
 )
 def test_settings_that_change_nothing_about_a_file_are_free(config: Config, override: str) -> None:
-    check_prepared_data(with_override(config, override), MODEL)
+    check_prepared_data(DatasetSettings.of(with_override(config, override)), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_settings_that_change_nothing_about_a_file_are_free(config: Config, over
 def test_a_setting_that_differs_is_named_with_both_values(config: Config, override: str) -> None:
     key, _, value = override.partition("=")
     with pytest.raises(DataError, match="another configuration") as caught:
-        check_prepared_data(with_override(config, override), MODEL)
+        check_prepared_data(DatasetSettings.of(with_override(config, override)), MODEL)
     settings: Any = record_of(config)["settings"]
     assert f"{key}: then {settings[key]!r}, now " in caught.value.what
     assert "01_download_data.py" in str(caught.value.fix)
@@ -115,7 +118,7 @@ def test_a_setting_that_differs_is_named_with_both_values(config: Config, overri
 )
 def test_a_model_with_other_labels_is_named(config: Config, model: ModelLabels, words: str) -> None:
     with pytest.raises(DataError, match="another configuration") as caught:
-        check_prepared_data(config, model)
+        check_prepared_data(DatasetSettings.of(config), model)
     assert words in caught.value.what
 
 
@@ -125,8 +128,9 @@ def test_revision_split_and_configuration_of_the_hub_count(tmp_path: Path) -> No
     target = f"dataset.local_path={tmp_path / 'val_df.csv'}"
     hub = load_config("configs/config.yaml", ["dataset.hf_name=someone/some_data", target])
     source = DatasetSource(rows=lambda: iter([("one", "a")]), revision="c0ffee")
-    writer.write_dataset(hub, writer.prepare(hub, source, MODEL))
-    info = check_prepared_data(hub, MODEL).info
+    settings = DatasetSettings.of(hub)
+    writer.write_dataset(settings, writer.prepare(settings, source, MODEL))
+    info = check_prepared_data(settings, MODEL).info
     assert (info.revision, info.split, info.settings["dataset.revision"]) == (
         "c0ffee",
         "test",
@@ -139,20 +143,20 @@ def test_revision_split_and_configuration_of_the_hub_count(tmp_path: Path) -> No
         "dataset.hf_name=someone/else",
     ):
         with pytest.raises(DataError, match=override.partition("=")[0]):
-            check_prepared_data(with_override(hub, override), MODEL)
+            check_prepared_data(DatasetSettings.of(with_override(hub, override)), MODEL)
 
 
 def test_a_data_set_that_was_changed_is_refused(config: Config) -> None:
     config.data_file.write_text(config.data_file.read_text() + '"three","a",1\n')
     with pytest.raises(DataError, match="changed after step 01"):
-        check_prepared_data(config, MODEL)
+        check_prepared_data(DatasetSettings.of(config), MODEL)
 
 
 def test_label_mappings_that_were_changed_are_refused(config: Config) -> None:
     content = {"label2id": {"a": 0, "b": 1}, "id2label": {"0": "a", "1": "b"}, "num_labels": 2}
     config.label_mappings_file.write_text(json.dumps(content))
     with pytest.raises(DataError, match="label mappings were changed"):
-        check_prepared_data(config, MODEL)
+        check_prepared_data(DatasetSettings.of(config), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -166,14 +170,14 @@ def test_a_record_that_is_missing_or_of_another_form_is_refused(
     if content is not None:
         file.write_text(content)
     with pytest.raises(DataError, match="not recorded") as caught:
-        check_prepared_data(config, MODEL)
+        check_prepared_data(DatasetSettings.of(config), MODEL)
     assert "01_download_data.py" in str(caught.value.fix)
 
 
 def test_a_data_set_that_is_missing_names_step_01(config: Config) -> None:
     config.data_file.unlink()
     with pytest.raises(UserError, match="01_download_data"):
-        check_prepared_data(config, MODEL)
+        check_prepared_data(DatasetSettings.of(config), MODEL)
 
 
 def test_several_data_sets_may_lie_in_one_folder_but_only_the_last_is_described(
@@ -183,11 +187,11 @@ def test_several_data_sets_may_lie_in_one_folder_but_only_the_last_is_described(
         config, f"dataset.local_path={config.data_file.with_name('other.parquet')}"
     )
     write(other)
-    check_prepared_data(other, MODEL)
+    check_prepared_data(DatasetSettings.of(other), MODEL)
     with pytest.raises(DataError, match=r"describes other\.parquet"):
-        check_prepared_data(config, MODEL)
+        check_prepared_data(DatasetSettings.of(config), MODEL)
     write(config)
-    check_prepared_data(config, MODEL)
+    check_prepared_data(DatasetSettings.of(config), MODEL)
 
 
 def test_step_01_replaces_only_what_it_wrote(config: Config) -> None:
@@ -219,7 +223,7 @@ def test_a_data_set_of_an_earlier_version_may_be_replaced(config: Config) -> Non
     }
     (config.data_file.parent / "dataset_info.json").write_text(json.dumps(record))
     write(config)
-    check_prepared_data(config, MODEL)
+    check_prepared_data(DatasetSettings.of(config), MODEL)
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5])
@@ -243,13 +247,13 @@ def test_an_interruption_between_two_files_locks_nobody_out(
         write(config)
     monkeypatch.undo()
     try:  # what later steps see is complete: the old data set or none
-        assert check_prepared_data(config, MODEL).info.num_rows == 2
+        assert check_prepared_data(DatasetSettings.of(config), MODEL).info.num_rows == 2
         assert len(pd.read_csv(config.data_file)) == 2
     except DataError as error:
         assert "01_download_data.py" in str(error)
-    assert sha256_file(config.data_file) in known_hashes(config)["val_df.csv"]
+    assert sha256_file(config.data_file) in known_hashes(DatasetSettings.of(config))["val_df.csv"]
     write(config)
-    assert check_prepared_data(config, MODEL).info.num_rows == 1
+    assert check_prepared_data(DatasetSettings.of(config), MODEL).info.num_rows == 1
 
 
 def test_names_of_hub_data_sets_are_not_taken_for_paths() -> None:

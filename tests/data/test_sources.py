@@ -22,6 +22,7 @@ from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
 from utils.data import writer
+from utils.data.dataset_settings import DatasetSettings
 from utils.data.labels import ModelLabels
 from utils.data.reader import iter_rows
 from utils.data.sources import DatasetSource, collect_stats
@@ -68,7 +69,8 @@ def write(
     """
     if labels is None:
         labels = model(*sorted({label for _, label in source.rows() if label} | {"~unused"}))
-    writer.write_dataset(config, writer.prepare(config, source, labels))
+    settings = DatasetSettings.of(config)
+    writer.write_dataset(settings, writer.prepare(settings, source, labels))
     return [
         pair
         for part in iter_rows(config.data_file, 3)
@@ -238,14 +240,15 @@ def test_a_write_that_breaks_off_leaves_the_old_data_set(tmp_path: Path) -> None
         tmp_path, save(pd.DataFrame({"text": ["new"], "labels": ["x"]}), tmp_path / "in.csv")
     )
     before = write_old_data(config)
-    preparation = writer.prepare(config, given(["a", "b"], ["x", "y"]), model("x", "y"))
+    settings = DatasetSettings.of(config)
+    preparation = writer.prepare(settings, given(["a", "b"], ["x", "y"]), model("x", "y"))
 
     def broken() -> Iterator[tuple[str, str | None]]:
         yield "a", "x"
         raise ValueError("the network went away")
 
     with pytest.raises(ValueError, match="network"):
-        writer.write_dataset(config, replace(preparation, source=DatasetSource(rows=broken)))
+        writer.write_dataset(settings, replace(preparation, source=DatasetSource(rows=broken)))
     assert {path.name: path.read_bytes() for path in config.data_file.parent.iterdir()} == before
 
 
@@ -279,14 +282,14 @@ def test_labels_that_the_model_does_not_know_are_shown_or_skipped_and_counted(
     config = config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
     source = support.read_configured_source(config)
     with pytest.raises(DataError, match=r"3 rows: 'zebra' \(2\), 'yak' \(1\)"):
-        writer.prepare(config, source, model("x", "y"))
+        writer.prepare(DatasetSettings.of(config), source, model("x", "y"))
     skipping = config_for(tmp_path, tmp_path / "in.parquet", "evaluation.unknown_labels=skip")
-    preparation = writer.prepare(skipping, source, model("x", "y"))
+    preparation = writer.prepare(DatasetSettings.of(skipping), source, model("x", "y"))
     expected = (
         "3 rows have a label that the model does not know, and are skipped: 'zebra' (2), 'yak' (1)"
     )
     assert expected in preparation.decision.warnings[0]
-    writer.write_dataset(skipping, preparation)
+    writer.write_dataset(DatasetSettings.of(skipping), preparation)
     [rows] = iter_rows(config.data_file, 10)
     assert rows.label_ids.tolist() == [0, 1, -2, -2, -1, -2]
     assert pd.read_csv(config.data_file, keep_default_na=False).labels.tolist() == [
@@ -311,7 +314,8 @@ def test_step_01_takes_the_same_memory_for_ten_times_the_rows(tmp_path: Path, su
         config = config_for(tmp_path, file, suffix=suffix)
         tracemalloc.start()
         source = support.read_configured_source(config)
-        writer.write_dataset(config, writer.prepare(config, source, model("x", "y")))
+        settings = DatasetSettings.of(config)
+        writer.write_dataset(settings, writer.prepare(settings, source, model("x", "y")))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]

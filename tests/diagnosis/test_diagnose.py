@@ -15,6 +15,7 @@ from tests.diagnosis.builders import ENCODERS, sweep_row, write_metrics
 from utils.core.errors import UserError
 from utils.diagnosis import diagnose as diagnosis
 from utils.diagnosis.diagnose import diagnose
+from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.model_utils import LoadedModel, load_model
 from utils.schema.diagnosis import load_diagnosis
 
@@ -36,14 +37,14 @@ def test_a_size_that_does_not_fit_is_left_out(
         return sound(*args)
 
     monkeypatch.setattr(diagnosis, "measure_batch_size", short_of_memory)
-    result = diagnose(loaded, config)
+    result = diagnose(loaded, DiagnosisSettings.of(config))
     assert [size.batch_size for size in result.batch_sizes] == [1]
     assert result.detail_batch_size == 1
     assert any("Batch size 4 does not fit" in warning for warning in result.warnings)
     assert config.files.ceilings.exists()
     config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[4]")
     with pytest.raises(UserError, match="No batch size fits"):
-        diagnose(loaded, config)
+        diagnose(loaded, DiagnosisSettings.of(config))
 
 
 THROUGHPUT = "throughput_samples_per_sec_mean"
@@ -64,7 +65,7 @@ def test_the_sweep_decides_where_larger_batches_stop_helping(
     smaller_sample = {**measured_row(1, 1e6, 0.0), "sample_size": 4}
     out_of_memory = sweep_row(8, status="oom", sample_size=8, **{THROUGHPUT: None})
     write_metrics(config, smaller_sample, *rows, out_of_memory, optimal=2)
-    result = diagnose(loaded, config)
+    result = diagnose(loaded, DiagnosisSettings.of(config))
     for size in (1, 4):
         folder = config.files.traces_dir / f"batch_{size}"
         names = {file.name for file in folder.iterdir()}
@@ -88,7 +89,7 @@ def test_a_sweep_of_another_model_is_not_used(
     config = support.small_config(tmp_path, tiny_model, "profiling.trace_steps=1")
     other = support.small_config(tmp_path, tiny_model, "model.attn_implementation=eager")
     write_metrics(other, measured_row(1, 1e6, 0.0), optimal=1)
-    saturation = diagnose(loaded, config).saturation
+    saturation = diagnose(loaded, DiagnosisSettings.of(config)).saturation
     assert saturation is not None and saturation.source is not None
     assert saturation.source.startswith("the forward passes of the sample")
 
@@ -101,7 +102,9 @@ def test_a_model_that_is_no_qwen2(kind: str, tmp_path: Path) -> None:
     support.build_tokenizer().save_pretrained(tmp_path / "model")
     config = support.small_config(tmp_path, tmp_path / "model", "profiling.trace_steps=1")
     model = load_model(config)
-    result = diagnose(replace(model, tokenizer=support.build_tokenizer()), config)
+    result = diagnose(
+        replace(model, tokenizer=support.build_tokenizer()), DiagnosisSettings.of(config)
+    )
     assert [size.batch_size for size in result.batch_sizes] == [1, 4]
     assert result.suggestions
     for size in result.batch_sizes:

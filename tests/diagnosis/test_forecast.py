@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.diagnosis.builders import timed_forward
-from utils.diagnosis.forecast import Forecast, fit_time_model, make_forecast
+from utils.diagnosis.forecast import Forecast, TimeModel, fit_time_model, make_forecast
+from utils.evaluation.batching import FULL, MIN_FILL
 
 SHAPES = [(1, 10), (1, 100), (8, 100), (8, 500), (32, 200)]
 
@@ -61,7 +62,7 @@ def test_times_that_follow_from_rows_and_tokens_only_roughly_predict_nothing() -
 
     def forecast(*times_ms: float) -> tuple[Forecast | None, str | None]:
         timed = [timed_forward(*shape, ms) for shape, ms in zip(shapes, times_ms, strict=True)]
-        return make_forecast(timed, lengths, 4, (1024,), "cpu")
+        return make_forecast(timed, lengths, 4, (1024,), MIN_FILL, "cpu")
 
     predicted, reason = forecast(*(1 + 0.1 * rows * length for rows, length in shapes))
     assert predicted is not None and reason is None
@@ -72,6 +73,35 @@ def test_times_that_follow_from_rows_and_tokens_only_roughly_predict_nothing() -
 
 def test_too_few_shapes_predict_nothing() -> None:
     timed = [timed_forward(1, 8, 1.0), timed_forward(2, 8, 2.0)]
-    predicted, reason = make_forecast(timed, np.array([8]), 1, (1024,), "cpu")
+    predicted, reason = make_forecast(timed, np.array([8]), 1, (1024,), MIN_FILL, "cpu")
     assert predicted is None
     assert reason == "Batches of too few different shapes were timed"
+
+
+@pytest.mark.parametrize(
+    ("min_fill", "grouped_ms"),
+    [
+        # Batches end where the length changes: 4 x 100, 8 x 50 and 16 x 25 tokens.
+        (MIN_FILL, 3 * 10 + 1200 * 0.1),
+        # One batch of 16 rows of 100 tokens, and one of the 12 rows of 25 tokens that are left.
+        (FULL, 2 * 10 + (1600 + 300) * 0.1),
+    ],
+)
+def test_grouped_batches_are_as_full_as_the_evaluations(min_fill: float, grouped_ms: float) -> None:
+    model = TimeModel(
+        fixed_ms=10.0,
+        ms_per_token=0.1,
+        ms_per_pair=0.0,
+        overlapped=False,
+        error=0.0,
+        longest_tokens=4096,
+    )
+    forecast = Forecast(
+        model=model,
+        lengths=np.array([100] * 4 + [50] * 8 + [25] * 16),
+        batch_size=1,
+        budgets=(1600,),
+        min_fill=min_fill,
+    )
+    one_by_one_ms = 28 * 10 + 1200 * 0.1
+    assert forecast.best_budget_fraction() == pytest.approx(grouped_ms / one_by_one_ms)

@@ -12,8 +12,8 @@ import torch
 
 from tests import support
 from tests.diagnosis.builders import CUDA_TRACE, make_evidence
+from utils.diagnosis.operators import group_operators
 from utils.diagnosis.profiling import (
-    group_operators,
     largest_products,
     module_times_ms,
     read_events,

@@ -13,7 +13,9 @@ from utils.config_loader import Config
 from utils.diagnosis.findings import Findings, OperatorGroup, PresentSettings
 from utils.diagnosis.forecast import Forecast, TimeModel
 from utils.diagnosis.suggestions import rank_suggestions
+from utils.evaluation.batching import MIN_FILL
 from utils.schema.diagnosis import Suggestion
+from utils.schema.profile import AttentionUse
 from utils.settings import EvaluationConfig, ModelConfig, ProfilingConfig
 
 CONFIG = Config(profiling=ProfilingConfig(batch_sizes=(1, 4)))
@@ -33,6 +35,7 @@ def make_forecast(lengths: list[int], batch_size: int = 4, **changes: Any) -> Fo
         lengths=np.array(lengths),
         batch_size=batch_size,
         budgets=(1024,),
+        min_fill=MIN_FILL,
     )
 
 
@@ -113,6 +116,50 @@ def test_the_operators_furthest_above_the_ceilings_are_named() -> None:
     assert suggestions[0].saving_ms == pytest.approx(4 - 1 - 0.01)
     assert suggestions[0].setting == "model.attn_implementation=sdpa"
     assert suggestions[0].prediction == "upper-bound"
+
+
+def math_attention(**changes: Any) -> AttentionUse:
+    """Calls of the math kernel in a batch of 4, of which the profiler saw the device's time."""
+    settings: dict[str, Any] = {
+        "batch_size": 4,
+        "kernel": "math",
+        "calls": 24.0,
+        "measured_ms": 5.0,
+        "attainable_ms": 0.5,
+        "stored_score_bytes": 2e9,
+        "has_grouped_heads": True,
+    }
+    return AttentionUse(**{**settings, **changes})
+
+
+ON_CUDA = {"device": "cuda", "device_busy_ms": 9.5, "tokenize_ms": 0.0}
+
+
+def test_a_fused_kernel_would_save_what_the_math_kernel_takes_beyond_the_ceilings() -> None:
+    suggestions = suggest(ON_CUDA, attention=(math_attention(),))
+    attention = with_title(suggestions, "math attention kernel")
+    assert attention.saving_ms == pytest.approx(4.5)
+    assert (attention.prediction, attention.setting) == ("upper-bound", None)
+    assert "repeat the key and value heads" in attention.advice
+    assert "2,000.0 MB of scores are stored" in attention.evidence
+
+
+def test_where_grouped_float32_heads_are_not_the_reason_it_has_to_be_found() -> None:
+    bfloat16 = Config(model=ModelConfig(dtype="bfloat16"))
+    other_reasons = (
+        (math_attention(has_grouped_heads=False), CONFIG),
+        (math_attention(), bfloat16),
+    )
+    for use, config in other_reasons:
+        attention = with_title(suggest(ON_CUDA, config, attention=(use,)), "math attention kernel")
+        assert "sdpa_kernel" in attention.advice
+
+
+def test_a_fused_kernel_has_nothing_to_save() -> None:
+    flash = math_attention(kernel="flash", attainable_ms=None, stored_score_bytes=0.0)
+    unseen = math_attention(measured_ms=None)
+    for use in (flash, unseen):
+        assert "math attention kernel" not in titles(suggest(ON_CUDA, attention=(use,)))
 
 
 def test_a_compiled_model_is_not_compiled_again() -> None:

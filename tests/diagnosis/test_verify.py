@@ -15,6 +15,7 @@ from tests.diagnosis.builders import make_diagnosis
 from utils.config_loader import Config, with_override
 from utils.core.errors import ConfigError
 from utils.diagnosis import verify as module
+from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.diagnosis.suggestions import make_suggestion
 from utils.diagnosis.verify import measure_suggestion, verify
 from utils.model_utils import LoadedModel, load_model
@@ -70,7 +71,7 @@ def suggest(setting: str | None, title: str = "a suggestion", **changes: Any) ->
     ],
 )
 def test_each_kind_of_setting(loaded: LoadedModel, config: Config, setting: str) -> None:
-    tried = measure_suggestion(loaded, config, 4, suggest(setting))
+    tried = measure_suggestion(loaded, DiagnosisSettings.of(config), 4, suggest(setting))
     assert (
         tried.reason is None
         and tried.setting == setting
@@ -95,11 +96,16 @@ def test_what_a_setting_changes_is_what_is_measured(loaded: LoadedModel, config:
 
     loaded.model.forward = by_tokens
     shortened = measure_suggestion(
-        loaded, config, 4, suggest("profiling.max_length=16", prediction="upper-bound")
+        loaded,
+        DiagnosisSettings.of(config),
+        4,
+        suggest("profiling.max_length=16", prediction="upper-bound"),
     )
     assert 2.5 < shortened.measured_speedup <= 4.2, "64 tokens a text, then 16"
     assert shortened.prediction_error is None, "an upper bound is no prediction"
-    grouped = measure_suggestion(loaded, config, 4, suggest("evaluation.batching=token_budget"))
+    grouped = measure_suggestion(
+        loaded, DiagnosisSettings.of(config), 4, suggest("evaluation.batching=token_budget")
+    )
     assert 2 < grouped.measured_speedup < 4, "in file order every batch has a long text"
 
 
@@ -109,7 +115,10 @@ def test_a_changed_precision_does_not_stay(loaded: LoadedModel, config: Config) 
         lambda *_: seen.append(torch.get_float32_matmul_precision())
     )
     assert (
-        measure_suggestion(loaded, config, 4, suggest("model.matmul_precision=high")).reason is None
+        measure_suggestion(
+            loaded, DiagnosisSettings.of(config), 4, suggest("model.matmul_precision=high")
+        ).reason
+        is None
     )
     assert set(seen) == {"highest"}, "the baseline never runs under the changed setting"
     assert torch.get_float32_matmul_precision() == "highest"
@@ -122,7 +131,7 @@ def planted(*_: Any) -> Any:
 def test_failures_lose_nothing(
     loaded: LoadedModel, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "load_model", planted)
+    monkeypatch.setattr(module, "load_classifier", planted)
     suggestions = (
         suggest("model.dtype=bfloat16", "first"),
         suggest(None, "second"),
@@ -132,7 +141,7 @@ def test_failures_lose_nothing(
         suggest("profiling.max_length=8", "fifth"),
     )
     diagnosis = make_diagnosis(suggestions)
-    verified = verify(loaded, config, diagnosis)
+    verified = verify(loaded, DiagnosisSettings.of(config), diagnosis)
     first, second, third, again, fourth, fifth = (
         one.verification for one in verified.all_suggestions
     )

@@ -27,8 +27,8 @@ class SlowStep(ExecutionCallback):  # type: ignore[misc]  # Ray ships no types
             core_worker.get_current_node_id()
 
 
-def stop_early(address: str) -> list[int]:
-    """Connect, take the first of several rows and leave. Returns the row's id."""
+def stop_early(address: str) -> int:
+    """Connect, take one of several blocks and leave. Returns how many rows that block has."""
     os.environ["RAY_DATA_EXECUTION_CALLBACKS"] = f"{__name__}.{SlowStep.__name__}"
     try:
         with connected_ray(address, num_workers=1):
@@ -46,4 +46,4 @@ def stop_early(address: str) -> list[int]:
             executor.join()
     finally:
         del os.environ["RAY_DATA_EXECUTION_CALLBACKS"]
-    return first["id"].tolist()
+    return len(first["id"])

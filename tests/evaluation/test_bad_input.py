@@ -12,6 +12,7 @@ from tests import support
 from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.data import writer
+from utils.data.dataset_settings import DatasetSettings
 from utils.data.sources import DatasetSource
 from utils.evaluation import runner
 from utils.evaluation.evaluation_settings import EvaluationSettings
@@ -41,7 +42,9 @@ def settings(folder: Path, model: Path, *more: str) -> Config:
 
 def prepare(config: Config, source: DatasetSource) -> None:
     """What step 01 does."""
-    writer.write_dataset(config, writer.prepare(config, source, model_labels(config)))
+    dataset_settings = DatasetSettings.of(config)
+    preparation = writer.prepare(dataset_settings, source, model_labels(config))
+    writer.write_dataset(dataset_settings, preparation)
 
 
 def source(texts: tuple[str, ...], labels: tuple[str | None, ...]) -> DatasetSource:

@@ -335,7 +335,7 @@ def test_ray_is_shut_down_once_its_threads_have_ended(
     from tests.evaluation import slow_executor
 
     outcome = driver_process.submit(slow_executor.stop_early, cluster.address)
-    assert outcome.result(timeout=RAY_S) == [0]
+    assert outcome.result(timeout=RAY_S) == 1
 
 
 @needs_ray

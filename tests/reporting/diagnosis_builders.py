@@ -68,6 +68,7 @@ def build_diagnosis(rows: list[dict[str, Any]], device: str) -> Diagnosis:
         "suggestions": _suggestions(),
         "main_bottleneck": "compute-bound: 62% of the time is at the matrix ceiling.",
         "warnings": [f"ceilings: {MADE_UP}"],
+        "attention": _attention(on_gpu=on_gpu),
         "kernels": _kernels() if on_gpu else None,
         "peak_memory": _memory_peak(on_gpu=on_gpu),
         "unavailable": {} if on_gpu else {"kernels": "no GPU was used"},
@@ -160,6 +161,21 @@ def _suggestion(place: int, **changes: Any) -> dict[str, Any]:
         "verification": None,
     }
     return suggestion | changes
+
+
+def _attention(*, on_gpu: bool) -> list[dict[str, Any]]:
+    """On the GPU the math kernel, which stores scores."""
+    return [
+        {
+            "batch_size": 1,
+            "kernel": "math" if on_gpu else "flash",
+            "calls": 24,
+            "measured_ms": 7.25,
+            "attainable_ms": 0.5 if on_gpu else None,
+            "stored_score_bytes": 352.5e6 if on_gpu else 0,
+            "unavailable": {} if on_gpu else {"attainable_ms": "the kernel stores no scores"},
+        }
+    ]
 
 
 def _kernels() -> dict[str, Any]:

@@ -71,12 +71,6 @@ def test_guessed_label_ids_are_named_with_the_accuracy(make_results: MakeResults
     assert 'role="alert"' in render_page(results, ())
 
 
-def test_sorted_names_of_earlier_versions_were_a_guess(make_results: MakeResults) -> None:
-    results = make_results(sections={"dataset_info": {"label_mapping_source": "sorted"}})
-    for place, text in read_outputs(results).items():
-        assert "THEY WERE GUESSED" in text, place
-
-
 @pytest.mark.parametrize("confidence", ["certain", "assumed"])
 def test_other_label_ids_are_named_without_an_alarm(
     make_results: MakeResults, confidence: str

@@ -23,6 +23,7 @@ from utils.reporting.html_report import render_page
 from utils.reporting.pictures import Picture
 from utils.reporting.report import write_report
 from utils.reporting.results import read_results
+from utils.reporting.text_report import render_text_report
 from utils.schema.profile import Allocation
 
 VERSIONS = Path(__file__).parents[1] / "schema" / "versions"
@@ -136,6 +137,19 @@ def test_the_kernels_of_a_gpu_are_explained(make_results: MakeResults) -> None:
     assert "where the kernels take 42.50 ms" in text
     assert "matrix product 32 ms, attention 10.50 ms" in text
     assert "sm90_xmma_gemm_invented" in text
+
+
+@pytest.mark.parametrize(
+    ("gpu", "text"),
+    [
+        (True, "math at batch size 1, 7.25 ms per batch, which stores 352.5 MB of scores"),
+        (False, "flash at batch size 1, 7.25 ms per batch"),
+    ],
+)
+def test_the_attention_kernel_is_named(make_results: MakeResults, gpu: bool, text: str) -> None:
+    results = make_results(gpu=gpu)
+    assert text in render_page(results, ())
+    assert text in " ".join(render_text_report(results).split())
 
 
 def test_without_a_gpu_the_kernels_have_a_reason(make_results: MakeResults) -> None:

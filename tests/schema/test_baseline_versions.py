@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,26 @@ def test_memory_that_a_run_left_behind_is_not_taken_for_memory_in_use(tmp_path: 
     file.write_text(json.dumps(content))
     row = load_baseline_metrics(file).batch_size_profiling[0]
     assert (row.gpu_mem_used, row.gpu_mem_change) == (None, -8.5)
+
+
+@pytest.mark.parametrize(
+    ("decision", "confidence"),
+    [
+        ({"label_mapping_source": "sorted"}, "guessed"),
+        ({"label_mapping_source": "sorted", "label_mapping_confidence": "certain"}, "certain"),
+        ({"label_mapping_source": "model"}, None),
+    ],
+)
+def test_sorted_label_names_without_a_confidence_were_a_guess(
+    tmp_path: Path, decision: dict[str, str], confidence: str | None
+) -> None:
+    content: dict[str, Any] = newest()
+    for name in ("label_mapping_source", "label_mapping_confidence", "label_mapping_note"):
+        content["dataset_info"].pop(name, None)
+    content["dataset_info"].update(decision)
+    file = tmp_path / "baseline_metrics.json"
+    file.write_text(json.dumps(content))
+    assert load_baseline_metrics(file).dataset_info.label_mapping_confidence == confidence
 
 
 def test_what_a_later_version_added_is_kept_and_a_missing_column_is_none(tmp_path: Path) -> None:

@@ -84,7 +84,23 @@ def _replace_all(stack: ExitStack, machine: Machine, simulation: Simulation) -> 
     stack.enter_context(mock.patch.object(threading.Thread, "run", _run_simulated(machine)))
     nvml = SimulatedNvml(machine, simulation.faults) if simulation.has_nvml else None
     # None in sys.modules makes an import fail, as where the package is not installed.
-    stack.enter_context(mock.patch.dict(sys.modules, {"pynvml": nvml}))  # type: ignore[dict-item]
+    stack.enter_context(_replaced_module("pynvml", nvml))
+
+
+@contextmanager
+def _replaced_module(name: str, module: Any) -> Iterator[None]:
+    """Only this entry of ``sys.modules`` is put back: what the block imports stays imported.
+
+    ``mock.patch.dict`` would drop those modules, and their classes would exist twice.
+    """
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
 
 
 class _HostGenerator(torch.Generator):

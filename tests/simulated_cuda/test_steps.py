@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import runpy
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,13 @@ from tests.simulated_cuda.nvml import DriverFaults
 from tests.simulated_cuda.simulate import Simulation, simulated_cuda
 from utils.core.files import PROJECT_ROOT
 from utils.diagnosis import roofline
-from utils.pipeline import cli
+from utils.pipeline import cli, step_process
+from utils.pipeline.steps import Step
 
+MODEL_CHECK = "scripts/00_test_model_loading.py"
 BASELINE = "scripts/02_baseline_inference.py"
 PROFILING = "scripts/03_detailed_profiling.py"
+PIPELINE = "run_week1.py"
 Steps = Callable[..., Machine]
 RECORDER = LineRecorder(find_cuda_lines())
 """Collects over all tests of this module, in one process, which lines for CUDA have run."""
@@ -121,10 +125,63 @@ def predictions_of(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / "results" / "predictions").sort_values("row_id")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def run_steps_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``run_week1.py`` run its steps in its own process, where the device is simulated."""
+
+    def run_here(step: Step, arguments: Sequence[str]) -> float:
+        monkeypatch.setattr(sys, "argv", [str(step.path), *arguments])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(step.path), run_name="__main__")
+        assert end.value.code == 0
+        return 1.0
+
+    monkeypatch.setattr(step_process, "run_step", run_here)
+    # A step runs under the lock of its parent process.
+    monkeypatch.setattr(os, "getppid", os.getpid)
+
+
+def test_the_pipeline_runs_whole_in_bfloat16(
+    run_step: Steps,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_steps_in_this_process(monkeypatch)
+    source = tmp_path / "source.csv"
+    labels = [support.LABELS[number % 3] for number in range(len(support.TEXTS))]
+    pd.DataFrame({"query": support.TEXTS, "label": labels}).to_csv(source, index=False)
+    machine = run_step(PIPELINE, "model.dtype=bfloat16", f"dataset.hf_name={source}")
+    check_baseline(metrics_of(tmp_path), machine, "bfloat16")
+    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
+    assert [row["batch_size"] for row in diagnosis["batch_sizes"]] == [1, 4]
+    assert diagnosis["device"] == "cuda:0"
+    assert diagnosis["unavailable"]["kernels"]
+    assert {use["batch_size"] for use in diagnosis["attention"]} == {1, 4}
+    report = (tmp_path / "results" / "baseline_summary_report.txt").read_text()
+    for words in ("bfloat16", "NVIDIA", "Attention kernel"):
+        assert words in report
+    assert (tmp_path / "results" / "report.html").stat().st_size > 0
+    assert "WEEK 1 COMPLETE!" in capsys.readouterr().out
+
+
+def test_the_model_check_runs_on_the_device(
+    run_step: Steps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = run_step(MODEL_CHECK)
+    shown = capsys.readouterr().out
+    assert "float32 on cuda:0" in shown
+    assert "One text at a time and a batch agree" in shown
+    assert machine.gpu().highest_bytes > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_baseline_runs_in_every_precision(run_step: Steps, tmp_path: Path, dtype: str) -> None:
     machine = run_step(BASELINE, f"model.dtype={dtype}")
-    metrics = metrics_of(tmp_path)
+    check_baseline(metrics_of(tmp_path), machine, dtype)
+
+
+def check_baseline(metrics: dict[str, Any], machine: Machine, dtype: str) -> None:
+    """What the baseline measures only on a CUDA device."""
     assert metrics["model_info"]["device"] == "cuda:0"
     assert metrics["model_info"]["dtype"] == dtype
     for row in metrics["batch_size_profiling"]:
@@ -139,13 +196,6 @@ def test_the_baseline_runs_in_every_precision(run_step: Steps, tmp_path: Path, d
         "repeats_key_value_heads": dtype == "float32",
     }
     assert machine.gpu().num_out_of_memory == 0
-
-
-def test_the_diagnosis_runs_in_bfloat16(run_step: Steps, tmp_path: Path) -> None:
-    run_step(PROFILING, "model.dtype=bfloat16")
-    diagnosis = json.loads((tmp_path / "results" / "bottlenecks.json").read_text())
-    assert [row["batch_size"] for row in diagnosis["batch_sizes"]] == [1, 4]
-    assert diagnosis["unavailable"]["kernels"]
 
 
 def test_the_evaluation_never_waits_for_the_device_within_a_batch(run_step: Steps) -> None:

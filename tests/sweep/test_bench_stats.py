@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from utils.schema.batch_size import percentile_columns
-from utils.sweep import bench_stats
+from utils.sweep import bench_stats, stability
 
 VALUES = (2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0)
 
@@ -161,17 +161,15 @@ def test_what_cannot_be_compared_is_ambiguous() -> None:
 
 def test_spreads_by_hand() -> None:
     assert bench_stats.median_absolute_deviation((1.0, 1.0, 2.0, 2.0, 4.0, 6.0, 9.0)) == 1.0
-    assert bench_stats.iqr_over_median((1.0, 2.0, 3.0, 4.0, 5.0)) == pytest.approx(2 / 3)
-    assert bench_stats.drift((1.0, 1.0, 5.0, 5.0, 2.0, 2.0)) == pytest.approx(1.0)
-    assert bench_stats.drift((1.0, 2.0, 3.0, 4.0, 5.0)) is None, (
-        "thirds of single runs are no thirds"
-    )
-    assert bench_stats.window_means((1.0, 3.0, 5.0, 5.0, 2.0, 4.0)) == (2.0, 5.0, 3.0)
+    assert stability.iqr_over_median((1.0, 2.0, 3.0, 4.0, 5.0)) == pytest.approx(2 / 3)
+    assert stability.drift((1.0, 1.0, 5.0, 5.0, 2.0, 2.0)) == pytest.approx(1.0)
+    assert stability.drift((1.0, 2.0, 3.0, 4.0, 5.0)) is None, "thirds of single runs are no thirds"
+    assert stability.window_means((1.0, 3.0, 5.0, 5.0, 2.0, 4.0)) == (2.0, 5.0, 3.0)
 
 
 def test_outliers_are_flagged() -> None:
-    assert bench_stats.outliers((1.0, 1.1, 0.9, 1.0, 1.05, 10.0)) == (10.0,)
-    assert bench_stats.outliers((1.0, 9.0)) == ()
+    assert stability.outliers((1.0, 1.1, 0.9, 1.0, 1.05, 10.0)) == (10.0,)
+    assert stability.outliers((1.0, 9.0)) == ()
 
 
 @pytest.mark.parametrize(
@@ -189,8 +187,8 @@ def test_outliers_are_flagged() -> None:
     ],
 )
 def test_instability_says_why(durations: tuple[float, ...], expected: str) -> None:
-    assert any(expected in reason for reason in bench_stats.instability_reasons(durations))
+    assert any(expected in reason for reason in stability.instability_reasons(durations))
 
 
 def test_steady_runs_are_stable() -> None:
-    assert bench_stats.instability_reasons((1.0, 1.01, 0.99, 1.0, 1.02, 1.0)) == ()
+    assert stability.instability_reasons((1.0, 1.01, 0.99, 1.0, 1.02, 1.0)) == ()

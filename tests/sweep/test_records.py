@@ -11,6 +11,7 @@ from utils.schema.batch_size import BatchSizeRow
 from utils.schema.common import NO_REASON
 from utils.schema.sweep_checkpoint import GpuReadings, Run
 from utils.sweep.run_summary import RunContext, failed_row, summarise_runs
+from utils.sweep.schedule import Trial
 from utils.system.device import NOT_ON_CUDA
 from utils.system.gpu_readings import no_readings
 
@@ -213,6 +214,14 @@ GPU = GpuReadings(
     temperature_c_max=50.0,
     shared=False,
 )
+
+
+def test_flops_that_were_not_counted_in_time_have_their_reason() -> None:
+    trial = Trial(batch_size=4, num_samples=8, runs=[run(1.0), run(1.1)], flops_reason="no time")
+    record = trial.record()
+    for column in ("flops_per_sample", "achieved_tflops", "mfu"):
+        assert getattr(record, column) is None
+        assert record.unavailable[column] == "no time"
 
 
 def run_on_a_gpu(seconds: float) -> Run:

@@ -56,6 +56,7 @@ def build_metrics(
     """The content of ``baseline_metrics.json``.
 
     Args:
+        config: complete, because the file records every setting of the run.
         evaluation: None where ``evaluation.enabled`` is false.
         started: Unix time in seconds.
     """

@@ -60,7 +60,8 @@ class SweepResult:
 def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> SweepResult:
     """Run the sweep on each sample size.
 
-    Runs that an interrupted run has measured under the same settings are reused.
+    Runs that an interrupted run has measured under the same settings are reused. ``config`` is
+    complete, because the sections in ``SWEEP_SECTIONS`` decide which settings are the same.
     """
     settings = config.profiling
     checkpoint = load_checkpoint(config.files, _sweep_fingerprint(loaded, config, data_sha256))

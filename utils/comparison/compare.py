@@ -67,25 +67,19 @@ def compare_sides(
     """
     conditions = [parse_gate(text) for text in options.fail_if]
     before, after = load_sides(baseline, candidate)
-    warnings = copy_warnings(before, after)
-    for side in (before, after):
-        warnings += check_repeats(side, force=options.force)
-        for run in side.runs:
-            warnings += run.warnings
+    warnings = _side_warnings(before, after, force=options.force)
     refusals = find_refusals(before, after)
     metrics, num_tests = compare_metrics(
         before, after, refusals, margin=options.margin, force=options.force
     )
     status_changes = _status_changes(before, after)
-    prices = choose_prices(before, after, options.prices)
     quality = compare_predictions(
         before, after, refusals.quality, force=options.force, show_texts=options.show_texts
     )
-    warnings += quality.warnings
+    sweep_refused = None if options.force else refusals.sweep
+    prices = choose_prices(before, after, options.prices)
     change_of = partial(quality_change, quality)
-    gates = []
-    for condition in conditions:
-        gates.append(check_gate(condition, metrics, status_changes, change_of))
+    gates = [check_gate(one, metrics, status_changes, change_of) for one in conditions]
     return Comparison(
         schema_version=COMPARISON_VERSION,
         created_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -101,17 +95,26 @@ def compare_sides(
         label_names=after.first.metrics.dataset_info.label_names,
         quality=quality.quality,
         quality_reason=quality.reason,
-        diagnosis=compare_diagnoses(
-            before,
-            after,
-            metrics,
-            sweep_refused=None if options.force else refusals.sweep,
-        ),
+        diagnosis=compare_diagnoses(before, after, metrics, sweep_refused=sweep_refused),
         prices=prices,
         costs=compare_costs(before, after, metrics, prices),
         gates=tuple(gates),
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys([*warnings, *quality.warnings])),
     )
+
+
+def _side_warnings(baseline: Side, candidate: Side, *, force: bool) -> list[str]:
+    """What to know of the runs themselves.
+
+    Raises:
+        UserError: the runs of a side are no repeats of each other, and ``force`` is false.
+    """
+    warnings = copy_warnings(baseline, candidate)
+    for side in (baseline, candidate):
+        warnings += check_repeats(side, force=force)
+        for run in side.runs:
+            warnings += run.warnings
+    return warnings
 
 
 def _describe_side(side: Side) -> ComparedSide:

@@ -13,8 +13,15 @@ from utils.core.errors import UserError
 from utils.schema.comparison import Category, Difference
 from utils.settings import Config
 
-NOT_COMPARED = ("output.", "cost.", "targets.", "embedded.dir", "dataset.local_path")
-"""Settings that decide where files are or what is shown, not what is measured."""
+NOT_COMPARED = (
+    "output.",
+    "cost.",
+    "targets.",
+    "embedded.dir",
+    "dataset.local_path",
+    "evaluation.enabled",
+)
+"""Settings that decide where files are, what is shown, or which parts are measured at all."""
 RESOLVED = ("model.name", "model.revision", "model.device", "model.dtype", "dataset.hf_name")
 """Settings whose resolved values are among the facts of the model, the data and the device."""
 ALLOWED_WITHIN_SIDE: tuple[Category, ...] = ("libraries", "machine", "code")

@@ -68,7 +68,7 @@ def compare_diagnoses(
         before = _mean_times(baseline, read)
         after = _mean_times(candidate, read)
         if reason is not None or not before or not after:
-            unavailable[level] = reason or f"one side has no table of {level}"
+            unavailable[level] = reason or f"not both sides have a table of {level}"
             continue
         breakdowns.append(_breakdown(level, _detail_batch_size(baseline), before, after))
     return DiagnosisComparison(

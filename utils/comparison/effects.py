@@ -27,8 +27,8 @@ side is enough (padding, FLOPs, parameters).
 NOT_MEASURED = "not measured by any process of the {side}"
 NO_RATIO = "a value is 0, so there is no ratio"
 NO_VARIATION = (
-    "the processes of each side agree to the last digit, which measured times do not; "
-    "nothing shows by how much others would differ"
+    "the values of each side agree to the last digit, so nothing shows by how much those of other "
+    "processes would differ"
 )
 UNKNOWN_SPREAD = (
     "one process a side, and it is not known by how much processes differ: measure several "

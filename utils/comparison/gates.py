@@ -12,7 +12,7 @@ from typing import Literal
 from scipy import stats
 
 from utils.comparison.metric_table import metric_names
-from utils.comparison.quality_sides import QUALITY_NAMES
+from utils.comparison.quality_sides import QUALITY_NAMES, QualityChange
 from utils.core.errors import UserError
 from utils.schema.comparison import Gate, GateCheck, GateResult, MetricComparison, StatusChange
 from utils.schema.comparison_effects import Effect
@@ -142,15 +142,15 @@ def _check_metric(name: str, metric: str, unit: str) -> None:
         )
 
 
-QualityChange = Callable[[str], tuple[float, tuple[float, float]] | str]
-"""For a metric of quality: its change and 95% interval as fractions, or why it has none."""
+QualityOf = Callable[[str], QualityChange | str]
+"""For a metric of quality: its change, or why it has none."""
 
 
 def check_gate(
     condition: GateCondition,
     metrics: Sequence[MetricComparison],
     status_changes: Sequence[StatusChange],
-    quality_change: QualityChange,
+    quality_of: QualityOf,
 ) -> Gate:
     """Check a gate on every value that it is about.
 
@@ -159,7 +159,7 @@ def check_gate(
     at 5%: the claim needs all of them (intersection-union test).
     """
     if condition.is_quality:
-        checks = [_check_quality(condition, quality_change)]
+        checks = [_check_quality(condition, quality_of)]
     else:
         checks = _check_metrics(condition, metrics)
         checks += _check_unfinished(condition, status_changes)
@@ -179,16 +179,19 @@ def _worst(checks: Sequence[GateCheck]) -> GateResult:
     return "passed"
 
 
-def _check_quality(condition: GateCondition, quality_change: QualityChange) -> GateCheck:
+def _check_quality(condition: GateCondition, quality_of: QualityOf) -> GateCheck:
     place = "complete data set"
-    known = quality_change(condition.metric)
+    known = quality_of(condition.metric)
     if isinstance(known, str):
         return GateCheck(place=place, result="undecided", reason=known)
-    change, (low, high) = known
+    change, (low, high), chance = known
     interval = (100 * low, 100 * high)
     if all(condition.holds(end) for end in interval):
         result: GateResult = "violated"
         reason = "the 95% interval lies beyond the limit"
+        if chance is not None:
+            result = "undecided"
+            reason = chance
     elif not any(condition.holds(end) for end in interval):
         result = "passed"
         reason = "the 95% interval lies on the accepted side of the limit"
@@ -269,7 +272,7 @@ def _check_unfinished(
                 GateCheck(
                     place=f"batch size {change.batch_size}",
                     result="undecided",
-                    reason=f"the candidate did not finish it: {change.candidate}",
+                    reason=f"the candidate did not finish it ({change.candidate})",
                 )
             )
     return checks

@@ -18,6 +18,11 @@ MAX_ACCURACY_ERROR = 1e-6
 """Accuracies of the same predictions differ by rounding at most."""
 QUALITY_NAMES = ("accuracy", "f1_macro", "f1_weighted")
 """Metrics of quality whose change has an interval."""
+SIGNIFICANCE = 0.05
+"""p value of McNemar's exact test up to which a change of the accuracy is no chance."""
+MIN_CHANGED_ROWS = 10
+"""Changed rows from which the bootstrap is relied on: it resamples those that it has, and a few
+that all changed in one direction never give the other."""
 CHUNK_ROWS = 8192
 """Rows of the data set that are read together."""
 
@@ -28,6 +33,17 @@ class QualityResult(NamedTuple):
     quality: QualityComparison | None
     reason: str | None
     warnings: tuple[str, ...] = ()
+
+
+class QualityChange(NamedTuple):
+    """The change of a metric of quality with its 95% interval, as fractions.
+
+    ``chance`` says why it may be chance although the interval excludes 0; None where it is not.
+    """
+
+    change: float
+    ci95: tuple[float, float]
+    chance: str | None
 
 
 def compare_predictions(
@@ -68,15 +84,29 @@ def compare_predictions(
     return QualityResult(quality, refused, tuple(warnings))
 
 
-def quality_change(result: QualityResult, name: str) -> tuple[float, tuple[float, float]] | str:
-    """The change of a metric of quality with its 95% interval, or why it has none."""
+def chance_reason(quality: QualityComparison, name: str) -> str | None:
+    """Why a change may be chance although its interval excludes 0; None where it is not.
+
+    The intervals hold for many rows. With few rows that differ, the exact test decides for the
+    accuracy, and for F1, which has none, their number.
+    """
+    if name == "accuracy":
+        if quality.mcnemar_p is not None and quality.mcnemar_p > SIGNIFICANCE:
+            return f"McNemar's exact test has p = {quality.mcnemar_p:.2g}"
+    elif quality.num_changed < MIN_CHANGED_ROWS:
+        return f"only {quality.num_changed} rows changed, too few for an interval of F1"
+    return None
+
+
+def quality_change(result: QualityResult, name: str) -> QualityChange | str:
+    """The change of a metric of quality, or why it has none."""
     if result.quality is None:
         return result.reason or "not compared"
     change: float | None = getattr(result.quality, f"{name}_change")
     interval: tuple[float, float] | None = getattr(result.quality, f"{name}_change_ci95")
     if change is None or interval is None:
         return result.quality.reason(f"{name}_change") or "not measured"
-    return change, interval
+    return QualityChange(change, interval, chance_reason(result.quality, name))
 
 
 def _run_with_predictions(side: Side) -> RunResults | None:

@@ -9,16 +9,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.core.files import PROJECT_ROOT, JsonObject, sha256_file
 from utils.core.paths import project_path
+from utils.data.dataset_settings import INFO_NAME, DatasetSettings
 from utils.data.files import origin_of
 from utils.data.labels import STEP_01, LabelMapping, ModelLabels, read_mapping_file
 from utils.data.reader import count_rows, hash_data
 from utils.schema.dataset import DATASET_RECORD_VERSION, PreparedDatasetInfo
 
-INFO_NAME = "dataset_info.json"
 ORIGINS_WITH_SPLITS = ("hub", "folder", "saved")
 MAX_SHOWN = 8
 
@@ -31,38 +30,33 @@ class PreparedData:
     info: PreparedDatasetInfo
 
 
-def info_file(config: Config) -> Path:
-    """The record beside the data set."""
-    return config.data_file.with_name(INFO_NAME)
-
-
-def decisive_settings(config: Config) -> JsonObject:
+def decisive_settings(settings: DatasetSettings) -> JsonObject:
     """The settings that decide the content of the data set.
 
     Only those: a single file has no split, for example. Local names are resolved, so that the same
     file by another name is the same; below the project's root they are relative to it, so that a
     project that was copied to another machine keeps its data.
     """
-    dataset = config.dataset
+    dataset = settings.dataset
     origin = origin_of(dataset.hf_name)
     name = dataset.hf_name
     if origin in ("files", "folder", "saved"):
         name = _portable_path(name)
-    settings: JsonObject = {"dataset.hf_name": name}
+    decisive: JsonObject = {"dataset.hf_name": name}
     if origin == "hub":
-        settings["dataset.revision"] = dataset.revision
-        settings["dataset.config"] = dataset.config
+        decisive["dataset.revision"] = dataset.revision
+        decisive["dataset.config"] = dataset.config
     if origin in ORIGINS_WITH_SPLITS:
-        settings["dataset.split"] = dataset.split
+        decisive["dataset.split"] = dataset.split
     if origin == "embedded":
-        settings["embedded.dir"] = _portable_path(config.embedded.dir)
-        settings["embedded.seed"] = config.embedded.seed
-        settings["embedded.training_rows"] = config.embedded.training_rows
-    settings["dataset.text_column"] = dataset.text_column
-    settings["dataset.label_column"] = dataset.label_column
-    settings["dataset.label_map"] = dict(dataset.label_map)
-    settings["evaluation.unknown_labels"] = config.evaluation.unknown_labels
-    return settings
+        decisive["embedded.dir"] = _portable_path(settings.embedded.dir)
+        decisive["embedded.seed"] = settings.embedded.seed
+        decisive["embedded.training_rows"] = settings.embedded.training_rows
+    decisive["dataset.text_column"] = dataset.text_column
+    decisive["dataset.label_column"] = dataset.label_column
+    decisive["dataset.label_map"] = dict(dataset.label_map)
+    decisive["evaluation.unknown_labels"] = settings.unknown_labels
+    return decisive
 
 
 def _portable_path(name: str) -> str:
@@ -72,7 +66,7 @@ def _portable_path(name: str) -> str:
     return str(path)
 
 
-def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedData:
+def check_prepared_data(settings: DatasetSettings, model_labels: ModelLabels) -> PreparedData:
     """The data set that step 01 wrote, if it is the one that this configuration asks for.
 
     Args:
@@ -83,12 +77,12 @@ def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedDa
             labels, or it was changed since.
         UserError: a file beside it cannot be read.
     """
-    file = config.data_file
+    file = settings.data_file
     # A missing or damaged file is reported first, because the other errors may follow from it.
     count_rows(file)
-    mapping = read_mapping_file(config.label_mappings_file)
-    info = _read_matching_info(config)
-    differences = _differences(info, config, model_labels)
+    mapping = read_mapping_file(settings.label_mappings_file)
+    info = _read_matching_info(settings)
+    differences = _differences(info, settings, model_labels)
     if differences:
         raise DataError(
             "The data set was made with another configuration, and would be reported under this "
@@ -102,13 +96,13 @@ def check_prepared_data(config: Config, model_labels: ModelLabels) -> PreparedDa
             where=file,
             fix=f"make it again: {STEP_01}",
         )
-    _check_mapping_unchanged(config.label_mappings_file, info)
+    _check_mapping_unchanged(settings.label_mappings_file, info)
     return PreparedData(mapping=mapping, info=info)
 
 
-def _read_matching_info(config: Config) -> PreparedDatasetInfo:
+def _read_matching_info(settings: DatasetSettings) -> PreparedDatasetInfo:
     """The record of the configured file (DataError: there is none, or it is another file's)."""
-    path = info_file(config)
+    path = settings.info_file
     info = read_info(path)
     if info is None:
         raise DataError(
@@ -117,7 +111,7 @@ def _read_matching_info(config: Config) -> PreparedDatasetInfo:
             where=path,
             fix=f"make the data set again: {STEP_01}",
         )
-    name = config.data_file.name
+    name = settings.data_file.name
     if info.file != name:
         raise DataError(
             f"{INFO_NAME} describes {info.file}, which was made after {name} in the same folder.",
@@ -146,14 +140,14 @@ def read_info(path: Path) -> PreparedDatasetInfo | None:
         return None
 
 
-def refuse_foreign_files(config: Config) -> None:
+def refuse_foreign_files(settings: DatasetSettings) -> None:
     """Refuse to replace files that step 01 did not write, or that were changed since.
 
     Raises:
         DataError: such a file is where the data set is to be written.
     """
-    for path in output_files(config):
-        if path.exists() and not _was_written_by_step_01(path, config):
+    for path in settings.output_files:
+        if path.exists() and not _was_written_by_step_01(path, settings):
             raise DataError(
                 f"{path.name} was not written by step 01, or was changed since, and would be "
                 "overwritten.",
@@ -163,15 +157,10 @@ def refuse_foreign_files(config: Config) -> None:
             )
 
 
-def output_files(config: Config) -> tuple[Path, Path, Path]:
-    """What step 01 writes: the data set, its label mappings and the record."""
-    return config.data_file, config.label_mappings_file, info_file(config)
-
-
-def read_record(config: Config) -> JsonObject:
+def read_record(settings: DatasetSettings) -> JsonObject:
     """The JSON object beside the data set as it is, also of an earlier version; empty if absent."""
     try:
-        content = json.loads(info_file(config).read_text(encoding="utf-8"))
+        content = json.loads(settings.info_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(content, dict):
@@ -179,39 +168,43 @@ def read_record(config: Config) -> JsonObject:
     return content
 
 
-def known_hashes(config: Config) -> dict[str, tuple[str, ...]]:
+def known_hashes(settings: DatasetSettings) -> dict[str, tuple[str, ...]]:
     """The hashes of the files that step 01 wrote, by file name."""
-    record = read_record(config)
+    record = read_record(settings)
     written = record.get("written_files")
     if record.get("record_version") == DATASET_RECORD_VERSION and isinstance(written, dict):
         lists = {name: hashes for name, hashes in written.items() if isinstance(hashes, list)}
         return {name: tuple(hashes) for name, hashes in lists.items()}
-    if not _is_of_earlier_version(record, config):
+    if not _is_of_earlier_version(record, settings):
         return {}
-    present = [path for path in (config.data_file, config.label_mappings_file) if path.is_file()]
+    present = [
+        path for path in (settings.data_file, settings.label_mappings_file) if path.is_file()
+    ]
     return {path.name: (sha256_file(path),) for path in present}
 
 
-def _was_written_by_step_01(path: Path, config: Config) -> bool:
-    written = known_hashes(config)
-    if path == info_file(config):
+def _was_written_by_step_01(path: Path, settings: DatasetSettings) -> bool:
+    written = known_hashes(settings)
+    if path == settings.info_file:
         return bool(written)
     return path.is_file() and sha256_file(path) in written.get(path.name, ())
 
 
-def _is_of_earlier_version(record: JsonObject, config: Config) -> bool:
+def _is_of_earlier_version(record: JsonObject, settings: DatasetSettings) -> bool:
     """Whether step 01 wrote these files before records had a version.
 
     Those records have only the data set's hash.
     """
-    if "label_mapping_source" not in record or not config.data_file.is_file():
+    if "label_mapping_source" not in record or not settings.data_file.is_file():
         return False
-    return sha256_file(config.data_file) == record.get("sha256")
+    return sha256_file(settings.data_file) == record.get("sha256")
 
 
-def _differences(info: PreparedDatasetInfo, config: Config, model_labels: ModelLabels) -> list[str]:
+def _differences(
+    info: PreparedDatasetInfo, settings: DatasetSettings, model_labels: ModelLabels
+) -> list[str]:
     """A line for each setting that was another one: the setting, then, now."""
-    lines = _differing_settings(info.settings, decisive_settings(config))
+    lines = _differing_settings(info.settings, decisive_settings(settings))
     if info.model_label_names != model_labels.names:
         lines.append(
             f"the model's labels: then {_names(info.model_label_names)}, now "

@@ -13,18 +13,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from utils.config_loader import Config
 from utils.core.errors import DataError
 from utils.core.files import atomic_path, check_disk_space, sha256_file, write_json
 from utils.data.cells import replace_surrogates
+from utils.data.dataset_settings import DatasetSettings
 from utils.data.files import origin_of, refuse_target_in_source
 from utils.data.label_decision import LabelDecision, decide_labels
 from utils.data.labels import MISSING_ID, ModelLabels
 from utils.data.prepared import (
     decisive_settings,
-    info_file,
     known_hashes,
-    output_files,
     read_record,
     refuse_foreign_files,
 )
@@ -46,34 +44,36 @@ class Preparation:
     model_labels: ModelLabels
 
 
-def prepare(config: Config, source: DatasetSource, model_labels: ModelLabels) -> Preparation:
+def prepare(
+    settings: DatasetSettings, source: DatasetSource, model_labels: ModelLabels
+) -> Preparation:
     """Read the source once and decide the label ids.
 
     Raises:
         DataError: the source cannot be read, or its labels do not fit the model.
     """
-    stats = collect_stats(source, config.dataset.hf_name)
+    stats = collect_stats(source, settings.dataset.hf_name)
     decision = decide_labels(
         stats.label_rows,
         model_labels,
         class_names=source.class_names,
-        label_map=config.dataset.label_map,
-        skip_unknown=config.evaluation.unknown_labels == "skip",
+        label_map=settings.dataset.label_map,
+        skip_unknown=settings.unknown_labels == "skip",
     )
     return Preparation(source=source, stats=stats, decision=decision, model_labels=model_labels)
 
 
-def check_target(config: Config) -> None:
+def check_target(settings: DatasetSettings) -> None:
     """Refuse to overwrite the source or files that step 01 did not write.
 
     Raises:
         DataError: one of them would be overwritten.
     """
-    refuse_target_in_source(config.dataset.hf_name, output_files(config))
-    refuse_foreign_files(config)
+    refuse_target_in_source(settings.dataset.hf_name, settings.output_files)
+    refuse_foreign_files(settings)
 
 
-def write_dataset(config: Config, preparation: Preparation) -> None:
+def write_dataset(settings: DatasetSettings, preparation: Preparation) -> None:
     """Write the data set, its label mappings and its record.
 
     An interruption between two of the files leaves all of them replaceable, and a record that does
@@ -82,10 +82,10 @@ def write_dataset(config: Config, preparation: Preparation) -> None:
     Raises:
         DataError: a file of the user's would be overwritten, or there is too little disk space.
     """
-    check_target(config)
-    file = config.data_file
+    check_target(settings)
+    file = settings.data_file
     _check_writable(file, preparation.stats)
-    written = known_hashes(config)
+    written = known_hashes(settings)
     with atomic_path(file) as temporary:
         rows = _output_rows(preparation)
         if file.suffix == ".parquet":
@@ -93,18 +93,18 @@ def write_dataset(config: Config, preparation: Preparation) -> None:
         else:
             _write_csv(temporary, rows)
         sha256 = sha256_file(temporary)
-        written = _announce(config, file, sha256, written)
-    mapping_file = config.label_mappings_file
+        written = _announce(settings, file, sha256, written)
+    mapping_file = settings.label_mappings_file
     mapping = preparation.decision.mapping.to_record().to_dict()
     with atomic_path(mapping_file) as temporary:
         text = json.dumps(mapping, indent=2, ensure_ascii=False)
         temporary.write_text(f"{text}\n", encoding="utf-8")
         mapping_sha256 = sha256_file(temporary)
-        written = _announce(config, mapping_file, mapping_sha256, written)
+        written = _announce(settings, mapping_file, mapping_sha256, written)
     written[file.name] = (sha256,)
     written[mapping_file.name] = (mapping_sha256,)
-    record = describe(config, preparation, sha256, written)
-    write_json(info_file(config), record.model_dump(mode="json"))
+    record = describe(settings, preparation, sha256, written)
+    write_json(settings.info_file, record.model_dump(mode="json"))
 
 
 def _check_writable(file: Path, stats: DatasetStats) -> None:
@@ -126,7 +126,10 @@ def _check_writable(file: Path, stats: DatasetStats) -> None:
 
 
 def describe(
-    config: Config, preparation: Preparation, sha256: str, written_files: dict[str, tuple[str, ...]]
+    settings: DatasetSettings,
+    preparation: Preparation,
+    sha256: str,
+    written_files: dict[str, tuple[str, ...]],
 ) -> PreparedDatasetInfo:
     """The record of a data set; ``sha256`` is that of its file."""
     source = preparation.source
@@ -136,15 +139,15 @@ def describe(
     if source.columns is not None:
         text_column = source.columns.text
         label_column = source.columns.label
-    settings = decisive_settings(config)
+    decisive = decisive_settings(settings)
     return PreparedDatasetInfo(
-        file=config.data_file.name,
+        file=settings.data_file.name,
         sha256=sha256,
-        name=config.dataset.hf_name,
-        origin=origin_of(config.dataset.hf_name),
+        name=settings.dataset.hf_name,
+        origin=origin_of(settings.dataset.hf_name),
         revision=source.revision,
-        settings=settings,
-        split=settings.get("dataset.split"),
+        settings=decisive,
+        split=decisive.get("dataset.split"),
         source_text_column=text_column,
         source_label_column=label_column,
         model_label_names=preparation.model_labels.names,
@@ -160,17 +163,17 @@ def describe(
 
 
 def _announce(
-    config: Config, file: Path, sha256: str, written: dict[str, tuple[str, ...]]
+    settings: DatasetSettings, file: Path, sha256: str, written: dict[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
     """Record that a file with this hash is about to move into place; returns all hashes."""
     known = (*written.get(file.name, ()), sha256)[-MAX_KNOWN_HASHES:]
     extended = {**written, file.name: known}
     record = {
-        **read_record(config),
+        **read_record(settings),
         "record_version": DATASET_RECORD_VERSION,
         "written_files": extended,
     }
-    write_json(info_file(config), record)
+    write_json(settings.info_file, record)
     return extended
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from utils.config_loader import Config
 from utils.core.errors import UserError
 from utils.diagnosis import profiling, roofline
+from utils.diagnosis.attention import why_no_attention
 from utils.diagnosis.baseline_sweep import BaselineSweep, choose_throughputs, read_sweep
 from utils.diagnosis.bottleneck import CONFIDENCE_RULE, classify_bottleneck
+from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import Findings, PresentSettings
 from utils.diagnosis.forecast import Forecast, make_forecast
@@ -19,6 +20,7 @@ from utils.diagnosis.measurement import MeasuredSize, measure_batch_size
 from utils.diagnosis.saturation import find_saturation
 from utils.diagnosis.suggestions import rank_suggestions
 from utils.evaluation.budget_search import budgets_of
+from utils.evaluation.masking import choose_min_fill
 from utils.evaluation.tokens import tokenize
 from utils.model_utils import LoadedModel, check_on_texts
 from utils.pipeline import console
@@ -60,33 +62,32 @@ class Measurements:
     warnings: tuple[str, ...]
 
 
-def diagnose(loaded: LoadedModel, config: Config) -> Diagnosis:
+def diagnose(loaded: LoadedModel, settings: DiagnosisSettings) -> Diagnosis:
     """Measure, trace and classify; write trace, stacks, operators, layers and ``bottlenecks.json``.
 
     Raises:
         DataError: there is no data set.
         UserError: not even the smallest batch fits into memory.
     """
-    sweep = read_sweep(config.files.metrics, config.model, config.profiling.batch_sizes)
-    sample_size = config.dataset.sample_sizes[0]
-    sample = draw_texts(loaded, config.data_file, config.profiling, sample_size)
-    checked = check_on_texts(loaded, sample.texts, config.profiling.max_length)
+    sweep = read_sweep(settings.files.metrics, settings.model, settings.profiling.batch_sizes)
+    sample = draw_texts(loaded, settings.data_file, settings.profiling, settings.sample_size)
+    checked = check_on_texts(loaded, sample.texts, settings.profiling.max_length)
     with torch.inference_mode():
-        measurements = _measure(loaded, sample.texts, sweep, config)
-    diagnosis = conclude(measurements, sweep, PresentSettings.of(config), str(loaded.device))
+        measurements = _measure(loaded, sample.texts, sweep, settings)
+    diagnosis = conclude(measurements, sweep, settings.present, str(loaded.device))
     warnings = dict.fromkeys((*sweep.warnings, *sample.warnings, *checked, *diagnosis.warnings))
     diagnosis = diagnosis.model_copy(update={"warnings": tuple(warnings)})
-    save_diagnosis(config.files.bottlenecks, diagnosis)
+    save_diagnosis(settings.files.bottlenecks, diagnosis)
     return diagnosis
 
 
 def _measure(
-    loaded: LoadedModel, texts: Sequence[str], sweep: BaselineSweep, config: Config
+    loaded: LoadedModel, texts: Sequence[str], sweep: BaselineSweep, settings: DiagnosisSettings
 ) -> Measurements:
     """Time the batch sizes of the sweep; profile one of them in detail."""
-    profiled = config.profiling
+    profiled = settings.profiling
     dtype = getattr(torch, loaded.info.dtype)
-    ceilings = roofline.load_or_measure_ceilings(loaded.device, dtype, config.files.ceilings)
+    ceilings = roofline.load_or_measure_ceilings(loaded.device, dtype, settings.files.ceilings)
     measured = _measure_sizes(loaded, texts, sweep.sizes, profiled.max_length, ceilings)
     warnings: list[str] = []
     for size in sweep.sizes:
@@ -103,13 +104,14 @@ def _measure(
         timed,
         tokenize(loaded.tokenizer, texts, profiled.max_length, loaded.inputs).lengths,
         detail,
-        token_budgets(config.evaluation, loaded.device),
+        token_budgets(settings.evaluation, loaded.device),
+        choose_min_fill(loaded.model, loaded.inputs, loaded.device),
         loaded.device.type,
     )
     if reason is not None:
         warnings.append(f"{reason}: what other batches would save is not predicted.")
     profile = profiling.profile_sizes(
-        measured, detail, ceilings, config.files, profiled.trace_steps
+        measured, detail, ceilings, settings.files, profiled.trace_steps
     )
     products = profiling.largest_products(profile.op_costs)
     return Measurements(
@@ -186,10 +188,11 @@ def conclude(
         suggestions=suggestions[:SHOWN_FIRST],
         further_suggestions=suggestions[SHOWN_FIRST:],
         main_bottleneck=_headline(bottlenecks[detail], saturation, suggestions[:SHOWN_FIRST]),
+        attention=profile.attention or None,
         kernels=profile.kernels,
         peak_memory=profile.peak_memory,
         warnings=(*measurements.warnings, *_unknown_operators(evidence_by_size.values())),
-        unavailable=profile.unavailable,
+        unavailable=profile.unavailable | why_no_attention(profile.attention),
     )
 
 
@@ -198,9 +201,11 @@ def _findings(measurements: Measurements, sweep: BaselineSweep) -> Findings:
     measured_sizes = measurements.evidence_by_size.keys()
     too_large = sweep.out_of_memory | (set(sweep.sizes) - measured_sizes)
     profile = measurements.profile
+    detail = measurements.detail_batch_size
     return Findings(
-        evidence=measurements.evidence_by_size[measurements.detail_batch_size],
+        evidence=measurements.evidence_by_size[detail],
         groups=profile.groups,
+        attention=[use for use in profile.attention if use.batch_size == detail],
         module_ms=profile.module_ms,
         product_speedups=measurements.product_speedups,
         forecast=measurements.forecast,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from utils.config_loader import Config
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.forecast import Forecast
+from utils.schema.profile import AttentionUse
 from utils.settings import EvaluationConfig, ModelConfig, ProfilingConfig
 
 
@@ -26,6 +27,7 @@ class Findings:
     """What is known of the batch size that suggestions are made for.
 
     Args:
+        attention: the attention kernels that ran; empty where the trace cannot tell.
         module_ms: own milliseconds by dotted name of the module.
         product_speedups: how many times faster the matrix products are by setting of ``model``.
         forecast: None where the time of other batches cannot be predicted.
@@ -35,6 +37,7 @@ class Findings:
 
     evidence: Evidence
     groups: Sequence[OperatorGroup] = ()
+    attention: Sequence[AttentionUse] = ()
     module_ms: Mapping[str, float] = field(default_factory=dict)
     product_speedups: Mapping[str, float] = field(default_factory=dict)
     forecast: Forecast | None = None

@@ -148,12 +148,15 @@ class Forecast:
     Args:
         lengths: tokens of each text of the sample, in file order, at least 1 each.
         budgets: token budgets that the evaluation tries, or the one that is set.
+        min_fill: the evaluation's share of a budget from which a batch ends where the length
+            changes.
     """
 
     model: TimeModel
     lengths: Indices
     batch_size: int
     budgets: tuple[int, ...]
+    min_fill: float
 
     def remaining_fraction(
         self, batching: Batching | None = None, max_length: int | None = None
@@ -193,7 +196,7 @@ class Forecast:
 
     def _sum_ms(self, batching: Batching, lengths: Indices) -> float:
         """Forward time of all texts."""
-        batches = batching.plan(lengths)
+        batches = batching.plan(lengths, min_fill=self.min_fill)
         shapes = [(len(rows), lengths[rows].max()) for rows in batches]
         return float(self.model.forward_ms(np.array(shapes, dtype=float)).sum())
 
@@ -203,13 +206,14 @@ def make_forecast(
     lengths: Indices,
     batch_size: int,
     budgets: tuple[int, ...],
+    min_fill: float,
     device_type: str,
 ) -> tuple[Forecast | None, str | None]:
     """The forecast, or None with the reason why other batches cannot be predicted.
 
     Args:
         timed: forward passes of the same model.
-        lengths, batch_size, budgets: as in :class:`Forecast`.
+        lengths, batch_size, budgets, min_fill: as in :class:`Forecast`.
     """
     model = fit_time_model(timed, device_type)
     if model is None:
@@ -220,5 +224,11 @@ def make_forecast(
             f" {MAX_FIT_ERROR:.0%}), as on a busy machine"
         )
         return None, reason
-    forecast = Forecast(model=model, lengths=lengths, batch_size=batch_size, budgets=budgets)
+    forecast = Forecast(
+        model=model,
+        lengths=lengths,
+        batch_size=batch_size,
+        budgets=budgets,
+        min_fill=min_fill,
+    )
     return forecast, None

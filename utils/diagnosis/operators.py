@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from utils.diagnosis.findings import OperatorGroup
 from utils.diagnosis.roofline import Attainable, attainable
-from utils.model.costs import OperatorCost, show_shapes
+from utils.model.costs import OperatorCost, operator_category, show_shapes
 from utils.schema.ceilings import Ceilings
 
 COLUMNS = (
@@ -117,3 +118,45 @@ def attainable_all_calls(cost: OperatorCost, ceilings: Ceilings) -> Attainable:
     flops = None if cost.flops is None else cost.flops // cost.calls
     one = attainable(ceilings, flops, cost.bytes_moved / cost.calls)
     return Attainable(one.seconds * cost.calls, one.ceiling)
+
+
+def group_operators(
+    table: pd.DataFrame, traced_ms: float, forward_ms: float
+) -> tuple[OperatorGroup, ...]:
+    """Operators by kind, per average batch; scaled down where tracing lengthened their times.
+
+    Args:
+        traced_ms: untraced forward of the traced batches, which may be longer or shorter than
+            ``forward_ms``, that of the average batch.
+    """
+    if not table["self_device_ms"].notna().any():
+        # Nothing to compare with the ceilings.
+        return ()
+    # Operators that are made of others have a time of their own; work and calls are counted for
+    # their parts.
+    counted_calls = table["calls"].where(table["bytes_moved"].notna())
+    table = table.assign(kind=table["operator"].map(operator_category), calls=counted_calls)
+    sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
+    average = forward_ms / traced_ms
+    untraced = average * untraced_share(table, traced_ms)
+    groups = []
+    for kind, own_ms, attainable_ms, calls in sums.itertuples():
+        groups.append(
+            OperatorGroup(
+                kind=str(kind),
+                measured_ms=untraced * own_ms,
+                attainable_ms=average * attainable_ms,
+                calls=calls,
+            )
+        )
+    return tuple(groups)
+
+
+def untraced_share(table: pd.DataFrame, traced_ms: float) -> float:
+    """By what operators' traced times are multiplied: tracing can lengthen them, not shorten.
+
+    Args:
+        traced_ms: untraced forward of the traced batches.
+    """
+    operators_ms = max(table["self_device_ms"].sum(), 1e-9)
+    return min(1.0, traced_ms / float(operators_ms))

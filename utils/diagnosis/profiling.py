@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from torch.profiler import record_function
 
 from utils.core.files import write_text
 from utils.core.result_files import ResultFiles
-from utils.diagnosis import kernels, layers, memory, operators, tracing
+from utils.diagnosis import attention, kernels, layers, memory, operators, tracing
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import OperatorGroup
 from utils.diagnosis.kernels import Event
@@ -27,7 +28,7 @@ from utils.diagnosis.roofline import MatrixProduct
 from utils.diagnosis.workload import Inputs, Workload
 from utils.model import costs
 from utils.schema.ceilings import Ceilings
-from utils.schema.profile import KernelSummary, KindTime, LayerTime, PeakMemory
+from utils.schema.profile import AttentionUse, KernelSummary, KindTime, LayerTime, PeakMemory
 
 MAX_PRODUCTS = 4
 """Matrix products that are tried in another precision; a few shapes have nearly all the FLOPs."""
@@ -69,6 +70,7 @@ class DetailedProfile:
         module_ms: a module's own time in one forward; on CUDA that of its kernels.
         groups: operators by kind.
         op_costs: of the traced forwards.
+        attention: the kernels of every batch size that was traced; empty where none is known.
     """
 
     tracing_overhead_ratio: float
@@ -77,6 +79,7 @@ class DetailedProfile:
     module_ms: dict[str, float]
     groups: tuple[OperatorGroup, ...]
     op_costs: tuple[costs.OperatorCost, ...]
+    attention: tuple[AttentionUse, ...]
     kernels: KernelSummary | None
     peak_memory: PeakMemory | None
     unavailable: dict[str, str]
@@ -100,12 +103,36 @@ def profile_sizes(
     for folder in files.traces_dir.glob("batch_*"):
         shutil.rmtree(folder)
     warnings: list[str] = []
+    uses: list[AttentionUse] = []
     for size, one in measured.items():
         if size != detail:
             folder = files.traces_dir / f"batch_{size}"
-            warnings += trace_size(one.workload, steps, ceilings, folder).trace.warnings
+            traced = trace_size(one.workload, steps, ceilings, folder)
+            warnings += traced.trace.warnings
+            uses += _find_attention(traced, one, ceilings, steps)
     profile = profile_size(measured[detail], ceilings, files, steps)
-    return replace(profile, warnings=(*warnings, *profile.warnings))
+    uses += profile.attention
+    uses.sort(key=attrgetter("batch_size"))
+    return replace(
+        profile,
+        attention=tuple(uses),
+        warnings=(*warnings, *profile.warnings),
+    )
+
+
+def _find_attention(
+    traced: TracedSize, measured: MeasuredSize, ceilings: Ceilings, steps: int
+) -> list[AttentionUse]:
+    """The attention kernels of one batch size."""
+    evidence = measured.evidence
+    traced_ms = mean_forward_ms(evidence, measured.workload, steps)
+    average = evidence.forward_ms / traced_ms
+    return attention.find_attention(
+        traced.operators,
+        batch_size=evidence.batch_size,
+        ceilings=ceilings,
+        scale=average * operators.untraced_share(traced.operators, traced_ms),
+    )
 
 
 def profile_size(
@@ -126,8 +153,9 @@ def profile_size(
         layers_by_kind=layers.aggregate_by_kind(table),
         layers_by_index=layers.aggregate_by_layer(table),
         module_ms=module_times_ms(table, evidence),
-        groups=group_operators(traced.operators, traced_ms, evidence.forward_ms),
+        groups=operators.group_operators(traced.operators, traced_ms, evidence.forward_ms),
         op_costs=traced.op_costs,
+        attention=tuple(_find_attention(traced, measured, ceilings, steps)),
         kernels=findings.kernels,
         peak_memory=findings.peak_memory,
         unavailable=findings.unavailable | layer_times.unavailable,
@@ -267,39 +295,6 @@ def largest_products(op_costs: Sequence[costs.OperatorCost]) -> list[MatrixProdu
             MatrixProduct(rows=left[0], inner=left[1], columns=right[1], calls=cost.calls)
         )
     return largest
-
-
-def group_operators(
-    table: pd.DataFrame, traced_ms: float, forward_ms: float
-) -> tuple[OperatorGroup, ...]:
-    """Operators by kind, per average batch; scaled down where tracing lengthened their times.
-
-    Args:
-        traced_ms: untraced forward of the traced batches, which may be longer or shorter than
-            ``forward_ms``, that of the average batch.
-    """
-    if not table["self_device_ms"].notna().any():
-        # Nothing to compare with the ceilings.
-        return ()
-    # Operators that are made of others have a time of their own; work and calls are counted for
-    # their parts.
-    counted_calls = table["calls"].where(table["bytes_moved"].notna())
-    table = table.assign(kind=table["operator"].map(costs.operator_category), calls=counted_calls)
-    sums = table.groupby("kind", sort=False)[["self_device_ms", "attainable_ms", "calls"]].sum()
-    average = forward_ms / traced_ms
-    operators_ms = max(sums["self_device_ms"].sum(), 1e-9)
-    untraced = average * min(1.0, traced_ms / operators_ms)
-    groups = []
-    for kind, own_ms, attainable_ms, calls in sums.itertuples():
-        groups.append(
-            OperatorGroup(
-                kind=str(kind),
-                measured_ms=untraced * own_ms,
-                attainable_ms=average * attainable_ms,
-                calls=calls,
-            )
-        )
-    return tuple(groups)
 
 
 def write_table(file: Path, table: pd.DataFrame) -> None:

@@ -14,15 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from utils.config_loader import Config, with_override
 from utils.core.errors import DataError, UserError, reason_of
-from utils.diagnosis.suggestions import COMPILE, TOKEN_BUDGET
+from utils.diagnosis.diagnosis_settings import DiagnosisSettings
+from utils.diagnosis.kernel_suggestions import COMPILE
+from utils.diagnosis.suggestions import TOKEN_BUDGET
 from utils.diagnosis.workload import Workload, split_into_batches
 from utils.evaluation.batching import Batching
 from utils.evaluation.budget_search import fastest_budget
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
-from utils.model_utils import LoadedModel, load_model
+from utils.model.load import load_classifier
+from utils.model.resolution import ModelResolver
+from utils.model.text_checks import check_batch_sizes
+from utils.model_utils import LoadedModel
 from utils.pipeline import console
 from utils.schema.diagnosis import Diagnosis, Suggestion, Verification, save_diagnosis
 from utils.sweep.bench_stats import MIN_RUNS, compare
@@ -53,7 +57,7 @@ class _Comparison:
     num_texts: int
 
 
-def verify(loaded: LoadedModel, config: Config, diagnosis: Diagnosis) -> Diagnosis:
+def verify(loaded: LoadedModel, settings: DiagnosisSettings, diagnosis: Diagnosis) -> Diagnosis:
     """Try the first three suggestions whose settings differ, each alone; write the file again.
 
     A suggestion that fails has the reason in its place.
@@ -70,11 +74,11 @@ def verify(loaded: LoadedModel, config: Config, diagnosis: Diagnosis) -> Diagnos
         if suggestion.setting is None:
             verifications.append(Verification(reason=NO_SETTING))
         elif any(suggestion is one for one in chosen):
-            verifications.append(measure_suggestion(loaded, config, size, suggestion))
+            verifications.append(measure_suggestion(loaded, settings, size, suggestion))
         else:
             verifications.append(None)
     verified_diagnosis = _with_verifications(diagnosis, verifications)
-    save_diagnosis(config.files.bottlenecks, verified_diagnosis)
+    save_diagnosis(settings.files.bottlenecks, verified_diagnosis)
     return verified_diagnosis
 
 
@@ -96,7 +100,7 @@ def _with_verifications(
 
 
 def measure_suggestion(
-    loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
+    loaded: LoadedModel, settings: DiagnosisSettings, size: int, suggestion: Suggestion
 ) -> Verification:
     """What one setting really brings at a batch size, or why that is not known.
 
@@ -105,7 +109,7 @@ def measure_suggestion(
     """
     try:
         with torch.inference_mode():
-            return _measure(loaded, config, size, suggestion)
+            return _measure(loaded, settings, size, suggestion)
     except Exception as error:  # noqa: BLE001
         # Whatever a suggestion raises is its result, not the end of the step.
         logger.info("%s could not be tried", suggestion.setting, exc_info=True)
@@ -115,7 +119,7 @@ def measure_suggestion(
             reason=_failure(error),
         )
     finally:
-        torch.set_float32_matmul_precision(config.model.matmul_precision)
+        torch.set_float32_matmul_precision(settings.model.matmul_precision)
         # The changed model goes before the next one is loaded.
         gc.collect()
         if loaded.device.type == "cuda":
@@ -137,9 +141,9 @@ def _choose(suggestions: Sequence[Suggestion]) -> list[Suggestion]:
 
 
 def _measure(
-    loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
+    loaded: LoadedModel, settings: DiagnosisSettings, size: int, suggestion: Suggestion
 ) -> Verification:
-    comparison = _make_variants(loaded, config, size, suggestion)
+    comparison = _make_variants(loaded, settings, size, suggestion)
     variants = {"baseline": comparison.baseline, "changed": comparison.changed}
     # The warm-up also shows how long a round takes.
     warm_up, _ = time_interleaved(variants, 1)
@@ -175,38 +179,45 @@ def _failure(error: Exception) -> str:
 
 
 def _make_variants(
-    loaded: LoadedModel, config: Config, size: int, suggestion: Suggestion
+    loaded: LoadedModel, settings: DiagnosisSettings, size: int, suggestion: Suggestion
 ) -> _Comparison:
     """Baseline and changed variant, over texts that take about ``SECONDS_A_PASS``."""
     setting = suggestion.setting
     assert setting is not None, "only suggestions with a setting are tried"
-    new_config = with_override(config, setting)
+    new_settings = settings.with_override(setting)
     new_size = suggestion.batch_size or size
-    sample_size = config.dataset.sample_sizes[0]
+    sample_size = settings.sample_size
     if not is_evaluation_setting(setting):
         sample_size = max(sample_size, new_size)
-    sample = draw_texts(loaded, config.data_file, config.profiling, sample_size)
+    sample = draw_texts(loaded, settings.data_file, settings.profiling, sample_size)
     texts = list(sample.texts)
     if len(texts) < new_size and not is_evaluation_setting(setting):
         raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
-    texts = _shorten(loaded, config, size, new_size, texts)
+    texts = _shorten(loaded, settings, size, new_size, texts)
     if is_evaluation_setting(setting):
-        return _predictor_variants(loaded, new_config, size, setting, texts)
+        return _predictor_variants(loaded, new_settings, size, setting, texts)
     other = loaded
     if setting.startswith("model."):
-        other = load_model(new_config)
+        other = _load_changed_model(new_settings)
     return _Comparison(
-        baseline=_workload_variant(loaded, config, size, texts),
-        changed=_workload_variant(other, new_config, new_size, texts),
+        baseline=_workload_variant(loaded, settings, size, texts),
+        changed=_workload_variant(other, new_settings, new_size, texts),
         num_texts=len(texts),
     )
 
 
+def _load_changed_model(settings: DiagnosisSettings) -> LoadedModel:
+    resolver = ModelResolver(settings=settings.model, embedded_model=settings.embedded_model)
+    loaded = load_classifier(resolver)
+    check_batch_sizes(loaded, settings.profiling.batch_sizes)
+    return loaded
+
+
 def _shorten(
-    loaded: LoadedModel, config: Config, size: int, new_size: int, texts: Sequence[str]
+    loaded: LoadedModel, settings: DiagnosisSettings, size: int, new_size: int, texts: Sequence[str]
 ) -> list[str]:
     """Full batches of the changed size, as many as a pass has time for, one at least."""
-    one_batch = {"one": _workload_variant(loaded, config, size, texts[:size])}
+    one_batch = {"one": _workload_variant(loaded, settings, size, texts[:size])}
     seconds, _ = time_interleaved(one_batch, 2)
     affordable = int(SECONDS_A_PASS / min(seconds["one"]) * size / new_size)
     batches = max(1, min(affordable, len(texts) // new_size))
@@ -214,13 +225,13 @@ def _shorten(
 
 
 def _workload_variant(
-    loaded: LoadedModel, config: Config, size: int, texts: Sequence[str]
+    loaded: LoadedModel, settings: DiagnosisSettings, size: int, texts: Sequence[str]
 ) -> Variant:
-    workload = Workload(loaded, split_into_batches(texts, size), config.profiling.max_length)
+    workload = Workload(loaded, split_into_batches(texts, size), settings.profiling.max_length)
 
     def run() -> NDArray[np.int64]:
         # The precision belongs to the process, not to the model.
-        torch.set_float32_matmul_precision(config.model.matmul_precision)
+        torch.set_float32_matmul_precision(settings.model.matmul_precision)
         logits = [workload.run(index, nullcontext) for index in range(len(workload.batches))]
         return torch.cat(logits).argmax(dim=-1).numpy()
 
@@ -228,7 +239,7 @@ def _workload_variant(
 
 
 def _predictor_variants(
-    loaded: LoadedModel, config: Config, size: int, setting: str, texts: Sequence[str]
+    loaded: LoadedModel, settings: DiagnosisSettings, size: int, setting: str, texts: Sequence[str]
 ) -> _Comparison:
     """Batches of ``size`` in file order; and the same compiled, or grouped by length."""
     in_order = Batching(kind="dataset_order", limit=size)
@@ -236,7 +247,7 @@ def _predictor_variants(
     other = Predictor(loaded.model, loaded.inputs, loaded.device, in_order)
 
     def tokens() -> Any:
-        return tokenize(loaded.tokenizer, texts, config.profiling.max_length, loaded.inputs)
+        return tokenize(loaded.tokenizer, texts, settings.profiling.max_length, loaded.inputs)
 
     if setting == COMPILE:
         if baseline.needs_mask:
@@ -246,7 +257,7 @@ def _predictor_variants(
         other.compile()
         other.warm_up(tokens())
     else:
-        limit = config.evaluation.max_tokens_per_batch
+        limit = settings.evaluation.max_tokens_per_batch
         if limit == "auto":
             limit = fastest_budget(other, tokens())
         other.batching = Batching(kind="token_budget", limit=limit)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from utils.evaluation.batching import FULL, MIN_FILL
 from utils.model.adapter import num_virtual_tokens
 from utils.model.encoding import InputFormat
 
@@ -19,6 +20,17 @@ def can_leave_out_mask(model: Any, inputs: InputFormat) -> bool:
     if not inputs.takes_mask or inputs.padding_side != "right":
         return False
     return num_virtual_tokens(model) == 0 and is_causal(model)
+
+
+def choose_min_fill(model: Any, inputs: InputFormat, device: torch.device) -> float:
+    """Share of a token budget from which a batch ends where the length of the texts changes.
+
+    A batch that ends there needs no mask; a causal model never does. On a GPU the host launches as
+    many kernels for a small batch as for a full one, so that a causal model's batches are full.
+    """
+    if device.type == "cuda" and can_leave_out_mask(model, inputs):
+        return FULL
+    return MIN_FILL
 
 
 def is_causal(model: Any) -> bool:

@@ -14,9 +14,9 @@ import torch.fx.experimental._config
 
 from utils.core.errors import ModelError
 from utils.evaluation.attention import evaluation_attention
-from utils.evaluation.batching import FULL, MIN_FILL, Batching, Indices
+from utils.evaluation.batching import Batching, Indices
 from utils.evaluation.compilation import compile_model
-from utils.evaluation.masking import can_leave_out_mask, no_mask_argument
+from utils.evaluation.masking import can_leave_out_mask, choose_min_fill, no_mask_argument
 from utils.evaluation.predictions import BatchOutput, PendingPredictions, Predictions
 from utils.evaluation.token_batch import TokenBatch, make_batch
 from utils.evaluation.tokens import TokenChunk
@@ -58,11 +58,7 @@ class Predictor:
         # missing one.
         attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
         self.masks_all = self.needs_mask and attention == "eager"
-        self.min_fill = MIN_FILL
-        if leaves_out_mask and device.type == "cuda":
-            # A batch that ends where the length changes needs no mask; this model never does. On a
-            # GPU the host launches as many kernels for a small batch as for a full one.
-            self.min_fill = FULL
+        self.min_fill = choose_min_fill(model, inputs, device)
         self.no_mask = None
         if leaves_out_mask:
             with evaluation_attention(model, device):

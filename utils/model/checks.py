@@ -35,22 +35,45 @@ SENTENCES = (
 PROBE_LENGTHS = (1, 3, 9, 40)
 """Tokens of the texts that are made of the tokenizer's vocabulary, whatever its language."""
 MAX_PROBE_TOKENS = 96
+PROBE_WIDTH = 256
+"""Rows and columns of the matrices that show the precision of products; those of tiny matrices
+may be computed in another way."""
 MAX_CHECKED_TEXTS = 8
 
 
 def product_precision(dtype: str, device: torch.device) -> str:
-    """The precision whose tolerance holds: float16's where float32 products really run in TF32.
+    """The precision whose tolerance holds: that in which float32 products really run.
+
+    It is float16's where they run in TF32, and bfloat16's where they run in bfloat16, which
+    ``medium`` allows on CPUs alone.
 
     Args:
         dtype: of the weights, such as ``float32``.
         device: of the model.
     """
-    allows_tf32 = torch.get_float32_matmul_precision() != "highest"
-    if dtype != "float32" or device.type != "cuda" or not allows_tf32:
+    if dtype != "float32" or torch.get_float32_matmul_precision() == "highest":
         return dtype
+    if device.type == "cpu":
+        return _cpu_product_precision()
     if torch.cuda.get_device_capability(device) < TF32_CAPABILITY:
         return dtype
     return "float16"
+
+
+def _cpu_product_precision() -> str:
+    """How many bits of mantissa the CPU's float32 products keep, by products of known numbers.
+
+    Which CPUs reduce them is decided in oneDNN: those with AMX do, and others with bfloat16
+    instructions need not.
+    """
+    ones = torch.ones(PROBE_WIDTH, PROBE_WIDTH, dtype=torch.float32)
+    for precision, bits in (("float32", 12), ("float16", 9)):
+        number = 1 + 2.0**-bits
+        product = (number * ones) @ ones
+        error = (product / PROBE_WIDTH - number).abs().max()
+        if error < 2.0 ** -(bits + 1):
+            return precision
+    return "bfloat16"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

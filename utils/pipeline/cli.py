@@ -127,7 +127,7 @@ def _run(name: str, run: Main, args: argparse.Namespace, *, exclusive: bool) -> 
     try:
         startup.configure_logging(args.log_level, None)
         config = load_config(args.config, args.overrides)
-        log_file = _create_log_file(config, name)
+        log_file = _create_log_file(config.files.logs_dir, name)
         startup.configure_logging(args.log_level, log_file)
         logger.info("%s started: %s", name, " ".join(sys.argv))
         is_dry_run = getattr(args, "dry_run", False)
@@ -172,9 +172,9 @@ def run_simple_script(
     return run_script(parser, lambda config, _: run(config), exclusive=exclusive)
 
 
-def _create_log_file(config: Config, name: str) -> Path:
+def _create_log_file(folder: Path, name: str) -> Path:
     started = time.strftime("%Y%m%d-%H%M%S")
-    file = config.files.logs_dir / f"{started}-{name}-{os.getpid()}.log"
+    file = folder / f"{started}-{name}-{os.getpid()}.log"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

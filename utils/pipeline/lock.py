@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +17,8 @@ from filelock import SoftFileLock, Timeout, lock_descriptor
 from utils.core.errors import UserError
 from utils.core.files import JsonObject, write_error
 
+LOCK_TRIES = 3
+LOCK_PAUSE_S = 0.05
 _lock_fds: set[int] = set()
 
 
@@ -55,8 +58,7 @@ def lock_owner(file: Path) -> str | None:
         return None
     marker = _marker_of(file)
     try:
-        with file.open("rb") as handle:
-            is_held = not lock_descriptor(handle.fileno(), blocking=False)
+        is_held = _is_held(file)
     except OSError:
         # No kernel lock there: a run in progress has a marker.
         is_held = marker.exists()
@@ -64,6 +66,16 @@ def lock_owner(file: Path) -> str | None:
         return None
     owner = _read_owner_record(file)
     return f"pid {owner.get('pid', 'unknown')} on {owner.get('host', 'an unknown host')}"
+
+
+def _is_held(file: Path) -> bool:
+    """Whether a process keeps the kernel's lock; one that only asks has it for an instant."""
+    for _ in range(LOCK_TRIES):
+        with file.open("rb") as handle:
+            if lock_descriptor(handle.fileno(), blocking=False):
+                return False
+        time.sleep(LOCK_PAUSE_S)
+    return True
 
 
 def _open_lock_file(file: Path) -> TextIO:

@@ -2,6 +2,9 @@
 
 Results are valid while the settings, the code, the inputs and the outputs of their step are
 unchanged. Which code a step has follows from its imports (``code_files``).
+
+Functions here take the complete ``Config``, unlike those of the stages: a step names the settings
+that it depends on by their dotted keys, which may be of any section.
 """
 
 from __future__ import annotations

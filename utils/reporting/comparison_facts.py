@@ -19,6 +19,8 @@ HEADLINE_METRICS = {
 }
 """Metrics of the conclusion, with their titles."""
 MAX_NAMED_DIFFERENCES = 6
+LARGEST_FACTOR = 100.0
+"""Differences above it are not given as a number."""
 
 
 def side_facts(comparison: Comparison) -> list[Fact]:
@@ -163,10 +165,19 @@ def needs_text(item: MetricComparison) -> str:
         return ""
     parts = []
     if decision.smallest_detectable is not None:
-        parts.append(f"these runs show differences from {decision.smallest_detectable:.1%} on")
+        detectable = _detectable_text(decision.smallest_detectable)
+        parts.append(f"these runs show differences from {detectable} on")
     else:
-        parts.append(decision.reason)
+        parts.append(decision.reason.rstrip("."))
     if decision.more_processes is not None:
         noun = "process" if decision.more_processes == 1 else "processes"
         parts.append(f"about {decision.more_processes} more {noun} a side would decide")
     return "; ".join(parts)
+
+
+def _detectable_text(difference: float) -> str:
+    """A difference in percent; a large one as a factor."""
+    if difference < 1:
+        return f"{difference:.1%}"
+    factor = min(1 + difference, LARGEST_FACTOR)
+    return f"a factor of {factor:.1f}" if factor < LARGEST_FACTOR else "far above a factor of 100"

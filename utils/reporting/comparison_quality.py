@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from utils.comparison.quality_sides import chance_reason
 from utils.reporting.comparison_tables import format_signed
 from utils.reporting.formatting import DASH, Fact, format_number, format_percent
 from utils.reporting.tables import Table
@@ -43,13 +44,12 @@ def _accuracies(comparison: Comparison) -> str:
 def _significance(quality: QualityComparison) -> str:
     assert quality.accuracy_change_ci95 is not None
     low, high = quality.accuracy_change_ci95
-    if low > 0:
-        return "better"
-    if high < 0:
-        return "worse"
-    if low == high == 0:
-        return "no difference"
-    return "no difference shown"
+    if low <= 0 <= high:
+        return "no difference shown"
+    reason = chance_reason(quality, "accuracy")
+    if reason is not None:
+        return f"no difference shown: {reason}"
+    return "better" if low > 0 else "worse"
 
 
 def points(change: float) -> str:

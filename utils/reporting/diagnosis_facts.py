@@ -5,7 +5,7 @@ from __future__ import annotations
 from utils.reporting.formatting import Fact, format_durations, format_number, not_measured
 from utils.reporting.results import Results
 from utils.schema.diagnosis import Diagnosis
-from utils.schema.profile import Allocation, KernelSummary, PeakMemory
+from utils.schema.profile import Allocation, AttentionUse, KernelSummary, PeakMemory
 
 LARGEST_ALLOCATIONS = 3
 """Allocations of the peak that are named."""
@@ -22,6 +22,27 @@ def kernel_facts(diagnosis: Diagnosis) -> list[Fact]:
         Fact("Kernels by category", format_durations(kernels.by_category_ms)),
         Fact("Launching", _launch_text(kernels)),
     ]
+
+
+def attention_facts(diagnosis: Diagnosis) -> list[Fact]:
+    """Which attention kernel ran at each batch size, and what it stores."""
+    if diagnosis.attention is None:
+        return [Fact("Attention kernel", not_measured(diagnosis.reason("attention")))]
+    texts = [_attention_text(use) for use in diagnosis.attention]
+    return [Fact("Attention kernel", "; ".join(texts))]
+
+
+def _attention_text(use: AttentionUse) -> str:
+    kernel = use.kernel.replace("_", "-")
+    text = f"{kernel} at batch size {use.batch_size}"
+    if use.measured_ms is not None:
+        text += f", {format_number(use.measured_ms, 'ms')} per batch"
+    if use.stored_score_bytes:
+        megabytes = format_number(use.stored_score_bytes / 1e6, "MB")
+        text += f", which stores {megabytes} of scores"
+    if use.kernel == "cudnn":
+        text += ", which builds a plan at the first batch of each new shape"
+    return text
 
 
 def _busy_text(kernels: KernelSummary) -> str:

@@ -91,24 +91,16 @@ def majority_text(metrics: EvaluationMetrics) -> str | None:
 
 def has_guessed_labels(dataset_info: DatasetInfo) -> bool:
     """Whether nothing but a guess connects the data set's labels with the model's ids."""
-    return _label_mapping_confidence(dataset_info) == GUESSED
+    return dataset_info.label_mapping_confidence == GUESSED
 
 
 def label_ids_text(dataset_info: DatasetInfo) -> str | None:
     """How the label ids were decided and how sure that is; None where the file has no source."""
     return label_mapping_text(
         dataset_info.label_mapping_source,
-        _label_mapping_confidence(dataset_info),
+        dataset_info.label_mapping_confidence,
         dataset_info.label_mapping_note,
     )
-
-
-def _label_mapping_confidence(dataset_info: DatasetInfo) -> str | None:
-    """How sure the label ids are. In files that do not have it, sorted names were a guess."""
-    confidence = dataset_info.label_mapping_confidence
-    if confidence is None and dataset_info.label_mapping_source == "sorted":
-        return GUESSED
-    return confidence
 
 
 def label_mapping_text(source: str | None, confidence: str | None, note: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from utils.reporting.answers import PAGE_COLUMNS, six_answers
 from utils.reporting.commands import STEP_03_MISSING
+from utils.reporting.diagnosis_facts import attention_facts
 from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 from utils.reporting.formatting import Fact
 from utils.reporting.report_facts import (
@@ -77,6 +78,7 @@ def _bottleneck_lines(results: Results) -> list[str]:
         lines += LAYOUT.wrap(suggestion, f"{place}. ", "   ")
     if suggestions:
         lines.append("The savings overlap: they do not add up.")
+    lines += ["", *LAYOUT.facts(attention_facts(results.diagnosis))]
     verified = verified_lines(results.diagnosis)
     if verified:
         lines += ["", "Tried for real, each alone, on the same texts as the baseline:"]

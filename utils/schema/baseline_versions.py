@@ -1,8 +1,8 @@
 """Turns files of earlier versions into the present form; the only place that knows them.
 
 Version 1 had no ``measurement`` and fewer columns. Version 2 added columns over time. Up to version
-2 a row's ``gpu_mem_used`` was what a run left behind, and the reasons for missing metrics stood in
-``warnings``.
+2 a row's ``gpu_mem_used`` was what a run left behind, the reasons for missing metrics stood in
+``warnings``, and early files did not say how sure the label ids are.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ def convert_baseline_metrics(payload: JsonObject) -> JsonObject:
     # Of a shortcut that no longer exists.
     evaluation.pop("last_token_only", None)
     converted["full_dataset_metrics"] = _with_reasons(evaluation, EvaluationMetrics)
+    if "dataset_info" in payload:
+        converted["dataset_info"] = _with_confidence(payload["dataset_info"])
+    return converted
+
+
+def _with_confidence(dataset_info: JsonObject) -> JsonObject:
+    """The data set with how sure its label ids are; without that, sorted names were a guess."""
+    converted = dict(dataset_info)
+    if converted.get("label_mapping_source") == "sorted":
+        converted.setdefault("label_mapping_confidence", "guessed")
     return converted
 
 

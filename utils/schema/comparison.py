@@ -162,7 +162,7 @@ class Comparison(Record):
         "fraction", "Sides whose 90% interval lies within 1 ± this are equivalent (TOST)."
     )
     alpha: Positive = required(
-        "fraction", "Most probable share of comparisons with a false difference, all together."
+        "fraction", "Highest probability of one or more false differences among all verdicts."
     )
     baseline: ComparedSide = text("The baseline.")
     candidate: ComparedSide = text("The candidate.")

@@ -24,7 +24,7 @@ from utils.schema.common import (
     write_record,
 )
 from utils.schema.diagnosis_versions import convert_diagnosis
-from utils.schema.profile import KernelSummary, KindTime, LayerTime, PeakMemory
+from utils.schema.profile import AttentionUse, KernelSummary, KindTime, LayerTime, PeakMemory
 
 DIAGNOSIS_VERSION = 3
 """Version of ``bottlenecks.json`` that is written. Files of every earlier version load."""
@@ -222,6 +222,11 @@ class Diagnosis(MeasuredRecord):
     main_bottleneck: str = text("The verdict, and what to try first, in words.")
     verified_at: str | None = optional(
         "When the suggestions were tried (`--verify`); null where they were not."
+    )
+    attention: tuple[AttentionUse, ...] | None = metric(
+        None,
+        "The attention kernels of the traced batches, by batch size; null where the trace cannot "
+        "tell.",
     )
     kernels: KernelSummary | None = metric(None, "What the GPU did in the traced steps.")
     peak_memory: PeakMemory | None = metric(None, "What is allocated at the peak of a batch.")

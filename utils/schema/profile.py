@@ -8,6 +8,7 @@ from utils.schema.common import (
     Count,
     MeasuredRecord,
     NonNegative,
+    PositiveCount,
     Record,
     Unavailable,
     metric,
@@ -18,6 +19,36 @@ from utils.schema.common import (
 )
 
 IdleCause = Literal["host_wait", "synchronisation", "between_steps", "other"]
+
+AttentionKernel = Literal["flash", "memory_efficient", "cudnn", "math"]
+
+
+class AttentionUse(MeasuredRecord):
+    """An attention kernel that PyTorch chose for batches of one size; amounts are per batch."""
+
+    batch_size: PositiveCount = required("rows", "Texts in a batch.")
+    kernel: AttentionKernel = text(
+        "`flash`, `memory_efficient` and `cudnn` store no scores; `math` computes them with matrix "
+        "products and stores them."
+    )
+    calls: NonNegative = required("calls", "Calls of the kernel.")
+    measured_ms: NonNegative | None = metric(
+        "ms", "Their time on the device, scaled to the untraced forward."
+    )
+    attainable_ms: NonNegative | None = metric(
+        "ms",
+        "The same attention at the ceilings, with queries, keys, values and results moved once and "
+        "no scores stored.",
+    )
+    stored_score_bytes: NonNegative = required(
+        "bytes",
+        "One copy of the scores that the math kernel stores (rows × heads × length²), which it "
+        "writes and reads several times; 0 for the other kernels.",
+    )
+    has_grouped_heads: bool | None = optional(
+        "Whether several query heads share a key-value head, where the math kernel ran."
+    )
+    unavailable: Unavailable = unavailable()
 
 
 class KernelSummary(MeasuredRecord):

@@ -110,6 +110,7 @@ class TrialRecord(Record):
     runs: tuple[Run, ...] = optional("The runs so far, in order.", default=())
     sustained_run: Run | None = optional("Runs back to back, for the GPU's readings.")
     flops_per_sample: float | None = optional("Counted operations of a text.", unit="FLOP")
+    flops_reason: str | None = optional("Why they are not known, where they are not.")
     num_truncated: int | None = optional("Texts that `max_length` truncated.")
     process_spread: float | None = optional(
         "Standard deviation over mean between processes.", unit="fraction", default=0.0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any
 
 import torch
 
-from utils.model.costs import count_op_costs
 from utils.model.encoding import compute_logits, encode_batch, input_format, select_inputs
+from utils.sweep.flops import FlopCounter, FlopsPerSample
 from utils.sweep.run_log import RunLog
 from utils.system.device import synchronize
 
@@ -29,7 +28,7 @@ class BatchRunner:
         self.device = device
         self._on_cuda = device.type == "cuda"
         self._input_names = input_format(model, tokenizer).names
-        self._flops_by_shape: dict[tuple[int, ...], int] = {}
+        self._flops = FlopCounter(model, tokenizer, self._input_names, device)
 
     def infer(self, texts: list[str], max_length: int) -> torch.Tensor:
         """The logits of one batch on the host, ``[texts, labels]`` in float32."""
@@ -94,20 +93,6 @@ class BatchRunner:
             return None
         return sum(bool(encoding.overflowing) for encoding in encodings)
 
-    def flops_per_sample(self, texts: list[str], size: int, max_length: int) -> float | None:
-        """Executed FLOPs per sample, padding included, of every operator that has a formula.
-
-        They depend on the shape and on whether there is padding: causal attention without a mask
-        computes half. None if no operator has a formula.
-        """
-        total = 0
-        for start in range(0, len(texts), size):
-            batch = encode_batch(self.tokenizer, texts[start : start + size], max_length)
-            has_no_padding = bool(batch["attention_mask"].all())
-            shape = (*batch["input_ids"].shape, has_no_padding)
-            if shape not in self._flops_by_shape:
-                inputs = select_inputs(batch, self._input_names, self.device)
-                costs = count_op_costs(partial(self.model, **inputs))
-                self._flops_by_shape[shape] = sum(cost.flops for cost in costs if cost.flops)
-            total += self._flops_by_shape[shape]
-        return total / len(texts) if total else None
+    def flops_per_sample(self, texts: list[str], size: int, max_length: int) -> FlopsPerSample:
+        """Executed FLOPs per sample, padding included, of every operator that has a formula."""
+        return self._flops.per_sample(texts, size, max_length)

@@ -16,23 +16,8 @@ RatioResult = Literal["same", "faster", "slower", "ambiguous"]
 PERCENTILE_RISK = 0.01
 """Largest probability with which a percentile is given from latencies that hardly reach it. Source:
 MLPerf Inference rules, early stopping, which asks for a confidence of 99%."""
-SPREAD_LIMIT = 0.10
-"""Standard deviation over mean from which a result is unstable. Source: pyperf's check."""
-EXTREME_LIMIT = 0.50
-"""Distance of the fastest or slowest run from the mean, over the mean. Source: pyperf's check."""
-IQR_LIMITS = ((0.25, "very wide"), (0.10, "wide"))
-"""IQR over median, worst first. Source: the warnings of torch.utils.benchmark."""
-WINDOW_LIMIT = 0.10
-"""Distance between the means of three windows. Source: perf_analyzer's last three windows."""
-DRIFT_LIMIT = 0.05
-"""Change from the first third to the last that counts as drift. Half of WINDOW_LIMIT, because drift
-has one direction."""
-OUTLIER_SHARE = 0.10
-"""Share of runs outside Tukey's fences from which outliers are no accident."""
 MIN_RUNS = 5
 """Below this number of runs the spread says little about the next run."""
-SHORTEST_RUN_S = 1e-3
-"""Runs below this are too short to time. Source: pyperf's check of raw values."""
 CONFIDENCE = 0.95
 EQUIVALENCE_MARGIN = 0.01
 """A ratio whose complete interval is this close to 1 is no difference: processes differ by more."""
@@ -195,44 +180,6 @@ def median_absolute_deviation(values: Sequence[float]) -> float | None:
     return float(stats.median_abs_deviation(values))
 
 
-def iqr_over_median(values: Sequence[float]) -> float | None:
-    """Interquartile range over median; None for fewer than four values or a median of 0."""
-    if len(values) < 4:
-        return None
-    low, middle, high = np.percentile(values, (25, 50, 75))
-    if not middle:
-        return None
-    return float((high - low) / middle)
-
-
-def outliers(values: Sequence[float]) -> tuple[float, ...]:
-    """Values more than 1.5 IQR outside the quartiles (Tukey's fences). Flagged, never dropped."""
-    if len(values) < 4:
-        return ()
-    low, high = np.percentile(values, (25, 75))
-    reach = 1.5 * (high - low)
-    return tuple(value for value in values if value < low - reach or value > high + reach)
-
-
-def window_means(values: Sequence[float]) -> tuple[float, float, float] | None:
-    """Means of the first, middle and last third; None for fewer than six values.
-
-    A third of one value is no window.
-    """
-    if len(values) < 6:
-        return None
-    first, middle, last = np.array_split(values, 3)
-    return float(first.mean()), float(middle.mean()), float(last.mean())
-
-
-def drift(values: Sequence[float]) -> float | None:
-    """Mean of the last third over mean of the first third, less 1; None below six values."""
-    means = window_means(values)
-    if means is None or not means[0]:
-        return None
-    return means[2] / means[0] - 1
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
     """Ratio of durations B to durations A, with its interval, and what that says of B.
@@ -277,85 +224,3 @@ def _classify_ratio(low: float, high: float) -> RatioResult:
     if high < 1:
         return "faster"
     return "ambiguous"
-
-
-def instability_reasons(durations: Sequence[float]) -> tuple[str, ...]:
-    """Why runs are not stable; empty if they are.
-
-    Args:
-        durations: seconds of each run, above 0, at least one, in the order of measurement.
-    """
-    return (
-        *_sample_reasons(durations),
-        *_spread_reasons(durations),
-        *_drift_reasons(durations),
-        *_outlier_reasons(durations),
-    )
-
-
-def _sample_reasons(durations: Sequence[float]) -> list[str]:
-    """Too few runs, or runs too short for the clock."""
-    reasons = []
-    count = len(durations)
-    median = float(np.median(durations))
-    if count < MIN_RUNS:
-        reasons.append(f"too few runs: {count}, at least {MIN_RUNS} are needed for a stable result")
-    if median < SHORTEST_RUN_S:
-        reasons.append(
-            f"too short to time: a run takes {1e6 * median:.0f} us "
-            f"(at least {1e6 * SHORTEST_RUN_S:.0f})"
-        )
-    return reasons
-
-
-def _spread_reasons(durations: Sequence[float]) -> list[str]:
-    reasons = []
-    cv = coefficient_of_variation(durations) or 0.0
-    iqr = iqr_over_median(durations) or 0.0
-    if cv >= SPREAD_LIMIT:
-        reasons.append(
-            f"spread: standard deviation is {cv:.0%} of the mean (limit {SPREAD_LIMIT:.0%})"
-        )
-    for limit, word in IQR_LIMITS:
-        if iqr >= limit:
-            reasons.append(f"spread: IQR is {iqr:.0%} of the median, {word} (limit {limit:.0%})")
-            break
-    return reasons
-
-
-def _drift_reasons(durations: Sequence[float]) -> list[str]:
-    means = window_means(durations)
-    if means is None:
-        return []
-    reasons = []
-    change = drift(durations) or 0.0
-    third = len(durations) // 3
-    difference = compare(durations[:third], durations[-third:])
-    if abs(change) >= DRIFT_LIMIT and difference.result in ("slower", "faster"):
-        reasons.append(
-            f"drift: the last third of the runs took {change:+.0%} of the first third's time"
-        )
-    distance = max(means) / min(means) - 1
-    if distance > WINDOW_LIMIT:
-        reasons.append(
-            f"windows: the means of three windows lie {distance:.0%} apart "
-            f"(limit {WINDOW_LIMIT:.0%})"
-        )
-    return reasons
-
-
-def _outlier_reasons(durations: Sequence[float]) -> list[str]:
-    reasons = []
-    count = len(durations)
-    mean = float(np.mean(durations))
-    num_outliers = len(outliers(durations))
-    # One outlier among few runs is an accident.
-    if num_outliers > max(1, OUTLIER_SHARE * count):
-        reasons.append(f"outliers: {num_outliers} of {count} runs, not removed")
-    furthest = max(max(durations) - mean, mean - min(durations)) / mean
-    if furthest >= EXTREME_LIMIT:
-        reasons.append(
-            f"outliers: one run is {furthest:.0%} away from the mean "
-            f"(limit {EXTREME_LIMIT:.0%}), not removed"
-        )
-    return reasons

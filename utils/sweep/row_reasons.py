@@ -10,6 +10,7 @@ from utils.schema.common import nullable_metrics
 from utils.schema.sweep_checkpoint import PHASES, Run
 from utils.sweep import bench_stats
 from utils.sweep.bench_stats import MIN_RUNS, min_latencies
+from utils.sweep.stability import instability_reasons
 from utils.system.device import NOT_ON_CUDA
 
 PHASE_TOLERANCE = 0.03
@@ -45,6 +46,8 @@ NO_BATCH_TIMES = "the measured block did not time its batches"
 NO_FULL_BATCH = "no batch of the runs was full"
 NO_TOKENS = "the measured block did not count its tokens"
 NO_FLOPS = "no operator with a formula was counted"
+FLOP_COLUMNS = ("flops_per_sample", "achieved_tflops", "mfu")
+"""Columns that need the FLOPs of the batches."""
 NO_CEILING = "it needs the matrix-product ceiling, which step 03 measures: see bottlenecks.json"
 
 
@@ -215,7 +218,7 @@ def _unexplained_fraction(runs: Sequence[Run]) -> float | None:
 
 def unstable_reasons(row_runs: RowRuns) -> list[str]:
     """Why the runs are not stable: their times, or what else used or slowed down the machine."""
-    reasons = list(bench_stats.instability_reasons([run.seconds for run in row_runs.runs]))
+    reasons = list(instability_reasons([run.seconds for run in row_runs.runs]))
     throttled: list[str] = []
     for run in row_runs.all_runs:
         throttled += run.gpu.throttled

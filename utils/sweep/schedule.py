@@ -11,6 +11,7 @@ from utils.pipeline import console
 from utils.schema.batch_size import BatchSizeRow, FailedStatus, Status
 from utils.schema.sweep_checkpoint import Run, SampleSweepRecord, TrialRecord
 from utils.sweep.bench_stats import mean_interval
+from utils.sweep.row_reasons import FLOP_COLUMNS
 from utils.sweep.run_summary import RunContext, failed_row, summarise_runs
 
 
@@ -48,6 +49,7 @@ class Trial:
     runs: list[Run] = field(default_factory=list)
     sustained_run: Run | None = None
     flops_per_sample: float | None = None
+    flops_reason: str | None = None
     num_truncated: int | None = None
     process_spread: float | None = 0.0
     interference: list[str] = field(default_factory=list)
@@ -95,6 +97,9 @@ class Trial:
         """The table row; without metrics if the trial failed."""
         if self.status != "ok":
             return failed_row(self.batch_size, self.num_samples, self.status, self.warnings)
+        unavailable = {}
+        if self.flops_reason is not None:
+            unavailable = dict.fromkeys(FLOP_COLUMNS, self.flops_reason)
         context = RunContext(
             sustained_run=self.sustained_run,
             flops_per_sample=self.flops_per_sample,
@@ -102,6 +107,7 @@ class Trial:
             process_spread=self.process_spread,
             interference=tuple(self.interference),
             warnings=tuple(self.warnings),
+            unavailable=unavailable,
         )
         return summarise_runs(self.batch_size, self.runs, context)
 
