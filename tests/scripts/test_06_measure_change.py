@@ -173,7 +173,7 @@ def test_the_comparison_is_printed_and_written(measured: Measured) -> None:
 
 
 def test_run_again_it_only_compares_and_gates_decide_the_exit_code(measured: Measured) -> None:
-    gate = ("--fail-if", "accuracy>-99pp")
+    gate = ("--fail-if", "padding@4<-1%")
     done = measured.run(*CHANGE, *gate)
     assert done.returncode == 3, done.stderr
     assert done.stderr.count("kept, unchanged since it finished") == 2
