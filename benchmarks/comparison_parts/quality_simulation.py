@@ -1,4 +1,4 @@
-"""Pairs of predictions whose true difference is known, and how often its intervals hold it.
+"""Pairs of predictions whose true difference is known, and how often the intervals contain it.
 
 The candidate predicts as the baseline does, except for a share of the rows, where it predicts by
 itself: two models that were trained alike.
@@ -31,13 +31,13 @@ class QualityOutcome:
 
     Args:
         significant: McNemar's p value is at most 5%.
-        accuracy_held: the interval of the accuracy's change holds the true one.
-        f1_held: the same of macro F1.
+        accuracy_contained: the interval of the change of accuracy contains the true one.
+        f1_contained: the same of macro F1.
     """
 
     significant: float
-    accuracy_held: float
-    f1_held: float
+    accuracy_contained: float
+    f1_contained: float
 
 
 def simulate_quality(own_accuracy: float, *, num_pairs: int, seed: int) -> QualityOutcome:
@@ -51,22 +51,22 @@ def simulate_quality(own_accuracy: float, *, num_pairs: int, seed: int) -> Quali
     true_accuracy_change = CHANGED_SHARE * (own_accuracy - BASELINE_ACCURACY)
     true_f1_change = _f1_change(_draw(ROWS_FOR_TRUTH, own_accuracy, generator))
     significant = 0
-    accuracy_held = 0
-    f1_held = 0
+    accuracy_contained = 0
+    f1_contained = 0
     for _ in range(num_pairs):
         labels, baseline, candidate = _draw(NUM_ROWS, own_accuracy, generator)
         only_baseline = int(np.sum((baseline == labels) & (candidate != labels)))
         only_candidate = int(np.sum((baseline != labels) & (candidate == labels)))
         significant += mcnemar_p_value(only_baseline, only_candidate) <= 0.05
         low, high = accuracy_change_interval(only_baseline, only_candidate, NUM_ROWS)
-        accuracy_held += low <= true_accuracy_change <= high
+        accuracy_contained += low <= true_accuracy_change <= high
         cells = PairedCells(labels, baseline, candidate, NUM_LABELS)
         low, high = f1_change_intervals(cells, seed=seed).macro
-        f1_held += low <= true_f1_change <= high
+        f1_contained += low <= true_f1_change <= high
     return QualityOutcome(
         significant=significant / num_pairs,
-        accuracy_held=accuracy_held / num_pairs,
-        f1_held=f1_held / num_pairs,
+        accuracy_contained=accuracy_contained / num_pairs,
+        f1_contained=f1_contained / num_pairs,
     )
 
 

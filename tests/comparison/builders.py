@@ -30,7 +30,7 @@ def write_process(
     scenario: Scenario | None = None,
     change: Callable[[Payload], object] | None = None,
 ) -> Path:
-    """Write the results of one process.
+    """Write the results of one process, whose batch sizes were all stable.
 
     Args:
         name: of the folder, and the run's id.
@@ -45,6 +45,9 @@ def write_process(
     payload["run"]["id"] = name
     for record in (*payload["batch_size_profiling"], payload["full_dataset_metrics"]):
         slow_down(record, slowdown)
+    for row in payload["batch_size_profiling"]:
+        if row["status"] == "ok":
+            row["stable"] = True
     if change is not None:
         change(payload)
     file.write_text(json.dumps(payload))

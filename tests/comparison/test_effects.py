@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from tests.comparison.statistics_builders import process_values
@@ -272,6 +274,35 @@ def test_without_a_known_spread_three_processes_a_side_are_recommended() -> None
     decision = decide_alone(effect_of([100.0], [110.0]))
     assert decision.more_processes == 2
     assert decision.smallest_detectable is None
+
+
+MEANS = st.one_of(
+    st.floats(min_value=1e-9, max_value=1e9), st.sampled_from((0.0, 1.0, 1.0 + 1e-15))
+)
+STDS = st.one_of(st.none(), st.floats(min_value=0.0, max_value=1e9))
+VALUES = st.builds(
+    ProcessValue, mean=MEANS, std=STDS, num_runs=st.integers(min_value=0, max_value=50)
+)
+SIDES = st.lists(VALUES, max_size=5)
+SPREADS = st.one_of(st.none(), st.floats(min_value=0.0, max_value=0.99))
+VARIATIONS = st.sampled_from(("timed", "repeatable", "computed"))
+
+
+@given(baseline=SIDES, candidate=SIDES, process_spread=SPREADS, variation=VARIATIONS)
+@settings(max_examples=300, deadline=None)
+def test_any_values_give_a_decision_and_swapped_sides_the_opposite_one(
+    baseline: list[ProcessValue],
+    candidate: list[ProcessValue],
+    process_spread: float | None,
+    variation: Variation,
+) -> None:
+    verdicts = []
+    for sides in ((baseline, candidate), (candidate, baseline)):
+        effect = estimate_effect(*sides, process_spread=process_spread, variation=variation)
+        verdicts.append(decide_alone(effect).verdict)
+        assert (effect.interval_from == "none") == (effect.ci95 is None)
+    mirrored = {"increase": "decrease", "decrease": "increase"}
+    assert verdicts[1] == mirrored.get(verdicts[0], verdicts[0])
 
 
 def _log_normal_sides(

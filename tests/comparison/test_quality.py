@@ -121,15 +121,15 @@ def test_a_change_of_every_row_stays_within_its_range(
     assert -1 <= interval[0] < interval[1] <= 1
 
 
-def test_the_accuracy_interval_holds_the_true_change_as_often_as_it_says() -> None:
+def test_the_accuracy_interval_contains_the_true_change_as_often_as_it_says() -> None:
     generator = np.random.default_rng(0)
     losses, gains, num_rows = 0.03, 0.06, 400
     drawn = generator.multinomial(num_rows, [losses, gains, 1 - losses - gains], size=2000)
-    held = 0
+    num_containing = 0
     for num_losses, num_gains, _ in drawn.tolist():
         low, high = accuracy_change_interval(num_losses, num_gains, num_rows)
-        held += low <= gains - losses <= high
-    assert held / 2000 == pytest.approx(0.95, abs=0.015)
+        num_containing += low <= gains - losses <= high
+    assert num_containing / 2000 == pytest.approx(0.95, abs=0.015)
 
 
 def test_f1_is_that_of_scikit_learn() -> None:

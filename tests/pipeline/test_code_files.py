@@ -113,7 +113,8 @@ def test_a_change_of_any_module_makes_exactly_the_steps_stale_that_import_it(
     [
         ("utils/core/files.py", ALL_STEPS),
         ("utils/config_loader.py", ALL_STEPS),
-        ("utils/data/reader.py", {"01", "02", "03"}),
+        ("utils/data/reader.py", ALL_STEPS),
+        ("utils/data/columns.py", {"01", "02", "03"}),
         ("utils/hub/repository.py", {"01", "02", "03"}),
         ("utils/sweep/bench_stats.py", {"02", "03"}),
         (TEMPLATE, {"04"}),
@@ -188,13 +189,13 @@ def test_the_reason_names_the_changed_module_and_no_other(tree: Path) -> None:
         "config = load_config('configs/demo.yaml')\n"
         "for step in steps.STEPS:\n"
         "    steps.record_finished(step, config)\n"
-        "file = Path('utils/data/reader.py')\n"
+        "file = Path('utils/data/columns.py')\n"
         "file.write_text(file.read_text() + '\\nCHANGED = True\\n')\n"
         "for step in steps.STEPS:\n"
         "    print(steps.stale_reason(step, config))\n"
     )
     process = _run_python(code, folder=tree)
-    reason = "changed: code utils/data/reader.py"
+    reason = "changed: code utils/data/columns.py"
     assert process.stdout.splitlines() == [reason, reason, reason, "None"]
 
 

@@ -161,8 +161,8 @@ def _per_class(labels: tuple[str, ...]) -> list[dict[str, Any]]:
             {
                 "label_id": label_id,
                 "label": label,
-                "precision": 0.91 - label_id / 100,
-                "recall": 0.87 + label_id / 200,
+                "precision": 0.91 - label_id % 50 / 100,
+                "recall": 0.87 + label_id % 20 / 200,
                 "f1": 0.89,
                 "support": 40 + label_id,
             }

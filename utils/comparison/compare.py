@@ -10,7 +10,6 @@ from pathlib import Path
 
 from utils.comparison.compatibility import (
     Refusals,
-    check_repeats,
     find_differences,
     find_refusals,
 )
@@ -18,9 +17,10 @@ from utils.comparison.costs import GivenPrices, choose_prices, compare_costs
 from utils.comparison.decisions import DEFAULT_MARGIN
 from utils.comparison.diagnosis_changes import compare_diagnoses
 from utils.comparison.gates import check_gate, parse_gate
-from utils.comparison.loading import Side, copy_warnings, load_sides
+from utils.comparison.loading import Side, load_sides
 from utils.comparison.metric_comparison import OTHER_ALPHA, SPEED_ALPHA, compare_metrics
 from utils.comparison.quality_sides import compare_predictions, quality_change
+from utils.comparison.run_warnings import side_warnings
 from utils.schema.comparison import (
     COMPARISON_VERSION,
     ComparedRun,
@@ -67,7 +67,7 @@ def compare_sides(
     """
     conditions = [parse_gate(text) for text in options.fail_if]
     before, after = load_sides(baseline, candidate)
-    warnings = _side_warnings(before, after, force=options.force)
+    warnings = side_warnings(before, after, force=options.force)
     refusals = find_refusals(before, after)
     metrics, num_tests = compare_metrics(
         before, after, refusals, margin=options.margin, force=options.force
@@ -101,20 +101,6 @@ def compare_sides(
         gates=tuple(gates),
         warnings=tuple(dict.fromkeys([*warnings, *quality.warnings])),
     )
-
-
-def _side_warnings(baseline: Side, candidate: Side, *, force: bool) -> list[str]:
-    """What to know of the runs themselves.
-
-    Raises:
-        UserError: the runs of a side are no repeats of each other, and ``force`` is false.
-    """
-    warnings = copy_warnings(baseline, candidate)
-    for side in (baseline, candidate):
-        warnings += check_repeats(side, force=force)
-        for run in side.runs:
-            warnings += run.warnings
-    return warnings
 
 
 def _describe_side(side: Side) -> ComparedSide:

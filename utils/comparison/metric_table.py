@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,6 +10,7 @@ from utils.comparison.effects import Variation
 from utils.comparison.loading import RunResults, Side
 from utils.comparison.log_ratio import ProcessValue
 from utils.schema.batch_size import SweepRow, percentile_columns
+from utils.schema.common import MeasuredRecord
 from utils.schema.comparison import Scope, Verdict
 from utils.schema.comparison_effects import EffectVerdict
 
@@ -203,12 +204,12 @@ def metric_keys(baseline: Side, candidate: Side) -> list[MetricKey]:
 
 def measured_rows(side: Side) -> set[tuple[int, int]]:
     """Sample and batch sizes that at least one process measured to the end."""
-    return {
-        (row.sample_size, row.batch_size)
-        for run in side.runs
-        for row in run.rows().values()
-        if row.status == "ok"
-    }
+    measured = set()
+    for run in side.runs:
+        for key, row in run.rows().items():
+            if row.status == "ok":
+                measured.add(key)
+    return measured
 
 
 def _has_evaluation(side: Side) -> bool:
@@ -273,21 +274,18 @@ def missing_reason(side: Side, key: MetricKey) -> str:
     """Why no process of a side has a value, from its files."""
     metric = get_metric(key)
     for run in side.runs:
-        for reason in _reasons(run, key, metric.column):
+        reason = _reason(run, key, metric.column)
+        if reason is not None:
             return f"not measured in the {side.name}: {reason}"
     return f"not measured in the {side.name}"
 
 
-def _reasons(run: RunResults, key: MetricKey, column: str) -> Iterator[str]:
+def _reason(run: RunResults, key: MetricKey, column: str) -> str | None:
+    """The reason in the record of one run; None where it has none."""
+    record: MeasuredRecord | None = run.evaluation
     if key.scope == "sweep":
-        row = _row(run, key)
-        reason = None if row is None else row.reason(column)
-    elif run.evaluation is not None:
-        reason = run.evaluation.reason(column)
-    else:
-        reason = None
-    if reason is not None:
-        yield reason
+        record = _row(run, key)
+    return None if record is None else record.reason(column)
 
 
 def metric_names(scopes: Iterable[Scope]) -> list[str]:

@@ -154,6 +154,8 @@ STEPS = (
             "kernels",
             "memory",
             "stacks",
+            "predictions_dir",
+            "gpu_timeline",
         ),
         outputs=_files("summary_report", "html_report", "comparison_plot", "heatmap_plot"),
     ),

@@ -19,16 +19,17 @@ def write_report(results: Results) -> tuple[Path, ...]:
     pictures = write_pictures(results)
     written = [files.summary_report, files.html_report]
     written += [picture.path for picture in pictures]
-    flame_graph = _read_flame_graph(files)
+    flame_graph = read_flame_graph(files)
     if flame_graph is not None:
         write_text(files.flame_graph, flame_graph)
         written.append(files.flame_graph)
     write_text(files.summary_report, render_text_report(results))
-    write_text(files.html_report, render_page(results, pictures, flame_graph))
+    write_text(files.html_report, render_page(results, flame_graph))
     return tuple(written)
 
 
-def _read_flame_graph(files: ResultFiles) -> str | None:
+def read_flame_graph(files: ResultFiles) -> str | None:
+    """The flame graph of the recorded call stacks as SVG; None where there are none."""
     if not files.stacks.exists():
         return None
     stacks = files.stacks.read_text(encoding="utf-8", errors="replace")

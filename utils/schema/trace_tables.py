@@ -1,4 +1,4 @@
-"""The tables that step 03 writes beside its trace, read as typed rows."""
+"""The tables that steps 02 and 03 write beside their records, read as typed rows."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ class OperatorRow(TraceRow):
     self_host_ms: Measured
     attainable_ms: Measured
     share_pct: Measured
+    # Tables of the first version lack these.
+    arithmetic_intensity: Measured = None
+    achieved_gflops_per_s: Measured = None
+    achieved_gbytes_per_s: Measured = None
 
 
 class LayerRow(TraceRow):
@@ -72,6 +76,16 @@ class MemoryPoint(TraceRow):
     allocated_mb: float
 
 
+class GpuReading(TraceRow):
+    """What NVML read at one moment of the run, from ``gpu_timeline.csv``."""
+
+    time_s: float
+    util_pct: Measured
+    power_w: Measured
+    sm_clock_mhz: Measured
+    temperature_c: Measured
+
+
 Row = TypeVar("Row", bound=TraceRow)
 
 
@@ -83,6 +97,7 @@ class TraceTables:
     layers: tuple[LayerRow, ...]
     kernels: tuple[KernelRow, ...]
     memory: tuple[MemoryPoint, ...]
+    gpu_readings: tuple[GpuReading, ...] = ()
 
     @property
     def has_device_times(self) -> bool:
@@ -102,6 +117,7 @@ def read_trace_tables(files: ResultFiles) -> TraceTables:
         layers=_read_rows(files.layers, LayerRow, required="self_time_ms"),
         kernels=_read_rows(files.kernels, KernelRow),
         memory=_read_rows(files.memory, MemoryPoint),
+        gpu_readings=_read_rows(files.gpu_timeline, GpuReading),
     )
 
 
@@ -124,7 +140,10 @@ def _read_rows(file: Path, kind: type[Row], required: str | None = None) -> tupl
 
 
 def _check_columns(columns: Sequence[str], kind: type[TraceRow]) -> None:
-    missing = [name for name in kind.model_fields if name not in columns]
+    missing = []
+    for name, field in kind.model_fields.items():
+        if field.is_required() and name not in columns:
+            missing.append(name)
     if missing:
         raise ValueError(f"it has no column {', '.join(missing)}")
 

@@ -1,0 +1,116 @@
+"""The six cards and the headline: one number for one thing, with its road and its noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tests.reporting.conftest import MakeResults
+from utils.reporting.page.cards import Card, six_cards
+from utils.reporting.page.headline import headline
+from utils.reporting.page.roads import noise_text
+from utils.reporting.results import Results
+
+
+def cards_of(results: Results) -> dict[str, Card]:
+    names = ("latency", "batch size", "throughput", "memory", "bottleneck", "accuracy")
+    return dict(zip(names, six_cards(results), strict=True))
+
+
+def with_rows(results: Results, **changes: Any) -> Results:
+    """The results with changes in every row of the sweep."""
+    (sweep,) = results.sweeps
+    rows = tuple(row.model_copy(update=changes) for row in sweep.rows)
+    return replace(results, sweeps=(replace(sweep, rows=rows),))
+
+
+def test_throughput_is_the_larger_of_both_roads(make_results: MakeResults) -> None:
+    results = make_results()
+    card = cards_of(results)["throughput"]
+    sweep = results.sweep.values("throughput_samples_per_sec_mean")
+    assert results.evaluation.throughput_samples_per_sec == 110.12
+    assert max(sweep.values()) > 110.12
+    assert card.details[0].startswith("batch-size sweep, batch size 64")
+    assert "110 texts/s in the optimised evaluation" in card.details[1]
+
+
+def test_a_faster_evaluation_is_the_maximum(make_results: MakeResults) -> None:
+    fast = {"full_dataset_metrics": {"throughput_samples_per_sec": 1222.0}}
+    card = cards_of(make_results(sections=fast))["throughput"]
+    assert (card.value, card.unit) == ("1,220", "texts/s")
+    assert card.details[0].startswith("optimised evaluation")
+    assert "in the batch-size sweep, batch size 64" in card.details[1]
+
+
+def test_the_headline_has_the_numbers_of_the_cards(make_results: MakeResults) -> None:
+    results = make_results()
+    text = headline(results)
+    for name in ("latency", "throughput", "accuracy"):
+        assert cards_of(results)[name].value in text
+
+
+def test_a_row_that_is_not_stable_is_marked_with_the_cause(make_results: MakeResults) -> None:
+    results = make_results()
+    assert cards_of(results)["latency"].mark == ""
+    noisy = with_rows(results, stable=False, warnings=("CPU starved: 80%", "spread: 30%"))
+    expected = "not stable: threads waited for a CPU, runs differ widely"
+    assert cards_of(noisy)["latency"].mark == expected
+    assert cards_of(noisy)["batch size"].mark == expected
+
+
+def test_a_busy_machine_is_named_first(make_results: MakeResults) -> None:
+    results = make_results()
+    assert noise_text(results) == ""
+    noisy = with_rows(results, stable=False, cpu_wait_fraction=0.8)
+    assert noise_text(noisy).startswith(
+        "The machine was too busy: threads waited for a CPU in up to 80.0% of their time."
+    )
+
+
+def test_what_is_predicted_on_a_busy_machine_is_rough(make_results: MakeResults) -> None:
+    noisy = with_rows(make_results(), stable=False)
+    assert noisy.diagnosis is not None
+    untried = noisy.diagnosis.suggestions[2:]
+    diagnosis = noisy.diagnosis.model_copy(update={"suggestions": untried})
+    assert "a rough estimate" in headline(replace(noisy, diagnosis=diagnosis))
+
+
+def test_low_confidence_marks_the_bottleneck(make_results: MakeResults) -> None:
+    results = make_results()
+    assert results.diagnosis is not None
+    items = [
+        item.model_copy(update={"confidence": "low"}) for item in results.diagnosis.batch_sizes
+    ]
+    diagnosis = results.diagnosis.model_copy(update={"batch_sizes": tuple(items)})
+    card = cards_of(replace(results, diagnosis=diagnosis))["bottleneck"]
+    assert (card.value, card.unit, card.mark) == (
+        "compute-bound",
+        "at batch size 64",
+        "low confidence",
+    )
+
+
+def test_what_was_not_measured_says_why(make_results: MakeResults) -> None:
+    everything_failed = make_results(
+        batch_sizes=(4, 8), out_of_memory=(4, 8), has_diagnosis=False, dummy_weights=True
+    )
+    cards = cards_of(everything_failed)
+    assert cards["batch size"].value == "–"
+    assert "no batch size of the sweep finished" in cards["batch size"].details[0]
+    assert "no batch size of the sweep finished" in cards["latency"].details[0]
+    assert "step 03 has not run" in cards["bottleneck"].details[0]
+    assert "the weights are random" in cards["accuracy"].details[0]
+    assert "What limits it was not measured" in headline(everything_failed)
+
+
+def test_guessed_labels_mark_the_accuracy(make_results: MakeResults) -> None:
+    guessed = {"dataset_info": {"label_mapping_confidence": "guessed"}}
+    card = cards_of(make_results(sections=guessed))["accuracy"]
+    assert (card.value, card.unit) == ("92.1", "%")
+    assert "guessed" in card.mark
+
+
+def test_on_a_gpu_memory_is_its_peak(make_results: MakeResults) -> None:
+    card = cards_of(make_results(gpu=True))["memory"]
+    assert (card.value, card.unit) == ("3,210", "MB")
+    assert "peak of the GPU memory" in card.details[0]

@@ -1,0 +1,102 @@
+"""Suggestions are ranked by what was measured, then by what is known, then by what may be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.reporting.conftest import MakeResults
+from utils.reporting.page.trials import first_suggestion, ranked_suggestions, trials_block
+from utils.reporting.results import Results
+from utils.schema.diagnosis import Diagnosis, Suggestion, Verification
+
+MEASURED_COMMAND = (
+    "python /work/scripts/02_baseline_inference.py --config 'my configs/a.yaml' "
+    "--log-level INFO --set model.device=cpu --set=profiling.seed=3"
+)
+
+
+def make_suggestion(
+    title: str,
+    *,
+    prediction: str = "estimate",
+    saving_ms: float = 10.0,
+    setting: str | None = None,
+    speedup: float | None = None,
+    ci95: tuple[float, float] | None = None,
+) -> Suggestion:
+    verification = None
+    if speedup is not None:
+        verification = Verification(measured_speedup=speedup, ci95=ci95)
+    return Suggestion.model_validate(
+        {
+            "title": title,
+            "cause": "a cause",
+            "saving_ms": saving_ms,
+            "saving_pct": saving_ms,
+            "prediction": prediction,
+            "advice": f"do {title}",
+            "setting": setting,
+            "evidence": "evidence",
+            "predicted_speedup": 1.5,
+            "verification": verification,
+        }
+    )
+
+
+def with_suggestions(results: Results, *suggestions: Suggestion) -> Results:
+    assert results.diagnosis is not None
+    changes = {"suggestions": suggestions, "further_suggestions": ()}
+    return replace(results, diagnosis=results.diagnosis.model_copy(update=changes))
+
+
+def diagnosis_of(results: Results) -> Diagnosis:
+    assert results.diagnosis is not None
+    return results.diagnosis
+
+
+def test_suggestions_are_ranked_by_what_is_known_of_them(make_results: MakeResults) -> None:
+    results = with_suggestions(
+        make_results(),
+        make_suggestion("bound", prediction="upper-bound", saving_ms=90.0),
+        make_suggestion("in vain", speedup=1.02, ci95=(0.98, 1.06)),
+        make_suggestion("estimate", saving_ms=5.0),
+        make_suggestion("measured", speedup=1.4, ci95=(1.3, 1.5)),
+        make_suggestion("measured more", speedup=1.9, ci95=(1.8, 2.0)),
+    )
+    titles = [item.title for item in ranked_suggestions(diagnosis_of(results))]
+    assert titles == ["measured more", "measured", "estimate", "bound", "in vain"]
+    first = first_suggestion(results)
+    assert first is not None
+    assert first.title == "measured more"
+
+
+def test_what_was_tried_in_vain_is_not_named_first(make_results: MakeResults) -> None:
+    vain = make_suggestion("in vain", speedup=0.9, ci95=(0.8, 1.0))
+    assert first_suggestion(with_suggestions(make_results(), vain)) is None
+
+
+def test_the_command_has_the_flags_of_the_measured_run(make_results: MakeResults) -> None:
+    results = make_results(sections={"run": {"command": MEASURED_COMMAND}})
+    suggestion = make_suggestion("half", setting="model.dtype=bfloat16")
+    block = trials_block(with_suggestions(results, suggestion))
+    assert block is not None
+    (trial,) = block.trials
+    assert trial.command == (
+        "python run_week1.py --config 'my configs/a.yaml' --set model.device=cpu "
+        "--set=profiling.seed=3 --set model.dtype=bfloat16"
+    )
+
+
+def test_a_suggestion_without_a_setting_has_no_command(make_results: MakeResults) -> None:
+    block = trials_block(with_suggestions(make_results(), make_suggestion("prefetch")))
+    assert block is not None
+    assert block.trials[0].command is None
+    assert block.trials[0].measured == "not tried"
+
+
+def test_a_damaged_command_gives_no_flags(make_results: MakeResults) -> None:
+    results = make_results(sections={"run": {"command": "python --config 'open quote"}})
+    suggestion = make_suggestion("half", setting="model.dtype=bfloat16")
+    block = trials_block(with_suggestions(results, suggestion))
+    assert block is not None
+    assert block.trials[0].command == "python run_week1.py --set model.dtype=bfloat16"

@@ -1,0 +1,112 @@
+"""The sweep as several tables that each fit onto a screen and onto paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from utils.reporting.formatting import format_bool, format_interval, format_number, format_percent
+from utils.reporting.page.visible import make_visible
+from utils.reporting.sweeps import Sweep, value_of
+from utils.reporting.tables import EXTRA_COLUMNS, PERCENTILES, STATUSES, Table
+from utils.schema.batch_size import SweepRow
+
+MAX_COLUMNS = 8
+"""More columns than this do not fit onto paper."""
+GROUPS = {
+    "Time of a batch": (
+        "latency_per_batch_ms_median",
+        *PERCENTILES,
+        "latency_per_batch_ms_mad",
+        "forward_launch_ms_mean",
+        "forward_device_ms_mean",
+    ),
+    "Tokens and efficiency": (
+        "throughput_tokens_per_sec_mean",
+        "latency_per_token_ms_mean",
+        "tokens_per_batch_mean",
+        "padding_tokens_per_batch_mean",
+        "num_truncated",
+        "achieved_tflops",
+        "mfu",
+    ),
+    "Memory": (
+        "gpu_mem_used",
+        "gpu_mem_change",
+        "peak_gpu_mem",
+        "activations_mem",
+        "gpu_mem_device",
+        "gpu_mem_other",
+        "cpu_mem_used",
+        "cpu_mem_peak",
+    ),
+    "GPU": (
+        "gpu_util_pct_mean",
+        "gpu_power_w_mean",
+        "energy_per_sample_j",
+        "gpu_sm_clock_mhz_mean",
+        "gpu_temperature_c_max",
+    ),
+}
+"""The further columns by subject. A column that no group names stands in the last table."""
+OTHER_GROUP = "Further columns"
+TITLES = {"latency_per_batch_ms_median": "p50 (ms/batch)", **EXTRA_COLUMNS}
+SPEED_HEADER = (
+    "Batch",
+    "Status",
+    "ms/text (mean)",
+    "± std",
+    "texts/s (mean)",
+    "95% interval",
+    "Padding",
+    "Stable",
+)
+
+
+def batch_tables(sweep: Sweep) -> Iterator[Table]:
+    """First the speed, then a table for each subject that was measured."""
+    sample = f"{format_number(sweep.sample_size)} texts"
+    yield Table(
+        caption=f"Speed by batch size, over a sample of {sample}",
+        header=SPEED_HEADER,
+        rows=tuple(_speed_cells(row) for row in sweep.rows),
+        num_text_columns=2,
+    )
+    grouped = {column for columns in GROUPS.values() for column in columns}
+    others = tuple(column for column in EXTRA_COLUMNS if column not in grouped)
+    for subject, columns in {**GROUPS, OTHER_GROUP: others}.items():
+        measured = [column for column in columns if sweep.has(column)]
+        for start in range(0, len(measured), MAX_COLUMNS):
+            part = measured[start : start + MAX_COLUMNS]
+            yield _subject_table(sweep, f"{subject} by batch size ({sample})", part)
+
+
+def _speed_cells(row: SweepRow) -> tuple[str, ...]:
+    stable = format_bool(row.stable) if row.status == "ok" else "–"
+    return (
+        str(row.batch_size),
+        STATUSES[row.status],
+        format_number(row.latency_per_sample_ms_mean),
+        format_number(row.latency_per_sample_ms_std),
+        format_number(row.throughput_samples_per_sec_mean),
+        format_interval(
+            row.throughput_samples_per_sec_ci95_low, row.throughput_samples_per_sec_ci95_high
+        ),
+        format_percent(row.padding_fraction),
+        stable,
+    )
+
+
+def _subject_table(sweep: Sweep, caption: str, columns: Sequence[str]) -> Table:
+    rows = []
+    for row in sweep.rows:
+        cells = [format_number(value_of(row, column)) for column in columns]
+        rows.append((str(row.batch_size), *cells))
+    note = ""
+    if "mfu" in columns and sweep.mfu_source:
+        note = make_visible(sweep.mfu_source)
+    return Table(
+        caption=caption,
+        header=("Batch", *(TITLES[column] for column in columns)),
+        rows=tuple(rows),
+        note=note,
+    )

@@ -1,0 +1,137 @@
+"""The suggestions as a ranked table: what is predicted, what was measured, and how to try."""
+
+from __future__ import annotations
+
+import shlex
+
+from utils.reporting.formatting import format_number, format_percent
+from utils.reporting.page import roads
+from utils.reporting.page.blocks import Trial, Trials
+from utils.reporting.results import Results
+from utils.schema.diagnosis import Diagnosis, Suggestion
+
+SHARED_FLAGS = ("--config", "--set")
+"""Flags of the measured run that belong into a command that repeats it."""
+
+
+def ranked_suggestions(diagnosis: Diagnosis) -> list[Suggestion]:
+    """All suggestions in the order in which they are worth a try.
+
+    Those that were measured to be faster come first, the fastest on top. Then what is known to be
+    saved comes before what may be saved at most, and what was tried in vain comes last.
+    """
+    return sorted(diagnosis.all_suggestions, key=_rank)
+
+
+def _rank(suggestion: Suggestion) -> tuple[int, float]:
+    speedup = _measured_speedup(suggestion)
+    if speedup is not None:
+        return (0 if is_faster(suggestion) else 3, -speedup)
+    return (1 if suggestion.prediction == "estimate" else 2, -suggestion.saving_ms)
+
+
+def _measured_speedup(suggestion: Suggestion) -> float | None:
+    if suggestion.verification is None:
+        return None
+    return suggestion.verification.measured_speedup
+
+
+def is_faster(suggestion: Suggestion) -> bool:
+    """Whether trying it has shown a speed-up that is more than chance."""
+    verification = suggestion.verification
+    if verification is None or verification.ci95 is None:
+        return False
+    low, _ = verification.ci95
+    return low > 1.0
+
+
+def first_suggestion(results: Results) -> Suggestion | None:
+    """What to try first; None where nothing is suggested, or all was tried in vain."""
+    if results.diagnosis is None:
+        return None
+    for suggestion in ranked_suggestions(results.diagnosis):
+        if _measured_speedup(suggestion) is None or is_faster(suggestion):
+            return suggestion
+    return None
+
+
+def trials_block(results: Results) -> Trials | None:
+    """All suggestions of the diagnosis; None where it has none."""
+    diagnosis = results.diagnosis
+    if diagnosis is None or not diagnosis.all_suggestions:
+        return None
+    flags = _shared_flags(results.metrics.run.command)
+    trials = []
+    for rank, suggestion in enumerate(ranked_suggestions(diagnosis), start=1):
+        trials.append(_trial(rank, suggestion, flags))
+    note = "The savings overlap: they do not add up."
+    if roads.is_noisy(results):
+        note += " The times are not stable, so that the predictions are rough."
+    return Trials(
+        caption=(
+            f"What to try at batch size {diagnosis.detail_batch_size}: what was measured to be "
+            "faster first, then what is known to be saved, then what may be saved at most"
+        ),
+        trials=tuple(trials),
+        note=note,
+    )
+
+
+def _trial(rank: int, suggestion: Suggestion, flags: list[str]) -> Trial:
+    command = None
+    if suggestion.setting is not None and "=" in suggestion.setting:
+        words = ["python", "run_week1.py", *flags, "--set", suggestion.setting]
+        command = shlex.join(words)
+    return Trial(
+        rank=rank,
+        title=suggestion.title,
+        why=f"{suggestion.cause}: {suggestion.evidence}",
+        advice=suggestion.advice,
+        predicted=prediction_text(suggestion),
+        measured=measured_text(suggestion),
+        command=command,
+    )
+
+
+def prediction_text(suggestion: Suggestion) -> str:
+    """What a suggestion is predicted to bring."""
+    saving = format_number(suggestion.saving_ms, "ms")
+    share = f"{suggestion.saving_pct:.0f}% of a batch"
+    if suggestion.predicted_speedup is None:
+        return f"saves up to {saving} ({share})"
+    bound = "at most " if suggestion.prediction == "upper-bound" else "about "
+    return f"{bound}{suggestion.predicted_speedup:.2f} times as fast, saves {saving} ({share})"
+
+
+def measured_text(suggestion: Suggestion) -> str:
+    """What trying it has shown."""
+    verification = suggestion.verification
+    if verification is None:
+        return "not tried"
+    if verification.measured_speedup is None:
+        return f"not tried: {verification.reason}"
+    text = f"{verification.measured_speedup:.2f} times as fast"
+    if verification.ci95 is not None:
+        low, high = verification.ci95
+        text += f" (95% interval {low:.2f} to {high:.2f})"
+    if verification.label_agreement is not None:
+        text += f"; {format_percent(verification.label_agreement)} of the labels equal"
+    return text
+
+
+def _shared_flags(command: str) -> list[str]:
+    """The ``--config`` and ``--set`` flags of the command that measured."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return []
+    flags: list[str] = []
+    for position, word in enumerate(words):
+        name, equals, _ = word.partition("=")
+        if name not in SHARED_FLAGS:
+            continue
+        if equals:
+            flags.append(word)
+        elif position + 1 < len(words):
+            flags += [word, words[position + 1]]
+    return flags

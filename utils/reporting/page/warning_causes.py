@@ -1,0 +1,148 @@
+"""What each kind of warning means for the reader, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MORE_RUNS = (
+    "Measure again while nothing else runs, or with more runs: "
+    "--set profiling.num_measurement_runs=30"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """A kind of warning.
+
+    Args:
+        pattern: how its messages begin, as a regular expression.
+        short: the same in a few words, for a card.
+        serious: whether numbers may be wrong or misleading because of it.
+    """
+
+    title: str
+    pattern: str
+    short: str
+    fix: str
+    serious: bool = True
+
+    def matches(self, message: str) -> bool:
+        """Whether a message is of this kind."""
+        return re.match(self.pattern, message, re.IGNORECASE) is not None
+
+
+# The first that matches decides. Serious ones first, in the order in which they matter.
+CAUSES = (
+    Cause(
+        title="Outputs changed",
+        pattern=r"outputs:|texts get other results|wrong",
+        short="outputs differ between runs or batches",
+        fix="Compare with --set model.dtype=float32 before you rely on speed or accuracy.",
+    ),
+    Cause(
+        title="The machine was busy: threads waited for a CPU",
+        pattern=r"CPU starved|forward times follow",
+        short="threads waited for a CPU",
+        fix=(
+            "Stop other programs or use a quieter machine. With more threads than cores, set "
+            "OMP_NUM_THREADS to the free cores and TOKENIZERS_PARALLELISM=false."
+        ),
+    ),
+    Cause(
+        title="The GPU was shared with another process",
+        pattern=r"shared:",
+        short="another process used the GPU",
+        fix="Measure again on a GPU that no other process uses (nvidia-smi shows them).",
+    ),
+    Cause(
+        title="The GPU slowed itself down",
+        pattern=r"throttled:",
+        short="the GPU was throttled",
+        fix="Check cooling and power supply: nvidia-smi -q -d PERFORMANCE",
+    ),
+    Cause(
+        title="Runs of the same batch size differ widely",
+        pattern=r"spread:|windows:|outliers:",
+        short="runs differ widely",
+        fix=MORE_RUNS,
+    ),
+    Cause(
+        title="Times drift during the measurement",
+        pattern=r"drift:",
+        short="times drift",
+        fix="Let the machine reach its temperature: --set profiling.num_warmup_runs=10",
+    ),
+    Cause(
+        title="Too few or too short runs",
+        pattern=r"too few runs|too short to time",
+        short="too few or too short runs",
+        fix="Take more runs (profiling.num_measurement_runs) or texts (dataset.sample_sizes).",
+    ),
+    Cause(
+        title="Out of memory",
+        pattern=r"out of memory|memory ran out|.*does not fit into memory|.*not tried",
+        short="some batch sizes do not fit into memory",
+        fix="Leave those batch sizes out, or save memory: --set model.dtype=bfloat16",
+        serious=False,
+    ),
+    Cause(
+        title="The diagnosis is missing or belongs to another run",
+        pattern=r"missing .*|.*run step 03 again",
+        short="the diagnosis is missing or of another run",
+        fix="Run step 03 with the same --config: python scripts/03_detailed_profiling.py",
+    ),
+    Cause(
+        title="Labels",
+        pattern=r".*(have no label|label that the model)",
+        short="rows are left out of the accuracy",
+        fix="Check the labels of the data set (docs/DATA.md), or name them in dataset.label_map.",
+    ),
+    Cause(
+        title="Values depend on the sample",
+        pattern=r".*depend on the sample|dataset\.sample_sizes|.*dataset\.sample_sizes has no",
+        short="values depend on the sample",
+        fix="Take a larger sample: dataset.sample_sizes",
+        serious=False,
+    ),
+    Cause(
+        title="Intervals and phases",
+        pattern=r"ci95:|throughput_samples_per_sec_ci95|phases:",
+        short="the interval is wide or of this process alone",
+        fix="docs/MEASURING.md explains how intervals and phases are measured.",
+        serious=False,
+    ),
+    Cause(
+        title="Readings of the GPU",
+        pattern=r"no GPU readings|GPU sampling|power cap|the runs back to back",
+        short="readings of the GPU are limited",
+        fix="docs/MEASURING.md explains what NVML reads and when.",
+        serious=False,
+    ),
+    Cause(
+        title="Taken over from an interrupted run",
+        pattern=r"resumed:|.*by an earlier run",
+        short="parts are of an earlier run",
+        fix="For one uninterrupted measurement, run again without --resume.",
+        serious=False,
+    ),
+    Cause(
+        title="The trace",
+        pattern=r"(the )?trac(e|ing)|ceilings:|.*profiler",
+        short="the trace is incomplete or slow",
+        fix="Times of the trace are longer than measured ones; compare shares, not milliseconds.",
+        serious=False,
+    ),
+)
+OTHER = Cause(
+    title="Other",
+    pattern="",
+    short="see the warnings",
+    fix="docs/TROUBLESHOOTING.md says more about the common ones.",
+    serious=False,
+)
+
+
+def cause_of(message: str) -> Cause:
+    """The kind of a warning."""
+    return next((cause for cause in CAUSES if cause.matches(message)), OTHER)
