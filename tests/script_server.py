@@ -3,7 +3,8 @@
 Importing PyTorch and transformers takes longer than what most tests do with a script. A server
 imports them once; each script then runs in a process of its own, with its own arguments,
 environment, working directory, output and exit code. The project's modules are not imported in
-advance, so each script imports them as in a new interpreter.
+advance, so each script imports them as in a new interpreter. The steps that such a script starts
+are forked too.
 
 The server's part runs as ``python -m tests.script_server MODULE ...``. It reads a request a line
 from its standard input, and answers with the exit code of the script.
@@ -14,13 +15,17 @@ from __future__ import annotations
 import atexit
 import importlib
 import json
+import logging
 import os
 import runpy
 import select
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +39,7 @@ START_ENVIRONMENT = dict(os.environ)
 # Libraries that read no environment variable of the hub when they are imported.
 HUB_INDEPENDENT = ("numpy", "pandas", "pyarrow.parquet", "sklearn.metrics", "scipy.stats", "torch")
 HUB_INDEPENDENT += ("torch.profiler", "torch.utils.flop_counter", "tokenizers", "pydantic")
+HUB_INDEPENDENT += ("pydantic.json_schema", "jsonschema", "pyarrow.dataset", "yaml")
 HUB_DEPENDENT = ("transformers", "transformers.models.auto.modeling_auto")
 HUB_DEPENDENT += ("transformers.models.qwen2.modeling_qwen2", "matplotlib.figure", "seaborn")
 HUB_VARIABLES = ("HF_", "TRANSFORMERS_", "NO_PROXY", "no_proxy")
@@ -145,16 +151,92 @@ def run_request(request: dict[str, Any]) -> None:
     redirect(0, os.devnull, os.O_RDONLY)
     redirect(1, request["stdout"], os.O_WRONLY | os.O_CREAT)
     redirect(2, request["stderr"], os.O_WRONLY | os.O_CREAT)
-    os.environ.clear()
-    os.environ.update(request["environment"])
     os.chdir(request["cwd"])
-    sys.argv = request["words"]
-    # As in a new interpreter: the script's folder comes first, and the project's is not there.
+    become_script(request["words"], request["environment"])
+    subprocess.Popen = ForkingPopen  # type: ignore[misc]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def become_script(words: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Arguments, environment and modules as a new interpreter has them at its start."""
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = list(words)
+    # The script's folder comes first, and the project's is not there.
     folder = str(Path(sys.argv[0]).resolve().parent)
     sys.path[:] = [folder, *(entry for entry in sys.path if entry != str(PROJECT_ROOT))]
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-        del sys.modules[name]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("tests", "utils"):
+            del sys.modules[name]
+
+
+class ForkedScript:
+    """A script in a fork of this process, with those methods of ``Popen`` that runners use."""
+
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str], *, start_new_session: bool
+    ) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            if start_new_session:
+                os.setsid()
+            run_to_the_end(words, environment)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; the exit code, negative for a signal."""
+        if timeout is None:
+            _, status = os.waitpid(self.pid, 0)
+            return os.waitstatus_to_exitcode(status)
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        raise subprocess.TimeoutExpired("a forked script", timeout)
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+class ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
+    """``Popen`` that forks where a script of Python is to be started."""
+
+    def __new__(cls, words: Any, *rest: Any, **options: Any) -> Any:
+        if not isinstance(words, list) or words[0] != sys.executable or "stdout" in options:
+            return super().__new__(cls)
+        environment = options.get("env") or os.environ
+        own_session = options.get("start_new_session", False)
+        return ForkedScript(words[1:], dict(environment), start_new_session=own_session)
+
+
+def run_to_the_end(words: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a script in this process, which a fork has made, and end the process.
+
+    What the forking script would still do at its own end is left out.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logging.getLogger().handlers.clear()
+    logging.getLogger().setLevel(logging.WARNING)
+    code: object = 1
+    try:
+        become_script(words, environment)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:  # noqa: BLE001 - the end of a process, as the interpreter would end it
+        traceback.print_exc()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def redirect(descriptor: int, file: str, flags: int) -> None:

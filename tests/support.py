@@ -102,6 +102,7 @@ def small_overrides(folder: Path, model: Path) -> list[str]:
         "profiling.num_warmup_runs=1",
         "profiling.num_measurement_runs=3",
         "profiling.max_length=64",
+        "profiling.trace_steps=1",
         "evaluation.chunk_rows=25",
         "evaluation.compare_batching=false",
         f"output.results_dir={folder / 'results'}",

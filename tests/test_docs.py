@@ -101,6 +101,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings["embedded"] = {"training_rows": 1500, "epochs": 1}
     settings["dataset"]["sample_sizes"] = [4]
     settings["profiling"] |= {"batch_sizes": [1, 4], "num_measurement_runs": 2, "max_length": 64}
+    settings["profiling"]["trace_steps"] = 1
     settings["evaluation"]["max_samples"] = 100
     file.write_text(yaml.safe_dump(settings))
     done = run(MAKE_DEMO, folder)

@@ -22,6 +22,7 @@ SIZES = support.set_flags(
         "dataset.sample_sizes=[8]",
         "profiling.batch_sizes=[1, 4]",
         "profiling.num_measurement_runs=3",
+        "profiling.trace_steps=1",
     ]
 )
 PARTS = ("utils", "scripts", "configs", "run_week1.py")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -153,7 +152,9 @@ def test_a_changed_setting_says_which_steps_it_touches(
     assert dry.stdout.count("if an earlier step changes what it reads") == 2
 
 
-def test_steps_find_inputs_in_the_users_directory(tmp_path: Path) -> None:
+def test_steps_find_inputs_in_the_users_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Runner and steps look a path up in the same place: the user's working directory."""
     support.build_tiny_model(tmp_path / "my model")
     (tmp_path / "data").mkdir()
@@ -163,14 +164,10 @@ def test_steps_find_inputs_in_the_users_directory(tmp_path: Path) -> None:
     frame.iloc[:4].to_csv(tmp_path / "part-1.csv", index=False)
     frame.iloc[4:].to_csv(tmp_path / "part-2.csv", index=False)
     settings = [*support.small_overrides(tmp_path, Path("my model")), "dataset.hf_name=part-*.csv"]
-    words = [
-        sys.executable,
-        str(PROJECT_ROOT / "run_week1.py"),
-        *support.set_flags(settings),
-        "--skip-profiling",
-        "--skip-viz",
-    ]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    monkeypatch.chdir(tmp_path)
+    done = support.run_script(
+        "run_week1.py", *support.set_flags(settings), "--skip-profiling", "--skip-viz"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((tmp_path / "results" / "baseline_metrics.json").read_text())
     assert metrics["model_info"]["name"] == str(tmp_path / "my model")
