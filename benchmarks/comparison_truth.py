@@ -234,15 +234,17 @@ def real(args: argparse.Namespace) -> Iterator[Row]:
         yield common.not_here("real sweeps of the demo", "they take minutes; run without --quick")
         return
     with tempfile.TemporaryDirectory() as folder:
-        sweeps = DemoSweeps(folder=Path(folder))
+        sweeps = DemoSweeps(folder=Path(folder), settings=tuple(args.settings))
         sweeps.prepare()
-        yield from real_slow_down(sweeps, args.processes)
-        yield from real_equal_sides(sweeps, args.processes)
+        if args.part in ("all", "planted"):
+            yield from real_slow_down(sweeps, args.processes)
+        if args.part in ("all", "equal"):
+            yield from real_equal_sides(sweeps, args.processes)
 
 
 def measure(args: argparse.Namespace) -> Iterator[Row]:
     num_pairs = NUM_QUICK_PAIRS if args.quick else NUM_PAIRS
-    if args.part != "real":
+    if args.part in ("all", "simulated"):
         for part in (equal_sides, spread_set_too_low, true_change, equivalent_sides, quality):
             yield from part(num_pairs)
     if args.part != "simulated":
@@ -251,13 +253,21 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = common.make_parser(
-        __doc__ or "", "python benchmarks/comparison_truth.py --part real --processes 5"
+        __doc__ or "", "python benchmarks/comparison_truth.py --part planted --processes 5"
     )
     parser.add_argument(
         "--part",
-        choices=("all", "simulated", "real"),
+        choices=("all", "simulated", "planted", "equal"),
         default="all",
-        help="which sides (default: all)",
+        help="simulated sides, a real slow-down that is planted, or real equal sides",
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of all real sweeps; may be given often",
     )
     parser.add_argument(
         "--processes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # No test may reach a real hub; the tests that need one serve it on loopback.
@@ -13,6 +14,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from tests import support  # noqa: E402
+
+# A busy machine exceeds hypothesis' limit of 0.2 s for an example; pytest-timeout ends what hangs.
+hypothesis.settings.register_profile("without deadline", deadline=None)
+hypothesis.settings.load_profile("without deadline")
 
 # pytest-xdist gives a worker all tests of a file. These files start first, so that the workers end
 # at about the same time.

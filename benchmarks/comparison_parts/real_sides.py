@@ -26,10 +26,11 @@ SPEED = "throughput_samples_per_sec"
 class DemoSweeps:
     """Runs steps of the demo, each in a process of its own, with their results below ``folder``.
 
-    The data set is made once, by ``prepare``.
+    The data set is made once, by ``prepare``. ``settings`` (``KEY=VALUE``) are those of all sweeps.
     """
 
     folder: Path
+    settings: tuple[str, ...] = ()
 
     def prepare(self) -> None:
         """Make the data set that all sweeps use."""
@@ -45,11 +46,12 @@ class DemoSweeps:
         self._run_step("03_detailed_profiling.py", name, planted_share=planted_share)
 
     def _run_step(self, script: str, name: str, *, planted_share: float) -> None:
-        settings = {
-            "dataset.local_path": self.folder / "data" / "val_df.csv",
-            "evaluation.enabled": "false",
-            "output.results_dir": self.folder / name,
-        }
+        settings = (
+            f"dataset.local_path={self.folder / 'data' / 'val_df.csv'}",
+            "evaluation.enabled=false",
+            f"output.results_dir={self.folder / name}",
+            *self.settings,
+        )
         command = [
             sys.executable,
             str(LAUNCHER),
@@ -59,8 +61,8 @@ class DemoSweeps:
             "--config",
             "configs/demo.yaml",
         ]
-        for key, value in settings.items():
-            command += ["--set", f"{key}={value}"]
+        for setting in settings:
+            command += ["--set", setting]
         subprocess.run(
             command,
             check=True,

@@ -226,9 +226,7 @@ def test_utf_16_without_a_byte_order_mark_is_named(tmp_path: Path, encoding: str
     assert caught.value.fix == "save it as UTF-8"
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(SAFE_TEXT, min_size=1, max_size=6),
     separator=st.sampled_from([",", "\t"]),

@@ -98,9 +98,7 @@ def save(frame: pd.DataFrame, file: Path) -> Path:
     return file
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @drawn(texts=st.lists(TEXT, min_size=1, max_size=8))
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_any_text_comes_back_as_it_was(tmp_path: Path, suffix: str, texts: list[str]) -> None:

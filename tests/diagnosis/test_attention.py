@@ -47,6 +47,7 @@ def operator_table(name: str, total_device_ms: float = 4.0) -> pd.DataFrame:
             "operator": [name, "aten::linear"],
             "input_shapes": [f"{QUERY}, {KEY}, {KEY}", "800x896, 896x896"],
             "calls": [24.0, 24.0],
+            "self_host_ms": [0.1, 0.1],
             "total_device_ms": [total_device_ms, 1.0],
         }
     )
@@ -85,6 +86,13 @@ def test_without_times_of_the_device_the_kernel_is_still_named() -> None:
     use = uses_of(operator_table("aten::_scaled_dot_product_flash_attention", math.nan))
     assert use.kernel == "flash"
     assert use.measured_ms is None and use.unavailable["measured_ms"]
+
+
+def test_a_kernel_that_was_counted_but_not_traced_is_left_out() -> None:
+    traced = operator_table("aten::_scaled_dot_product_flash_attention")
+    counted = traced.assign(input_shapes="8x14x100x64", self_host_ms=math.nan)
+    use = uses_of(pd.concat([traced, counted], ignore_index=True))
+    assert (use.calls, use.measured_ms) == (24, 4.0)
 
 
 def test_a_trace_without_attention_operators_says_so() -> None:

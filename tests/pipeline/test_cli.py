@@ -24,7 +24,10 @@ SCRIPTS = sorted(
     ]
     if file.name != "setup.py"
 )
-REQUIRED_ARGUMENTS = {"scripts/05_compare_runs.py": ("before", "--with", "after")}
+REQUIRED_ARGUMENTS = {
+    "scripts/05_compare_runs.py": ("before", "--with", "after"),
+    "scripts/06_measure_change.py": ("--set", "profiling.seed=1"),
+}
 """Arguments that a script cannot do without."""
 
 

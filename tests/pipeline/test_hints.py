@@ -236,3 +236,18 @@ def test_a_missing_data_set_names_step_01_with_the_users_flags(
     done = support.run_script("run_week1.py", *flags, "--skip-download")
     assert done.returncode == 2
     assert f"python scripts/01_download_data.py {shlex.join(flags)}" in done.stderr
+
+
+def test_a_setting_for_a_script_that_measures_two_sides_is_offered_for_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(PROJECT_ROOT)
+    words = ["scripts/06_measure_change.py", "--both=model.seed=1", "--set", "model.dtype=float16"]
+    with hints.command_line(CONFIG, [], words):
+        (cpu,) = pasted("--set model.device=cpu")
+        (dtype,) = pasted("--set model.dtype=float32")
+    assert cpu[2:] == ["--both", "model.seed=1", "--set", "model.dtype=float16"] + [
+        "--both",
+        "model.device=cpu",
+    ]
+    assert dtype[2:] == ["--both", "model.seed=1", "--set", "model.dtype=float32"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.reporting.conftest import MakeResults
 from utils.reporting.comparison_plot import PERCENTILES
-from utils.reporting.tables import EXTRA_COLUMNS, full_batch_table
+from utils.reporting.tables import EXTRA_COLUMNS
 from utils.schema.batch_size import COLUMNS, percentile_columns
 
 SHOWN_IN_EVERY_TABLE = {
@@ -60,10 +59,3 @@ def test_every_percentile_is_in_the_table_and_in_the_picture() -> None:
     assert len(percentiles) >= 3
     assert percentiles <= set(EXTRA_COLUMNS)
     assert percentiles <= set(PERCENTILES.curves)
-
-
-def test_a_column_without_values_is_explained_below_the_table(make_results: MakeResults) -> None:
-    table = full_batch_table(make_results().sweep)
-    assert "GPU peak (MB)" not in table.header
-    assert "GPU peak (MB)" in table.note
-    assert "not measured: the model is on the CPU" in table.note

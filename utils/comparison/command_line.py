@@ -24,19 +24,7 @@ def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="largest difference that counts as equivalent, for example 2%% or 0.02 (default: 2%%)",
     )
-    parser.add_argument(
-        "--fail-if",
-        action="append",
-        default=[],
-        metavar="GATE",
-        help=f"end with exit code 3 if the change is such: {EXAMPLES.replace('%', '%%')}; "
-        "@N is one batch size, @evaluation the complete data set; may be given often",
-    )
-    parser.add_argument(
-        "--inconclusive",
-        choices=("pass", "fail"),
-        help="what a gate that the data cannot decide counts as; without it the exit code is 4",
-    )
+    _add_gate_flags(parser)
     parser.add_argument(
         "--price",
         type=_price,
@@ -58,6 +46,22 @@ def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format", choices=("text", "markdown"), default="text", help="what is printed"
+    )
+
+
+def _add_gate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="GATE",
+        help=f"end with exit code 3 if the change is such: {EXAMPLES.replace('%', '%%')}; "
+        "@N is one batch size, @evaluation the complete data set; may be given often",
+    )
+    parser.add_argument(
+        "--inconclusive",
+        choices=("pass", "fail"),
+        help="what a gate that the data cannot decide counts as; without it the exit code is 4",
     )
 
 

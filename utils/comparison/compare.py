@@ -19,13 +19,15 @@ from utils.comparison.diagnosis_changes import compare_diagnoses
 from utils.comparison.gates import check_gate, parse_gate
 from utils.comparison.loading import Side, load_sides
 from utils.comparison.metric_comparison import OTHER_ALPHA, SPEED_ALPHA, compare_metrics
-from utils.comparison.quality_sides import compare_predictions, quality_change
+from utils.comparison.quality_sides import QualityResult, compare_predictions, quality_change
 from utils.comparison.run_warnings import side_warnings
 from utils.schema.comparison import (
     COMPARISON_VERSION,
     ComparedRun,
     ComparedSide,
     Comparison,
+    Gate,
+    MetricComparison,
     Refusal,
     StatusChange,
 )
@@ -65,42 +67,59 @@ def compare_sides(
         UserError: a gate cannot be read, results are missing or damaged, the runs of a side are no
             repeats of each other, or predictions do not belong to their run.
     """
-    conditions = [parse_gate(text) for text in options.fail_if]
+    for text in options.fail_if:
+        parse_gate(text)
     before, after = load_sides(baseline, candidate)
-    warnings = side_warnings(before, after, force=options.force)
-    refusals = find_refusals(before, after)
-    metrics, num_tests = compare_metrics(
-        before, after, refusals, margin=options.margin, force=options.force
-    )
-    status_changes = _status_changes(before, after)
-    quality = compare_predictions(
-        before, after, refusals.quality, force=options.force, show_texts=options.show_texts
-    )
+    return _compare_loaded(before, after, options)
+
+
+def _compare_loaded(baseline: Side, candidate: Side, options: ComparisonOptions) -> Comparison:
+    """Compare two sides that have been read."""
+    warnings = side_warnings(baseline, candidate, force=options.force)
+    refusals = find_refusals(baseline, candidate)
     sweep_refused = None if options.force else refusals.sweep
-    prices = choose_prices(before, after, options.prices)
-    change_of = partial(quality_change, quality)
-    gates = [check_gate(one, metrics, status_changes, change_of) for one in conditions]
+    metrics, num_tests = compare_metrics(
+        baseline, candidate, refusals, margin=options.margin, force=options.force
+    )
+    status_changes = _status_changes(baseline, candidate)
+    quality = compare_predictions(
+        baseline, candidate, refusals.quality, force=options.force, show_texts=options.show_texts
+    )
+    prices = choose_prices(baseline, candidate, options.prices)
     return Comparison(
         schema_version=COMPARISON_VERSION,
         created_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         margin=options.margin,
         alpha=SPEED_ALPHA + OTHER_ALPHA,
-        baseline=_describe_side(before),
-        candidate=_describe_side(after),
-        differences=tuple(find_differences(before, after)),
+        baseline=_describe_side(baseline),
+        candidate=_describe_side(candidate),
+        differences=tuple(find_differences(baseline, candidate)),
         refusals=_list_refusals(refusals, forced=options.force),
         status_changes=status_changes,
         metrics=metrics,
         num_tests=num_tests,
-        label_names=after.first.metrics.dataset_info.label_names,
+        label_names=candidate.first.metrics.dataset_info.label_names,
         quality=quality.quality,
         quality_reason=quality.reason,
-        diagnosis=compare_diagnoses(before, after, metrics, sweep_refused=sweep_refused),
+        diagnosis=compare_diagnoses(baseline, candidate, metrics, sweep_refused=sweep_refused),
         prices=prices,
-        costs=compare_costs(before, after, metrics, prices),
-        gates=tuple(gates),
+        costs=compare_costs(baseline, candidate, metrics, prices),
+        gates=_check_gates(options.fail_if, metrics, status_changes, quality),
         warnings=tuple(dict.fromkeys([*warnings, *quality.warnings])),
     )
+
+
+def _check_gates(
+    texts: Sequence[str],
+    metrics: Sequence[MetricComparison],
+    status_changes: Sequence[StatusChange],
+    quality: QualityResult,
+) -> tuple[Gate, ...]:
+    gates = []
+    for text in texts:
+        quality_of = partial(quality_change, quality)
+        gates.append(check_gate(parse_gate(text), metrics, status_changes, quality_of))
+    return tuple(gates)
 
 
 def _describe_side(side: Side) -> ComparedSide:

@@ -36,6 +36,8 @@ class ResultFiles:
     bottlenecks = _under_results("bottlenecks.json")
     ceilings = _under_results("ceilings.json")
     gpu_timeline = _under_results("gpu_timeline.csv")
+    # What step 06 measured: a folder for each change.
+    changes_dir = _under_results("changes")
     logs_dir = _under_results("logs")
     # What steps remember between runs: finished steps, the sweep's checkpoint.
     state_dir = _under_results(".state")

@@ -83,14 +83,15 @@ def find_attention(
     """The kernels that traced batches of one size ran, in the order of ``KERNELS``.
 
     Args:
-        operators: ``operators.csv``; calls and times are per batch.
+        operators: the table of ``operators.csv``; calls and times are per batch. Rows that were
+            counted but not traced have no host time; they are left out.
         ceilings: of the device; their ``dtype`` is that of the weights.
         scale: untraced time over traced time of the operators.
     """
     uses = []
+    traced = operators[operators["self_host_ms"].notna()]
     for kernel, names in KERNELS.items():
-        rows = operators[operators["operator"].isin(names)]
-        rows = rows[rows["calls"] > 0]
+        rows = traced[traced["operator"].isin(names)]
         if not rows.empty:
             uses.append(_describe(kernel, rows, batch_size, ceilings, scale))
     return uses

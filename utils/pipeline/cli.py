@@ -32,8 +32,15 @@ VERIFY_HELP = (
 )
 
 
-def make_parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with the flags that every script takes."""
+def make_parser(
+    description: str, example: str, *, settings_flag: str = "--set"
+) -> argparse.ArgumentParser:
+    """A parser with the flags that every script takes.
+
+    Args:
+        settings_flag: changes a setting. A script that measures two sides has another name for it,
+            because ``--set`` changes one side there.
+    """
     parser = argparse.ArgumentParser(
         description=description,
         epilog=f"example:\n  {example}",
@@ -46,12 +53,13 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
         help="settings file (default: %(default)s)",
     )
     parser.add_argument(
-        "--set",
+        settings_flag,
         dest="overrides",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one setting, for example --set model.device=cpu; may be given often",
+        help=f"change one setting, for example {settings_flag} model.device=cpu; "
+        "may be given often",
     )
     parser.add_argument(
         "--log-level",

@@ -76,6 +76,11 @@ def print_error(text: str, level: int = logging.ERROR) -> None:
     logging.getLogger(CONSOLE_LOGGER).log(level, "%s", text)
 
 
+def note(text: str) -> None:
+    """What is being done, on standard error: standard output has the result alone."""
+    print_error(hints.with_flags(text), logging.INFO)
+
+
 def error(problem: UserError) -> None:
     """What the user must change, with commands to paste."""
     print_error(f"Error: {hints.complete_error(problem)}")

@@ -29,6 +29,11 @@ from utils.settings import EMBEDDED, SECTIONS
 VARIABLE = "WEEK1_USER_COMMAND"
 """In the environment of a step that a runner started: the words of the user's command, as JSON."""
 
+TWO_SIDED_SCRIPT = "06_measure_change.py"
+"""Its ``--set`` is a change of one side."""
+BOTH_SIDES_FLAG = "--both"
+SETTINGS_FLAGS = ("--set", BOTH_SIDES_FLAG)
+
 SCRIPT = r"(?<!\w)python\s+(?P<script>scripts/\w+\.py|run_week1\.py|example_interactive\.py)"
 """The beginning of a command of this project."""
 CONFIG_FLAG = r"(?P<config>\s+--config\s+[^\s,;]+)"
@@ -178,22 +183,36 @@ def _is_setting(text: str) -> bool:
 
 def _replaced(words: Sequence[str], settings: Sequence[str]) -> list[str]:
     """A command's words with the settings added, in place of those of the same keys."""
-    keys = {setting.partition("=")[0] for setting in settings}
+    flags = dict.fromkeys((_key_of(setting) for setting in settings), _settings_flag(words))
     result: list[str] = []
     rest = iter(words)
     for word in rest:
-        override = None
-        if word == "--set":
-            override = next(rest, "")
-        elif word.startswith("--set="):
-            override = word.removeprefix("--set=")
-        if override is None:
+        flag, equals, override = word.partition("=")
+        if flag not in SETTINGS_FLAGS:
             result.append(word)
-        elif override.partition("=")[0].strip() not in keys:
-            result += ["--set", override]
+            continue
+        if not equals:
+            override = next(rest, "")
+        key = _key_of(override)
+        if key in flags:
+            flags[key] = flag
+        else:
+            result += [flag, override]
     for setting in settings:
-        result += ["--set", setting]
+        result += [flags[_key_of(setting)], setting]
     return result
+
+
+def _key_of(override: str) -> str:
+    """The dotted key of ``section.key=VALUE``."""
+    return override.partition("=")[0].strip()
+
+
+def _settings_flag(words: Sequence[str]) -> str:
+    """The flag of a command that changes a setting: of both sides, where it measures two."""
+    if Path(words[0]).name == TWO_SIDED_SCRIPT:
+        return BOTH_SIDES_FLAG
+    return "--set"
 
 
 def _command(words: Sequence[str]) -> str:

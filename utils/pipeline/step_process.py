@@ -30,11 +30,15 @@ class StepFailed(UserError):
         self.exit_code = exit_code
 
 
-def run_step(step: Step, arguments: Sequence[str]) -> float:
+def run_step(step: Step, arguments: Sequence[str], *, shows_output: bool = True) -> float:
     """Run one step in a process of its own and wait, asleep, until it ends.
 
     The step gets a process group of its own, so that Ctrl-C reaches it once, through this process.
     It works in the user's directory, from which paths on the command line start.
+
+    Args:
+        shows_output: False leaves out what it prints; warnings, errors and progress bars appear all
+            the same, and its log has everything.
 
     Returns:
         Wall-clock seconds.
@@ -46,6 +50,7 @@ def run_step(step: Step, arguments: Sequence[str]) -> float:
     process = subprocess.Popen(
         [sys.executable, str(step.path), *arguments],
         env=hints.environment_of_step(),
+        stdout=None if shows_output else subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=inherited_lock_fds(),
     )

@@ -207,8 +207,16 @@ def _list_changes(before: dict[str, JsonObject], after: dict[str, JsonObject]) -
             if key not in earlier or key not in now:
                 added_or_removed.append(name)
             elif earlier[key] != now[key]:
-                changed.append(name)
+                changed += _changed_names(name, earlier[key], now[key])
     return changed + added_or_removed
+
+
+def _changed_names(name: str, before: object, now: object) -> list[str]:
+    """The settings of a section that changed; anything else by its own name."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [name]
+    keys = {**before, **now}
+    return [f"{name}.{key}" for key in keys if before.get(key) != now.get(key)]
 
 
 def _record_file(step: Step, config: Config) -> Path:

@@ -114,7 +114,7 @@ def reading_notes(comparison: Comparison) -> list[str]:
     """How the verdicts came about, and what the inconclusive ones need."""
     equivalent = (
         "A ratio is candidate / baseline. Equivalent: the 90% interval lies within a margin of "
-        f"{comparison.margin:.3g}."
+        f"{100 * comparison.margin:.3g}%."
     )
     notes = [equivalent]
     if comparison.num_tests:
@@ -166,7 +166,7 @@ def needs_text(item: MetricComparison) -> str:
     parts = []
     if decision.smallest_detectable is not None:
         detectable = _detectable_text(decision.smallest_detectable)
-        parts.append(f"these runs show differences from {detectable} on")
+        parts.append(f"these runs could show differences from {detectable} on")
     else:
         parts.append(decision.reason.rstrip("."))
     if decision.more_processes is not None:
@@ -179,5 +179,7 @@ def _detectable_text(difference: float) -> str:
     """A difference in percent; a large one as a factor."""
     if difference < 1:
         return f"{difference:.1%}"
-    factor = min(1 + difference, LARGEST_FACTOR)
-    return f"a factor of {factor:.1f}" if factor < LARGEST_FACTOR else "far above a factor of 100"
+    factor = 1 + difference
+    if factor > LARGEST_FACTOR:
+        return f"a factor of more than {LARGEST_FACTOR:.0f}"
+    return f"a factor of {factor:.1f}"

@@ -97,7 +97,7 @@ def forest_plot(comparison: Comparison, name: str) -> ForestPlot | None:
     return ForestPlot(
         title=(
             f"Ratio of the {items[0].label}, candidate / baseline, with its 95% interval; "
-            f"the band is the margin of {comparison.margin:.3g}"
+            f"the band is the margin of {100 * comparison.margin:.3g}%"
         ),
         height=axis_y + 28,
         axis_y=axis_y,

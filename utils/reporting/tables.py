@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from utils.reporting.formatting import (
@@ -12,10 +12,9 @@ from utils.reporting.formatting import (
     format_mean_std,
     format_number,
     format_percent,
-    not_measured,
 )
 from utils.reporting.results import Results
-from utils.reporting.sweeps import Sweep, value_of
+from utils.reporting.sweeps import Sweep
 from utils.schema.batch_size import SweepRow, percentile_columns
 from utils.schema.evaluation import ClassMetrics
 
@@ -93,25 +92,6 @@ def batch_table(sweep: Sweep) -> Table:
     )
 
 
-def full_batch_table(sweep: Sweep) -> Table:
-    """One row a batch size, with every column that any row has; the note explains the others."""
-    measured = [name for name in EXTRA_COLUMNS if sweep.has(name)]
-    rows = []
-    for row in sweep.rows:
-        extra_cells = tuple(format_number(value_of(row, name)) for name in measured)
-        rows.append((*_batch_cells(row), *extra_cells))
-    notes = _missing_column_notes(sweep, measured)
-    if sweep.mfu_source and "mfu" in measured:
-        notes.append(sweep.mfu_source)
-    return Table(
-        caption=_batch_caption(sweep),
-        header=(*BATCH_HEADER, *(EXTRA_COLUMNS[name] for name in measured)),
-        rows=tuple(rows),
-        num_text_columns=2,
-        note="; ".join(notes),
-    )
-
-
 def _batch_caption(sweep: Sweep) -> str:
     return (
         f"Batch sizes over a sample of {format_number(sweep.sample_size)} texts; "
@@ -132,16 +112,6 @@ def _batch_cells(row: SweepRow) -> tuple[str, ...]:
         format_percent(row.padding_fraction),
         format_bool(row.stable) if row.status == "ok" else DASH,
     )
-
-
-def _missing_column_notes(sweep: Sweep, measured: Sequence[str]) -> list[str]:
-    """Why the other columns are missing; those with the same reason in one note."""
-    labels_by_reason: dict[str, list[str]] = {}
-    for name, label in EXTRA_COLUMNS.items():
-        if name not in measured:
-            reason = not_measured(sweep.reason(name))
-            labels_by_reason.setdefault(reason, []).append(label)
-    return [f"{', '.join(labels)}: {reason}" for reason, labels in labels_by_reason.items()]
 
 
 def sample_table(results: Results) -> Table | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from utils.core.files import PROJECT_ROOT, write_text
 from utils.schema.baseline import BaselineMetrics
 from utils.schema.ceilings import CeilingsFile
+from utils.schema.change import ChangeRecord
 from utils.schema.common import Record
 from utils.schema.comparison import Comparison
 from utils.schema.dataset import LabelMappings, PreparedDatasetInfo
@@ -26,6 +27,7 @@ from utils.schema.settings_page import settings_tables
 FILES: dict[str, type[Record]] = {
     "baseline_metrics.json": BaselineMetrics,
     "bottlenecks.json": Diagnosis,
+    "change.json": ChangeRecord,
     "ceilings.json": CeilingsFile,
     "comparison.json": Comparison,
     "dataset_info.json": PreparedDatasetInfo,

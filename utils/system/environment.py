@@ -9,7 +9,6 @@ import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,10 @@ import psutil
 import torch
 
 from utils.core.files import PROJECT_ROOT
+from utils.pipeline.machine import LIBRARIES, VARIABLES, library_version
 from utils.schema.run import CpuInfo, Environment, GitState, GpuInfo, TorchSettings
 from utils.system.gpu_monitor import device_uuids
 from utils.system.process import usable_cores
-
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "datasets",
-    "numpy",
-    "pyarrow",
-    "nvidia-ml-py",
-    "peft",
-)
-VARIABLES = (
-    "CUDA_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "PYTORCH_ALLOC_CONF",
-    "NVIDIA_TF32_OVERRIDE",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,20 +54,13 @@ def read_environment(device: str) -> Environment:
     return Environment(
         platform=platform.platform(),
         python=platform.python_version(),
-        libraries={name: _version(name) for name in LIBRARIES},
+        libraries={name: library_version(name) for name in LIBRARIES},
         cpu=_cpu_info(),
         gpu=gpu,
         torch=_torch_settings(),
         variables={name: os.environ.get(name) for name in VARIABLES},
         git=_git_state(),
     )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_info() -> CpuInfo:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.reporting.conftest import MakeResults
 from utils.reporting.page.trials import first_suggestion, ranked_suggestions, trials_block
 from utils.reporting.results import Results
-from utils.schema.diagnosis import Diagnosis, Suggestion, Verification
+from utils.schema.diagnosis import Suggestion, Verification
 
 MEASURED_COMMAND = (
     "python /work/scripts/02_baseline_inference.py --config 'my configs/a.yaml' "
@@ -49,11 +49,6 @@ def with_suggestions(results: Results, *suggestions: Suggestion) -> Results:
     return replace(results, diagnosis=results.diagnosis.model_copy(update=changes))
 
 
-def diagnosis_of(results: Results) -> Diagnosis:
-    assert results.diagnosis is not None
-    return results.diagnosis
-
-
 def test_suggestions_are_ranked_by_what_is_known_of_them(make_results: MakeResults) -> None:
     results = with_suggestions(
         make_results(),
@@ -63,7 +58,7 @@ def test_suggestions_are_ranked_by_what_is_known_of_them(make_results: MakeResul
         make_suggestion("measured", speedup=1.4, ci95=(1.3, 1.5)),
         make_suggestion("measured more", speedup=1.9, ci95=(1.8, 2.0)),
     )
-    titles = [item.title for item in ranked_suggestions(diagnosis_of(results))]
+    titles = [item.title for item in ranked_suggestions(results)]
     assert titles == ["measured more", "measured", "estimate", "bound", "in vain"]
     first = first_suggestion(results)
     assert first is not None
@@ -82,9 +77,18 @@ def test_the_command_has_the_flags_of_the_measured_run(make_results: MakeResults
     assert block is not None
     (trial,) = block.trials
     assert trial.command == (
-        "python run_week1.py --config 'my configs/a.yaml' --set model.device=cpu "
-        "--set=profiling.seed=3 --set model.dtype=bfloat16"
+        "python scripts/06_measure_change.py --config 'my configs/a.yaml' --both model.device=cpu "
+        "--both profiling.seed=3 --set model.dtype=bfloat16"
     )
+
+
+def test_a_setting_of_the_evaluation_is_measured_on_it(make_results: MakeResults) -> None:
+    suggestion = make_suggestion("compile", setting="evaluation.compile=true")
+    block = trials_block(with_suggestions(make_results(), suggestion))
+    assert block is not None
+    command = block.trials[0].command
+    assert command is not None
+    assert command.endswith("--set evaluation.compile=true --evaluate")
 
 
 def test_a_suggestion_without_a_setting_has_no_command(make_results: MakeResults) -> None:
@@ -99,4 +103,22 @@ def test_a_damaged_command_gives_no_flags(make_results: MakeResults) -> None:
     suggestion = make_suggestion("half", setting="model.dtype=bfloat16")
     block = trials_block(with_suggestions(results, suggestion))
     assert block is not None
-    assert block.trials[0].command == "python run_week1.py --set model.dtype=bfloat16"
+    assert (
+        block.trials[0].command == "python scripts/06_measure_change.py --set model.dtype=bfloat16"
+    )
+
+
+def test_what_is_set_already_comes_last_and_has_no_command(make_results: MakeResults) -> None:
+    results = with_suggestions(
+        make_results(),
+        make_suggestion("group", setting="evaluation.batching=token_budget", saving_ms=90.0),
+        make_suggestion("half", setting="model.dtype=bfloat16", saving_ms=5.0),
+    )
+    block = trials_block(results)
+    assert block is not None
+    assert [trial.title for trial in block.trials] == ["half", "group"]
+    assert block.trials[1].command is None
+    assert block.trials[1].measured.startswith("already set")
+    first = first_suggestion(results)
+    assert first is not None
+    assert first.title == "half"

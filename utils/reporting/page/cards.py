@@ -90,6 +90,8 @@ def _latency(results: Results) -> Card:
     assert median_ms is not None
     what = "one text alone" if row.batch_size == 1 else f"a batch of {row.batch_size} texts"
     details = [f"{what}, median ({roads.SWEEP})"]
+    if row.latency_per_batch_ms_mean is not None:
+        details.append(f"{round_value(row.latency_per_batch_ms_mean).value} ms on average")
     if row.latency_per_batch_ms_p95 is not None:
         details.append(f"95% take at most {round_value(row.latency_per_batch_ms_p95).value} ms")
     if results.evaluation is not None:
@@ -135,7 +137,7 @@ def _batch_size(results: Results) -> Card:
     return Card(
         question="",
         value=str(best.batch_size),
-        unit="texts in a batch",
+        unit="text in a batch" if best.batch_size == 1 else "texts in a batch",
         mark=_stability_mark(roads.row_of(results, best.batch_size)),
         details=tuple(details),
     )
@@ -216,6 +218,8 @@ def _bottleneck(results: Results) -> Card:
     mark = ""
     if item.confidence == "low":
         mark = "low confidence"
+    elif roads.is_noisy(results):
+        mark = "the times that it rests on are not stable"
     return Card(
         question="",
         value=VERDICTS[item.verdict].name,

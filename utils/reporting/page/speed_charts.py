@@ -177,12 +177,15 @@ def _mark_knee(axes: Axes, results: Results, places: Mapping[int, tuple[float, f
     if place is None:
         return
     axes.plot(*place, "o", color=SOFT, markersize=17, markerfacecolor="none", mew=1.6)
+    latencies = [latency for latency, _ in places.values()]
+    # Towards the side with more room.
+    is_left = place[0] ** 2 < min(latencies) * max(latencies)
     axes.annotate(
-        "larger batches bring less than 5%",
+        "larger batches stop helping",
         place,
-        xytext=(-14, 14),
+        xytext=(14 if is_left else -14, 12),
         textcoords="offset points",
-        ha="right",
+        ha="left" if is_left else "right",
         color=SOFT,
     )
 

@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import shlex
 
+import yaml
+
 from utils.reporting.formatting import format_number, format_percent
 from utils.reporting.page import roads
 from utils.reporting.page.blocks import Trial, Trials
 from utils.reporting.results import Results
-from utils.schema.diagnosis import Diagnosis, Suggestion
+from utils.schema.diagnosis import Suggestion
 
-SHARED_FLAGS = ("--config", "--set")
-"""Flags of the measured run that belong into a command that repeats it."""
+SHARED_FLAGS = {"--config": "--config", "--set": "--both"}
+"""The flags of a run, and how ``06_measure_change.py`` calls what both sides share."""
 
 
-def ranked_suggestions(diagnosis: Diagnosis) -> list[Suggestion]:
+def ranked_suggestions(results: Results) -> list[Suggestion]:
     """All suggestions in the order in which they are worth a try.
 
     Those that were measured to be faster come first, the fastest on top. Then what is known to be
-    saved comes before what may be saved at most, and what was tried in vain comes last.
+    saved comes before what may be saved at most. What was tried in vain, and what is set already,
+    comes last.
     """
-    return sorted(diagnosis.all_suggestions, key=_rank)
+    if results.diagnosis is None:
+        return []
+
+    def rank(suggestion: Suggestion) -> tuple[int, float]:
+        if is_set(results, suggestion):
+            return (4, -suggestion.saving_ms)
+        speedup = _measured_speedup(suggestion)
+        if speedup is not None:
+            return (0 if is_faster(suggestion) else 3, -speedup)
+        return (1 if suggestion.prediction == "estimate" else 2, -suggestion.saving_ms)
+
+    return sorted(results.diagnosis.all_suggestions, key=rank)
 
 
-def _rank(suggestion: Suggestion) -> tuple[int, float]:
-    speedup = _measured_speedup(suggestion)
-    if speedup is not None:
-        return (0 if is_faster(suggestion) else 3, -speedup)
-    return (1 if suggestion.prediction == "estimate" else 2, -suggestion.saving_ms)
+def is_set(results: Results, suggestion: Suggestion) -> bool:
+    """Whether the measured run had the setting of a suggestion already."""
+    key, equals, value = (suggestion.setting or "").partition("=")
+    section, _, name = key.partition(".")
+    settings = results.metrics.config.get(section, {})
+    if not equals or name not in settings:
+        return False
+    try:
+        suggested = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return False
+    return bool(settings[name] == suggested)
 
 
 def _measured_speedup(suggestion: Suggestion) -> float | None:
@@ -46,12 +67,12 @@ def is_faster(suggestion: Suggestion) -> bool:
 
 
 def first_suggestion(results: Results) -> Suggestion | None:
-    """What to try first; None where nothing is suggested, or all was tried in vain."""
-    if results.diagnosis is None:
-        return None
-    for suggestion in ranked_suggestions(results.diagnosis):
-        if _measured_speedup(suggestion) is None or is_faster(suggestion):
-            return suggestion
+    """What to try first; None where nothing is suggested that was not tried in vain or is set."""
+    for suggestion in ranked_suggestions(results):
+        was_tried = _measured_speedup(suggestion) is not None
+        if is_set(results, suggestion) or (was_tried and not is_faster(suggestion)):
+            continue
+        return suggestion
     return None
 
 
@@ -60,10 +81,9 @@ def trials_block(results: Results) -> Trials | None:
     diagnosis = results.diagnosis
     if diagnosis is None or not diagnosis.all_suggestions:
         return None
-    flags = _shared_flags(results.metrics.run.command)
     trials = []
-    for rank, suggestion in enumerate(ranked_suggestions(diagnosis), start=1):
-        trials.append(_trial(rank, suggestion, flags))
+    for rank, suggestion in enumerate(ranked_suggestions(results), start=1):
+        trials.append(_trial(rank, results, suggestion))
     note = "The savings overlap: they do not add up."
     if roads.is_noisy(results):
         note += " The times are not stable, so that the predictions are rough."
@@ -77,20 +97,32 @@ def trials_block(results: Results) -> Trials | None:
     )
 
 
-def _trial(rank: int, suggestion: Suggestion, flags: list[str]) -> Trial:
+def _trial(rank: int, results: Results, suggestion: Suggestion) -> Trial:
     command = None
-    if suggestion.setting is not None and "=" in suggestion.setting:
-        words = ["python", "run_week1.py", *flags, "--set", suggestion.setting]
-        command = shlex.join(words)
+    measured = measured_text(suggestion)
+    if is_set(results, suggestion):
+        measured = "already set in this run"
+    elif suggestion.setting is not None and "=" in suggestion.setting:
+        command = _command(results.metrics.run.command, suggestion.setting)
     return Trial(
         rank=rank,
         title=suggestion.title,
         why=f"{suggestion.cause}: {suggestion.evidence}",
         advice=suggestion.advice,
         predicted=prediction_text(suggestion),
-        measured=measured_text(suggestion),
+        measured=measured,
         command=command,
     )
+
+
+def _command(measured_by: str, setting: str) -> str:
+    """What measures a setting and the present ones in turn, with the flags of the measured run."""
+    words = ["python", "scripts/06_measure_change.py", *_shared_flags(measured_by)]
+    words += ["--set", setting]
+    if setting.startswith("evaluation."):
+        # The sweep alone does not use these settings.
+        words.append("--evaluate")
+    return shlex.join(words)
 
 
 def prediction_text(suggestion: Suggestion) -> str:
@@ -120,18 +152,17 @@ def measured_text(suggestion: Suggestion) -> str:
 
 
 def _shared_flags(command: str) -> list[str]:
-    """The ``--config`` and ``--set`` flags of the command that measured."""
+    """The configuration and the settings of a command, as what both sides of a change share."""
     try:
         words = shlex.split(command)
     except ValueError:
         return []
     flags: list[str] = []
     for position, word in enumerate(words):
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=")
         if name not in SHARED_FLAGS:
             continue
-        if equals:
-            flags.append(word)
-        elif position + 1 < len(words):
-            flags += [word, words[position + 1]]
+        if not equals:
+            value = "".join(words[position + 1 : position + 2])
+        flags += [SHARED_FLAGS[name], value]
     return flags
