@@ -28,6 +28,7 @@ from utils.evaluation.runner import check_workers, evaluate_dataset
 from utils.model_utils import check_max_length, load_model, model_labels, model_summary_lines
 from utils.pipeline import cli, console, steps
 from utils.reporting.evaluation_facts import evaluation_lines
+from utils.schema.baseline import SWEEP_ROAD
 
 
 def run(config: Config) -> None:
@@ -42,6 +43,7 @@ def run(config: Config) -> None:
     check_max_length(config.profiling.max_length, loaded.model)
     console.block("MODEL SUMMARY", model_summary_lines(loaded.info))
     console.section("PROFILING MULTIPLE BATCH SIZES")
+    console.print_line(f"Road: {SWEEP_ROAD}, fixed batches in file order")
     sweep = measure_sweep(loaded, config, data_sha256)
     evaluation = None
     if config.evaluation.enabled:

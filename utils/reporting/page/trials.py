@@ -6,8 +6,8 @@ import shlex
 
 import yaml
 
+from utils.reporting import roads
 from utils.reporting.formatting import format_number, format_percent
-from utils.reporting.page import roads
 from utils.reporting.page.blocks import Trial, Trials
 from utils.reporting.results import Results
 from utils.schema.diagnosis import Suggestion
