@@ -183,6 +183,19 @@ class ProfilingConfig(Section):
     gpu_sample_interval_ms: float = Field(
         20.0, gt=0, description="Milliseconds between two NVML readings."
     )
+    latency_target_ms: float | None = Field(
+        None,
+        gt=0,
+        description="Milliseconds that a batch may take: step 02 looks for the largest batch size "
+        "below it, also between the swept ones. Queueing is not included. null: none.",
+    )
+    latency_target_percentile: int = Field(
+        95,
+        ge=50,
+        le=99,
+        description="The percentile of the time of a batch that has to stay below "
+        "latency_target_ms.",
+    )
     trace_steps: PositiveInt = Field(
         3,
         description="Batches that step 03 records in the trace, after one to wait and one to warm "

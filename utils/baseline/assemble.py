@@ -88,6 +88,7 @@ def build_metrics(
         full_dataset_metrics=evaluation,
         first_inference_ms=sweep.first_inference_ms,
         measurement=sweep.measurement,
+        latency_target=sweep.latency_target,
         unavailable=reasons,
         units=units_of(BaselineMetrics),
     )

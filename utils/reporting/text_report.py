@@ -7,6 +7,11 @@ from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.diagnosis_facts import attention_facts
 from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 from utils.reporting.formatting import Fact
+from utils.reporting.latency_facts import (
+    latency_target_text,
+    percentile_reasons,
+    percentile_table,
+)
 from utils.reporting.report_facts import (
     files_facts,
     full_dataset_facts,
@@ -30,6 +35,7 @@ def render_text_report(results: Results) -> str:
         section("Run and machine", LAYOUT.facts(run_facts(results))),
         section("Full Dataset Performance", LAYOUT.facts(full_dataset_facts(results))),
         section("Batch Size Analysis", _batch_size_lines(results)),
+        section("Latency of a batch", _latency_lines(results)),
         section("Main bottleneck", _bottleneck_lines(results)),
         section("Padding", LAYOUT.facts(padding_facts(results))),
         section("Memory", LAYOUT.facts(memory_facts(results))),
@@ -66,6 +72,16 @@ def _batch_size_lines(results: Results) -> list[str]:
     samples = sample_table(results)
     if samples is not None:
         lines += ["", *LAYOUT.table(samples)]
+    return lines
+
+
+def _latency_lines(results: Results) -> list[str]:
+    lines = []
+    target = results.metrics.latency_target
+    if target is not None:
+        lines += [*LAYOUT.wrap(f"Target: {latency_target_text(target)}"), ""]
+    lines += LAYOUT.table(percentile_table(results.sweep))
+    lines += LAYOUT.facts(percentile_reasons(results.sweep))
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from utils.reporting.formatting import Fact, format_number, format_percent, not_measured
+from utils.reporting.latency_facts import latency_target_text, percentile_table
 from utils.reporting.page import roads
 from utils.reporting.page.batch_tables import batch_tables
 from utils.reporting.page.blocks import Block, Facts, Grid, Section, Text, charts_block
@@ -45,7 +46,9 @@ def _roads_facts(results: Results) -> Facts:
         facts.append(Fact(name, f"{rounded.value} texts/s{interval}"))
     facts.append(Fact("Optimised evaluation", _evaluation_text(results)))
     target_ms = latency_target_ms(results)
-    if target_ms is not None:
+    if results.metrics.latency_target is not None:
+        facts.append(Fact("Target", latency_target_text(results.metrics.latency_target)))
+    elif target_ms is not None:
         facts.append(Fact("Target", f"{format_number(target_ms, 'ms')} a batch"))
     return Facts(caption="The highest throughput on both roads", facts=tuple(facts))
 
@@ -83,6 +86,7 @@ def _batch_size_blocks(results: Results) -> Iterator[Block]:
     for sweep in results.sweeps:
         for table in batch_tables(sweep):
             yield Grid(table=table)
+        yield Grid(table=percentile_table(sweep))
     samples = sample_table(results)
     if samples is not None:
         yield Grid(table=samples)
