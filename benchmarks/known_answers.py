@@ -105,7 +105,12 @@ def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
 def padding_rows(folder: Path, device: torch.device) -> list[Row]:
     """Batches of 90% padding: the first suggestion, and what grouping by length saves."""
     size, model = _decided_by_the_device(device)
-    settings = f"profiling.batch_sizes=[1, {size}]", "profiling.trace_steps=1"
+    settings = (
+        f"profiling.batch_sizes=[1, {size}]",
+        "profiling.trace_steps=1",
+        # Grouping by length is suggested only where it is not set.
+        "evaluation.batching=dataset_order",
+    )
     lengths = workloads.padded_lengths(size) * 4
     loaded, config = workloads.ready(folder, model, lengths, *settings)
     diagnosis = diagnose(loaded, DiagnosisSettings.of(config))

@@ -29,6 +29,7 @@ from utils.model_utils import check_max_length, load_model, model_labels, model_
 from utils.pipeline import cli, console, steps
 from utils.reporting.evaluation_facts import evaluation_lines
 from utils.reporting.latency_facts import latency_target_text
+from utils.schema.baseline import SWEEP_ROAD
 
 
 def run(config: Config) -> None:
@@ -43,6 +44,7 @@ def run(config: Config) -> None:
     check_max_length(config.profiling.max_length, loaded.model)
     console.block("MODEL SUMMARY", model_summary_lines(loaded.info))
     console.section("PROFILING MULTIPLE BATCH SIZES")
+    console.print_line(f"Road: {SWEEP_ROAD}, fixed batches in file order")
     sweep = measure_sweep(loaded, config, data_sha256)
     if sweep.latency_target is not None:
         console.print_line(f"\nLatency target: {latency_target_text(sweep.latency_target)}")

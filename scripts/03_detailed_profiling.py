@@ -32,8 +32,11 @@ def run(config: Config, args: argparse.Namespace) -> None:
     for warning in diagnosis.warnings:
         console.warn(warning)
     lines = [diagnosis.main_bottleneck]
+    if diagnosis.noise is not None:
+        lines.insert(0, diagnosis.noise)
     for place, line in enumerate(suggestion_lines(diagnosis), start=1):
         lines.append(f"{place}. {line}")
+    lines += diagnosis.applied
     console.block("BOTTLENECK ANALYSIS", lines)
     if args.verify:
         diagnosis = verify(loaded, DiagnosisSettings.of(config), diagnosis)

@@ -23,7 +23,9 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 class SlowDown:
-    """Keeps a module busy after its forward.
+    """Makes a module sleep after its forward.
+
+    Sleeping is one call: a loop would be millions of calls in a trace with call stacks.
 
     Args:
         path: of the module in the model that contains it.
@@ -53,10 +55,8 @@ class SlowDown:
         """Take as long as planned, once the module has its result."""
         if module is not self._slowed:
             return
-        now_s = time.perf_counter()
-        end_s = now_s + self.share * (now_s - self._started_s)
-        while time.perf_counter() < end_s:
-            pass
+        elapsed_s = time.perf_counter() - self._started_s
+        time.sleep(self.share * elapsed_s)
 
 
 def main() -> None:

@@ -12,13 +12,16 @@ from tests.diagnosis.builders import make_evidence
 from utils.config_loader import Config
 from utils.diagnosis.findings import Findings, OperatorGroup, PresentSettings
 from utils.diagnosis.forecast import Forecast, TimeModel
-from utils.diagnosis.suggestions import rank_suggestions
+from utils.diagnosis.suggestions import overhead_evidence, rank_suggestions
 from utils.evaluation.batching import MIN_FILL
 from utils.schema.diagnosis import Suggestion
 from utils.schema.profile import AttentionUse
 from utils.settings import EvaluationConfig, ModelConfig, ProfilingConfig
 
-CONFIG = Config(profiling=ProfilingConfig(batch_sizes=(1, 4)))
+CONFIG = Config(
+    profiling=ProfilingConfig(batch_sizes=(1, 4)),
+    evaluation=EvaluationConfig(batching="dataset_order"),
+)
 
 
 def make_forecast(lengths: list[int], batch_size: int = 4, **changes: Any) -> Forecast:
@@ -112,10 +115,51 @@ def test_the_operators_furthest_above_the_ceilings_are_named() -> None:
     )
     eager = Config(model=ModelConfig(attn_implementation="eager"))
     suggestions = suggest({"op_calls": 0}, eager, groups=groups)
-    assert titles(suggestions) == ["slow operators: attention", "tokenising and copying"]
-    assert suggestions[0].saving_ms == pytest.approx(4 - 1 - 0.01)
-    assert suggestions[0].setting == "model.attn_implementation=sdpa"
-    assert suggestions[0].prediction == "upper-bound"
+    assert titles(suggestions) == ["tokenising and copying", "slow operators: attention"]
+    attention = suggestions[1]
+    assert attention.saving_ms == pytest.approx(4 - 1 - 0.01)
+    assert attention.setting == "model.attn_implementation=sdpa"
+    assert attention.prediction == "upper-bound"
+    assert "10 calls take 4 ms, where 1 ms are attainable and starting them takes 0.01 ms" in (
+        attention.evidence
+    )
+
+
+def test_what_rests_on_less_than_one_call_a_batch_is_rough_and_comes_last() -> None:
+    groups = (OperatorGroup(kind="copy", measured_ms=4.0, attainable_ms=1.0, calls=0.4),)
+    suggestions = suggest({}, groups=groups)
+    assert suggestions[-1].title == "slow operators: copy"
+    assert suggestions[-1].caution is not None and "0.4 times a batch" in suggestions[-1].caution
+    assert [one.caution for one in suggestions[:-1]] == [None] * (len(suggestions) - 1)
+
+
+def test_what_is_set_already_is_not_suggested() -> None:
+    grouped = Config(profiling=CONFIG.profiling)
+    assert grouped.evaluation.batching == "token_budget"
+    forecast = make_forecast([400, 10, 10, 10] * 4)
+    evidence = {"forward_ms": 17.0, "padding_fraction": 0.7}
+    assert "padding" in titles(suggest(evidence, forecast=forecast))
+    assert "padding" not in titles(suggest(evidence, grouped, forecast=forecast))
+    half = Config(model=ModelConfig(dtype="bfloat16"))
+    suggestions = suggest({}, half, groups=PRODUCTS, product_speedups=SPEEDUPS)
+    assert "model.dtype=bfloat16" not in {one.setting for one in suggestions}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"op_calls": 173, "dispatch_us": 4.0}, "173 operators at 4 us each: 0.692 ms"),
+        ({"device": "cuda", "device_busy_ms": 3.0}, "less 3 ms of work on the device: 7 ms"),
+        (
+            {"doubling_growth": 0.2},
+            "twice the batch takes 20% longer, so 80% of the 10 ms of the forward pass does not"
+            " grow with the batch; less 4 ms at the ceilings: 4 ms",
+        ),
+        ({"op_calls": 173, "dispatch_us": 90.0}, "takes as long as the forward pass: 10 ms"),
+    ],
+)
+def test_the_evidence_of_the_overhead_yields_it(changes: dict[str, Any], expected: str) -> None:
+    assert expected in overhead_evidence(make_evidence(**changes))
 
 
 def math_attention(**changes: Any) -> AttentionUse:

@@ -19,7 +19,7 @@ from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.diagnosis.suggestions import make_suggestion
 from utils.diagnosis.verify import measure_suggestion, verify
 from utils.model_utils import LoadedModel, load_model
-from utils.schema.diagnosis import Proposal, Suggestion
+from utils.schema.diagnosis import Proposal, Suggestion, load_diagnosis
 
 LONG = "word number " * 40
 
@@ -142,9 +142,8 @@ def test_failures_lose_nothing(
     )
     diagnosis = make_diagnosis(suggestions)
     verified = verify(loaded, DiagnosisSettings.of(config), diagnosis)
-    first, second, third, again, fourth, fifth = (
-        one.verification for one in verified.all_suggestions
-    )
+    by_title = {one.title: one.verification for one in verified.all_suggestions}
+    first, second, third, again, fourth, fifth = (by_title[one.title] for one in suggestions)
     assert first is not None and first.measured_speedup is None
     assert first.reason == "it does not fit into memory beside the baseline's model"
     assert second is not None and second.reason == "no matching setting"
@@ -154,9 +153,8 @@ def test_failures_lose_nothing(
     assert fourth is not None and fourth.measured_speedup is not None
     assert fifth is None, "three settings are tried, those that fail too"
     written = json.loads(config.files.bottlenecks.read_text())
-    assert written["verified_at"] and written["main_bottleneck"] == diagnosis.main_bottleneck
-    assert written["suggestions"][0]["verification"]["reason"] == first.reason
-    assert written["further_suggestions"][1]["verification"]["num_rounds"] == fourth.num_rounds
+    assert written["verified_at"] and "First to try: " in written["main_bottleneck"]
+    assert load_diagnosis(config.files.bottlenecks).to_dict() == verified.to_dict()
 
 
 def test_changed_settings_are_checked(config: Config) -> None:

@@ -24,6 +24,8 @@ from utils.profiler import InferenceProfiler
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 CONSOLE_RULE = "=" * 70
 REPORT_RULE = "=" * 100
+BUSY_MACHINE = "The machine was too busy: "
+"""Begins the sentence that stands first where no batch size is stable."""
 # Their lines are sentences or paths, which differ from run to run: only their titles are compared.
 PROSE_BLOCKS = ("BOTTLENECK ANALYSIS", "REPORT")
 PROSE_SECTIONS = ("Main bottleneck", "Warnings")
@@ -99,6 +101,8 @@ def console_outline(output: str) -> list[str]:
         line = lines[number]
         before = lines[number - 1]
         label = re.match(r" {0,2}[A-Z][^:?]*[:?](?= |$)", line)
+        if line.startswith(BUSY_MACHINE):
+            continue
         if line == CONSOLE_RULE:
             outline.append(line)
             block = block if before == block else ""
@@ -120,6 +124,8 @@ def report_outline(report: str) -> list[str]:
         following = lines[number + 1]
         is_above_rule = following != "" and following.strip("-") == ""
         label = re.match(r"[A-Za-z][^:]*:(?= )", line)
+        if line.startswith(BUSY_MACHINE):
+            continue
         if line == REPORT_RULE:
             outline.append(line)
         elif is_above_rule and lines[number - 1] == "":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from tests.reporting import diagnosis_builders as diagnosis
 from tests.reporting import metrics_builders as metrics
 from utils.baseline.assemble import NOT_EVALUATED
 from utils.config_loader import Config, load_config
+from utils.reporting.results import Results
 from utils.schema.baseline import BASELINE_VERSION, BaselineMetrics, save_baseline_metrics
 from utils.schema.diagnosis import save_diagnosis
 
@@ -102,3 +103,10 @@ def _build_metrics(
         payload[name] |= values
     # As JSON, whose lists fit the strict tuples of the records.
     return BaselineMetrics.model_validate_json(json.dumps(payload))
+
+
+def with_rows(results: Results, **changes: Any) -> Results:
+    """The results with changes in every row of the sweep."""
+    (sweep,) = results.sweeps
+    rows = tuple(row.model_copy(update=changes) for row in sweep.rows)
+    return replace(results, sweeps=(replace(sweep, rows=rows),))

@@ -33,7 +33,7 @@ def read_outputs(results: Results) -> dict[str, str]:
     """The places where a user reads the accuracy, without line breaks and tags."""
     metrics = results.metrics
     lines = evaluation_lines(metrics)
-    page = html.unescape(re.sub(r"<[^>]+>", " ", render_page(results, ())))
+    page = html.unescape(re.sub(r"<[^>]+>", " ", render_page(results)))
     return {
         "terminal": "\n".join(lines),
         "text": " ".join(render_text_report(results).split()),
@@ -68,7 +68,7 @@ def test_guessed_label_ids_are_named_with_the_accuracy(make_results: MakeResults
         assert GUESSED_WARNING in text, place
         assert f"from the sorted label names of the data set (guessed): {NOTE}" in text, place
     assert accuracy_answer(results).startswith(GUESSED_WARNING)
-    assert 'role="alert"' in render_page(results, ())
+    assert 'role="alert"' in render_page(results)
 
 
 @pytest.mark.parametrize("confidence", ["certain", "assumed"])
@@ -85,7 +85,7 @@ def test_other_label_ids_are_named_without_an_alarm(
     for place, text in read_outputs(results).items():
         assert expected in text, place
         assert "GUESSED" not in text, place
-    assert 'role="alert"' not in render_page(results, ())
+    assert 'role="alert"' not in render_page(results)
 
 
 def test_without_labels_there_is_neither_accuracy_nor_majority(make_results: MakeResults) -> None:
@@ -145,7 +145,7 @@ def test_an_adapter_is_named_wherever_the_model_is(
 ) -> None:
     results = make_results(sections={"model_info": info})
     text = render_text_report(results)
-    page = render_page(results, ())
+    page = render_page(results)
     assert model_title(results.metrics.model_info) == title
     assert f"\nModel: {title}\n" in text.split("The six answers")[0]
     assert f"{title} (qwen2," in " ".join(text.split())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tests.reporting.builders import with_rows
 from tests.reporting.conftest import MakeResults
 from utils.reporting.answers import answer_lines, six_answers
+from utils.reporting.text_report import render_text_report
 
 WORDS = ("latency", "optimal batch size", "throughput", "memory", "bottleneck", "accuracy")
 
@@ -19,11 +21,13 @@ def test_answers_equal_the_files(make_results: MakeResults) -> None:
     results = make_results(gpu=True, out_of_memory=(64,))
     answers = [item.answer for item in six_answers(results)]
     latency, optimal, throughput, memory, bottleneck, accuracy = answers
-    fastest = max(results.sweep.values("throughput_samples_per_sec_mean").values())
-    assert "9.08 ms" in latency
-    assert "5,000 rows" in latency
+    assert "9.08 ms per sample on average in the optimised evaluation of 5,000 texts" in latency
+    assert "one text alone takes 24.6 ms (median, batch-size sweep at batch size 1)" in latency
     assert optimal.startswith("32 (")
-    assert f"{fastest:.1f} samples/s at batch size 32" in throughput
+    assert throughput == (
+        "265 samples/s (95% interval 254 to 275) in the batch-size sweep at batch size 32; "
+        "110 samples/s in the optimised evaluation of 5,000 texts"
+    )
     assert memory == "1,976.1 MB; peak 3,210.5 MB"
     assert bottleneck == "compute-bound: 62% of the time is at the matrix ceiling."
     assert accuracy.startswith("0.9207 (95% interval 0.9131 to 0.9278)")
@@ -56,3 +60,19 @@ def test_lines_for_the_terminal_have_at_most_100_columns(make_results: MakeResul
     lines = answer_lines(make_results())
     assert max(len(line) for line in lines) <= 100
     assert sum("see " in line for line in lines) == 6
+
+
+def test_the_maximum_throughput_is_the_larger_of_both_roads(make_results: MakeResults) -> None:
+    fast = {"full_dataset_metrics": {"throughput_samples_per_sec": 1222.0}}
+    throughput = six_answers(make_results(sections=fast))[2].answer
+    first, second = throughput.split("; ")
+    assert first == "1,220 samples/s in the optimised evaluation of 5,000 texts"
+    assert second.endswith("in the batch-size sweep at batch size 64")
+
+
+def test_with_nothing_stable_the_first_line_says_so(make_results: MakeResults) -> None:
+    results = with_rows(make_results(), stable=False, cpu_wait_fraction=0.8)
+    expected = "The machine was too busy: threads waited for a CPU in up to 80% of their time"
+    assert answer_lines(results)[0].startswith(expected)
+    assert render_text_report(results).startswith(expected)
+    assert not answer_lines(make_results())[0].startswith("The machine")

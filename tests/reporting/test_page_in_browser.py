@@ -146,6 +146,7 @@ def test_nothing_is_cut_off_requested_or_reported(
 ) -> None:
     with open_page(browser, report, **WINDOWS[window]) as opened:
         assert opened.page.evaluate(CUT_OFF) == []
+        assert opened.page.evaluate(HIDDEN_PARTS_OF_TABLES) == []
         assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert opened.messages == []
         assert opened.requests == [report.as_uri()]

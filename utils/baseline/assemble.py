@@ -61,12 +61,6 @@ def build_metrics(
         started: Unix time in seconds.
     """
     settings = config.to_dict()
-    warnings = sweep.warnings
-    reasons = {}
-    if evaluation is None:
-        reasons["full_dataset_metrics"] = NOT_EVALUATED
-    else:
-        warnings += evaluation.warnings
     data_file = config.dataset.local_path or str(config.data_file)
     return BaselineMetrics(
         schema_version=BASELINE_VERSION,
@@ -75,7 +69,7 @@ def build_metrics(
             seed=config.profiling.seed,
             config_sha256=fingerprint(settings),
             data_sha256=prepared.info.sha256,
-            warnings=warnings,
+            warnings=_warnings(sweep, evaluation),
         ),
         environment=read_environment(loaded.info.device),
         config=settings,
@@ -89,9 +83,23 @@ def build_metrics(
         first_inference_ms=sweep.first_inference_ms,
         measurement=sweep.measurement,
         latency_target=sweep.latency_target,
-        unavailable=reasons,
+        unavailable=_missing_parts(evaluation),
         units=units_of(BaselineMetrics),
     )
+
+
+def _warnings(sweep: SweepResult, evaluation: EvaluationMetrics | None) -> tuple[str, ...]:
+    """What to know about the sweep and the evaluation."""
+    if evaluation is None:
+        return sweep.warnings
+    return (*sweep.warnings, *evaluation.warnings)
+
+
+def _missing_parts(evaluation: EvaluationMetrics | None) -> dict[str, str]:
+    """Why a part of the file is null."""
+    if evaluation is None:
+        return {"full_dataset_metrics": NOT_EVALUATED}
+    return {}
 
 
 def _run_info(

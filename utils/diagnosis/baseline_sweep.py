@@ -10,6 +10,7 @@ from utils.diagnosis.forecast import Forecast
 from utils.diagnosis.saturation import Throughput
 from utils.schema.baseline import STEP_02, load_baseline_metrics
 from utils.schema.batch_size import SweepRow
+from utils.schema.evaluation import EvaluationMetrics
 from utils.settings import ModelConfig
 
 OTHER_MODEL = (
@@ -27,13 +28,22 @@ class BaselineSweep:
         optimal: the batch size that is looked at in detail.
         rows: the sweep's rows of its largest sample; none where there is no sweep, or it measured
             another model.
+        evaluation: that of the same model; None where there is none.
         warnings: reasons why the sweep counts only in part.
     """
 
     sizes: tuple[int, ...]
     optimal: int
     rows: tuple[SweepRow, ...] = ()
+    evaluation: EvaluationMetrics | None = None
     warnings: tuple[str, ...] = ()
+
+    def row(self, batch_size: int) -> SweepRow | None:
+        """The measured row of a batch size; None where there is none."""
+        for row in self.rows:
+            if row.batch_size == batch_size and row.status == "ok":
+                return row
+        return None
 
     @property
     def batch_sizes(self) -> list[int]:
@@ -83,8 +93,10 @@ def read_sweep(file: Path, model: ModelConfig, batch_sizes: Sequence[int]) -> Ba
     optimal = largest
     if metrics.optimal_batch_size is not None:
         optimal = metrics.optimal_batch_size.batch_size
+    evaluation = None
     if metrics.config.get("model") == model.model_dump(mode="json"):
         rows = _of_largest_sample(metrics.batch_size_profiling)
+        evaluation = metrics.full_dataset_metrics
         warnings: tuple[str, ...] = ()
     else:
         rows = ()
@@ -93,6 +105,7 @@ def read_sweep(file: Path, model: ModelConfig, batch_sizes: Sequence[int]) -> Ba
         sizes=tuple(sorted({1, optimal, largest})),
         optimal=optimal,
         rows=rows,
+        evaluation=evaluation,
         warnings=warnings,
     )
 

@@ -9,13 +9,16 @@ import torch
 
 from utils.core.errors import UserError
 from utils.diagnosis import profiling, roofline
+from utils.diagnosis.applied import describe_applied, with_measured
 from utils.diagnosis.attention import why_no_attention
 from utils.diagnosis.baseline_sweep import BaselineSweep, choose_throughputs, read_sweep
 from utils.diagnosis.bottleneck import CONFIDENCE_RULE, classify_bottleneck
 from utils.diagnosis.diagnosis_settings import DiagnosisSettings
+from utils.diagnosis.doubts import find_doubts, with_doubts
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import Findings, PresentSettings
 from utils.diagnosis.forecast import Forecast, make_forecast
+from utils.diagnosis.headline import main_bottleneck_text, rank
 from utils.diagnosis.measurement import MeasuredSize, measure_batch_size
 from utils.diagnosis.saturation import find_saturation
 from utils.diagnosis.suggestions import rank_suggestions
@@ -30,12 +33,11 @@ from utils.schema.diagnosis import (
     BatchSizeDiagnosis,
     Bottleneck,
     Diagnosis,
-    Saturation,
-    Suggestion,
     TimedForward,
     save_diagnosis,
 )
 from utils.settings import EvaluationConfig
+from utils.sweep.noise import noise_text
 from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
 
@@ -168,10 +170,15 @@ def conclude(
     evidence_by_size = measurements.evidence_by_size
     detail = measurements.detail_batch_size
     profile = measurements.profile
-    bottlenecks = {size: classify_bottleneck(one) for size, one in evidence_by_size.items()}
+    bottlenecks = {}
+    for size, evidence in evidence_by_size.items():
+        doubts = find_doubts(evidence, sweep.row(size))
+        bottlenecks[size] = with_doubts(classify_bottleneck(evidence), doubts)
     throughputs, source = choose_throughputs(sweep, sorted(bottlenecks), measurements.forecast)
     saturation = find_saturation(throughputs, source, bottlenecks)
     suggestions = rank_suggestions(_findings(measurements, sweep), settings)
+    measured = [with_measured(suggestion, sweep.evaluation) for suggestion in suggestions]
+    suggestions = tuple(sorted(measured, key=rank))
     return Diagnosis(
         schema_version=DIAGNOSIS_VERSION,
         device=device,
@@ -182,12 +189,14 @@ def conclude(
         tracing_overhead_ratio=profile.tracing_overhead_ratio,
         layers_by_kind=profile.layers_by_kind,
         layers_by_index=profile.layers_by_index,
-        batch_sizes=_describe_batch_sizes(bottlenecks, evidence_by_size),
+        batch_sizes=_describe_batch_sizes(bottlenecks, evidence_by_size, sweep),
         confidence_rule=CONFIDENCE_RULE,
         saturation=saturation,
         suggestions=suggestions[:SHOWN_FIRST],
         further_suggestions=suggestions[SHOWN_FIRST:],
-        main_bottleneck=_headline(bottlenecks[detail], saturation, suggestions[:SHOWN_FIRST]),
+        applied=describe_applied(settings, sweep.evaluation),
+        noise=noise_text(sweep.rows) or None,
+        main_bottleneck=main_bottleneck_text(bottlenecks[detail], saturation, suggestions),
         attention=profile.attention or None,
         kernels=profile.kernels,
         peak_memory=profile.peak_memory,
@@ -215,16 +224,26 @@ def _findings(measurements: Measurements, sweep: BaselineSweep) -> Findings:
 
 
 def _describe_batch_sizes(
-    bottlenecks: Mapping[int, Bottleneck], evidence_by_size: Mapping[int, Evidence]
+    bottlenecks: Mapping[int, Bottleneck],
+    evidence_by_size: Mapping[int, Evidence],
+    sweep: BaselineSweep,
 ) -> tuple[BatchSizeDiagnosis, ...]:
     described = []
     for size, evidence in evidence_by_size.items():
-        described.append(describe_batch_size(bottlenecks[size], evidence))
+        row = sweep.row(size)
+        forward_ms = None if row is None else row.forward_ms_mean
+        described.append(describe_batch_size(bottlenecks[size], evidence, forward_ms))
     return tuple(described)
 
 
-def describe_batch_size(bottleneck: Bottleneck, evidence: Evidence) -> BatchSizeDiagnosis:
-    """The verdict with the evidence and what follows from it."""
+def describe_batch_size(
+    bottleneck: Bottleneck, evidence: Evidence, sweep_forward_ms: float | None = None
+) -> BatchSizeDiagnosis:
+    """The verdict with the evidence and what follows from it.
+
+    Args:
+        sweep_forward_ms: the forward pass as the sweep has measured it.
+    """
     return BatchSizeDiagnosis(
         **dict(bottleneck),
         evidence=evidence,
@@ -234,6 +253,7 @@ def describe_batch_size(bottleneck: Bottleneck, evidence: Evidence) -> BatchSize
         roofline_ms=evidence.roofline_ms,
         overhead_ms=evidence.overhead_ms,
         padding_ms=evidence.padding_ms,
+        sweep_forward_ms=sweep_forward_ms,
     )
 
 
@@ -247,21 +267,4 @@ def _unknown_operators(evidences: Iterable[Evidence]) -> tuple[str, ...]:
     return (
         f"No FLOP formula is known for {', '.join(sorted(names))}: their bytes are counted, their"
         " FLOPs are not.",
-    )
-
-
-def _headline(
-    bottleneck: Bottleneck, saturation: Saturation, suggestions: Sequence[Suggestion]
-) -> str:
-    """The verdict, where larger batches stop helping, and what to try first."""
-    sentences = f"{bottleneck.sentence} Confidence: {bottleneck.confidence}. {saturation.sentence}"
-    if not suggestions:
-        return f"{sentences} Nothing that was looked for would save 1% or more."
-    # What is known to be saved comes before what may be saved at most.
-    estimates = [one for one in suggestions if one.prediction == "estimate"]
-    first = estimates[0] if estimates else suggestions[0]
-    amount = "about" if first.prediction == "estimate" else "at most"
-    return (
-        f"{sentences} First to try: {first.advice} ({first.title}, {amount}"
-        f" {first.saving_pct:.0f}% of the batch time)."
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from operator import attrgetter
 
 import numpy as np
 
+from utils.diagnosis.applied import TOKEN_BUDGET, is_applied
 from utils.diagnosis.bottleneck import INPUT_SHARE
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import Findings, PresentSettings
 from utils.diagnosis.forecast import Forecast, in_file_order
+from utils.diagnosis.headline import rank
 from utils.diagnosis.kernel_suggestions import (
     attention_suggestions,
     compile_setting,
@@ -27,13 +28,12 @@ LONG_TEXTS = 0.95
 """Share of the texts that a smaller ``max_length`` must not truncate."""
 LENGTH_STEP = 8
 """Lengths are rounded up to a multiple of 8, which matrix units like."""
-TOKEN_BUDGET = "evaluation.batching=token_budget"
 
 
 def rank_suggestions(findings: Findings, settings: PresentSettings) -> tuple[Suggestion, ...]:
-    """All suggestions that save at least 1% of the batch time, the largest saving first.
+    """All suggestions that save at least 1% of the batch time, what is worth a try first.
 
-    They overlap: savings do not add up.
+    They overlap: savings do not add up. What the settings do already is left out.
     """
     proposals = [
         *_batching_suggestions(findings, settings),
@@ -44,9 +44,12 @@ def rank_suggestions(findings: Findings, settings: PresentSettings) -> tuple[Sug
         *precision_suggestions(findings, settings),
     ]
     batch_ms = findings.evidence.total_ms
-    large_enough = [one for one in proposals if one.saving_ms >= MIN_SAVING * batch_ms]
-    large_enough.sort(key=attrgetter("saving_ms"), reverse=True)
-    return tuple(make_suggestion(proposal, batch_ms) for proposal in large_enough)
+    suggestions = []
+    for proposal in proposals:
+        is_large = proposal.saving_ms >= MIN_SAVING * batch_ms
+        if is_large and not is_applied(proposal.setting, settings):
+            suggestions.append(make_suggestion(proposal, batch_ms))
+    return tuple(sorted(suggestions, key=rank))
 
 
 def make_suggestion(proposal: Proposal, batch_ms: float) -> Suggestion:
@@ -67,7 +70,7 @@ def _batching_suggestions(findings: Findings, settings: PresentSettings) -> Iter
     forecast = findings.forecast
     if forecast is None:
         return
-    yield _grouping_by_length(findings.evidence, forecast, settings)
+    yield _grouping_by_length(findings.evidence, forecast)
     larger = 2 * findings.evidence.batch_size
     # Smaller sizes than the sweep's largest have been tried by it.
     is_new = findings.evidence.batch_size >= findings.largest_batch
@@ -76,9 +79,7 @@ def _batching_suggestions(findings: Findings, settings: PresentSettings) -> Iter
     yield from _shorter_texts(findings.evidence, forecast, settings)
 
 
-def _grouping_by_length(
-    evidence: Evidence, forecast: Forecast, settings: PresentSettings
-) -> Proposal:
+def _grouping_by_length(evidence: Evidence, forecast: Forecast) -> Proposal:
     if evidence.padding_ms >= evidence.overhead_ms:
         title = "padding"
         cause = (
@@ -88,14 +89,11 @@ def _grouping_by_length(
     else:
         title = "small batches"
         cause = "each batch starts all operators again; in file order larger ones would be padded"
-    advice = "group texts of similar length"
-    if settings.evaluation.batching == "token_budget":
-        advice += ", as step 02's evaluation does here"
     return Proposal(
         title=title,
         cause=cause,
         saving_ms=evidence.forward_ms * (1 - forecast.best_budget_fraction()),
-        advice=advice,
+        advice="group texts of similar length",
         setting=TOKEN_BUDGET,
         evidence=_batching_evidence(evidence, forecast),
     )
@@ -169,26 +167,42 @@ def _host_suggestions(evidence: Evidence, settings: PresentSettings) -> Iterator
         # Prefetching hides no more than the model takes.
         saving_ms=min(evidence.input_ms, evidence.forward_ms),
         advice=(
-            "tokenise and copy the next batch while the model runs (prefetch), as step 02's"
-            " evaluation does"
+            "in a loop or service of your own, tokenise and copy the next batch while the model"
+            " runs (prefetch); the optimised evaluation does so already"
         ),
         evidence=times,
     )
+    advice = "torch.compile, which starts fewer operators"
+    if settings.evaluation.compile:
+        advice = "CUDA graphs or larger batches: the evaluation runs compiled already"
     yield Proposal(
         title="overhead",
         cause="the host's work to start operators, the same for every batch size",
         saving_ms=evidence.overhead_ms,
-        advice="torch.compile, which starts fewer operators",
+        advice=advice,
         prediction="upper-bound",
         setting=compile_setting(settings),
-        evidence=_overhead_evidence(evidence),
+        evidence=overhead_evidence(evidence),
     )
 
 
-def _overhead_evidence(evidence: Evidence) -> str:
-    parts = [f"{evidence.op_calls:,.0f} operators at {evidence.dispatch_us:.3g} us"]
+def overhead_evidence(evidence: Evidence) -> str:
+    """The calculation that the overhead comes from: its terms yield ``overhead_ms``."""
+    overhead = f"{evidence.overhead_ms:.3g} ms"
+    forward = f"{evidence.forward_ms:.3g} ms of the forward pass"
     if evidence.device_busy_ms is not None:
-        parts.append(f"device busy {evidence.device_busy_ms:.3g} ms")
-    if evidence.doubling_growth is not None:
-        parts.append(f"twice the batch takes {evidence.doubling_growth:+.0%} time")
-    return "; ".join(parts)
+        return f"{forward} less {evidence.device_busy_ms:.3g} ms of work on the device: {overhead}"
+    if evidence.overhead_ms >= evidence.forward_ms:
+        return (
+            f"starting {evidence.op_calls:,.0f} operators at {evidence.dispatch_us:.3g} us each"
+            f" takes as long as the forward pass: {overhead}"
+        )
+    if evidence.doubling_growth is None or evidence.overhead_ms <= evidence.starting_ms:
+        return (
+            f"{evidence.op_calls:,.0f} operators at {evidence.dispatch_us:.3g} us each: {overhead}"
+        )
+    growth = max(0.0, evidence.doubling_growth)
+    return (
+        f"twice the batch takes {growth:.0%} longer, so {1 - growth:.0%} of the {forward} does not"
+        f" grow with the batch; less {evidence.roofline_ms:.3g} ms at the ceilings: {overhead}"
+    )

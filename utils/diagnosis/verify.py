@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from utils.core.errors import DataError, UserError, reason_of
+from utils.diagnosis.applied import TOKEN_BUDGET
 from utils.diagnosis.diagnosis_settings import DiagnosisSettings
+from utils.diagnosis.headline import main_bottleneck_text, rank
 from utils.diagnosis.kernel_suggestions import COMPILE
-from utils.diagnosis.suggestions import TOKEN_BUDGET
 from utils.diagnosis.workload import Workload, split_into_batches
 from utils.evaluation.batching import Batching
 from utils.evaluation.budget_search import fastest_budget
@@ -28,7 +29,13 @@ from utils.model.resolution import ModelResolver
 from utils.model.text_checks import check_batch_sizes
 from utils.model_utils import LoadedModel
 from utils.pipeline import console
-from utils.schema.diagnosis import Diagnosis, Suggestion, Verification, save_diagnosis
+from utils.schema.diagnosis import (
+    Bottleneck,
+    Diagnosis,
+    Suggestion,
+    Verification,
+    save_diagnosis,
+)
 from utils.sweep.bench_stats import MIN_RUNS, compare
 from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
@@ -88,15 +95,29 @@ def _with_verifications(
     """The diagnosis with the result of each of its suggestions."""
     suggestions = []
     for suggestion, verification in zip(diagnosis.all_suggestions, verifications, strict=True):
-        suggestions.append(suggestion.model_copy(update={"verification": verification}))
+        result = verification or suggestion.verification
+        suggestions.append(suggestion.model_copy(update={"verification": result}))
+    # What was measured replaces what was predicted, in the order and in the first sentence.
+    suggestions.sort(key=rank)
     shown_first = len(diagnosis.suggestions)
     return diagnosis.model_copy(
         update={
             "suggestions": tuple(suggestions[:shown_first]),
             "further_suggestions": tuple(suggestions[shown_first:]),
+            "main_bottleneck": main_bottleneck_text(
+                _detail_bottleneck(diagnosis), diagnosis.saturation, suggestions
+            ),
             "verified_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
     )
+
+
+def _detail_bottleneck(diagnosis: Diagnosis) -> Bottleneck:
+    """The verdict of the batch size that the suggestions belong to."""
+    for item in diagnosis.batch_sizes:
+        if item.batch_size == diagnosis.detail_batch_size:
+            return item
+    return diagnosis.batch_sizes[-1]
 
 
 def measure_suggestion(

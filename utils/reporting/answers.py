@@ -5,15 +5,16 @@ from __future__ import annotations
 import textwrap
 from typing import NamedTuple
 
+from utils.reporting import roads
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.evaluation_facts import accuracy_text, majority_text, not_evaluated_text
 from utils.reporting.formatting import (
-    format_interval,
     format_metric,
     format_number,
     not_measured,
 )
 from utils.reporting.results import Results
+from utils.reporting.rounding import round_value
 from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.run import ModelInfo
@@ -45,7 +46,8 @@ def six_answers(results: Results) -> list[Answer]:
         Answer(
             "Maximum throughput?",
             _max_throughput(results),
-            f"{table}: max(throughput_samples_per_sec_mean)",
+            f"{table}: max(throughput_samples_per_sec_mean); "
+            f"{metrics}: full_dataset_metrics.throughput_samples_per_sec",
         ),
         _memory_answer(results),
         Answer(
@@ -62,8 +64,11 @@ def six_answers(results: Results) -> list[Answer]:
 
 
 def answer_lines(results: Results) -> list[str]:
-    """The six answers for a terminal, at most 100 columns wide."""
+    """The six answers for a terminal, at most 100 columns wide; what makes them rough first."""
     lines: list[str] = []
+    noise = roads.noise_text(results)
+    if noise:
+        lines += [*textwrap.wrap(noise, PAGE_COLUMNS), ""]
     for item in six_answers(results):
         lines += _wrap_beside(item.question, item.answer)
         lines += _wrap_beside("", f"see {item.source}")
@@ -80,23 +85,30 @@ def _wrap_beside(start: str, text: str) -> list[str]:
 
 
 def _latency(results: Results) -> str:
+    """Of one text alone, and of a text among many, each with its road."""
+    parts = []
+    if results.batch1_p50_ms is not None:
+        one_text_ms = round_value(results.batch1_p50_ms).value
+        parts.append(
+            f"one text alone takes {one_text_ms} ms (median, {roads.SWEEP} at batch size 1)"
+        )
     evaluation = results.evaluation
     if evaluation is None:
-        text = not_evaluated_text(results.metrics).rstrip(".")
+        parts.append(not_evaluated_text(results.metrics).rstrip("."))
     else:
-        latency_ms = format_number(evaluation.latency_per_sample_ms)
-        text = f"{latency_ms} ms per sample over {format_number(evaluation.num_samples)} rows"
-    if results.batch1_p50_ms is not None:
-        one_text_ms = format_number(results.batch1_p50_ms)
-        text += f"; one text alone takes {one_text_ms} ms (p50 at batch size 1)"
-    return text
+        latency_ms = round_value(evaluation.latency_per_sample_ms).value
+        parts.append(
+            f"{latency_ms} ms per sample on average in the {roads.EVALUATION} "
+            f"of {format_number(evaluation.num_samples)} texts"
+        )
+    return "; ".join(parts)
 
 
 def _optimal_batch_size(results: Results) -> str:
     best = results.metrics.optimal_batch_size
     if best is None:
         return not_measured(NO_BATCH_SIZE_FINISHED)
-    text = f"{best.batch_size} ({best.criterion})"
+    text = f"{best.batch_size} ({best.criterion}, {roads.SWEEP})"
     tied = [str(size) for size in best.tied_with if size != best.batch_size]
     if tied:
         text += f"; statistically tied with {', '.join(tied)}"
@@ -104,17 +116,19 @@ def _optimal_batch_size(results: Results) -> str:
 
 
 def _max_throughput(results: Results) -> str:
-    sweep = results.sweep
-    throughput = sweep.values("throughput_samples_per_sec_mean")
-    if not throughput:
+    """The larger throughput of the two roads, with the other one behind it."""
+    fastest = roads.fastest_speed(results)
+    if fastest is None:
         return not_measured(NO_BATCH_SIZE_FINISHED)
-    best = max(throughput, key=lambda batch_size: throughput[batch_size])
-    text = f"{format_number(throughput[best])} samples/s at batch size {best}"
-    low = sweep.values("throughput_samples_per_sec_ci95_low").get(best)
-    high = sweep.values("throughput_samples_per_sec_ci95_high").get(best)
-    if low is not None:
-        text += f" (95% interval {format_interval(low, high)})"
-    return text
+    text = roads.speed_text(results, fastest)
+    sweep = roads.sweep_speed(results)
+    evaluation = roads.evaluation_speed(results)
+    other = sweep if fastest.row is None else evaluation
+    if other is not None:
+        return f"{text}; {roads.speed_text(results, other)}"
+    if fastest.row is None:
+        return f"{text}; {roads.SWEEP}: {NO_BATCH_SIZE_FINISHED}"
+    return f"{text}; {not_evaluated_text(results.metrics).rstrip('.')}"
 
 
 def _memory_answer(results: Results) -> Answer:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from utils.reporting.formatting import format_number
+from utils.schema.baseline import EVALUATION_ROAD, SWEEP_ROAD
 from utils.schema.diagnosis import Diagnosis, Suggestion, Verification
 
 
 def suggestion_lines(diagnosis: Diagnosis) -> list[str]:
-    """The suggestions that save most, each with its cause and what to try.
+    """The suggestions that are worth a try first, each with its cause and what to try.
 
     Savings overlap: they do not add up.
     """
@@ -15,18 +16,42 @@ def suggestion_lines(diagnosis: Diagnosis) -> list[str]:
 
 
 def _suggestion_line(suggestion: Suggestion) -> str:
-    saving = format_number(suggestion.saving_ms, "ms")
-    share = f"{format_number(suggestion.saving_pct)}%"
-    speedup = ""
-    if suggestion.predicted_speedup is not None:
-        speedup = f", {_prediction_text(suggestion, suggestion.predicted_speedup)}"
-    setting = "no matching setting"
-    if suggestion.setting is not None:
-        setting = f"--set {suggestion.setting}"
-    return (
-        f"{suggestion.title}: up to {saving} ({share}) of a batch{speedup}; "
-        f"{suggestion.cause}: {suggestion.evidence}. Try: {suggestion.advice} ({setting})"
+    text = (
+        f"{suggestion.title}: {_gain_text(suggestion)}. Why: {suggestion.cause} "
+        f"({suggestion.evidence}). Try: {suggestion.advice} ({setting_text(suggestion)})"
     )
+    if suggestion.caution is not None:
+        text += f". Rough: {suggestion.caution}"
+    return text
+
+
+def _gain_text(suggestion: Suggestion) -> str:
+    """What it brings: what was measured replaces what was predicted."""
+    verification = suggestion.verification
+    if verification is not None and verification.measured_speedup is not None:
+        text = f"measured {verification.measured_speedup:.2f} times as fast"
+        if verification.ci95 is not None:
+            low, high = verification.ci95
+            text += f" (95% interval {low:.2f} to {high:.2f})"
+        return text
+    amount = "at most" if suggestion.prediction == "upper-bound" else "about"
+    saving = format_number(suggestion.saving_ms, "ms")
+    text = f"saves {amount} {saving} ({suggestion.saving_pct:.0f}%) of a batch"
+    if suggestion.predicted_speedup is not None:
+        text += f", {_prediction_text(suggestion, suggestion.predicted_speedup)}"
+    return text
+
+
+def setting_text(suggestion: Suggestion) -> str:
+    """How to try a suggestion, and which road that changes."""
+    setting = suggestion.setting
+    if setting is None:
+        return "no setting does it"
+    if setting.startswith("evaluation."):
+        return f"--set {setting}, changes the {EVALUATION_ROAD}"
+    if setting.startswith("profiling.batch_sizes"):
+        return f"--set {setting}, changes the {SWEEP_ROAD}"
+    return f"--set {setting}, changes both roads"
 
 
 def _prediction_text(suggestion: Suggestion, predicted_speedup: float) -> str:

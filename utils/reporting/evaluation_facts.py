@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from utils.reporting.formatting import Fact
-from utils.schema.baseline import BaselineMetrics
+from utils.schema.baseline import EVALUATION_ROAD, BaselineMetrics
 from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
 from utils.schema.run import DatasetInfo, ModelInfo
 
@@ -22,6 +22,17 @@ MULTI_LABEL = (
 )
 
 
+def evaluation_meaning(evaluation: EvaluationMetrics) -> str:
+    """How the optimised evaluation made its batches."""
+    if evaluation.batching == "token_budget":
+        text = "texts of similar length share a batch"
+    else:
+        text = "batches in file order"
+    if evaluation.num_workers > 1:
+        text += f", on {evaluation.num_workers} workers"
+    return text
+
+
 def evaluation_lines(metrics: BaselineMetrics) -> list[str]:
     """The lines of the FULL DATASET EVALUATION block."""
     evaluation = metrics.full_dataset_metrics
@@ -31,7 +42,11 @@ def evaluation_lines(metrics: BaselineMetrics) -> list[str]:
         Fact("Samples", f"{evaluation.num_samples:,}"),
         *quality_facts(evaluation, metrics.model_info, metrics.dataset_info),
         Fact("Inference time", f"{evaluation.inference_time_s:,.2f} seconds"),
-        Fact("Throughput", f"{evaluation.throughput_samples_per_sec:,.2f} samples/sec"),
+        Fact(
+            "Throughput",
+            f"{evaluation.throughput_samples_per_sec:,.2f} samples/sec "
+            f"({EVALUATION_ROAD}: {evaluation_meaning(evaluation)})",
+        ),
         *comparison_facts(evaluation),
     ]
     return [f"{name}: {text}" for name, text in facts]

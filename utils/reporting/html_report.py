@@ -10,12 +10,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from utils.reporting import report_facts, run_facts
+from utils.reporting import report_facts, roads, run_facts
 from utils.reporting.page import (
     diagnosis_sections,
     machine_sections,
     quality_sections,
-    roads,
     speed_sections,
 )
 from utils.reporting.page.blocks import Section

@@ -5,6 +5,7 @@ from __future__ import annotations
 from utils.reporting.answers import accuracy_with_context
 from utils.reporting.evaluation_facts import (
     comparison_facts,
+    evaluation_meaning,
     has_guessed_labels,
     label_facts,
     label_ids_text,
@@ -17,6 +18,7 @@ from utils.reporting.formatting import (
     not_measured,
 )
 from utils.reporting.results import Results
+from utils.schema.baseline import EVALUATION_ROAD
 from utils.schema.evaluation import EvaluationMetrics
 
 FILES = {
@@ -50,6 +52,7 @@ def full_dataset_facts(results: Results) -> list[Fact]:
     truncated = format_number(evaluation.num_truncated)
     resumed = format_number(evaluation.resumed_rows)
     return [
+        Fact("Road", f"{EVALUATION_ROAD}: {evaluation_meaning(evaluation)}"),
         Fact("Samples", format_number(evaluation.num_samples)),
         Fact("Batching", _batching_text(evaluation)),
         Fact("Accuracy", accuracy_with_context(results)),
@@ -57,8 +60,12 @@ def full_dataset_facts(results: Results) -> list[Fact]:
         Fact("F1 (macro)", _score_text(evaluation.f1_macro)),
         Fact("F1 (weighted)", _score_text(evaluation.f1_weighted)),
         Fact("Inference time", format_number(evaluation.inference_time_s, "s")),
-        Fact("Latency", format_number(evaluation.latency_per_sample_ms, "ms/sample")),
-        Fact("Throughput", f"{samples_per_s}, {tokens_per_s}"),
+        Fact(
+            "Latency",
+            f"{format_number(evaluation.latency_per_sample_ms, 'ms/sample')}: "
+            "the inference time divided by the samples",
+        ),
+        Fact("Throughput", f"{samples_per_s}, {tokens_per_s} ({EVALUATION_ROAD})"),
         Fact("Tokens", f"{tokens}; texts truncated to max_length: {truncated}"),
         Fact("Rows taken over", f"{resumed} from an earlier, interrupted run"),
     ]

@@ -94,8 +94,9 @@ def batch_table(sweep: Sweep) -> Table:
 
 def _batch_caption(sweep: Sweep) -> str:
     return (
-        f"Batch sizes over a sample of {format_number(sweep.sample_size)} texts; "
-        "mean ± standard deviation of the runs"
+        f"Batch-size sweep over a sample of {format_number(sweep.sample_size)} texts; "
+        "mean ± standard deviation of the runs, for ms/sample of their times and for samples/s of "
+        "their rates, so that one is only about the other's inverse"
     )
 
 

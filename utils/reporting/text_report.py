@@ -19,9 +19,11 @@ from utils.reporting.report_facts import (
     padding_facts,
 )
 from utils.reporting.results import Results
+from utils.reporting.roads import noise_text
 from utils.reporting.run_facts import model_title, run_facts
 from utils.reporting.tables import batch_table, sample_table
 from utils.reporting.text_layout import TextLayout, section
+from utils.schema.baseline import SWEEP_ROAD
 
 LAYOUT = TextLayout(width=PAGE_COLUMNS)
 
@@ -30,6 +32,7 @@ def render_text_report(results: Results) -> str:
     """The content of ``baseline_summary_report.txt``."""
     answers = [Fact(item.question.rstrip("?"), item.answer) for item in six_answers(results)]
     parts = [
+        *_noise(results),
         _title(results),
         section("The six answers", LAYOUT.facts(answers)),
         section("Run and machine", LAYOUT.facts(run_facts(results))),
@@ -46,6 +49,14 @@ def render_text_report(results: Results) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _noise(results: Results) -> list[str]:
+    """What has to be read first where nothing is stable."""
+    text = noise_text(results)
+    if not text:
+        return []
+    return ["\n".join(LAYOUT.wrap(text))]
 
 
 def _title(results: Results) -> str:
@@ -90,10 +101,16 @@ def _bottleneck_lines(results: Results) -> list[str]:
         return LAYOUT.wrap(f"Not measured: {STEP_03_MISSING}")
     lines = LAYOUT.wrap(results.diagnosis.main_bottleneck)
     suggestions = suggestion_lines(results.diagnosis)
+    if suggestions:
+        size = results.diagnosis.detail_batch_size
+        lines += LAYOUT.wrap(f"What to try; savings are of a batch of {size} ({SWEEP_ROAD}):")
     for place, suggestion in enumerate(suggestions, start=1):
         lines += LAYOUT.wrap(suggestion, f"{place}. ", "   ")
     if suggestions:
         lines.append("The savings overlap: they do not add up.")
+    if results.diagnosis.applied:
+        lines += ["", "Done already by these settings:"]
+        lines += LAYOUT.bullets(results.diagnosis.applied)
     lines += ["", *LAYOUT.facts(attention_facts(results.diagnosis))]
     verified = verified_lines(results.diagnosis)
     if verified:

@@ -30,6 +30,10 @@ from utils.schema.run import DatasetInfo, Environment, ModelInfo, RunInfo
 BASELINE_VERSION = 3
 """Version of ``baseline_metrics.json`` that is written. Files of every earlier version load."""
 STEP_02 = "python scripts/02_baseline_inference.py"
+SWEEP_ROAD = "batch-size sweep"
+"""Fixed batches in file order, as a plain loop or service runs them."""
+EVALUATION_ROAD = "optimised evaluation"
+"""The complete data set, by the batching that the settings choose."""
 
 
 class SweepRounds(Record):

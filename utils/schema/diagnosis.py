@@ -109,6 +109,11 @@ class Bottleneck(Record):
     threshold: float | None = optional("The rule holds from here on.", unit="fraction")
     confidence: Confidence | None = optional("See `confidence_rule`.")
     sentence: str = text("The verdict with its reason.")
+    doubts: tuple[str, ...] = optional(
+        "What lowers the confidence beside the rule: a busy machine, or times of two steps that "
+        "differ.",
+        default=(),
+    )
 
 
 class BatchSizeDiagnosis(Bottleneck):
@@ -123,6 +128,9 @@ class BatchSizeDiagnosis(Bottleneck):
         "Forward time that is neither arithmetic nor copying.", unit="ms"
     )
     padding_ms: NonNegative | None = optional("Forward time spent on padding.", unit="ms")
+    sweep_forward_ms: NonNegative | None = optional(
+        "The forward pass in step 02's sweep: `forward_ms_mean` of this batch size.", unit="ms"
+    )
 
 
 class Saturation(Record):
@@ -180,6 +188,7 @@ class Proposal(Record):
     batch_size: PositiveCount | None = optional(
         "The batch size to use, where the suggestion is another one.", unit="rows"
     )
+    caution: str | None = optional("Why the saving is rough; null where nothing says so.")
 
 
 class Suggestion(Proposal):
@@ -216,9 +225,16 @@ class Diagnosis(MeasuredRecord):
         "From which batch size on larger ones stop helping; null in files of version 1."
     )
     suggestions: tuple[Suggestion, ...] = text(
-        "The suggestions that save most, at most three, the largest saving first. Savings overlap."
+        "At most three, in the order in which they are worth a try: measured to be faster, known "
+        "to be saved, saved at most, rough; within each the largest saving first. Savings overlap."
     )
     further_suggestions: tuple[Suggestion, ...] = optional("The others.", default=())
+    applied: tuple[str, ...] = optional(
+        "What the settings do already, which is not suggested.", default=()
+    )
+    noise: str | None = optional(
+        "That no batch size of the sweep is stable, and why; null where one is."
+    )
     main_bottleneck: str = text("The verdict, and what to try first, in words.")
     verified_at: str | None = optional(
         "When the suggestions were tried (`--verify`); null where they were not."
@@ -235,7 +251,7 @@ class Diagnosis(MeasuredRecord):
 
     @property
     def all_suggestions(self) -> tuple[Suggestion, ...]:
-        """All of them, the largest saving first."""
+        """All of them, in the order in which they are worth a try."""
         return (*self.suggestions, *self.further_suggestions)
 
 

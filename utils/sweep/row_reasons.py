@@ -10,13 +10,12 @@ from utils.schema.common import nullable_metrics
 from utils.schema.sweep_checkpoint import PHASES, Run
 from utils.sweep import bench_stats
 from utils.sweep.bench_stats import MIN_RUNS, min_latencies
+from utils.sweep.noise import CPU_WAIT_LIMIT
 from utils.sweep.stability import instability_reasons
 from utils.system.device import NOT_ON_CUDA
 
 PHASE_TOLERANCE = 0.03
 """Share of a run's time that may lie between its phases."""
-CPU_WAIT_LIMIT = 0.05
-"""Share of its runnable time that a process may wait for a CPU; above, latency shows the wait."""
 SHARED = "shared: another process used this GPU"
 GPU_READING_COLUMNS = {
     "gpu_util_pct_mean": "util_pct_mean",

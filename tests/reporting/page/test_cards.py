@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
+from tests.reporting.builders import with_rows
 from tests.reporting.conftest import MakeResults
 from utils.reporting.page.cards import Card, six_cards
 from utils.reporting.page.headline import headline
-from utils.reporting.page.roads import noise_text
 from utils.reporting.results import Results
+from utils.reporting.roads import noise_text
 
 
 def cards_of(results: Results) -> dict[str, Card]:
     names = ("latency", "batch size", "throughput", "memory", "bottleneck", "accuracy")
     return dict(zip(names, six_cards(results), strict=True))
-
-
-def with_rows(results: Results, **changes: Any) -> Results:
-    """The results with changes in every row of the sweep."""
-    (sweep,) = results.sweeps
-    rows = tuple(row.model_copy(update=changes) for row in sweep.rows)
-    return replace(results, sweeps=(replace(sweep, rows=rows),))
 
 
 def test_throughput_is_the_larger_of_both_roads(make_results: MakeResults) -> None:
@@ -63,7 +56,7 @@ def test_a_busy_machine_is_named_first(make_results: MakeResults) -> None:
     assert noise_text(results) == ""
     noisy = with_rows(results, stable=False, cpu_wait_fraction=0.8)
     assert noise_text(noisy).startswith(
-        "The machine was too busy: threads waited for a CPU in up to 80.0% of their time."
+        "The machine was too busy: threads waited for a CPU in up to 80% of their time;"
     )
 
 

@@ -77,9 +77,18 @@ def test_the_command_has_the_flags_of_the_measured_run(make_results: MakeResults
     assert block is not None
     (trial,) = block.trials
     assert trial.command == (
-        "python run_week1.py --config 'my configs/a.yaml' --set model.device=cpu "
-        "--set=profiling.seed=3 --set model.dtype=bfloat16"
+        "python scripts/06_measure_change.py --config 'my configs/a.yaml' --both model.device=cpu "
+        "--both profiling.seed=3 --set model.dtype=bfloat16"
     )
+
+
+def test_a_setting_of_the_evaluation_is_measured_on_it(make_results: MakeResults) -> None:
+    suggestion = make_suggestion("compile", setting="evaluation.compile=true")
+    block = trials_block(with_suggestions(make_results(), suggestion))
+    assert block is not None
+    command = block.trials[0].command
+    assert command is not None
+    assert command.endswith("--set evaluation.compile=true --evaluate")
 
 
 def test_a_suggestion_without_a_setting_has_no_command(make_results: MakeResults) -> None:
@@ -94,7 +103,9 @@ def test_a_damaged_command_gives_no_flags(make_results: MakeResults) -> None:
     suggestion = make_suggestion("half", setting="model.dtype=bfloat16")
     block = trials_block(with_suggestions(results, suggestion))
     assert block is not None
-    assert block.trials[0].command == "python run_week1.py --set model.dtype=bfloat16"
+    assert (
+        block.trials[0].command == "python scripts/06_measure_change.py --set model.dtype=bfloat16"
+    )
 
 
 def test_what_is_set_already_comes_last_and_has_no_command(make_results: MakeResults) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from utils.reporting.formatting import format_bool, format_interval, format_number, format_percent
@@ -49,6 +50,7 @@ GROUPS = {
 }
 """The further columns by subject. A column that no group names stands in the last table."""
 OTHER_GROUP = "Further columns"
+UNIT = re.compile(r" \(([^()]+)\)$")
 TITLES = {"latency_per_batch_ms_median": "p50 (ms/batch)", **EXTRA_COLUMNS}
 SPEED_HEADER = (
     "Batch",
@@ -64,9 +66,8 @@ SPEED_HEADER = (
 
 def batch_tables(sweep: Sweep) -> Iterator[Table]:
     """First the speed, then a table for each subject that was measured."""
-    sample = f"{format_number(sweep.sample_size)} texts"
     yield Table(
-        caption=f"Speed by batch size, over a sample of {sample}",
+        caption=f"Speed by batch size, over a sample of {format_number(sweep.sample_size)} texts",
         header=SPEED_HEADER,
         rows=tuple(_speed_cells(row) for row in sweep.rows),
         num_text_columns=2,
@@ -77,7 +78,7 @@ def batch_tables(sweep: Sweep) -> Iterator[Table]:
         measured = [column for column in columns if sweep.has(column)]
         for start in range(0, len(measured), MAX_COLUMNS):
             part = measured[start : start + MAX_COLUMNS]
-            yield _subject_table(sweep, f"{subject} by batch size ({sample})", part)
+            yield _subject_table(sweep, subject, part)
 
 
 def _speed_cells(row: SweepRow) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def _speed_cells(row: SweepRow) -> tuple[str, ...]:
     )
 
 
-def _subject_table(sweep: Sweep, caption: str, columns: Sequence[str]) -> Table:
+def _subject_table(sweep: Sweep, subject: str, columns: Sequence[str]) -> Table:
     rows = []
     for row in sweep.rows:
         cells = [format_number(value_of(row, column)) for column in columns]
@@ -104,9 +105,24 @@ def _subject_table(sweep: Sweep, caption: str, columns: Sequence[str]) -> Table:
     note = ""
     if "mfu" in columns and sweep.mfu_source:
         note = make_visible(sweep.mfu_source)
+    titles = [TITLES[column] for column in columns]
+    unit = shared_unit(titles)
+    caption = f"{subject} by batch size"
+    if unit is not None:
+        caption += f", in {unit}"
+        titles = [title.removesuffix(f" ({unit})") for title in titles]
     return Table(
-        caption=caption,
-        header=("Batch", *(TITLES[column] for column in columns)),
+        caption=f"{caption} ({format_number(sweep.sample_size)} texts)",
+        header=("Batch", *titles),
         rows=tuple(rows),
         note=note,
     )
+
+
+def shared_unit(titles: Sequence[str]) -> str | None:
+    """The unit in brackets at the end of every title; None where they differ."""
+    units = set()
+    for title in titles:
+        match = UNIT.search(title)
+        units.add(match[1] if match else None)
+    return units.pop() if len(units) == 1 else None

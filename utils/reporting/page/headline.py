@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from utils.reporting.page import roads
+from utils.reporting import roads
 from utils.reporting.page.cards import accuracy_percent, main_diagnosis
-from utils.reporting.page.rounding import round_value
 from utils.reporting.page.trials import (
     first_suggestion,
     is_faster,
@@ -14,6 +13,7 @@ from utils.reporting.page.trials import (
 from utils.reporting.page.verdicts import VERDICTS
 from utils.reporting.page.visible import make_visible
 from utils.reporting.results import Results
+from utils.reporting.rounding import round_value
 from utils.reporting.run_facts import model_title
 from utils.schema.diagnosis import Suggestion
 

@@ -99,7 +99,10 @@ def _mistake_table(results: Results, stats: PredictionStats) -> Table:
                 format_percent(item.probability),
             )
         )
-    note = "Texts are shortened; the row counts from 0 in the data set's file."
+    note = (
+        "Texts are shortened; the row counts from 0 in the data set's file. These are texts of "
+        "your data set: think of that before you send this page on."
+    )
     if stats.text_reason is not None:
         note = f"The texts are not shown: {stats.text_reason}."
     return Table(

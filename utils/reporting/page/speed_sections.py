@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from utils.reporting import roads
 from utils.reporting.formatting import Fact, format_number, format_percent, not_measured
 from utils.reporting.latency_facts import latency_target_text, percentile_table
-from utils.reporting.page import roads
 from utils.reporting.page.batch_tables import batch_tables
 from utils.reporting.page.blocks import Block, Facts, Grid, Section, Text, charts_block
-from utils.reporting.page.rounding import round_value
 from utils.reporting.page.speed_charts import latency_target_ms, panel_charts, tradeoff_chart
 from utils.reporting.page.warning_groups import missing_metrics
 from utils.reporting.results import Results
+from utils.reporting.rounding import round_value
 from utils.reporting.tables import sample_table
 
 PRICE_SETTING = "cost.gpu_price_per_hour_usd"

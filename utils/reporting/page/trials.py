@@ -6,14 +6,14 @@ import shlex
 
 import yaml
 
+from utils.reporting import roads
 from utils.reporting.formatting import format_number, format_percent
-from utils.reporting.page import roads
 from utils.reporting.page.blocks import Trial, Trials
 from utils.reporting.results import Results
 from utils.schema.diagnosis import Suggestion
 
-SHARED_FLAGS = ("--config", "--set")
-"""Flags of the measured run that belong into a command that repeats it."""
+SHARED_FLAGS = {"--config": "--config", "--set": "--both"}
+"""The flags of a run, and how ``06_measure_change.py`` calls what both sides share."""
 
 
 def ranked_suggestions(results: Results) -> list[Suggestion]:
@@ -103,9 +103,7 @@ def _trial(rank: int, results: Results, suggestion: Suggestion) -> Trial:
     if is_set(results, suggestion):
         measured = "already set in this run"
     elif suggestion.setting is not None and "=" in suggestion.setting:
-        flags = _shared_flags(results.metrics.run.command)
-        words = ["python", "run_week1.py", *flags, "--set", suggestion.setting]
-        command = shlex.join(words)
+        command = _command(results.metrics.run.command, suggestion.setting)
     return Trial(
         rank=rank,
         title=suggestion.title,
@@ -115,6 +113,16 @@ def _trial(rank: int, results: Results, suggestion: Suggestion) -> Trial:
         measured=measured,
         command=command,
     )
+
+
+def _command(measured_by: str, setting: str) -> str:
+    """What measures a setting and the present ones in turn, with the flags of the measured run."""
+    words = ["python", "scripts/06_measure_change.py", *_shared_flags(measured_by)]
+    words += ["--set", setting]
+    if setting.startswith("evaluation."):
+        # The sweep alone does not use these settings.
+        words.append("--evaluate")
+    return shlex.join(words)
 
 
 def prediction_text(suggestion: Suggestion) -> str:
@@ -144,18 +152,17 @@ def measured_text(suggestion: Suggestion) -> str:
 
 
 def _shared_flags(command: str) -> list[str]:
-    """The ``--config`` and ``--set`` flags of the command that measured."""
+    """The configuration and the settings of a command, as what both sides of a change share."""
     try:
         words = shlex.split(command)
     except ValueError:
         return []
     flags: list[str] = []
     for position, word in enumerate(words):
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=")
         if name not in SHARED_FLAGS:
             continue
-        if equals:
-            flags.append(word)
-        elif position + 1 < len(words):
-            flags += [word, words[position + 1]]
+        if not equals:
+            value = "".join(words[position + 1 : position + 2])
+        flags += [SHARED_FLAGS[name], value]
     return flags

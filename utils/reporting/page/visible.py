@@ -12,7 +12,7 @@ INVISIBLE = re.compile(
 )
 LONGEST_TEXT = 2000
 """Characters of any text on the page; the files have all of it."""
-LONGEST_CELL = 400
+LONGEST_CELL = 300
 """Characters of a cell of a table."""
 LONGEST_EXCERPT = 160
 """Characters of a text of the data set."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from utils.reporting.formatting import format_percent
 from utils.reporting.results import Results
+from utils.reporting.rounding import round_value
+from utils.schema.baseline import EVALUATION_ROAD as EVALUATION
+from utils.schema.baseline import SWEEP_ROAD as SWEEP
 from utils.schema.batch_size import SweepRow
-
-SWEEP = "batch-size sweep"
-EVALUATION = "optimised evaluation"
+from utils.sweep import noise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,21 +71,24 @@ def row_of(results: Results, batch_size: int) -> SweepRow | None:
 
 def is_noisy(results: Results) -> bool:
     """Whether no batch size of the sweep is stable, although some were measured."""
-    judged = [row.stable for row in results.sweep.measured_rows if row.stable is not None]
-    return bool(judged) and not any(judged)
+    return noise.is_noisy(results.sweep.measured_rows)
 
 
 def noise_text(results: Results) -> str:
     """What the reader has to know first where nothing is stable; empty otherwise."""
-    if not is_noisy(results):
-        return ""
-    wait = _largest_wait(results.sweep.measured_rows)
-    reason = "the runs of every batch size differ by more than they should"
-    if wait is not None and wait > 0.05:
-        reason = f"threads waited for a CPU in up to {format_percent(wait)} of their time"
-    return f"The machine was too busy: {reason}. Treat all times as rough."
+    return noise.noise_text(results.sweep.measured_rows)
 
 
-def _largest_wait(rows: Sequence[SweepRow]) -> float | None:
-    waits = [row.cpu_wait_fraction for row in rows if row.cpu_wait_fraction is not None]
-    return max(waits, default=None)
+def speed_text(results: Results, speed: Speed) -> str:
+    """A throughput with its interval and its road."""
+    rounded = round_value(speed.samples_per_s, speed.low, speed.high)
+    interval = f" (95% interval {rounded.interval})" if rounded.interval else ""
+    return f"{rounded.value} samples/s{interval} in the {road_text(results, speed)}"
+
+
+def road_text(results: Results, speed: Speed) -> str:
+    """The road of a throughput, with the batch size or the texts that it is of."""
+    if speed.row is not None:
+        return f"{speed.road} at batch size {speed.row.batch_size}"
+    assert results.evaluation is not None, "its speed comes from there"
+    return f"{speed.road} of {results.evaluation.num_samples:,} texts"

@@ -1,0 +1,34 @@
+"""Whether a sweep ran on a machine that was too busy for its times to be relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from utils.schema.batch_size import BatchSizeRow
+
+CPU_WAIT_LIMIT = 0.05
+"""Share of its runnable time that a process may wait for a CPU; above, latency shows the wait."""
+
+
+def is_noisy(rows: Sequence[BatchSizeRow]) -> bool:
+    """Whether no batch size is stable, although the stability of some is known."""
+    known = [row.stable for row in rows if row.stable is not None]
+    return bool(known) and not any(known)
+
+
+def noise_text(rows: Sequence[BatchSizeRow]) -> str:
+    """What a reader has to know first where no batch size is stable; empty otherwise."""
+    if not is_noisy(rows):
+        return ""
+    wait = largest_wait(rows)
+    if wait is not None and wait > CPU_WAIT_LIMIT:
+        reason = f"threads waited for a CPU in up to {wait:.0%} of their time"
+    else:
+        reason = "at no batch size were the repeated runs equally fast"
+    return f"The machine was too busy: {reason}; treat all times as rough."
+
+
+def largest_wait(rows: Sequence[BatchSizeRow]) -> float | None:
+    """The largest share of time in which threads waited for a CPU; None where it is not known."""
+    waits = [row.cpu_wait_fraction for row in rows if row.cpu_wait_fraction is not None]
+    return max(waits, default=None)
