@@ -269,8 +269,28 @@ class CostConfig(Section):
         None,
         ge=0,
         description="Price of one GPU (of the machine, where there is none) in USD per hour; null: "
-        "a comparison gives no costs.",
+        "reports and comparisons give no costs.",
     )
+
+
+class TargetsConfig(Section):
+    """What the complete data set should reach; the reports compare it. null: no target."""
+
+    latency_per_sample_ms: float | None = Field(
+        None, gt=0, description="Milliseconds per text, at most."
+    )
+    throughput_samples_per_sec: float | None = Field(
+        None, gt=0, description="Texts per second, at least."
+    )
+    gpu_util: float | None = Field(
+        None, gt=0, le=100, description="Utilisation of the GPU in percent, at least."
+    )
+    peak_gpu_mem: float | None = Field(
+        None, gt=0, description="Peak of the GPU memory in MB, at most."
+    )
+    accuracy: float | None = Field(None, gt=0, le=1, description="Accuracy, at least.")
+    f1_macro: float | None = Field(None, gt=0, le=1, description="Macro F1, at least.")
+    f1_weighted: float | None = Field(None, gt=0, le=1, description="Weighted F1, at least.")
 
 
 class OutputConfig(Section):
@@ -314,6 +334,7 @@ class Config(Section):
     profiling: ProfilingConfig = ProfilingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cost: CostConfig = CostConfig()
+    targets: TargetsConfig = TargetsConfig()
     output: OutputConfig = OutputConfig()
     embedded: EmbeddedConfig = EmbeddedConfig()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from utils.reporting.answers import PAGE_COLUMNS, six_answers
 from utils.reporting.commands import STEP_03_MISSING
+from utils.reporting.cost_facts import cost_facts
 from utils.reporting.diagnosis_facts import attention_facts
 from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 from utils.reporting.formatting import Fact
@@ -22,6 +23,7 @@ from utils.reporting.results import Results
 from utils.reporting.roads import noise_text
 from utils.reporting.run_facts import model_title, run_facts
 from utils.reporting.tables import batch_table, sample_table
+from utils.reporting.target_facts import target_facts
 from utils.reporting.text_layout import TextLayout, section
 from utils.schema.baseline import SWEEP_ROAD
 
@@ -42,6 +44,8 @@ def render_text_report(results: Results) -> str:
         section("Main bottleneck", _bottleneck_lines(results)),
         section("Padding", LAYOUT.facts(padding_facts(results))),
         section("Memory", LAYOUT.facts(memory_facts(results))),
+        *_optional_facts("Targets", target_facts(results)),
+        *_optional_facts("Cost", cost_facts(results)),
         section("Warnings", LAYOUT.bullets(results.warnings) or ["none"]),
         section(
             "Where the files lie (beside this report)",
@@ -69,6 +73,13 @@ def _title(results: Results) -> str:
         rule,
     ]
     return "\n".join(lines)
+
+
+def _optional_facts(title: str, facts: list[Fact]) -> list[str]:
+    """A section that is there only with something in it."""
+    if not facts:
+        return []
+    return [section(title, LAYOUT.facts(facts, name_columns=32))]
 
 
 def _batch_size_lines(results: Results) -> list[str]:
