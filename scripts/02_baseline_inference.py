@@ -28,6 +28,7 @@ from utils.evaluation.runner import check_workers, evaluate_dataset
 from utils.model_utils import check_max_length, load_model, model_labels, model_summary_lines
 from utils.pipeline import cli, console, steps
 from utils.reporting.evaluation_facts import evaluation_lines
+from utils.reporting.latency_facts import latency_target_text
 from utils.schema.baseline import SWEEP_ROAD
 
 
@@ -45,6 +46,8 @@ def run(config: Config) -> None:
     console.section("PROFILING MULTIPLE BATCH SIZES")
     console.print_line(f"Road: {SWEEP_ROAD}, fixed batches in file order")
     sweep = measure_sweep(loaded, config, data_sha256)
+    if sweep.latency_target is not None:
+        console.print_line(f"\nLatency target: {latency_target_text(sweep.latency_target)}")
     evaluation = None
     if config.evaluation.enabled:
         startup.prepare_evaluation(on_cuda=loaded.device.type == "cuda")

@@ -15,11 +15,11 @@ if __name__ == "__main__":
 from utils.config_loader import Config
 from utils.pipeline import cli, console, steps
 from utils.reporting.report import write_report
-from utils.reporting.results import read_results
+from utils.reporting.results import read_results, with_report_settings
 
 
 def run(config: Config) -> None:
-    results = read_results(config.files)
+    results = with_report_settings(read_results(config.files), config.to_dict())
     for note in results.notes:
         console.warn(note)
     paths = [str(path) for path in write_report(results)]

@@ -20,6 +20,7 @@ from utils.schema.batch_size import BatchSizeRow
 from utils.schema.sweep_checkpoint import GpuReadings
 from utils.sweep.batch_runner import BatchRunner
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
+from utils.sweep.latency_target import search_latency_edge
 from utils.sweep.row_text import row_lines
 from utils.sweep.run_outputs import count_label_changes, describe_mismatch, logit_tolerance
 from utils.sweep.schedule import (
@@ -141,10 +142,32 @@ class InferenceProfiler:
             run_rounds(state, settings, measure, after_round)
             self._measure_sustained_runs(texts, state, settings)
             after_round(state)
+            self._search_latency_edge(texts, state, settings, expected)
+            after_round(state)
         for trial in state.trials:
             on_event("")
             for line in row_lines(trial.record()):
                 on_event(line)
+
+    def _search_latency_edge(
+        self,
+        texts: Sequence[str],
+        state: SweepState,
+        settings: SweepSettings,
+        expected: dict[int, torch.Tensor],
+    ) -> None:
+        """Measure what the latency target needs, each batch size after a warm-up of its own."""
+
+        def measure(trial: Trial) -> None:
+            size = trial.batch_size
+            if size not in expected:
+                logits = self._warm_up_trial(trial, texts, settings)
+                if logits is None:
+                    return
+                expected[size] = logits
+            self._measure(trial, texts, expected[size], settings.max_length)
+
+        search_latency_edge(state, settings, measure)
 
     def _set_process_spread(self, state: SweepState, settings: SweepSettings) -> None:
         spread = settings.process_spread

@@ -183,6 +183,19 @@ class ProfilingConfig(Section):
     gpu_sample_interval_ms: float = Field(
         20.0, gt=0, description="Milliseconds between two NVML readings."
     )
+    latency_target_ms: float | None = Field(
+        None,
+        gt=0,
+        description="Milliseconds that a batch may take: step 02 looks for the largest batch size "
+        "below it, also between the swept ones. Queueing is not included. null: none.",
+    )
+    latency_target_percentile: int = Field(
+        95,
+        ge=50,
+        le=99,
+        description="The percentile of the time of a batch that has to stay below "
+        "latency_target_ms.",
+    )
     trace_steps: PositiveInt = Field(
         3,
         description="Batches that step 03 records in the trace, after one to wait and one to warm "
@@ -256,8 +269,28 @@ class CostConfig(Section):
         None,
         ge=0,
         description="Price of one GPU (of the machine, where there is none) in USD per hour; null: "
-        "a comparison gives no costs.",
+        "reports and comparisons give no costs.",
     )
+
+
+class TargetsConfig(Section):
+    """What the complete data set should reach; the reports compare it. null: no target."""
+
+    latency_per_sample_ms: float | None = Field(
+        None, gt=0, description="Milliseconds per text, at most."
+    )
+    throughput_samples_per_sec: float | None = Field(
+        None, gt=0, description="Texts per second, at least."
+    )
+    gpu_util: float | None = Field(
+        None, gt=0, le=100, description="Utilisation of the GPU in percent, at least."
+    )
+    peak_gpu_mem: float | None = Field(
+        None, gt=0, description="Peak of the GPU memory in MB, at most."
+    )
+    accuracy: float | None = Field(None, gt=0, le=1, description="Accuracy, at least.")
+    f1_macro: float | None = Field(None, gt=0, le=1, description="Macro F1, at least.")
+    f1_weighted: float | None = Field(None, gt=0, le=1, description="Weighted F1, at least.")
 
 
 class OutputConfig(Section):
@@ -301,6 +334,7 @@ class Config(Section):
     profiling: ProfilingConfig = ProfilingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cost: CostConfig = CostConfig()
+    targets: TargetsConfig = TargetsConfig()
     output: OutputConfig = OutputConfig()
     embedded: EmbeddedConfig = EmbeddedConfig()
 

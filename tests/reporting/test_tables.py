@@ -28,6 +28,12 @@ SHOWN_ELSEWHERE = {
     "device_to_host_ms_mean",
     "gpu_mem_reserved",
 }
+INTERVALS_OF_PERCENTILES = {
+    # In the table of percentiles.
+    f"{column}_ci95_{end}"
+    for column in percentile_columns()
+    for end in ("low", "high")
+}
 LEFT_OUT = {
     "num_runs",
     "energy_source",
@@ -49,7 +55,7 @@ def is_left_out(column: str) -> bool:
 
 
 def test_every_column_is_shown_or_left_out_on_purpose() -> None:
-    shown = SHOWN_IN_EVERY_TABLE | SHOWN_ELSEWHERE | set(EXTRA_COLUMNS)
+    shown = SHOWN_IN_EVERY_TABLE | SHOWN_ELSEWHERE | set(EXTRA_COLUMNS) | INTERVALS_OF_PERCENTILES
     forgotten = [name for name in COLUMNS if name not in shown and not is_left_out(name)]
     assert forgotten == []
 

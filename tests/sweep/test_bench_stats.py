@@ -192,3 +192,27 @@ def test_instability_says_why(durations: tuple[float, ...], expected: str) -> No
 
 def test_steady_runs_are_stable() -> None:
     assert stability.instability_reasons((1.0, 1.01, 0.99, 1.0, 1.02, 1.0)) == ()
+
+
+def test_the_interval_of_a_percentile_by_tables_of_order_statistics() -> None:
+    # The 40th and 61st of 100 values enclose the median with 95%: Conover, 1999, section 3.2.
+    assert bench_stats.percentile_bounds(range(1, 101), 50) == (40, 61)
+
+
+def test_an_end_of_the_interval_needs_enough_values() -> None:
+    # 0.95^72 is the first power below 2.5%.
+    assert bench_stats.percentile_bounds(range(71), 95)[1] is None
+    assert bench_stats.percentile_bounds(range(72), 95)[1] == 71
+    assert bench_stats.percentile_bounds([], 95) == (None, None)
+
+
+@pytest.mark.parametrize("percent", [50, 90, 95])
+def test_the_interval_of_a_percentile_covers_it_as_often_as_it_says(percent: int) -> None:
+    stream = np.random.default_rng(percent)
+    true = -np.log(1 - percent / 100)
+    covered = 0
+    for values in stream.exponential(size=(1000, 200)):
+        low, high = bench_stats.percentile_bounds(values, percent)
+        assert low is not None and high is not None
+        covered += low <= true <= high
+    assert covered >= 935

@@ -82,6 +82,7 @@ def build_metrics(
         full_dataset_metrics=evaluation,
         first_inference_ms=sweep.first_inference_ms,
         measurement=sweep.measurement,
+        latency_target=sweep.latency_target,
         unavailable=_missing_parts(evaluation),
         units=units_of(BaselineMetrics),
     )

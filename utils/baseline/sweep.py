@@ -27,9 +27,11 @@ from utils.schema.baseline import (
 )
 from utils.schema.batch_size import OptimalBatchSize, SweepRow
 from utils.schema.common import complete_reasons
+from utils.schema.latency import LatencyTarget
 from utils.schema.sweep_checkpoint import CHECKPOINT_VERSION, GpuReadings
 from utils.settings import ProfilingConfig
 from utils.sweep.conclusions import optimal_batch_size, sample_dependence
+from utils.sweep.latency_target import latency_target
 from utils.sweep.row_reasons import SHARED
 from utils.sweep.sample import draw_texts
 from utils.sweep.schedule import SweepSettings, SweepState, new_state
@@ -48,12 +50,14 @@ class SweepResult:
         optimal_batch_size: of the largest sample.
         measurement: the order in which batch sizes were measured, the GPU at rest, and whether
             metrics depend on the sample.
+        latency_target: of the largest sample; None where no target is set.
     """
 
     rows: tuple[SweepRow, ...]
     optimal_batch_size: OptimalBatchSize | None
     first_inference_ms: float
     measurement: SweepMeasurement
+    latency_target: LatencyTarget | None
     warnings: tuple[str, ...]
 
 
@@ -85,8 +89,12 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
     for texts, state in zip(samples, checkpoint.samples, strict=True):
         if len(samples) > 1:
             console.print_line(f"\nSample of {len(texts)} texts")
-        profiler.sweep(texts, state, _sweep_settings(settings), after_round=after_round)
-    sweep = _to_sweep_result(checkpoint)
+        sweep_settings = _sweep_settings(settings)
+        if len(texts) < len(largest):
+            # One answer is enough, from the sample that the optimal batch size is of.
+            sweep_settings = replace(sweep_settings, latency_target_ms=None)
+        profiler.sweep(texts, state, sweep_settings, after_round=after_round)
+    sweep = _to_sweep_result(checkpoint, _sweep_settings(settings))
     size_warnings = _sample_size_warnings(config.dataset.sample_sizes, checkpoint.samples)
     return replace(sweep, warnings=(*warnings, *size_warnings, *sweep.warnings))
 
@@ -129,7 +137,7 @@ def _start_checkpoint(
                 trial.interference.append(SHARED)
 
 
-def _to_sweep_result(checkpoint: SweepCheckpoint) -> SweepResult:
+def _to_sweep_result(checkpoint: SweepCheckpoint, settings: SweepSettings) -> SweepResult:
     rows = []
     rounds = []
     for state in checkpoint.samples:
@@ -144,6 +152,7 @@ def _to_sweep_result(checkpoint: SweepCheckpoint) -> SweepResult:
         optimal_batch_size=optimal_batch_size(_rows_of_sample(largest), largest),
         first_inference_ms=checkpoint.first_inference_ms,
         measurement=_measurement(rounds, checkpoint.idle, dependence),
+        latency_target=latency_target(largest, settings),
         warnings=(*_dependence_warnings(dependence), *checkpoint.idle.warnings),
     )
 

@@ -144,7 +144,7 @@ STEPS = (
         script="04_visualize_results.py",
         skip_flag="skip_viz",
         title="Draw the plots and write the report",
-        settings=("output",),
+        settings=("cost", "targets", "output"),
         inputs=_files(
             "metrics",
             "detailed_metrics",

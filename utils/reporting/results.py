@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from utils.core.files import JsonObject
 from utils.core.result_files import ResultFiles
 from utils.reporting.commands import STEP_03, STEP_03_MISSING
 from utils.reporting.sweeps import Sweep, group_sweeps
@@ -11,6 +13,9 @@ from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
 from utils.schema.diagnosis import Diagnosis, load_diagnosis
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.trace_tables import TraceTables, read_trace_tables
+
+REPORT_SECTIONS = ("cost", "targets")
+"""Sections of the settings that only the report reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +96,21 @@ def read_results(files: ResultFiles) -> Results:
         tables=read_trace_tables(files),
         notes=(*_missing_files(files), *_mismatches(files, metrics, diagnosis)),
     )
+
+
+def with_report_settings(results: Results, settings: Mapping[str, JsonObject]) -> Results:
+    """The results with the price and the targets of the present settings.
+
+    They change no measurement, so the report takes them from now, not from the run.
+
+    Args:
+        settings: the sections of the settings by name.
+    """
+    config = dict(results.metrics.config)
+    for section in REPORT_SECTIONS:
+        config[section] = settings[section]
+    metrics = results.metrics.model_copy(update={"config": config})
+    return replace(results, metrics=metrics)
 
 
 def _peak_matmul_flops_per_s(metrics: BaselineMetrics, diagnosis: Diagnosis | None) -> float | None:

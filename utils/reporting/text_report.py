@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from utils.reporting.answers import PAGE_COLUMNS, six_answers
 from utils.reporting.commands import STEP_03_MISSING
+from utils.reporting.cost_facts import cost_facts
 from utils.reporting.diagnosis_facts import attention_facts
 from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 from utils.reporting.formatting import Fact
+from utils.reporting.latency_facts import (
+    latency_target_text,
+    percentile_reasons,
+    percentile_table,
+)
 from utils.reporting.report_facts import (
     files_facts,
     full_dataset_facts,
@@ -17,6 +23,7 @@ from utils.reporting.results import Results
 from utils.reporting.roads import noise_text
 from utils.reporting.run_facts import model_title, run_facts
 from utils.reporting.tables import batch_table, sample_table
+from utils.reporting.target_facts import target_facts
 from utils.reporting.text_layout import TextLayout, section
 from utils.schema.baseline import SWEEP_ROAD
 
@@ -33,9 +40,12 @@ def render_text_report(results: Results) -> str:
         section("Run and machine", LAYOUT.facts(run_facts(results))),
         section("Full Dataset Performance", LAYOUT.facts(full_dataset_facts(results))),
         section("Batch Size Analysis", _batch_size_lines(results)),
+        section("Latency of a batch", _latency_lines(results)),
         section("Main bottleneck", _bottleneck_lines(results)),
         section("Padding", LAYOUT.facts(padding_facts(results))),
         section("Memory", LAYOUT.facts(memory_facts(results))),
+        *_optional_facts("Targets", target_facts(results)),
+        *_optional_facts("Cost", cost_facts(results)),
         section("Warnings", LAYOUT.bullets(results.warnings) or ["none"]),
         section(
             "Where the files lie (beside this report)",
@@ -65,6 +75,13 @@ def _title(results: Results) -> str:
     return "\n".join(lines)
 
 
+def _optional_facts(title: str, facts: list[Fact]) -> list[str]:
+    """A section that is there only with something in it."""
+    if not facts:
+        return []
+    return [section(title, LAYOUT.facts(facts, name_columns=32))]
+
+
 def _batch_size_lines(results: Results) -> list[str]:
     best = results.metrics.optimal_batch_size
     if best is None:
@@ -77,6 +94,16 @@ def _batch_size_lines(results: Results) -> list[str]:
     samples = sample_table(results)
     if samples is not None:
         lines += ["", *LAYOUT.table(samples)]
+    return lines
+
+
+def _latency_lines(results: Results) -> list[str]:
+    lines = []
+    target = results.metrics.latency_target
+    if target is not None:
+        lines += [*LAYOUT.wrap(f"Target: {latency_target_text(target)}"), ""]
+    lines += LAYOUT.table(percentile_table(results.sweep))
+    lines += LAYOUT.facts(percentile_reasons(results.sweep))
     return lines
 
 

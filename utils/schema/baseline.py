@@ -24,6 +24,7 @@ from utils.schema.common import (
     write_record,
 )
 from utils.schema.evaluation import EvaluationMetrics
+from utils.schema.latency import LatencyTarget
 from utils.schema.run import DatasetInfo, Environment, ModelInfo, RunInfo
 
 BASELINE_VERSION = 3
@@ -93,6 +94,9 @@ class BaselineMetrics(MeasuredRecord):
         "ms", "The very first text after loading, end to end: cold."
     )
     measurement: SweepMeasurement = text("How the sweep was measured.")
+    latency_target: LatencyTarget | None = optional(
+        "The largest batch size below `profiling.latency_target_ms`; null where that is not set."
+    )
     unavailable: Unavailable = unavailable()
     units: dict[str, str] = text("Unit of every metric.")
 

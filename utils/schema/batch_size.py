@@ -153,6 +153,30 @@ class BatchSizeRow(MeasuredRecord):
     latency_per_batch_ms_p99: NonNegative | None = metric(
         "ms", "99th percentile of the time of a full batch; from 662 batches on."
     )
+    latency_per_batch_ms_p90_ci95_low: NonNegative | None = metric(
+        "ms",
+        "Lower end of the 95% interval of `latency_per_batch_ms_p90` for another process (order "
+        "statistics).",
+    )
+    latency_per_batch_ms_p90_ci95_high: NonNegative | None = metric(
+        "ms", "Upper end of the same interval."
+    )
+    latency_per_batch_ms_p95_ci95_low: NonNegative | None = metric(
+        "ms",
+        "Lower end of the 95% interval of `latency_per_batch_ms_p95` for another process (order "
+        "statistics).",
+    )
+    latency_per_batch_ms_p95_ci95_high: NonNegative | None = metric(
+        "ms", "Upper end of the same interval."
+    )
+    latency_per_batch_ms_p99_ci95_low: NonNegative | None = metric(
+        "ms",
+        "Lower end of the 95% interval of `latency_per_batch_ms_p99` for another process (order "
+        "statistics).",
+    )
+    latency_per_batch_ms_p99_ci95_high: NonNegative | None = metric(
+        "ms", "Upper end of the same interval."
+    )
     latency_per_batch_ms_mad: NonNegative | None = metric(
         "ms",
         "Median absolute deviation of the time of a full batch, unscaled: a spread that outliers "

@@ -127,6 +127,10 @@ class SampleSweepRecord(Record):
     order: tuple[tuple[int, ...], ...] = optional(
         "The batch sizes of each round, in the order of measurement.", default=()
     )
+    latency_trials: tuple[TrialRecord, ...] = optional(
+        "Batch sizes that were compared with the latency target, with the runs that only it needs.",
+        default=(),
+    )
 
 
 class SweepCheckpointRecord(Record):

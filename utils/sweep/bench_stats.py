@@ -94,6 +94,32 @@ def percentile(values: Sequence[float], percent: int) -> float | None:
     return float(np.percentile(values, percent, method="linear"))
 
 
+def percentile_bounds(
+    values: Sequence[float], percent: int, confidence: float = CONFIDENCE
+) -> tuple[float | None, float | None]:
+    """Both ends of the interval of a percentile, from order statistics.
+
+    With p = percent / 100, the number of n independent values below the true percentile has the
+    binomial distribution B(n, p), whatever the distribution of the values. The l-th smallest value
+    is above the true percentile with probability P(B < l), the u-th smallest below it with
+    P(B >= u); l is the largest and u the smallest for which that is at most
+    (1 - confidence) / 2. Source: Conover, "Practical Nonparametric Statistics", 3rd edition, 1999,
+    section 3.2.
+
+    An end is None where there are too few values for it.
+    """
+    n = len(values)
+    if not n:
+        return None, None
+    risk = (1 - confidence) / 2
+    ordered = sorted(values)
+    lower_rank = int(stats.binom.ppf(risk, n, percent / 100))
+    upper_rank = int(stats.binom.ppf(1 - risk, n, percent / 100)) + 1
+    low = None if lower_rank < 1 else float(ordered[lower_rank - 1])
+    high = None if upper_rank > n else float(ordered[upper_rank - 1])
+    return low, high
+
+
 def autocorrelation(values: Sequence[float]) -> float | None:
     """Correlation of each value with the one before it (lag 1).
 

@@ -122,10 +122,12 @@ def _batch_reasons(row_runs: RowRuns) -> dict[str, str]:
     for column, percent in percentile_columns().items():
         needed = min_latencies(percent)
         runs_needed = -(-needed // latencies_per_run)
-        reasons[column] = (
+        reason = (
             f"{num_latencies} latencies, {needed} are needed "
             f"(profiling.num_measurement_runs={runs_needed})"
         )
+        for name in (column, f"{column}_ci95_low", f"{column}_ci95_high"):
+            reasons[name] = reason
     return reasons
 
 

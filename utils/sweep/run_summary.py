@@ -59,7 +59,7 @@ def summarise_runs(
     row_runs = RowRuns(runs=tuple(runs), sustained_run=context.sustained_run)
     metrics: Metrics = {
         **_run_times(runs, context.process_spread),
-        **_batch_latencies(row_runs),
+        **_batch_latencies(row_runs, context.process_spread),
         **_phases(runs),
         **_memory(runs),
         **_device_memory(row_runs.all_runs),
@@ -154,15 +154,34 @@ def _widened_interval(
     return max(0.0, low), high
 
 
-def _batch_latencies(row_runs: RowRuns) -> Metrics:
+def _batch_latencies(row_runs: RowRuns, process_spread: float | None) -> Metrics:
     """Metrics of the full batches of all runs; every column of a percentile is filled."""
     latencies_ms = row_runs.full_batch_latencies_ms
     mean_latencies_ms = [1e3 * run.seconds / run.num_batches for run in row_runs.runs]
     metrics = _spread("latency_per_batch_ms", latencies_ms or mean_latencies_ms)
     for column, percent in percentile_columns().items():
-        metrics[column] = bench_stats.percentile(latencies_ms, percent)
+        value, low, high = percentile_with_interval(latencies_ms, percent, process_spread)
+        metrics[column] = value
+        metrics[f"{column}_ci95_low"] = low
+        metrics[f"{column}_ci95_high"] = high
     metrics["latency_per_batch_ms_mad"] = bench_stats.median_absolute_deviation(latencies_ms)
     return metrics
+
+
+def percentile_with_interval(
+    latencies_ms: Sequence[float], percent: int, process_spread: float | None
+) -> tuple[float | None, float | None, float | None]:
+    """A percentile with both ends of its interval for another process.
+
+    All None for fewer latencies than ``min_latencies``. The interval is of this process alone if
+    the spread between processes is unknown.
+    """
+    value = bench_stats.percentile(latencies_ms, percent)
+    low, high = bench_stats.percentile_bounds(latencies_ms, percent)
+    if value is None or low is None or high is None:
+        return value, None, None
+    low, high = _widened_interval(value, (low, high), process_spread)
+    return value, low, high
 
 
 def _phases(runs: Sequence[Run]) -> Metrics:

@@ -26,6 +26,8 @@ class SweepSettings:
         process_spread: standard deviation over mean between processes, which widens the published
             intervals alone; None takes what is known of the kind of device.
         min_window_seconds: length of runs back to back for the GPU's readings; 0 measures none.
+        latency_target_ms: what the percentile of the time of a batch has to stay below; None
+            searches for no such batch size.
     """
 
     num_runs: int = 10
@@ -37,6 +39,8 @@ class SweepSettings:
     process_spread: float | None = None
     min_window_seconds: float = 2.0
     try_all_batch_sizes: bool = False
+    latency_target_ms: float | None = None
+    latency_target_percentile: int = 95
 
 
 @dataclass(kw_only=True, slots=True)
@@ -120,6 +124,8 @@ class SweepState:
     trials: list[Trial]
     order: list[list[int]] = field(default_factory=list)
     """The batch sizes of each round, in the order of measurement."""
+    latency_trials: list[Trial] = field(default_factory=list)
+    """Batch sizes that were compared with the latency target, with the runs that only it needs."""
 
     @classmethod
     def from_record(cls, record: SampleSweepRecord) -> SweepState:
@@ -128,6 +134,7 @@ class SweepState:
             sample_size=record.sample_size,
             trials=[Trial.from_record(trial) for trial in record.trials],
             order=[list(sizes) for sizes in record.order],
+            latency_trials=[Trial.from_record(trial) for trial in record.latency_trials],
         )
 
     def to_record(self) -> SampleSweepRecord:
@@ -136,6 +143,7 @@ class SweepState:
             sample_size=self.sample_size,
             trials=tuple(trial.to_record() for trial in self.trials),
             order=tuple(tuple(sizes) for sizes in self.order),
+            latency_trials=tuple(trial.to_record() for trial in self.latency_trials),
         )
 
     def unfinished(self, settings: SweepSettings) -> list[Trial]:

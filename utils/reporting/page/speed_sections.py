@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from utils.reporting import roads
+from utils.reporting.cost_facts import PRICE_SETTING, cost_facts, price_per_hour_usd
 from utils.reporting.formatting import Fact, format_number, format_percent, not_measured
+from utils.reporting.latency_facts import latency_target_text, percentile_table
 from utils.reporting.page.batch_tables import batch_tables
 from utils.reporting.page.blocks import Block, Facts, Grid, Section, Text, charts_block
 from utils.reporting.page.speed_charts import latency_target_ms, panel_charts, tradeoff_chart
@@ -13,13 +15,15 @@ from utils.reporting.page.warning_groups import missing_metrics
 from utils.reporting.results import Results
 from utils.reporting.rounding import round_value
 from utils.reporting.tables import sample_table
-
-PRICE_SETTING = "cost.gpu_price_per_hour_usd"
+from utils.reporting.target_facts import target_facts
 
 
 def speed_section(results: Results) -> Section:
     """Throughput against latency, on both roads."""
     blocks: list[Block] = [tradeoff_chart(results), _roads_facts(results)]
+    targets = target_facts(results)
+    if targets:
+        blocks.append(Facts(caption="Targets for the complete data set", facts=tuple(targets)))
     return Section(
         id="speed",
         title="Throughput against latency",
@@ -45,7 +49,9 @@ def _roads_facts(results: Results) -> Facts:
         facts.append(Fact(name, f"{rounded.value} texts/s{interval}"))
     facts.append(Fact("Optimised evaluation", _evaluation_text(results)))
     target_ms = latency_target_ms(results)
-    if target_ms is not None:
+    if results.metrics.latency_target is not None:
+        facts.append(Fact("Target", latency_target_text(results.metrics.latency_target)))
+    elif target_ms is not None:
         facts.append(Fact("Target", f"{format_number(target_ms, 'ms')} a batch"))
     return Facts(caption="The highest throughput on both roads", facts=tuple(facts))
 
@@ -83,6 +89,7 @@ def _batch_size_blocks(results: Results) -> Iterator[Block]:
     for sweep in results.sweeps:
         for table in batch_tables(sweep):
             yield Grid(table=table)
+        yield Grid(table=percentile_table(sweep))
     samples = sample_table(results)
     if samples is not None:
         yield Grid(table=samples)
@@ -107,19 +114,10 @@ def cost_section(results: Results) -> Section:
 
 
 def _cost_block(results: Results) -> Block:
-    price = results.metrics.config.get("cost", {}).get("gpu_price_per_hour_usd")
+    price = price_per_hour_usd(results)
     if price is None:
         return Text(
             text=f"Not computed: {PRICE_SETTING} is not set. Set the price of an hour of this "
             f"machine in US dollars, for example --set {PRICE_SETTING}=2.5"
         )
-    facts = []
-    for speed in (roads.evaluation_speed(results), roads.sweep_speed(results)):
-        if speed is None:
-            continue
-        dollars = price / 3600 / speed.samples_per_s * 1e6
-        name = speed.road[0].upper() + speed.road[1:]
-        if speed.row is not None:
-            name += f", batch size {speed.row.batch_size}"
-        facts.append(Fact(name, f"{dollars:,.3g} USD for a million texts"))
-    return Facts(caption=f"At {price:g} USD an hour", facts=tuple(facts))
+    return Facts(caption=f"At {price:g} USD an hour", facts=tuple(cost_facts(results)))
