@@ -41,7 +41,11 @@ def run(config: Config, args: argparse.Namespace) -> None:
     console.block("BOTTLENECK ANALYSIS", lines)
     if args.verify is not None:
         diagnosis = verify(loaded, DiagnosisSettings.of(config), diagnosis, args.verify)
-        console.block("SUGGESTIONS TRIED", verified_lines(diagnosis))
+        lines = verified_lines(diagnosis)
+        if not args.verify:
+            # What was measured has replaced what was predicted.
+            lines.append(diagnosis.main_bottleneck)
+        console.block("SUGGESTIONS TRIED", lines)
     console.print_line(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
     steps.record_finished(steps.get_step("03"), config)
 
