@@ -41,7 +41,9 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="skip each step whose inputs, settings, code and outputs are unchanged",
     )
-    parser.add_argument("--verify", action="store_true", help=f"in step 03, {cli.VERIFY_HELP}")
+    parser.add_argument(
+        "--verify", nargs="*", metavar="KEY=VALUE", help=f"in step 03, {cli.VERIFY_HELP}"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would run and why, and run nothing"
     )
@@ -71,16 +73,21 @@ def decide(
     reason = stale_reason(step, config)
     if reason is not None:
         return True, reason
-    if args.verify and step.number == VERIFIER and not suggestions_tried(config):
+    is_verified = step.number != VERIFIER or args.verify is None
+    if not is_verified and not suggestions_tried(config, args.verify):
         return True, "--verify"
     if args.dry_run and earlier_runs:
         return True, "if an earlier step changes what it reads"
     return False, "unchanged since it last finished"
 
 
-def suggestions_tried(config: Config) -> bool:
-    """Whether step 03 has tried what it suggests."""
-    return load_diagnosis(config.files.bottlenecks).verified_at is not None
+def suggestions_tried(config: Config, settings: Sequence[str]) -> bool:
+    """Whether step 03 has tried these settings, or what it suggests where there are none."""
+    diagnosis = load_diagnosis(config.files.bottlenecks)
+    if not settings:
+        return diagnosis.verified_at is not None
+    tried = {one.setting for one in diagnosis.tried_settings}
+    return tried.issuperset(settings)
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
@@ -160,8 +167,8 @@ def print_time_left(step: Step, config: Config, args: argparse.Namespace) -> Non
 def step_arguments(step: Step, args: argparse.Namespace) -> list[str]:
     """The flags that the step gets from the runner's own."""
     arguments = cli.common_arguments(args)
-    if args.verify and step.number == VERIFIER:
-        arguments.append("--verify")
+    if args.verify is not None and step.number == VERIFIER:
+        arguments += ["--verify", *args.verify]
     return arguments
 
 

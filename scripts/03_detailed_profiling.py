@@ -18,13 +18,14 @@ if __name__ == "__main__":
 from utils.config_loader import Config
 from utils.data.prepared import check_prepared_data
 from utils.diagnosis.diagnose import diagnose
-from utils.diagnosis.verify import verify
+from utils.diagnosis.verify import check_settings, verify
 from utils.model_utils import check_max_length, load_model, model_labels
 from utils.pipeline import cli, console, steps
 from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
+    check_settings(DiagnosisSettings.of(config), args.verify or ())
     check_prepared_data(DatasetSettings.of(config), model_labels(config))
     loaded = load_model(config)
     check_max_length(config.profiling.max_length, loaded.model)
@@ -38,8 +39,8 @@ def run(config: Config, args: argparse.Namespace) -> None:
         lines.append(f"{place}. {line}")
     lines += diagnosis.applied
     console.block("BOTTLENECK ANALYSIS", lines)
-    if args.verify:
-        diagnosis = verify(loaded, DiagnosisSettings.of(config), diagnosis)
+    if args.verify is not None:
+        diagnosis = verify(loaded, DiagnosisSettings.of(config), diagnosis, args.verify)
         console.block("SUGGESTIONS TRIED", verified_lines(diagnosis))
     console.print_line(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
     steps.record_finished(steps.get_step("03"), config)
@@ -48,5 +49,5 @@ def run(config: Config, args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     example = "python scripts/03_detailed_profiling.py --config configs/demo.yaml --verify"
     parser = cli.make_parser(__doc__ or "", example)
-    parser.add_argument("--verify", action="store_true", help=cli.VERIFY_HELP)
+    parser.add_argument("--verify", nargs="*", metavar="KEY=VALUE", help=cli.VERIFY_HELP)
     raise SystemExit(cli.run_script(parser, run, exclusive=True))

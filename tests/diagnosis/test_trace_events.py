@@ -56,6 +56,27 @@ def make_events(num_calls: int) -> EventList:
     return traced
 
 
+def test_waiting_for_another_thread_is_shown_as_its_work() -> None:
+    names = (
+        "ProfilerStep#1",
+        "tokenize",
+        "profiling.py(320): _encode_in_new_thread",
+        "threading.py(295): wait",
+        "<built-in method acquire of _thread.lock object>",
+    )
+    events = []
+    for level, name in enumerate(names):
+        events.append(make_event(level, name, float(level), 100.0 - level))
+    traced = EventList(events, use_device="cuda")
+    traced._build_tree()
+    stacks = collapse(traced, on_device=False)
+    assert [stack.rpartition(" ")[0].rpartition(":")[2] for stack in stacks].count(
+        "__encode_in_new_thread"
+    ) == 1
+    assert not any("acquire" in stack or "wait" in stack for stack in stacks)
+    assert sum(int(stack.rpartition(" ")[2]) for stack in stacks) == 100
+
+
 def test_sums_are_those_of_pytorch() -> None:
     events = make_events(3)
     totals = total_device_us(events)

@@ -13,11 +13,12 @@ import torch
 from tests import support
 from tests.diagnosis.builders import make_diagnosis
 from utils.config_loader import Config, with_override
-from utils.core.errors import ConfigError
+from utils.core.errors import ConfigError, UserError
+from utils.diagnosis import variants
 from utils.diagnosis import verify as module
 from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.diagnosis.suggestions import make_suggestion
-from utils.diagnosis.verify import measure_suggestion, verify
+from utils.diagnosis.verify import check_settings, measure_suggestion, verify
 from utils.model_utils import LoadedModel, load_model
 from utils.schema.diagnosis import Proposal, Suggestion, load_diagnosis
 
@@ -131,7 +132,7 @@ def planted(*_: Any) -> Any:
 def test_failures_lose_nothing(
     loaded: LoadedModel, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "load_classifier", planted)
+    monkeypatch.setattr(variants, "load_classifier", planted)
     suggestions = (
         suggest("model.dtype=bfloat16", "first"),
         suggest(None, "second"),
@@ -162,3 +163,41 @@ def test_changed_settings_are_checked(config: Config) -> None:
     assert with_override(config, "model.dtype=float32") == config
     with pytest.raises(ConfigError, match="dtype cannot be 'float8'"):
         with_override(config, "model.dtype=float8")
+
+
+def test_settings_of_the_users_choice_are_tried(loaded: LoadedModel, config: Config) -> None:
+    settings = DiagnosisSettings.of(config)
+    diagnosis = make_diagnosis((suggest("profiling.max_length=8"),))
+    chosen = ("profiling.batch_sizes=[1,8]", "evaluation.batching=token_budget")
+    check_settings(settings, chosen)
+    verified = verify(loaded, settings, diagnosis, chosen)
+    assert [one.setting for one in verified.tried_settings] == list(chosen)
+    for tried in verified.tried_settings:
+        assert tried.reason is None and tried.predicted_speedup is None
+        assert (tried.label_agreement, tried.num_label_texts) == (1.0, 24)
+        low, high = tried.label_agreement_ci95
+        assert low < 0.9 and high == 1.0, "24 texts are few"
+    assert verified.all_suggestions == diagnosis.all_suggestions, "they were not asked for"
+    assert load_diagnosis(config.files.bottlenecks).to_dict() == verified.to_dict()
+
+
+@pytest.mark.parametrize(
+    "setting", ["evaluation.chunk_rows=4", "cost.gpu_price_per_hour_usd=1", "model.dtype"]
+)
+def test_settings_that_cannot_be_tried_are_refused(config: Config, setting: str) -> None:
+    with pytest.raises(UserError, match="--verify cannot try"):
+        check_settings(DiagnosisSettings.of(config), [setting])
+
+
+def test_a_value_that_is_not_allowed_is_refused(config: Config) -> None:
+    with pytest.raises(ConfigError, match="dtype cannot be 'float8'"):
+        check_settings(DiagnosisSettings.of(config), ["model.dtype=float8"])
+
+
+def test_labels_are_compared_on_more_texts_than_are_timed(
+    loaded: LoadedModel, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "SECONDS_A_PASS", 0.0)
+    settings = DiagnosisSettings.of(config)
+    tried = measure_suggestion(loaded, settings, 4, suggest("model.attn_implementation=eager"))
+    assert (tried.num_texts, tried.num_label_texts) == (4, 24)

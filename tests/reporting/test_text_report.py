@@ -108,6 +108,8 @@ def test_what_was_not_measured_has_its_reason(make_results: MakeResults) -> None
     accuracy = find_line(text, "Accuracy:")
     assert memory.endswith("not measured: the model is on the CPU")
     assert accuracy.endswith("not measured: the weights are random (dummy)")
+    for score in ("F1 (macro):", "F1 (weighted):"):
+        assert find_line(text, score).endswith("not measured: the weights are random (dummy)")
     assert "Not measured: step 03 has not run" in text
 
 

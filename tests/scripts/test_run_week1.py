@@ -178,14 +178,17 @@ def test_steps_find_inputs_in_the_users_directory(
 def test_verify_is_passed_on_to_step_03_alone(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words: dict[str, bool] = {}
+    words: dict[str, list[str]] = {}
     monkeypatch.setattr(
         run_week1,
         "run_step",
-        lambda item, arguments: words.update({item.number: "--verify" in arguments}) or 0.0,
+        lambda item, arguments: words.update({item.number: arguments}) or 0.0,
     )
     assert run_week1.main([*flags(tmp_path, tiny_model), "--verify"]) == 0
-    assert words == {"01": False, "02": False, "03": True, "04": False}
+    assert [number for number, arguments in words.items() if "--verify" in arguments] == ["03"]
+    chosen = "model.dtype=bfloat16"
+    assert run_week1.main([*flags(tmp_path, tiny_model), "--verify", chosen]) == 0
+    assert words["03"][-2:] == ["--verify", chosen]
 
 
 def test_a_failing_step_stops_the_run_with_its_code(tmp_path: Path, tiny_model: Path) -> None:

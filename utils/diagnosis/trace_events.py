@@ -18,6 +18,9 @@ from torch.autograd import DeviceType
 from utils.diagnosis.kernels import STEP
 from utils.model.costs import show_shapes
 
+IN_OTHER_THREAD = "_encode_in_new_thread"
+"""Ends the name of the frame whose work runs in another thread, which the tracer does not follow;
+what the main thread calls below it is waiting."""
 OPERATOR = re.compile(r"^[a-z]\w*::\w+$", re.IGNORECASE)
 VALUES = (
     "calls",
@@ -36,8 +39,9 @@ def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
     time is counted at operators alone, because the profiler gives a named range the time from its
     first kernel to its last: a range ``layers.0`` around two operators of 2 and 3 ms has 5 ms or
     more, and counting it too would count the kernels twice. Stacks start at the profiler's step,
-    so that threads which wait meanwhile are left out; without steps all stacks count. Source of the
-    format: Brendan Gregg's FlameGraph.
+    so that threads which wait meanwhile are left out; without steps all stacks count. While the
+    main thread waits for tokenising in another thread, the stack has the name of that frame, and no
+    locks. Source of the format: Brendan Gregg's FlameGraph.
     """
     totals: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for event in events:
@@ -58,7 +62,10 @@ def collapse(events: Iterable[Any], *, on_device: bool) -> tuple[str, ...]:
 def _stack(event: Any) -> tuple[str, ...]:
     frames: list[str] = []
     while event is not None and not (frames and frames[-1].startswith(STEP)):
-        frames.append(_frame_name(event.name))
+        name = _frame_name(event.name)
+        if name.endswith(IN_OTHER_THREAD):
+            frames.clear()
+        frames.append(name)
         event = event.cpu_parent
     return tuple(reversed(frames))
 

@@ -5,28 +5,20 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from utils.core.errors import DataError, UserError, reason_of
+from utils.core.errors import UserError, reason_of
 from utils.diagnosis.applied import TOKEN_BUDGET
 from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.diagnosis.headline import main_bottleneck_text, rank
 from utils.diagnosis.kernel_suggestions import COMPILE
-from utils.diagnosis.workload import Workload, split_into_batches
-from utils.evaluation.batching import Batching
-from utils.evaluation.budget_search import fastest_budget
-from utils.evaluation.predictor import Predictor
-from utils.evaluation.tokens import tokenize
-from utils.model.load import load_classifier
-from utils.model.resolution import ModelResolver
-from utils.model.text_checks import check_batch_sizes
+from utils.diagnosis.variants import Comparison, is_evaluation_setting, make_variants
+from utils.evaluation.classification_metrics import wilson_interval
 from utils.model_utils import LoadedModel
 from utils.pipeline import console
 from utils.schema.diagnosis import (
@@ -37,7 +29,6 @@ from utils.schema.diagnosis import (
     save_diagnosis,
 )
 from utils.sweep.bench_stats import MIN_RUNS, compare
-from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
 from utils.system.timing import time_interleaved
 
@@ -47,31 +38,58 @@ MAX_TRIED = 3
 SECONDS = 20.0
 MAX_ROUNDS = 20
 """Rounds are as many as the seconds allow, at least those from which an interval is usable."""
-SECONDS_A_PASS = 2.0
-"""With large models a pass takes fewer texts than the sample has, full batches of them."""
+LABEL_SECONDS = 60.0
+"""Labels are compared on fewer texts where both sides would take longer."""
+ROUNDS_AT_ONCE = 6
+"""An even number: each side comes first equally often."""
+NARROW_INTERVAL = 0.02
+"""The upper end of a speed-up's interval over the lower one, less 1, at which no more is run."""
+TRIED_SETTINGS = ("model.", "profiling.batch_sizes=", "profiling.max_length=")
+"""Settings that are tried with batches of the sweep."""
 NO_SETTING = "no matching setting"
 
-Variant = Callable[[], NDArray[np.int64]]
-"""Classifies all texts once, from words to predicted label ids on the host."""
+
+def check_settings(settings: DiagnosisSettings, chosen: Sequence[str]) -> None:
+    """Refuse settings that cannot be tried, before anything is loaded.
+
+    Args:
+        chosen: ``section.key=VALUE`` each.
+
+    Raises:
+        UserError: a setting is none that can be tried, or its value is not allowed.
+    """
+    for setting in chosen:
+        is_known = setting.startswith(TRIED_SETTINGS) and "=" in setting
+        if not is_known and not is_evaluation_setting(setting):
+            raise UserError(
+                f"--verify cannot try {setting!r}.",
+                where="--verify",
+                fix=f"model.KEY=VALUE, profiling.batch_sizes=[…], profiling.max_length=N, "
+                f"{TOKEN_BUDGET} or {COMPILE}",
+            )
+        settings.with_override(setting)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Comparison:
-    """The present settings and the changed ones, over the same texts."""
+def verify(
+    loaded: LoadedModel,
+    settings: DiagnosisSettings,
+    diagnosis: Diagnosis,
+    chosen_settings: Sequence[str] = (),
+) -> Diagnosis:
+    """Try settings, each alone; write the file again.
 
-    baseline: Variant
-    changed: Variant
-    num_texts: int
+    A setting that fails has the reason in its place.
 
-
-def verify(loaded: LoadedModel, settings: DiagnosisSettings, diagnosis: Diagnosis) -> Diagnosis:
-    """Try the first three suggestions whose settings differ, each alone; write the file again.
-
-    A suggestion that fails has the reason in its place.
+    Args:
+        chosen_settings: settings of the user's choice; where there are none, the first three
+            suggestions whose settings differ are tried.
 
     Returns:
-        The diagnosis with ``verification`` in each suggestion that was tried.
+        The diagnosis with ``verification`` in each suggestion that was tried, or with
+        ``tried_settings``.
     """
+    if chosen_settings:
+        return _verify_chosen(loaded, settings, diagnosis, chosen_settings)
     chosen = _choose(diagnosis.all_suggestions)
     size = diagnosis.detail_batch_size
     verifications: list[Verification | None] = []
@@ -87,6 +105,35 @@ def verify(loaded: LoadedModel, settings: DiagnosisSettings, diagnosis: Diagnosi
     verified_diagnosis = _with_verifications(diagnosis, verifications)
     save_diagnosis(settings.files.bottlenecks, verified_diagnosis)
     return verified_diagnosis
+
+
+def _verify_chosen(
+    loaded: LoadedModel,
+    settings: DiagnosisSettings,
+    diagnosis: Diagnosis,
+    chosen_settings: Sequence[str],
+) -> Diagnosis:
+    """Settings of the user's choice, for which nothing was predicted."""
+    size = diagnosis.detail_batch_size
+    tried = []
+    for setting in console.progress(chosen_settings, what="Trying settings", unit="setting"):
+        batch_size = None
+        if setting.startswith("profiling.batch_sizes"):
+            batch_size = max(settings.with_override(setting).profiling.batch_sizes)
+        suggestion = Suggestion(
+            title="a setting of your choice",
+            cause="it was asked for",
+            saving_ms=0.0,
+            advice=setting,
+            setting=setting,
+            evidence="nothing was predicted",
+            batch_size=batch_size,
+            saving_pct=0.0,
+        )
+        tried.append(measure_suggestion(loaded, settings, size, suggestion))
+    verified = diagnosis.model_copy(update={"tried_settings": tuple(tried)})
+    save_diagnosis(settings.files.bottlenecks, verified)
+    return verified
 
 
 def _with_verifications(
@@ -147,11 +194,6 @@ def measure_suggestion(
             torch.cuda.empty_cache()
 
 
-def is_evaluation_setting(setting: str) -> bool:
-    """Whether a setting changes the evaluation, whose own predictor then tries it."""
-    return setting in (TOKEN_BUDGET, COMPILE)
-
-
 def _choose(suggestions: Sequence[Suggestion]) -> list[Suggestion]:
     """The first with a setting; of those with the same setting the larger, which comes first."""
     by_setting: dict[str, Suggestion] = {}
@@ -164,16 +206,15 @@ def _choose(suggestions: Sequence[Suggestion]) -> list[Suggestion]:
 def _measure(
     loaded: LoadedModel, settings: DiagnosisSettings, size: int, suggestion: Suggestion
 ) -> Verification:
-    comparison = _make_variants(loaded, settings, size, suggestion)
-    variants = {"baseline": comparison.baseline, "changed": comparison.changed}
-    # The warm-up also shows how long a round takes.
-    warm_up, _ = time_interleaved(variants, 1)
-    round_s = sum(sum(seconds) for seconds in warm_up.values())
-    rounds = round(min(MAX_ROUNDS, max(MIN_RUNS, SECONDS / round_s)))
-    seconds, labels = time_interleaved(variants, rounds)
+    comparison = make_variants(loaded, settings, size, suggestion)
+    seconds = _time_rounds(comparison)
     speedup = compare(seconds["changed"], seconds["baseline"])
     assert speedup.ratio is not None, "every pass takes time"
     assert speedup.low is not None and speedup.high is not None, "there are enough rounds"
+    is_equal = _compare_labels(comparison, min(seconds["baseline"]) + min(seconds["changed"]))
+    num_equal = int(is_equal.sum())
+    low, high = wilson_interval(num_equal, len(is_equal))
+    assert low is not None and high is not None, "there is a text"
     prediction_error = None
     predicted = suggestion.predicted_speedup
     if suggestion.prediction == "estimate" and predicted is not None:
@@ -183,11 +224,48 @@ def _measure(
         predicted_speedup=predicted,
         measured_speedup=speedup.ratio,
         ci95=(speedup.low, speedup.high),
-        label_agreement=float((labels["baseline"] == labels["changed"]).mean()),
+        label_agreement=num_equal / len(is_equal),
+        label_agreement_ci95=(low, high),
+        num_label_texts=len(is_equal),
         prediction_error=prediction_error,
-        num_texts=comparison.num_texts,
-        num_rounds=rounds,
+        num_texts=len(comparison.timed_texts),
+        num_rounds=len(seconds["changed"]),
     )
+
+
+def _time_rounds(comparison: Comparison) -> dict[str, list[float]]:
+    """Seconds of each round, until the interval is narrow or the time is used up."""
+    variants = {
+        "baseline": partial(comparison.baseline, comparison.timed_texts),
+        "changed": partial(comparison.changed, comparison.timed_texts),
+    }
+    # The warm-up also shows how long a round takes.
+    warm_up, _ = time_interleaved(variants, 1)
+    round_s = sum(sum(times) for times in warm_up.values())
+    affordable = round(min(MAX_ROUNDS, max(MIN_RUNS, SECONDS / round_s)))
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    while len(seconds["changed"]) < affordable:
+        missing = affordable - len(seconds["changed"])
+        more, _ = time_interleaved(variants, min(ROUNDS_AT_ONCE, missing))
+        for name, times in more.items():
+            seconds[name] += times
+        speedup = compare(seconds["changed"], seconds["baseline"])
+        assert speedup.low is not None and speedup.high is not None, "there are enough rounds"
+        if speedup.high / speedup.low - 1 <= NARROW_INTERVAL:
+            break
+    return seconds
+
+
+def _compare_labels(comparison: Comparison, round_s: float) -> NDArray[np.bool_]:
+    """Which texts keep their label, as many as ``LABEL_SECONDS`` allow, the timed ones at least.
+
+    Args:
+        round_s: seconds that both sides take for the timed texts.
+    """
+    num_timed = len(comparison.timed_texts)
+    affordable = max(num_timed, int(LABEL_SECONDS / round_s * num_timed))
+    texts = comparison.label_texts[:affordable]
+    return comparison.baseline(texts) == comparison.changed(texts)
 
 
 def _failure(error: Exception) -> str:
@@ -197,93 +275,3 @@ def _failure(error: Exception) -> str:
     if isinstance(error, UserError):
         reason = error.what
     return f"{type(error).__name__}: {reason}"
-
-
-def _make_variants(
-    loaded: LoadedModel, settings: DiagnosisSettings, size: int, suggestion: Suggestion
-) -> _Comparison:
-    """Baseline and changed variant, over texts that take about ``SECONDS_A_PASS``."""
-    setting = suggestion.setting
-    assert setting is not None, "only suggestions with a setting are tried"
-    new_settings = settings.with_override(setting)
-    new_size = suggestion.batch_size or size
-    sample_size = settings.sample_size
-    if not is_evaluation_setting(setting):
-        sample_size = max(sample_size, new_size)
-    sample = draw_texts(loaded, settings.data_file, settings.profiling, sample_size)
-    texts = list(sample.texts)
-    if len(texts) < new_size and not is_evaluation_setting(setting):
-        raise DataError(f"The data set has {len(texts)} texts, a batch would hold {new_size}.")
-    texts = _shorten(loaded, settings, size, new_size, texts)
-    if is_evaluation_setting(setting):
-        return _predictor_variants(loaded, new_settings, size, setting, texts)
-    other = loaded
-    if setting.startswith("model."):
-        other = _load_changed_model(new_settings)
-    return _Comparison(
-        baseline=_workload_variant(loaded, settings, size, texts),
-        changed=_workload_variant(other, new_settings, new_size, texts),
-        num_texts=len(texts),
-    )
-
-
-def _load_changed_model(settings: DiagnosisSettings) -> LoadedModel:
-    resolver = ModelResolver(settings=settings.model, embedded_model=settings.embedded_model)
-    loaded = load_classifier(resolver)
-    check_batch_sizes(loaded, settings.profiling.batch_sizes)
-    return loaded
-
-
-def _shorten(
-    loaded: LoadedModel, settings: DiagnosisSettings, size: int, new_size: int, texts: Sequence[str]
-) -> list[str]:
-    """Full batches of the changed size, as many as a pass has time for, one at least."""
-    one_batch = {"one": _workload_variant(loaded, settings, size, texts[:size])}
-    seconds, _ = time_interleaved(one_batch, 2)
-    affordable = int(SECONDS_A_PASS / min(seconds["one"]) * size / new_size)
-    batches = max(1, min(affordable, len(texts) // new_size))
-    return list(texts[: new_size * batches])
-
-
-def _workload_variant(
-    loaded: LoadedModel, settings: DiagnosisSettings, size: int, texts: Sequence[str]
-) -> Variant:
-    workload = Workload(loaded, split_into_batches(texts, size), settings.profiling.max_length)
-
-    def run() -> NDArray[np.int64]:
-        # The precision belongs to the process, not to the model.
-        torch.set_float32_matmul_precision(settings.model.matmul_precision)
-        logits = [workload.run(index, nullcontext) for index in range(len(workload.batches))]
-        return torch.cat(logits).argmax(dim=-1).numpy()
-
-    return run
-
-
-def _predictor_variants(
-    loaded: LoadedModel, settings: DiagnosisSettings, size: int, setting: str, texts: Sequence[str]
-) -> _Comparison:
-    """Batches of ``size`` in file order; and the same compiled, or grouped by length."""
-    in_order = Batching(kind="dataset_order", limit=size)
-    baseline = Predictor(loaded.model, loaded.inputs, loaded.device, in_order)
-    other = Predictor(loaded.model, loaded.inputs, loaded.device, in_order)
-
-    def tokens() -> Any:
-        return tokenize(loaded.tokenizer, texts, settings.profiling.max_length, loaded.inputs)
-
-    if setting == COMPILE:
-        if baseline.needs_mask:
-            raise UserError(
-                "only batches without padding run compiled; in file order this model's are padded"
-            )
-        other.compile()
-        other.warm_up(tokens())
-    else:
-        limit = settings.evaluation.max_tokens_per_batch
-        if limit == "auto":
-            limit = fastest_budget(other, tokens())
-        other.batching = Batching(kind="token_budget", limit=limit)
-    return _Comparison(
-        baseline=lambda: baseline.predict(tokens()).predicted_ids,
-        changed=lambda: other.predict(tokens()).predicted_ids,
-        num_texts=len(texts),
-    )

@@ -27,8 +27,8 @@ GATE_UNDECIDED = 4
 """Exit code of a comparison whose data cannot decide a gate, and none is violated."""
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 VERIFY_HELP = (
-    "try the three largest suggestions that are settings, and show predicted beside measured "
-    "speed-up"
+    "try the three first suggestions that are settings, or these settings, and show predicted "
+    "beside measured speed-up"
 )
 
 

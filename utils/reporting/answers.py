@@ -158,7 +158,7 @@ def accuracy_with_context(results: Results) -> str:
         return not_measured(results.metrics.not_evaluated)
     text = accuracy_text(metrics, results.metrics.dataset_info)
     if text is None:
-        return not_measured(_why_no_accuracy(metrics, results.metrics.model_info))
+        return not_measured(why_no_accuracy(metrics, results.metrics.model_info))
     low = metrics.accuracy_ci95_low
     if low is not None:
         text += f" (95% interval {low:.4f} to {metrics.accuracy_ci95_high:.4f})"
@@ -169,7 +169,8 @@ def accuracy_with_context(results: Results) -> str:
     return text
 
 
-def _why_no_accuracy(metrics: EvaluationMetrics, model_info: ModelInfo) -> str:
+def why_no_accuracy(metrics: EvaluationMetrics, model_info: ModelInfo) -> str:
+    """The reason why neither accuracy nor F1 was measured."""
     reason = metrics.reason("accuracy")
     if reason is not None:
         return reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from utils.reporting.answers import accuracy_with_context
+from utils.reporting.answers import accuracy_with_context, why_no_accuracy
 from utils.reporting.evaluation_facts import (
     comparison_facts,
     evaluation_meaning,
@@ -57,8 +57,8 @@ def full_dataset_facts(results: Results) -> list[Fact]:
         Fact("Batching", _batching_text(evaluation)),
         Fact("Accuracy", accuracy_with_context(results)),
         *label_facts(results.metrics.model_info, results.metrics.dataset_info),
-        Fact("F1 (macro)", _score_text(evaluation.f1_macro)),
-        Fact("F1 (weighted)", _score_text(evaluation.f1_weighted)),
+        Fact("F1 (macro)", _score_text(results, "f1_macro")),
+        Fact("F1 (weighted)", _score_text(results, "f1_weighted")),
         Fact("Inference time", format_number(evaluation.inference_time_s, "s")),
         Fact(
             "Latency",
@@ -79,8 +79,15 @@ def _batching_text(evaluation: EvaluationMetrics) -> str:
     return batching
 
 
-def _score_text(score: float | None) -> str:
-    return not_measured() if score is None else f"{score:.4f}"
+def _score_text(results: Results, name: str) -> str:
+    """A score of the evaluation, or why it was not measured."""
+    evaluation = results.evaluation
+    assert evaluation is not None, "its facts are shown"
+    score: float | None = getattr(evaluation, name)
+    if score is not None:
+        return f"{score:.4f}"
+    reason = evaluation.reason(name)
+    return not_measured(reason or why_no_accuracy(evaluation, results.metrics.model_info))
 
 
 def guessed_label_ids(results: Results) -> str | None:

@@ -164,6 +164,13 @@ class Verification(Record):
     label_agreement: Fraction | None = optional(
         "Share of the texts with the same label as before.", unit="fraction"
     )
+    label_agreement_ci95: tuple[Fraction, Fraction] | None = optional(
+        "95% interval of this share (Wilson).", unit="fraction"
+    )
+    num_label_texts: PositiveCount | None = optional(
+        "Texts whose labels were compared; null in older files, which compared `num_texts`.",
+        unit="rows",
+    )
     prediction_error: float | None = optional(
         "Predicted over measured speed-up, less 1; null for upper bounds.", unit="fraction"
     )
@@ -229,6 +236,9 @@ class Diagnosis(MeasuredRecord):
         "to be saved, saved at most, rough; within each the largest saving first. Savings overlap."
     )
     further_suggestions: tuple[Suggestion, ...] = optional("The others.", default=())
+    tried_settings: tuple[Verification, ...] = optional(
+        "What `--verify KEY=VALUE` showed of settings of the user's choice.", default=()
+    )
     applied: tuple[str, ...] = optional(
         "What the settings do already, which is not suggested.", default=()
     )
