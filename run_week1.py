@@ -14,8 +14,8 @@ if __name__ == "__main__":
     startup.prepare_process()
 
 from utils.config_loader import Config
-from utils.pipeline import cli, console
-from utils.pipeline.step_process import run_step
+from utils.pipeline import cli, console, run_status
+from utils.pipeline.step_process import StepFailed, run_step
 from utils.pipeline.steps import STEPS, Step, stale_reason
 from utils.reporting.answers import answer_lines
 from utils.reporting.results import read_results
@@ -46,6 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would run and why, and run nothing"
+    )
+    parser.add_argument(
+        "--status",
+        action="store_true",
+        help="say what a run in the results folder is doing, or what the last one did",
     )
     return parser
 
@@ -86,21 +91,77 @@ def suggestions_tried(config: Config, settings: Sequence[str]) -> bool:
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
+    if args.status:
+        runs = config.profiling.num_measurement_runs
+        for line in run_status.status_lines(config.files, runs):
+            console.print_line(line)
+        return
     console.title(TITLE)
+    if args.dry_run:
+        print_plan(config, args)
+        return
     started = time.perf_counter()
+    run_steps(config, args)
+    console.block("WEEK 1 COMPLETE!", closing_lines(config, time.perf_counter() - started))
+
+
+def print_plan(config: Config, args: argparse.Namespace) -> None:
+    """Say which steps would run, why, and how long each took the last time."""
+    last_times = run_status.last_times(config.files)
     earlier_runs = False
     for step in STEPS:
         is_due, reason = decide(step, config, args, earlier_runs)
-        action = "run" if is_due else "skip"
-        console.print_line(f"\n[{step.number}] {step.title}: {action} ({reason})")
-        if is_due and not args.dry_run:
-            seconds = run_step(step, step_arguments(step, args))
-            console.print_line(f"[{step.number}] done in {seconds:,.1f} s")
+        print_decision(step, is_due, reason)
+        if is_due and step.number in last_times:
+            duration = run_status.duration_text(last_times[step.number])
+            console.print_line(f"     took {duration} when it last finished here")
         earlier_runs = earlier_runs or is_due
-    if args.dry_run:
-        console.print_line("\nNothing was run (--dry-run).")
-        return
-    console.block("WEEK 1 COMPLETE!", closing_lines(config, time.perf_counter() - started))
+    console.print_line("\nNothing was run (--dry-run).")
+
+
+def print_decision(step: Step, is_due: bool, reason: str) -> None:
+    action = "run" if is_due else "skip"
+    console.print_line(f"\n[{step.number}] {step.title}: {action} ({reason})")
+
+
+def run_steps(config: Config, args: argparse.Namespace) -> None:
+    """Run what is due, and record for ``--status`` where the run is."""
+    files = config.files
+    status = run_status.start_status(files)
+    earlier_runs = False
+    for step in STEPS:
+        is_due, reason = decide(step, config, args, earlier_runs)
+        print_decision(step, is_due, reason)
+        if not is_due:
+            status = run_status.mark_step(files, status, step.number, "skipped")
+            continue
+        earlier_runs = True
+        print_time_left(step, config, args)
+        status = run_status.mark_step(
+            files, status, step.number, "running", started_unix_s=time.time()
+        )
+        try:
+            seconds = run_step(step, step_arguments(step, args))
+        except StepFailed:
+            run_status.mark_step(files, status, step.number, "failed")
+            raise
+        status = run_status.mark_step(files, status, step.number, "done", last_seconds=seconds)
+        console.print_line(f"[{step.number}] done in {seconds:,.1f} s")
+
+
+def print_time_left(step: Step, config: Config, args: argparse.Namespace) -> None:
+    """Say how long the rest takes where every step has finished here before.
+
+    A later step counts although ``--resume`` may find it unchanged.
+    """
+    last_times = run_status.last_times(config.files)
+    due: dict[str, float | None] = {}
+    for later in STEPS[STEPS.index(step) :]:
+        if not getattr(args, later.skip_flag):
+            due[later.number] = last_times.get(later.number)
+    text = run_status.time_left_text(step.number, due)
+    if text is not None:
+        console.print_line(f"{text} (by the last times here)")
 
 
 def step_arguments(step: Step, args: argparse.Namespace) -> list[str]:

@@ -127,11 +127,13 @@ def _run(name: str, run: Main, args: argparse.Namespace, *, exclusive: bool) -> 
     try:
         startup.configure_logging(args.log_level, None)
         config = load_config(args.config, args.overrides)
-        log_file = _create_log_file(config.files.logs_dir, name)
-        startup.configure_logging(args.log_level, log_file)
+        is_status = getattr(args, "status", False)
+        if not is_status:
+            log_file = _create_log_file(config.files.logs_dir, name)
+            startup.configure_logging(args.log_level, log_file)
         logger.info("%s started: %s", name, " ".join(sys.argv))
-        is_dry_run = getattr(args, "dry_run", False)
-        with run_lock(config.files.lock) if exclusive and not is_dry_run else nullcontext():
+        runs_nothing = is_status or getattr(args, "dry_run", False)
+        with run_lock(config.files.lock) if exclusive and not runs_nothing else nullcontext():
             code = run(config, args)
     except UserError as error:
         console.error(error)
