@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from utils.comparison.loading import RunResults, Side
 from utils.comparison.metric_table import MetricKey
 from utils.core.errors import UserError
+from utils.core.files import JsonObject
 from utils.schema.comparison import Category, Difference
 from utils.settings import Config
 
@@ -246,7 +246,7 @@ def _machine_facts(run: RunResults) -> Iterator[tuple[str, object]]:
     yield from machine.torch.to_dict().items()
     yield from machine.variables.items()
     if run.evaluation is not None and run.evaluation.attention_kernels is not None:
-        kernels: dict[str, Any] = run.evaluation.attention_kernels.to_dict()
+        kernels: JsonObject = run.evaluation.attention_kernels.to_dict()
         for name, value in kernels.items():
             yield f"attention kernels: {name}", value
 

@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from utils.core.errors import UserError, reason_of
+from utils.core.files import JsonObject
 from utils.core.paths import find_in_working_directory, project_path, tried_places
 from utils.core.result_files import ResultFiles
 from utils.pipeline.lock import lock_owner
@@ -214,7 +215,7 @@ def _load(
         ) from error
 
 
-def _read_payload(file: Path, made_by: str) -> dict[str, Any]:
+def _read_payload(file: Path, made_by: str) -> JsonObject:
     try:
         payload = json.loads(file.read_bytes())
     except OSError as error:

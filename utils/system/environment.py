@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import torch
 
-from utils.core.files import PROJECT_ROOT
+from utils.core.files import PROJECT_ROOT, JsonObject
 from utils.pipeline.machine import LIBRARIES, VARIABLES, library_version
 from utils.schema.run import CpuInfo, Environment, GitState, GpuInfo, TorchSettings
 from utils.system.gpu_monitor import device_uuids
@@ -137,7 +137,7 @@ def find_known_uuid(uuids: Sequence[str], nvml: Any = None) -> str | None:
     return None
 
 
-def driver_record(uuid: str, nvml: Any = None) -> dict[str, Any]:
+def driver_record(uuid: str, nvml: Any = None) -> JsonObject:
     """How the driver has set up the GPU: what may differ between machines with the same card.
 
     A value is None if NVML, the device or the function is missing.
@@ -145,7 +145,7 @@ def driver_record(uuid: str, nvml: Any = None) -> dict[str, Any]:
     Args:
         nvml: the module ``pynvml``, or a stand-in for tests.
     """
-    record: dict[str, Any] = dict.fromkeys(DRIVER_SETTINGS)
+    record: JsonObject = dict.fromkeys(DRIVER_SETTINGS)
     try:
         nvml = nvml or importlib.import_module("pynvml")
         nvml.nvmlInit()
