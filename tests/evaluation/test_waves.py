@@ -13,6 +13,7 @@ from utils.config_loader import load_config
 from utils.evaluation import distributed
 from utils.evaluation.cluster import Placement
 from utils.evaluation.distributed import RowReports
+from utils.evaluation.evaluation_settings import EvaluationSettings
 
 
 class NodeLost(Exception):
@@ -46,10 +47,10 @@ def test_each_row_is_reported_once(
     ) -> list[tuple[int, int]]:
         return chunks[-num_missing:] if num_waves == 1 else []
 
-    config = load_config(overrides=["evaluation.chunk_rows=10"])
+    settings = EvaluationSettings.of(load_config(overrides=["evaluation.chunk_rows=10"]))
     ray = SimpleNamespace(exceptions=SimpleNamespace(RayError=NodeLost))
     stand_ins: dict[str, Any] = {
-        "_make_job": lambda *_: SimpleNamespace(on_cuda=False, config=config),
+        "_make_job": lambda *_: SimpleNamespace(on_cuda=False, settings=settings),
         "chunk_offsets": lambda *_: [None] * 4,
         "_offloaded_to_cpu": nullcontext,
         "connected_ray": lambda *_: nullcontext(ray),
@@ -61,7 +62,7 @@ def test_each_row_is_reported_once(
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(distributed, name, stand_in)
     worker: Any = SimpleNamespace(store=None)
-    reported = list(distributed.predict_chunks(worker, worker, config, all_chunks))
+    reported = list(distributed.predict_chunks(worker, worker, settings, all_chunks))
     assert (sum(reported), num_waves) == (35, 2)
     assert min(reported) >= 0
 
