@@ -215,3 +215,23 @@ def test_both_files_are_written(full: Comparison, tmp_path: Path) -> None:
     record, page = write_comparison(full, tmp_path / "new" / "folder")
     assert load_comparison(record) == full
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_processes_are_named_inside_the_folder_that_they_share(
+    full: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = Path(full.baseline.runs[0].path).parents[1]
+    names = ", ".join(Path(run.path).parent.name for run in full.baseline.runs)
+    monkeypatch.chdir(shared.parent)
+    words = " ".join(render_text(full).split())
+    assert f"3 processes: {names} in {shared.name} " in words
+
+
+def test_one_process_is_named_from_the_working_directory_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write_process(tmp_path / "runs", "before")
+    after = write_process(tmp_path / "runs", "after")
+    monkeypatch.chdir(tmp_path)
+    words = " ".join(render_text(compare([before], [after])).split())
+    assert "1 process: runs/before/baseline_metrics.json " in words

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from utils.reporting.comparison_quality import quality_text
 from utils.reporting.comparison_tables import format_ratio, place_name
@@ -18,6 +20,7 @@ HEADLINE_METRICS = {
     "padding_fraction": "Padding",
 }
 """Metrics of the conclusion, with their titles."""
+USUAL_METRICS_FILE = "baseline_metrics.json"
 MAX_NAMED_DIFFERENCES = 6
 LARGEST_FACTOR = 100.0
 """Differences above it are not given as a number."""
@@ -34,8 +37,33 @@ def side_facts(comparison: Comparison) -> list[Fact]:
 def _side_text(side: ComparedSide) -> str:
     count = len(side.runs)
     processes = "1 process" if count == 1 else f"{count} processes"
-    paths = ", ".join(run.path for run in side.runs)
-    return f"{side.model}, {side.dtype}, {side.device}; {processes}: {paths}"
+    places = _files_text([run.path for run in side.runs])
+    return f"{side.model}, {side.dtype}, {side.device}; {processes}: {places}"
+
+
+def _files_text(paths: Sequence[str]) -> str:
+    """Where the metrics files are; the folder that all of them are in is named once."""
+    files = [Path(path) for path in paths]
+    if len(files) == 1:
+        return _short_path(files[0])
+    shared = Path(os.path.commonpath([file.parent for file in files]))
+    names = [_name_inside(file, shared) for file in files]
+    return f"{', '.join(names)} in {_short_path(shared)}"
+
+
+def _name_inside(file: Path, folder: Path) -> str:
+    """The path inside the folder; a metrics file of the usual name is named by its own folder."""
+    if file.name == USUAL_METRICS_FILE and file.parent != folder:
+        return str(file.parent.relative_to(folder))
+    return str(file.relative_to(folder))
+
+
+def _short_path(path: Path) -> str:
+    """The path from the working directory on, where it is inside."""
+    working_directory = Path.cwd()
+    if path.is_relative_to(working_directory):
+        return str(path.relative_to(working_directory))
+    return str(path)
 
 
 def conclusion_facts(comparison: Comparison) -> list[Fact]:
