@@ -10,7 +10,7 @@ from utils.reporting.results import Results
 from utils.schema.diagnosis import Suggestion, Verification
 
 MEASURED_COMMAND = (
-    "python /work/scripts/02_baseline_inference.py --config 'my configs/a.yaml' "
+    "python /project/scripts/02_baseline_inference.py --config 'my configs/a.yaml' "
     "--log-level INFO --set model.device=cpu --set=profiling.seed=3"
 )
 
