@@ -65,6 +65,12 @@ def test_suggestions_are_ranked_by_what_is_known_of_them(make_results: MakeResul
     assert first.title == "measured more"
 
 
+def test_what_rests_on_too_few_calls_comes_after_what_does_not(make_results: MakeResults) -> None:
+    rough = make_suggestion("rough", saving_ms=90.0).model_copy(update={"caution": "few calls"})
+    results = with_suggestions(make_results(), rough, make_suggestion("estimate", saving_ms=5.0))
+    assert [item.title for item in ranked_suggestions(results)] == ["estimate", "rough"]
+
+
 def test_what_was_tried_in_vain_is_not_named_first(make_results: MakeResults) -> None:
     vain = make_suggestion("in vain", speedup=0.9, ci95=(0.8, 1.0))
     assert first_suggestion(with_suggestions(make_results(), vain)) is None

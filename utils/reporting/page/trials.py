@@ -6,6 +6,7 @@ import shlex
 
 import yaml
 
+from utils.diagnosis import headline
 from utils.reporting import roads
 from utils.reporting.formatting import format_number, format_percent
 from utils.reporting.page.blocks import Trial, Trials
@@ -19,20 +20,14 @@ SHARED_FLAGS = {"--config": "--config", "--set": "--both"}
 def ranked_suggestions(results: Results) -> list[Suggestion]:
     """All suggestions in the order in which they are worth a try.
 
-    Those that were measured to be faster come first, the fastest on top. Then what is known to be
-    saved comes before what may be saved at most. What was tried in vain, and what is set already,
-    comes last.
+    The order is that of the diagnosis (``headline.rank``), so that page and text name the same
+    first suggestion. What is set already comes last.
     """
     if results.diagnosis is None:
         return []
 
-    def rank(suggestion: Suggestion) -> tuple[int, float]:
-        if is_set(results, suggestion):
-            return (4, -suggestion.saving_ms)
-        speedup = _measured_speedup(suggestion)
-        if speedup is not None:
-            return (0 if is_faster(suggestion) else 3, -speedup)
-        return (1 if suggestion.prediction == "estimate" else 2, -suggestion.saving_ms)
+    def rank(suggestion: Suggestion) -> tuple[bool, int, float]:
+        return (is_set(results, suggestion), *headline.rank(suggestion))
 
     return sorted(results.diagnosis.all_suggestions, key=rank)
 
@@ -51,26 +46,22 @@ def is_set(results: Results, suggestion: Suggestion) -> bool:
     return bool(settings[name] == suggested)
 
 
-def _measured_speedup(suggestion: Suggestion) -> float | None:
-    if suggestion.verification is None:
-        return None
-    return suggestion.verification.measured_speedup
-
-
 def is_faster(suggestion: Suggestion) -> bool:
     """Whether trying it has shown a speed-up that is more than chance."""
     verification = suggestion.verification
-    if verification is None or verification.ci95 is None:
-        return False
-    low, _ = verification.ci95
-    return low > 1.0
+    return verification is not None and headline.is_faster(verification)
+
+
+def _was_tried(suggestion: Suggestion) -> bool:
+    verification = suggestion.verification
+    return verification is not None and verification.measured_speedup is not None
 
 
 def first_suggestion(results: Results) -> Suggestion | None:
     """What to try first; None where nothing is suggested that was not tried in vain or is set."""
     for suggestion in ranked_suggestions(results):
-        was_tried = _measured_speedup(suggestion) is not None
-        if is_set(results, suggestion) or (was_tried and not is_faster(suggestion)):
+        in_vain = _was_tried(suggestion) and not is_faster(suggestion)
+        if in_vain or is_set(results, suggestion):
             continue
         return suggestion
     return None
