@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from utils.sweep.flops import COUNTING_S, MIN_LENGTHS, FlopCounter, FlopsPerSample
+from utils.sweep.flops import (
+    COUNTING_S,
+    ENOUGH_LENGTHS,
+    MIN_LENGTHS,
+    FlopCounter,
+    FlopsPerSample,
+)
 
 WIDTH = 8
 CPU = torch.device("cpu")
@@ -104,10 +110,30 @@ def test_after_its_time_shapes_between_counted_ones_are_computed() -> None:
     assert counted.reason is None
 
 
-def test_within_its_time_nothing_is_computed_that_can_be_counted() -> None:
+def test_shapes_on_one_curve_are_computed_before_the_time_is_over() -> None:
+    """The curve is known from lengths that are spread over all of them."""
     model = CountedModel()
-    count(model, list(range(1, 101)), 1, seconds_per_look=COUNTING_S / 101)
-    assert len(model.shapes) == 100
+    lengths = list(range(1, 101))
+    counted = count(model, lengths, 1)
+    assert len(model.shapes) == ENOUGH_LENGTHS
+    counted_lengths = sorted(length for _, length in model.shapes)
+    assert counted_lengths[0] == 1
+    assert counted_lengths[-1] == 100
+    widest_gap = max(b - a for a, b in zip(counted_lengths, counted_lengths[1:], strict=False))
+    assert widest_gap <= 2 * 100 / ENOUGH_LENGTHS
+    assert counted.value == pytest.approx(sum(flops_of(1, n) for n in lengths) / 100, rel=1e-9)
+
+
+@pytest.mark.parametrize("window", [5, 40, 90, 98])
+def test_within_its_time_every_shape_of_no_curve_is_counted(window: int) -> None:
+    windowed = CountedModel(window=window)
+    lengths = list(range(1, 101))
+    counted = count(windowed, lengths, 1)
+    expected = 0
+    for length in lengths:
+        keys = min(length, window)
+        expected += 2 * length * WIDTH * WIDTH + 2 * length * keys * WIDTH
+    assert counted.value == pytest.approx(expected / 100, rel=1e-9)
 
 
 def test_flops_that_lie_on_no_curve_are_left_out_with_their_reason() -> None:

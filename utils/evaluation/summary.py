@@ -115,7 +115,7 @@ def _reasons(sums: EvaluationAccumulator, context: EvaluationContext) -> dict[st
     if not context.has_random_weights:
         reasons["confusion_matrix"] = f"there are over {MAX_MATRIX_LABELS} labels"
     reasons["max_tokens_per_batch"] = "batches are not limited by tokens"
-    reasons["num_truncated"] = "this tokenizer does not report which texts it truncated"
+    reasons["num_truncated"] = "an earlier version evaluated some rows and did not count them"
     reasons["gpu_mem_used"] = NOT_ON_CUDA
     reasons["peak_gpu_mem"] = NOT_ON_CUDA
     if sums.gpu_util_reason is not None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from utils.data.cells import replace_surrogates
 from utils.evaluation.batching import Indices
 from utils.model.encoding import InputFormat
+from utils.model.truncation import count_truncated
 
 TokenArray = NDArray[np.int64]
 TEXTS_PER_CALL = 512
@@ -25,7 +26,7 @@ class TokenChunk:
     Args:
         ids: int64 of shape ``[tokens]`` for each text.
         num_tokens: tokens of each text.
-        num_truncated: texts that were truncated; None where the tokenizer does not report it.
+        num_truncated: texts that were truncated.
         others: by name, what the model takes for each token beside its id (``token_type_ids``),
             shaped as ``ids``.
         groups: texts of different groups cannot stand in one batch; None where all can.
@@ -34,7 +35,7 @@ class TokenChunk:
 
     ids: tuple[TokenArray, ...]
     num_tokens: Indices
-    num_truncated: int | None
+    num_truncated: int
     others: Mapping[str, tuple[TokenArray, ...]] = field(default_factory=dict)
     groups: Indices | None = None
     highest_id: int = 0
@@ -66,17 +67,14 @@ def tokenize(
     """
     ids: list[TokenArray] = []
     others: dict[str, list[TokenArray]] = {name: [] for name in inputs.other_names}
-    num_truncated: int | None = 0
+    num_truncated = 0
     for start in range(0, len(texts), TEXTS_PER_CALL):
-        batch = texts[start : start + TEXTS_PER_CALL]
+        batch = [replace_surrogates(text) for text in texts[start : start + TEXTS_PER_CALL]]
         encoded = _encode(tokenizer, batch, max_length, with_others=bool(others))
         ids += _to_arrays(encoded["input_ids"])
         for name, rows in others.items():
             rows += _to_arrays(encoded[name])
-        if encoded.encodings is None or num_truncated is None:
-            num_truncated = None
-        else:
-            num_truncated += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+        num_truncated += count_truncated(tokenizer, batch, encoded, max_length)
     return TokenChunk(
         ids=_fill_empty(ids, inputs.pad_token_id),
         num_tokens=np.array([row.size for row in ids], dtype=np.int64),
@@ -87,10 +85,10 @@ def tokenize(
     )
 
 
-def _encode(tokenizer: Any, texts: Sequence[str], max_length: int, *, with_others: bool) -> Any:
+def _encode(tokenizer: Any, texts: list[str], max_length: int, *, with_others: bool) -> Any:
     unwanted = {} if with_others else {"return_token_type_ids": False}
     return tokenizer(
-        [replace_surrogates(text) for text in texts],
+        texts,
         truncation=True,
         max_length=max_length,
         padding=False,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from utils.model.encoding import compute_logits, encode_batch, input_format, select_inputs
+from utils.model.truncation import count_truncated
 from utils.sweep.flops import FlopCounter, FlopsPerSample
 from utils.sweep.run_log import RunLog
 from utils.system.device import synchronize
@@ -85,13 +86,10 @@ class BatchRunner:
                 log.stamps.append((started, tokenized, on_device, launched, computed, clock()))
                 log.masks.append(host["attention_mask"])
 
-    def count_truncated(self, texts: list[str], max_length: int) -> int | None:
-        """How many texts are truncated; None if the tokenizer does not report it."""
+    def count_truncated(self, texts: list[str], max_length: int) -> int:
+        """How many texts are truncated."""
         encoded = self.tokenizer(texts, truncation=True, max_length=max_length)
-        encodings = getattr(encoded, "encodings", None)
-        if not encodings:
-            return None
-        return sum(bool(encoding.overflowing) for encoding in encodings)
+        return count_truncated(self.tokenizer, texts, encoded, max_length)
 
     def flops_per_sample(self, texts: list[str], size: int, max_length: int) -> FlopsPerSample:
         """Executed FLOPs per sample, padding included, of every operator that has a formula."""

@@ -168,7 +168,7 @@ def _token_reasons(run: Run) -> dict[str, str]:
         for part in ("mean", "std", "min", "max", "median"):
             reasons[f"throughput_tokens_per_sec_{part}"] = no_tokens
     if run.real_tokens is not None:
-        reasons["num_truncated"] = "this tokenizer does not report which texts it truncated"
+        reasons["num_truncated"] = "an earlier version measured this and did not count them"
     reasons["flops_per_sample"] = NO_FLOPS
     reasons["achieved_tflops"] = NO_FLOPS if run.phase_seconds else NO_BATCH_TIMES
     reasons["mfu"] = NO_CEILING
