@@ -66,6 +66,6 @@ def test_the_next_run_knows_how_long_steps_took(files: ResultFiles) -> None:
 
 def test_the_time_left_needs_every_last_time() -> None:
     known: dict[str, float | None] = {"02": 600.0, "03": 100.0, "04": 20.0}
-    text = run_status.time_left_text("02", known)
-    assert text == "Step 2 of 4, about 12 minutes left"
-    assert run_status.time_left_text("02", {**known, "03": None}) is None
+    assert run_status.time_left(known) == 720.0
+    assert run_status.time_left_text("02", 720.0) == "Step 2 of 4, about 12 minutes left"
+    assert run_status.time_left({**known, "03": None}) is None

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from utils.core.files import write_text
 from utils.core.result_files import ResultFiles
+from utils.pipeline.durations import duration_text
 from utils.pipeline.lock import lock_owner
 from utils.pipeline.steps import STEPS
 from utils.schema.run_status import RunStatus, StepState, StepStatus
@@ -80,28 +81,20 @@ def last_times(files: ResultFiles) -> dict[str, float]:
     return times
 
 
-def time_left_text(number: str, due: Mapping[str, float | None]) -> str | None:
-    """ "Step 2 of 4, about 12 minutes left", by the last times; None where one is not known.
-
-    Args:
-        due: the last times of this step and of all later ones that run.
-    """
+def time_left(due: Mapping[str, float | None]) -> float | None:
+    """Seconds that these steps take by their last times; None where one is not known."""
     left_s = 0.0
     for seconds in due.values():
         if seconds is None:
             return None
         left_s += seconds
+    return left_s
+
+
+def time_left_text(number: str, left_s: float) -> str:
+    """ "Step 2 of 4, about 12 minutes left", before the step of that number."""
     place = [step.number for step in STEPS].index(number) + 1
     return f"Step {place} of {len(STEPS)}, about {duration_text(left_s)} left"
-
-
-def duration_text(seconds: float) -> str:
-    """A duration in the unit that suits it: seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"
 
 
 def status_lines(files: ResultFiles, num_runs: int) -> list[str]:
