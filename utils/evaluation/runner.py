@@ -75,9 +75,7 @@ def evaluate_dataset(
     """
     section = settings.evaluation
     check_workers(section)
-    num_rows = count_rows(settings.data_file)
-    if section.max_samples:
-        num_rows = min(num_rows, section.max_samples)
+    num_rows = count_rows_to_predict(settings)
     store = open_store(loaded, settings, data_sha256)
     with closing(ChunkWorker(loaded, settings, store)) as worker:
         predict = partial(_predict_here, worker, settings)
@@ -94,6 +92,23 @@ def evaluate_dataset(
         "compile_comparison": comparisons.compiling,
     }
     return metrics.model_copy(update=measured)
+
+
+def count_rows_to_predict(settings: EvaluationSettings) -> int:
+    """Rows of the data set, or ``evaluation.max_samples`` where that is fewer."""
+    num_rows = count_rows(settings.data_file)
+    max_samples = settings.evaluation.max_samples
+    return min(num_rows, max_samples) if max_samples else num_rows
+
+
+def count_stored_rows(store: ChunkStore, settings: EvaluationSettings) -> int:
+    """Rows whose predictions are in place and undamaged."""
+    num_stored = 0
+    num_rows = count_rows_to_predict(settings)
+    for start, stop in chunk_ranges(num_rows, settings.evaluation.chunk_rows):
+        if store.has(start, stop):
+            num_stored += stop - start
+    return num_stored
 
 
 def _make_context(
