@@ -170,8 +170,10 @@ def outdated_lines(config: Config) -> list[str]:
     """Which of the answers are not of the present settings, code and data."""
     lines = []
     for number in MEASURING_STEPS:
-        reason = stale_reason(get_step(number), config)
-        if reason is not None:
+        step = get_step(number)
+        reason = stale_reason(step, config)
+        has_results = any(path.exists() for path in step.outputs(config))
+        if has_results and reason is not None:
             lines.append(f"Not of this run's settings: the results of step {number} ({reason})")
     return lines
 

@@ -18,9 +18,8 @@ def test_steps_are_counted_by_what_happens_to_them() -> None:
         decision("04", is_due=True, reason=MAY_CHANGE),
     ]
     assert resume_text(plan) == (
-        "Resume: 1 of 4 steps are taken over (01); "
-        "1 to run, which replace earlier results of theirs (02); "
-        "2 to run if an earlier step changes what it reads (03, 04)."
+        "Resume: taking over 1 of 4 steps (01). To run, in place of earlier results: 02. "
+        "To run only if their input changes then: 03, 04."
     )
 
 
@@ -29,4 +28,4 @@ def test_a_step_left_out_by_its_flag_is_not_taken_over() -> None:
         step=get_step("01"), is_due=False, reason="--skip-download", is_skipped_by_flag=True
     )
     kept = [decision(number, is_due=False) for number in ("02", "03", "04")]
-    assert resume_text([left_out, *kept]) == ("Resume: 3 of 4 steps are taken over (02, 03, 04).")
+    assert resume_text([left_out, *kept]) == "Resume: taking over 3 of 4 steps (02, 03, 04)."

@@ -22,6 +22,7 @@ from utils.evaluation.summary import EvaluationContext, summarise_evaluation
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel
 from utils.pipeline import console
+from utils.pipeline.evaluation_progress import start_progress
 from utils.schema.evaluation import EvaluationMetrics
 from utils.settings import EvaluationConfig
 
@@ -81,6 +82,7 @@ def evaluate_dataset(
         predict = partial(_predict_here, worker, settings)
         if uses_ray(section):
             predict = partial(_predict_with_ray, worker, loaded, settings, num_rows)
+        start_progress(settings.files, store.fingerprint, num_rows)
         num_predicted = _predict_missing(worker, num_rows, predict)
     accumulator = _add_up(store, settings, num_rows)
     store.delete_other_chunks(num_rows, section.chunk_rows)

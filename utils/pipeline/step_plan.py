@@ -90,13 +90,11 @@ def resume_text(plan: Sequence[Decision]) -> str:
             due.append(number)
         elif not decision.is_skipped_by_flag:
             kept.append(number)
-    parts = [f"{len(kept)} of {len(plan)} steps are taken over{_listed(kept)}"]
+    sentences = [f"Resume: taking over {len(kept)} of {len(plan)} steps"]
+    if kept:
+        sentences[0] += f" ({', '.join(kept)})"
     if due:
-        parts.append(f"{len(due)} to run, which replace earlier results of theirs{_listed(due)}")
+        sentences.append(f"To run, in place of earlier results: {', '.join(due)}")
     if undecided:
-        parts.append(f"{len(undecided)} to run {MAY_CHANGE}{_listed(undecided)}")
-    return f"Resume: {'; '.join(parts)}."
-
-
-def _listed(numbers: Sequence[str]) -> str:
-    return f" ({', '.join(numbers)})" if numbers else ""
+        sentences.append(f"To run only if their input changes then: {', '.join(undecided)}")
+    return ". ".join(sentences) + "."
