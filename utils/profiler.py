@@ -21,7 +21,6 @@ from utils.schema.sweep_checkpoint import GpuReadings, WarmUpPass
 from utils.sweep.batch_runner import BatchRunner
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
 from utils.sweep.latency_target import search_latency_edge
-from utils.sweep.row_text import row_lines
 from utils.sweep.run_outputs import count_label_changes, describe_mismatch, logit_tolerance
 from utils.sweep.schedule import (
     SweepSettings,
@@ -30,6 +29,7 @@ from utils.sweep.schedule import (
     new_state,
     run_rounds,
 )
+from utils.sweep.sweep_output import announce_trials, print_rows
 from utils.system.device import catch_out_of_memory
 from utils.system.process import frozen_objects
 
@@ -137,7 +137,7 @@ class InferenceProfiler:
             if state.unfinished(settings):
                 expected = self._warm_up(texts, state, settings, on_event)
             after_warm_up(state)
-            _announce(state.unfinished(settings), on_event)
+            announce_trials(state.unfinished(settings), on_event)
 
             def measure(trial: Trial) -> None:
                 self._measure(trial, texts, expected[trial.batch_size], settings.max_length)
@@ -147,10 +147,7 @@ class InferenceProfiler:
             after_round(state)
             self._search_latency_edge(texts, state, settings, expected)
             after_round(state)
-        for trial in state.trials:
-            on_event("")
-            for line in row_lines(trial.record()):
-                on_event(line)
+        print_rows(state.trials, on_event)
 
     def _search_latency_edge(
         self,
@@ -342,16 +339,6 @@ class InferenceProfiler:
         gc.collect()
         if self._on_cuda:
             torch.cuda.empty_cache()
-
-
-def _announce(trials: Sequence[Trial], on_event: Callable[[str], None]) -> None:
-    """Name the batch sizes that are measured now, and whose runs an earlier process measured."""
-    for trial in trials:
-        if trial.runs:
-            trial.warnings.append(
-                f"resumed: runs 1 to {len(trial.runs)} were measured by an earlier process"
-            )
-        on_event(f"Profiling batch size: {trial.batch_size}")
 
 
 def _repeat_to_length(texts: Sequence[str], length: int) -> list[str]:

@@ -120,7 +120,7 @@ def test_another_process_sees_how_many_rows_are_done(evaluate: Evaluate, tmp_pat
     files = load_config(overrides=[f"output.results_dir={tmp_path / 'results'}"]).files
     [line] = progress_lines(files, since_unix_s=0.0)
     assert line.startswith("     evaluation: 60 of 60 rows, ")
-    assert line.endswith(" rows/s, about 0 seconds left")
+    assert line.endswith(" rows/s")
     evaluate()
     [line] = progress_lines(files, since_unix_s=0.0)
     assert line == "     evaluation: 60 of 60 rows, no new chunk is finished yet"

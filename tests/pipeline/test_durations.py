@@ -9,7 +9,13 @@ from utils.pipeline.durations import cost_text, duration_text, num_paid_gpus
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(12.4, "12 seconds"), (89.0, "89 seconds"), (720.0, "12 minutes"), (9000.0, "2.5 hours")],
+    [
+        (0.0, "1 second"),
+        (12.4, "12 seconds"),
+        (89.0, "89 seconds"),
+        (720.0, "12 minutes"),
+        (9000.0, "2.5 hours"),
+    ],
 )
 def test_a_duration_is_in_the_unit_that_suits_it(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text

@@ -6,7 +6,9 @@ SECONDS_PER_HOUR = 3600.0
 
 
 def duration_text(seconds: float) -> str:
-    """A duration in the unit that suits it: seconds, minutes or hours."""
+    """A duration in the unit that suits it, seconds, minutes or hours; at least a second."""
+    if seconds < 1.5:
+        return "1 second"
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     if seconds < 90 * 60:

@@ -51,8 +51,11 @@ def progress_lines(files: ResultFiles, since_unix_s: float) -> list[str]:
     if spent_s <= 0:
         return [line]
     rows_per_s = num_new / spent_s
-    left = duration_text((progress.num_rows - num_done) / rows_per_s)
-    return [f"{line}, {rows_per_s:,.0f} rows/s, about {left} left"]
+    line += f", {rows_per_s:,.0f} rows/s"
+    num_left = progress.num_rows - num_done
+    if num_left:
+        line += f", about {duration_text(num_left / rows_per_s)} left"
+    return [line]
 
 
 def _chunk_records(files: ResultFiles, fingerprint: str) -> dict[str, float]:
