@@ -54,8 +54,8 @@ def explain_baseline(config: Config) -> list[str]:
     if evaluation is None:
         return [*lines, not_evaluated_text(metrics)]
     lines.append(f"On {evaluation.num_samples:,} rows:")
-    for name, text in quality_facts(evaluation, metrics.model_info, metrics.dataset_info):
-        lines.append(f"  {name}: {text}")
+    for fact in quality_facts(evaluation, metrics.model_info, metrics.dataset_info):
+        lines.append(f"  {fact.name}: {fact.text}")
     if evaluation.padding_fraction is not None:
         lines.append(
             f"{evaluation.padding_fraction:.1%} of the evaluation's tokens were padding, "

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.data.dataset_settings import DatasetSettings
 from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.pipeline import startup
+from utils.schema.warning_codes import sentence_of
 
 if __name__ == "__main__":
     # Before the imports below, which take seconds and read environment variables.
@@ -56,7 +57,7 @@ def run(config: Config) -> None:
     metrics = build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
     console.block("FULL DATASET EVALUATION", evaluation_lines(metrics))
     for warning in metrics.run.warnings:
-        console.warn(warning)
+        console.warn(sentence_of(warning))
     write_results(config.files, metrics)
     delete_checkpoint(config.files)
     steps.record_finished(steps.get_step("02"), config)

@@ -10,13 +10,15 @@ from utils.reporting.formatting import Fact
 from utils.reporting.tables import Table
 
 GAP = "  "
+PAGE_COLUMNS = 80
+COPY_INDENT = " " * 6
 MIN_COLUMN_WIDTH = 8
 """Characters that a shortened column keeps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextLayout:
-    """Lines of at most ``width`` columns."""
+    """Lines of at most ``width`` columns; only a value to copy may be longer."""
 
     width: int
 
@@ -27,6 +29,8 @@ class TextLayout:
             self.width,
             initial_indent=first_indent,
             subsequent_indent=further_indent,
+            # Options such as --log-level and names of files stay in one piece.
+            break_on_hyphens=False,
         )
         return lines or [first_indent.rstrip()]
 
@@ -38,10 +42,18 @@ class TextLayout:
         return lines
 
     def facts(self, facts: Iterable[Fact], name_columns: int = 20) -> list[str]:
-        """``name: value`` lines, with the values in one column."""
+        """``name: value`` lines, with the values in one column.
+
+        A value to copy stands on a line of its own, however long it is.
+        """
         lines = []
-        for name, text in facts:
-            lines += self.wrap(text, f"{name + ':':<{name_columns}} ", " " * (name_columns + 1))
+        for fact in facts:
+            start = f"{fact.name}:"
+            if fact.is_verbatim:
+                lines += [start, verbatim(fact.text)]
+            else:
+                indent = " " * (name_columns + 1)
+                lines += self.wrap(fact.text, f"{start:<{name_columns}} ", indent)
         return lines
 
     def table(self, table: Table) -> list[str]:
@@ -64,9 +76,18 @@ class TextLayout:
         return widths
 
 
+PAGE = TextLayout(width=PAGE_COLUMNS)
+"""The layout of the text report and of what the terminal shows of it."""
+
+
 def section(title: str, lines: Sequence[str]) -> str:
     """A title, underlined, with its lines."""
     return "\n".join([title, "-" * len(title), *lines])
+
+
+def verbatim(text: str) -> str:
+    """A line to copy: it is indented, and no width breaks it."""
+    return f"{COPY_INDENT}{one_line(text)}"
 
 
 def one_line(text: str) -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from utils.reporting.formatting import format_bool, format_interval, format_number, format_percent
+from utils.core.rounding import round_value
+from utils.reporting.formatting import (
+    DASH,
+    format_bool,
+    format_interval,
+    format_mean_std,
+    format_number,
+    format_percent,
+)
 from utils.reporting.page.visible import make_visible
 from utils.reporting.sweeps import Sweep, value_of
 from utils.reporting.tables import EXTRA_COLUMNS, PERCENTILES, STATUSES, Table
@@ -82,16 +90,20 @@ def batch_tables(sweep: Sweep) -> Iterator[Table]:
 
 
 def _speed_cells(row: SweepRow) -> tuple[str, ...]:
-    stable = format_bool(row.stable) if row.status == "ok" else "–"
+    stable = format_bool(row.stable) if row.status == "ok" else DASH
+    mean, _, std = format_mean_std(
+        row.latency_per_sample_ms_mean, row.latency_per_sample_ms_std
+    ).partition(" ± ")
+    low = row.throughput_samples_per_sec_ci95_low
+    high = row.throughput_samples_per_sec_ci95_high
+    rate = row.throughput_samples_per_sec_mean
     return (
         str(row.batch_size),
         STATUSES[row.status],
-        format_number(row.latency_per_sample_ms_mean),
-        format_number(row.latency_per_sample_ms_std),
-        format_number(row.throughput_samples_per_sec_mean),
-        format_interval(
-            row.throughput_samples_per_sec_ci95_low, row.throughput_samples_per_sec_ci95_high
-        ),
+        mean,
+        std or DASH,
+        DASH if rate is None else round_value(rate, low, high).value,
+        format_interval(low, high),
         format_percent(row.padding_fraction),
         stable,
     )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from utils.core.rounding import Rounded, round_value
 from utils.reporting import roads
 from utils.reporting.answers import six_answers
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.evaluation_facts import has_guessed_labels, majority_text
 from utils.reporting.formatting import format_number, not_measured
 from utils.reporting.page.verdicts import VERDICTS
-from utils.reporting.page.warning_groups import short_reasons
 from utils.reporting.results import Results
-from utils.reporting.rounding import Rounded, round_value
 from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
+from utils.reporting.warning_groups import short_reasons
 from utils.schema.batch_size import SweepRow
 from utils.schema.diagnosis import BatchSizeDiagnosis, Diagnosis
 from utils.schema.evaluation import EvaluationMetrics
