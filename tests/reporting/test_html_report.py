@@ -170,7 +170,7 @@ def test_the_peak_of_memory_is_explained(cpu_page: WrittenPage, gpu_page: Writte
 def test_the_kernels_of_a_gpu_are_explained(gpu_page: WrittenPage) -> None:
     text = gpu_page.text
     assert "Device idle, whole steps" in text
-    assert "idle share is of the forward alone" in text
+    assert "share is of the forward pass alone" in text
     assert "41.2 ms of 61.5 ms" in text
     assert "20.2 ms: host wait 12 ms, between steps 8.25 ms; median gap 1.75 us" in text
     assert "880 launches, 14,309 per second: 9.50 ms of the host" in text

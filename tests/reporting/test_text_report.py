@@ -10,7 +10,7 @@ import pytest
 from tests.reporting.conftest import MakeResults
 from tests.reporting.diagnosis_builders import HOSTILE
 from utils.core.rounding import round_mean_std, round_value
-from utils.reporting.text_layout import COPY_INDENT
+from utils.reporting.text_layout import COPY_INDENT, PAGE
 from utils.reporting.text_report import render_text_report
 
 SECTIONS = (
@@ -147,3 +147,19 @@ def test_a_sweep_alone_says_that_the_data_set_was_not_evaluated(make_results: Ma
     assert f"The complete data set was not evaluated: {reason}" in text
     assert "one text alone takes" in text
     assert "None" not in text
+
+
+def test_commands_and_units_are_not_torn_apart() -> None:
+    text = f"{'x' * 60} with --set profiling.num_measurement_runs=30 and {'y' * 73} 12.5 ms more"
+    lines = PAGE.wrap(text)
+    assert lines[1].startswith("--set profiling.num_measurement_runs=30 and")
+    assert lines[-1] == "12.5 ms more"
+
+
+def test_warnings_stand_by_cause_with_what_to_do(make_results: MakeResults) -> None:
+    text = render_text_report(make_results(out_of_memory=(64,)))
+    lines = text.split("\nWarnings\n")[1].split("\nWhere the files lie")[0].splitlines()
+    start = lines.index("Runs of the same batch size differ widely (serious)")
+    assert lines[start + 1].startswith("- batch sizes 1, 4, 8, 16, 32: the standard deviation is")
+    assert any(line.startswith("  What to do: ") for line in lines[start:])
+    assert start < lines.index("Out of memory (minor)")

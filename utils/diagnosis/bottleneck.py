@@ -22,8 +22,8 @@ the work."""
 PADDING_SHARE = 0.10
 """Padding that takes a tenth of the forward is named whatever else limits it."""
 CONFIDENCE_RULE = (
-    "high: every number that decided lies further from its threshold than it spreads, and every"
-    " operator's FLOPs are known"
+    "high: every number that decided is further from its threshold than it varies, and the"
+    " arithmetic (FLOPs) of every operator is known"
 )
 
 LIMITED_BY: dict[Verdict, str] = {

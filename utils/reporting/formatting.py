@@ -31,6 +31,8 @@ def format_number(value: float | None, unit: str = "", *, missing: str = DASH) -
     if value is None:
         return missing
     text = f"{value:,.0f}" if float(value).is_integer() else round_value(value).value
+    if unit == "%":
+        return f"{text}%"
     return f"{text} {unit}".rstrip()
 
 

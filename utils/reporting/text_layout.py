@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from utils.reporting.tables import Table
 GAP = "  "
 PAGE_COLUMNS = 80
 COPY_INDENT = " " * 6
+GLUE = "\N{NO-BREAK SPACE}"
+INSEPARABLE = re.compile(r"(?<=--set) | (?=scripts/)|(?<=\d) (?=(?:s|ms|us|MB|GB|W)\b)")
+"""Spaces at which no line ends: in a command, and between a number and its unit."""
 MIN_COLUMN_WIDTH = 8
 """Characters that a shortened column keeps."""
 
@@ -25,13 +29,14 @@ class TextLayout:
     def wrap(self, text: str, first_indent: str = "", further_indent: str = "") -> list[str]:
         """The lines of a paragraph."""
         lines = textwrap.wrap(
-            one_line(text),
+            INSEPARABLE.sub(GLUE, one_line(text)),
             self.width,
             initial_indent=first_indent,
             subsequent_indent=further_indent,
             # Options such as --log-level and names of files stay in one piece.
             break_on_hyphens=False,
         )
+        lines = [line.replace(GLUE, " ") for line in lines]
         return lines or [first_indent.rstrip()]
 
     def bullets(self, texts: Iterable[str]) -> list[str]:
