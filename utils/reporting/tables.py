@@ -69,8 +69,8 @@ EXTRA_COLUMNS = {
     "num_truncated": "texts truncated",
     "achieved_tflops": "TFLOP/s",
     "mfu": "MFU",
-    "cpu_wait_fraction": "CPU wait",
-    "cv": "CV",
+    "cpu_wait_fraction": "share of waiting for a CPU",
+    "cv": "std / mean of the runs",
 }
 """The columns of the page's tables by batch size, with their titles."""
 

@@ -112,7 +112,7 @@ def _speed_cells(row: SweepRow) -> tuple[str, ...]:
 def _subject_table(sweep: Sweep, subject: str, columns: Sequence[str]) -> Table:
     rows = []
     for row in sweep.rows:
-        cells = [format_number(value_of(row, column)) for column in columns]
+        cells = [_cell(row, column) for column in columns]
         rows.append((str(row.batch_size), *cells))
     note = ""
     if "mfu" in columns and sweep.mfu_source:
@@ -129,6 +129,16 @@ def _subject_table(sweep: Sweep, subject: str, columns: Sequence[str]) -> Table:
         rows=tuple(rows),
         note=note,
     )
+
+
+def _cell(row: SweepRow, column: str) -> str:
+    """A value, in the digits that its 95% interval allows where it has one."""
+    value = value_of(row, column)
+    low: float | None = getattr(row, f"{column}_ci95_low", None)
+    high: float | None = getattr(row, f"{column}_ci95_high", None)
+    if value is None or low is None or high is None:
+        return format_number(value)
+    return round_value(value, low, high).value
 
 
 def shared_unit(titles: Sequence[str]) -> str | None:

@@ -120,10 +120,11 @@ def prediction_text(suggestion: Suggestion) -> str:
     """What a suggestion is predicted to bring."""
     saving = format_number(suggestion.saving_ms, "ms")
     share = f"{suggestion.saving_pct:.0f}% of a batch"
+    bound = "at most" if suggestion.prediction == "upper-bound" else "about"
     if suggestion.predicted_speedup is None:
-        return f"saves up to {saving} ({share})"
-    bound = "at most " if suggestion.prediction == "upper-bound" else "about "
-    return f"{bound}{speedup_text(suggestion.predicted_speedup)}, saves {saving} ({share})"
+        return f"saves {bound} {saving}, {share}"
+    speedup = speedup_text(suggestion.predicted_speedup)
+    return f"{bound} {speedup}: saves {bound} {saving}, {share}"
 
 
 def measured_text(suggestion: Suggestion) -> str:
