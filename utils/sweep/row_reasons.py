@@ -237,5 +237,5 @@ def _cpu_wait_reason(cpu_wait_fraction: float) -> str:
     return (
         f"CPU starved: threads waited for a CPU in {cpu_wait_fraction:.0%} of their time "
         f"(limit {CPU_WAIT_LIMIT:.0%}): other processes, or more threads than cores "
-        "(OMP_NUM_THREADS; the tokenizer's own: TOKENIZERS_PARALLELISM=false)"
+        "(OMP_NUM_THREADS; on CUDA also TOKENIZERS_PARALLELISM=false)"
     )

@@ -46,7 +46,7 @@ CAUSES = (
         short="threads waited for a CPU",
         fix=(
             "Stop other programs or use a quieter machine. With more threads than cores, set "
-            "OMP_NUM_THREADS to the free cores and TOKENIZERS_PARALLELISM=false."
+            "OMP_NUM_THREADS to the free cores."
         ),
     ),
     Cause(
