@@ -83,6 +83,38 @@ def test_low_confidence_marks_the_bottleneck(make_results: MakeResults) -> None:
     )
 
 
+def test_the_reasons_of_low_confidence_stand_in_the_card(make_results: MakeResults) -> None:
+    results = make_results()
+    assert results.diagnosis is not None
+    doubts = {"confidence": "low", "doubts": ("threads waited", "times differ")}
+    items = [item.model_copy(update=doubts) for item in results.diagnosis.batch_sizes]
+    diagnosis = results.diagnosis.model_copy(update={"batch_sizes": tuple(items)})
+    card = cards_of(replace(results, diagnosis=diagnosis))["bottleneck"]
+    assert card.details[1] == "Confidence: low, because threads waited; times differ."
+
+
+def test_the_latency_has_the_interval_of_its_average(make_results: MakeResults) -> None:
+    results = make_results()
+    assert cards_of(results)["latency"].interval == ""
+    interval = {
+        "latency_per_sample_ms_median_ci95_low": 20.1,
+        "latency_per_sample_ms_median_ci95_high": 29.9,
+        "latency_per_batch_ms_mad": 0.5,
+    }
+    card = cards_of(with_rows(results, **interval))["latency"]
+    assert card.interval == "95% interval of the average of a run: 20 to 30 ms"
+    assert "half are within ± 0.500 ms of it" in card.details
+
+
+def test_a_batch_of_several_texts_has_no_interval_of_one_text(make_results: MakeResults) -> None:
+    interval = {
+        "latency_per_sample_ms_median_ci95_low": 20.1,
+        "latency_per_sample_ms_median_ci95_high": 29.9,
+    }
+    results = with_rows(make_results(batch_sizes=(4, 8)), **interval)
+    assert cards_of(results)["latency"].interval == ""
+
+
 def test_what_was_not_measured_says_why(make_results: MakeResults) -> None:
     everything_failed = make_results(
         batch_sizes=(4, 8), out_of_memory=(4, 8), has_diagnosis=False, dummy_weights=True

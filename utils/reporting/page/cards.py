@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from utils.reporting import roads
 from utils.reporting.answers import six_answers
 from utils.reporting.commands import STEP_03_MISSING
+from utils.reporting.diagnosis_tables import confidence_text
 from utils.reporting.evaluation_facts import has_guessed_labels, majority_text
 from utils.reporting.formatting import format_number, not_measured
 from utils.reporting.page.verdicts import VERDICTS
@@ -90,6 +91,7 @@ def _latency(results: Results) -> Card:
     assert median_ms is not None
     what = "one text alone" if row.batch_size == 1 else f"a batch of {row.batch_size} texts"
     details = [f"{what}, median ({roads.SWEEP})"]
+    details += _middle_half(row)
     if row.latency_per_batch_ms_mean is not None:
         details.append(f"{round_value(row.latency_per_batch_ms_mean).value} ms on average")
     if row.latency_per_batch_ms_p95 is not None:
@@ -100,7 +102,7 @@ def _latency(results: Results) -> Card:
     return Card(
         value=round_value(median_ms).value,
         unit="ms",
-        interval=_middle_half(row),
+        interval=_interval_of_average(row),
         mark=_stability_mark(row),
         details=tuple(details),
     )
@@ -116,11 +118,26 @@ def _latency_of_evaluation(evaluation: EvaluationMetrics | None) -> Card:
     )
 
 
-def _middle_half(row: SweepRow) -> str:
+def _interval_of_average(row: SweepRow) -> str:
+    """Where another process's average time of one text lies; empty where that is not known.
+
+    The interval is of the average over a run, in the middle one of the runs. The median over all
+    texts, which the card shows, has none.
+    """
+    value = row.latency_per_sample_ms_median
+    low = row.latency_per_sample_ms_median_ci95_low
+    high = row.latency_per_sample_ms_median_ci95_high
+    if row.batch_size != 1 or value is None or low is None or high is None:
+        return ""
+    interval = round_value(value, low, high).interval
+    return f"95% interval of the average of a run: {interval} ms"
+
+
+def _middle_half(row: SweepRow) -> list[str]:
     """How far half of the batches are from the median: the median absolute deviation."""
     if row.latency_per_batch_ms_mad is None:
-        return ""
-    return f"half are within ± {round_value(row.latency_per_batch_ms_mad).value} ms of it"
+        return []
+    return [f"half are within ± {round_value(row.latency_per_batch_ms_mad).value} ms of it"]
 
 
 def _batch_size(results: Results) -> Card:
@@ -216,6 +233,9 @@ def _bottleneck(results: Results) -> Card:
     if item is None:
         return _missing("no batch size was diagnosed")
     mark = ""
+    details = [item.sentence]
+    if item.doubts:
+        details.append(confidence_text(item))
     if item.confidence == "low":
         mark = "low confidence"
     elif roads.is_noisy(results):
@@ -225,7 +245,7 @@ def _bottleneck(results: Results) -> Card:
         value=VERDICTS[item.verdict].name,
         unit=f"at batch size {item.batch_size}",
         mark=mark,
-        details=(item.sentence,),
+        details=tuple(details),
     )
 
 
