@@ -41,6 +41,12 @@ CAUSES = (
         fix="Compare with --set model.dtype=float32 before you rely on speed or accuracy.",
     ),
     Cause(
+        title="A file is of a later version of this program",
+        pattern=r"later version:",
+        short="a file is of a later version",
+        fix="Make the report with the version that measured, or measure again with this one.",
+    ),
+    Cause(
         title="The machine was busy: threads waited for a CPU",
         pattern=r"CPU starved|forward times follow",
         short="threads waited for a CPU",
