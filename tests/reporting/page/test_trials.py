@@ -168,3 +168,10 @@ def test_what_the_settings_do_already_is_said(make_results: MakeResults) -> None
         "Not suggested, because the settings do it already: Texts are grouped; measured: 2.00 "
         "times as fast.",
     ]
+
+
+def test_a_rough_saving_says_why(make_results: MakeResults) -> None:
+    suggestion = make_suggestion("rough").model_copy(update={"caution": "two calls a batch"})
+    block = trials_block(with_suggestions(make_results(), suggestion))
+    assert block is not None
+    assert block.trials[0].predicted.endswith("; rough: two calls a batch")

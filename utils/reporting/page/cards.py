@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from utils.reporting import roads
 from utils.reporting.answers import six_answers
 from utils.reporting.commands import STEP_03_MISSING
-from utils.reporting.diagnosis_tables import confidence_text
 from utils.reporting.evaluation_facts import has_guessed_labels, majority_text
 from utils.reporting.formatting import format_number, not_measured
 from utils.reporting.page.verdicts import VERDICTS
@@ -91,9 +90,7 @@ def _latency(results: Results) -> Card:
     assert median_ms is not None
     what = "one text alone" if row.batch_size == 1 else f"a batch of {row.batch_size} texts"
     details = [f"{what}, median ({roads.SWEEP})"]
-    details += _middle_half(row)
-    if row.latency_per_batch_ms_mean is not None:
-        details.append(f"{round_value(row.latency_per_batch_ms_mean).value} ms on average")
+    details += _spread(row)
     if row.latency_per_batch_ms_p95 is not None:
         details.append(f"95% take at most {round_value(row.latency_per_batch_ms_p95).value} ms")
     if results.evaluation is not None:
@@ -133,11 +130,15 @@ def _interval_of_average(row: SweepRow) -> str:
     return f"95% interval of the average of a run: {interval} ms"
 
 
-def _middle_half(row: SweepRow) -> list[str]:
-    """How far half of the batches are from the median: the median absolute deviation."""
-    if row.latency_per_batch_ms_mad is None:
-        return []
-    return [f"half are within ± {round_value(row.latency_per_batch_ms_mad).value} ms of it"]
+def _spread(row: SweepRow) -> list[str]:
+    """How far half of the batches are from the median, and the average of all, in one line."""
+    parts = []
+    # The median absolute deviation.
+    if row.latency_per_batch_ms_mad is not None:
+        parts.append(f"half are within ± {round_value(row.latency_per_batch_ms_mad).value} ms")
+    if row.latency_per_batch_ms_mean is not None:
+        parts.append(f"{round_value(row.latency_per_batch_ms_mean).value} ms on average")
+    return ["; ".join(parts)] if parts else []
 
 
 def _batch_size(results: Results) -> Card:
@@ -233,11 +234,9 @@ def _bottleneck(results: Results) -> Card:
     if item is None:
         return _missing("no batch size was diagnosed")
     mark = ""
-    details = [item.sentence]
-    if item.doubts:
-        details.append(confidence_text(item))
     if item.confidence == "low":
-        mark = "low confidence"
+        # The section about the bottleneck has all reasons.
+        mark = ": ".join(("low confidence", *item.doubts[:1]))
     elif roads.is_noisy(results):
         mark = "the times that it rests on are not stable"
     return Card(
@@ -245,7 +244,7 @@ def _bottleneck(results: Results) -> Card:
         value=VERDICTS[item.verdict].name,
         unit=f"at batch size {item.batch_size}",
         mark=mark,
-        details=tuple(details),
+        details=(item.sentence,),
     )
 
 

@@ -114,12 +114,15 @@ def _trial(rank: int, results: Results, suggestion: Suggestion) -> Trial:
         measured = "already set in this run"
     elif suggestion.setting is not None and "=" in suggestion.setting:
         command = _command(results.metrics.run.command, suggestion.setting)
+    predicted = prediction_text(suggestion)
+    if suggestion.caution is not None:
+        predicted += f"; rough: {suggestion.caution}"
     return Trial(
         rank=rank,
         title=suggestion.title,
         why=f"{suggestion.cause}: {suggestion.evidence}",
         advice=suggestion.advice,
-        predicted=prediction_text(suggestion),
+        predicted=predicted,
         measured=measured,
         command=command,
     )
