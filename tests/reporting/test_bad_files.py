@@ -14,8 +14,8 @@ from utils.core.errors import UserError
 from utils.core.result_files import ResultFiles
 from utils.reporting.commands import STEP_02, STEP_03
 from utils.reporting.html_report import render_page
-from utils.reporting.page.warning_causes import cause_of
 from utils.reporting.results import read_results
+from utils.reporting.warning_causes import cause_of
 
 FOREIGN = {
     "empty": b"",
@@ -92,6 +92,6 @@ def test_a_file_of_a_later_version_is_noted(tmp_path: Path, name: str) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
     results = read_results(files)
     note = results.notes[0]
-    assert note.startswith(f"later version: {name} has schema version 99, this program knows ")
+    assert note.startswith(f"version: {name} has schema version 99, this program knows ")
     assert cause_of(note).title == "A file is of a later version of this program"
-    assert "later version" in render_page(results)
+    assert "A file is of a later version" in render_page(results)
