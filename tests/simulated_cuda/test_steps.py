@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from tests import support
-from tests.simulated_cuda.cuda_lines import LineRecorder, find_cuda_lines
+from tests.simulated_cuda.cuda_lines import LineRecorder
 from tests.simulated_cuda.machine import Machine, make_machine
 from tests.simulated_cuda.nvml import DriverFaults
 from tests.simulated_cuda.simulate import Simulation, simulated_cuda
@@ -31,7 +31,7 @@ BASELINE = "scripts/02_baseline_inference.py"
 PROFILING = "scripts/03_detailed_profiling.py"
 PIPELINE = "run_week1.py"
 Steps = Callable[..., Machine]
-RECORDER = LineRecorder(find_cuda_lines())
+RECORDER = LineRecorder()
 """Collects over all tests of this module, in one process, which lines for CUDA have run."""
 
 
@@ -345,9 +345,8 @@ def test_every_line_that_only_cuda_runs_has_run(request: pytest.FixtureRequest) 
     module = request.node.getparent(pytest.Module)
     if len([item for item in request.session.items if item.parent is module]) < NUM_TESTS:
         pytest.skip("the other tests of this module did not run")
-    missing = sorted(RECORDER.missing())
     shown = []
-    for name, number, text in missing:
+    for name, number, text in RECORDER.missing():
         if (name, text) not in NOT_SIMULATED:
             shown.append(f"{name}:{number}: {text}")
     assert not shown, "\n".join(shown)
