@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from utils.core.files import PROJECT_ROOT
 from utils.diagnosis import roofline
 from utils.pipeline import cli, step_process
 from utils.pipeline.steps import Step
+from utils.system import gpu_readings
+from utils.system.gpu_monitor import GpuMonitor
 
 MODEL_CHECK = "scripts/00_test_model_loading.py"
 BASELINE = "scripts/02_baseline_inference.py"
@@ -86,6 +89,9 @@ def run_step(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(roofline.CEILING_PRODUCT_AT_LEAST_S, "cuda", 0.002)
     monkeypatch.setitem(roofline.REPEAT_AT_LEAST_S, "cuda", 0.002)
     monkeypatch.setattr(cli, "exit_at_once", sys.exit)
+    # The simulated readings of an idle device are the same after two seconds.
+    monkeypatch.setattr(gpu_readings, "LOOK_BACK_S", 0.05)
+    monkeypatch.setattr(GpuMonitor, "idle", partialmethod(GpuMonitor.idle, seconds=0.2))
 
     def run(
         script: str,
