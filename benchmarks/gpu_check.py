@@ -36,7 +36,7 @@ DRY_RUN_SLACK = 4.0
 MIN_PART_S = 5.0
 LOG_BYTES_A_PART = 200_000
 ARCHIVE_BYTES = 15_000_000
-NOT_ARCHIVED = ("predictions", "logs", ".state")
+NOT_ARCHIVED = ("predictions", ".state")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -105,11 +105,16 @@ def latency_rows(
             )
 
 
-def waiting_ms(model: workloads.Planted, size: int, batches: int) -> float:
+def waiting_ms(
+    model: workloads.Planted, size: int, batches: int, pause_seconds: float = 0.0
+) -> float:
     """What launching a kernel and waiting for its end takes beside the kernel itself.
 
     The median of a plain loop: call, synchronise, read the clock. 0 on the CPU, which does not
     wait.
+
+    Args:
+        pause_seconds: before each call; a device that was idle starts more slowly.
     """
     if model.device.type != "cuda":
         return 0.0
@@ -117,6 +122,7 @@ def waiting_ms(model: workloads.Planted, size: int, batches: int) -> float:
     walls_ms = []
     for _ in range(batches):
         torch.cuda.synchronize(model.device)
+        time.sleep(pause_seconds)
         started_ns = time.perf_counter_ns()
         model(ids, ids)
         torch.cuda.synchronize(model.device)
@@ -132,7 +138,7 @@ def phase_rows(device: torch.device, rate: float) -> Iterator[Row]:
     model, tokenizer = workloads.Planted(0.01, device, rate=rate), workloads.ReadyTokens(0.03)
     record = sweep(model, tokenizer, ["a"] * 80, 8, RUNS)
     # The clock of a GPU moves after its cycles were counted, so the kernel's own time counts.
-    forward_ms = statistics.fmean(model.taken_ms(RUNS * 10))
+    forward_ms = statistics.fmean(model.taken_ms(RUNS * 10)) + waiting_ms(model, 8, 10, 0.03)
     batch_ms = 30 + forward_ms + copies_ms(record, device)
     name = "tokeniser 30 ms, forward 10 ms"
     yield time_row(f"{name}: latency a batch, median", batch_ms, record.latency_per_batch_ms_median)

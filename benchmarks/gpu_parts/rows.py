@@ -21,14 +21,14 @@ def benchmark_rows(name: str, file: Path, code: int) -> list[Row]:
     return [replace(row, check=f"{name}: {row.check}") for row in rows]
 
 
-def rows_of_tests(report: Path, code: int, log: Path) -> list[Row]:
+def rows_of_tests(report: Path, code: int, log: Path, name: str) -> list[Row]:
     """How many tests passed, failed and were skipped; skipped tests have not passed.
 
     Args:
         report: pytest's XML, written when all tests have ended.
         log: the output of ``pytest -v``, read where there is no report.
+        name: of the part.
     """
-    name = "tests/gpu"
     if not report.exists():
         return [_unfinished_tests(name, log, code)]
     suites = list(ElementTree.parse(report).iter("testsuite"))

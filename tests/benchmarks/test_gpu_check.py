@@ -161,23 +161,16 @@ def test_a_part_may_use_what_earlier_ones_have_left(tmp_path: Path) -> None:
 def test_the_demo_is_trained_once_and_tokenising_may_use_all_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What decides which embedded model is trained is the same for pipelines and peers."""
-    all_parts = [
-        *parts.parts_of("figures", tmp_path, is_dry_run=False),
-        *parts.parts_of("speed", tmp_path, is_dry_run=False),
-    ]
-    commands = {part.name: part.command for part in all_parts}
+    """What decides which embedded model is trained is the same for both peers."""
+    commands = {
+        part.name: part.command for part in parts.parts_of("speed", tmp_path, is_dry_run=False)
+    }
     embedded = {
         name: {word for word in words if word.startswith("embedded.")}
         for name, words in commands.items()
     }
     same = set(parts.embedded_settings(tmp_path))
-    assert (
-        embedded["evaluation_peers"]
-        == embedded["pipeline, float32"]
-        == embedded["pipeline, bfloat16"]
-        == same
-    )
+    assert embedded["evaluation_peers"] == embedded["evaluation_peers, float32"] == same
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     code = "import os; raise SystemExit('TOKENIZERS_PARALLELISM' in os.environ)"
     assert statuses([part("tokenises", code)], tmp_path, budget_s=60) == {"tokenises": [PASS]}
@@ -216,9 +209,9 @@ def test_skipped_tests_have_not_passed(
         f'<testsuites><testsuite tests="{total}" failures="{failed}" errors="0" '
         f'skipped="{skipped}"/></testsuites>'
     )
-    assert [row.status for row in part_rows.rows_of_tests(report, 0, tmp_path / "x.log")] == [
-        status
-    ]
+    assert [
+        row.status for row in part_rows.rows_of_tests(report, 0, tmp_path / "x.log", "tests/gpu")
+    ] == [status]
 
 
 def test_tests_that_were_killed_keep_what_they_had_shown(tmp_path: Path) -> None:
@@ -228,7 +221,7 @@ def test_tests_that_were_killed_keep_what_they_had_shown(tmp_path: Path) -> None
         "tests/gpu/test_a.py::test_two[cuda 0] FAILED      [ 66%]\n"
         "tests/gpu/test_a.py::test_three "
     )
-    (row,) = part_rows.rows_of_tests(tmp_path / "none.xml", -9, log)
+    (row,) = part_rows.rows_of_tests(tmp_path / "none.xml", -9, log, "tests/gpu")
     assert (row.status, row.measured) == (MISS, "exit code -9, 1 passed, 1 failed")
 
 

@@ -21,6 +21,8 @@ MIN_PEERS = 3
 SLOW_LAYER_SHARE = 0.05
 """Of the forward that a slow layer has to cost: less may be one interrupt of a few calls."""
 COMPILE = "evaluation.compile=true"
+FUSIBLE = ("element-wise", "normalisation", "reduction", "copy")
+"""Kinds of operators that a compiler joins to kernels which read and write memory once."""
 GROUPED_HEADS_ADVICE = (
     "repeat the key and value heads before attention instead of enable_gqa, as step 02's evaluation"
     " does in float32, so that the memory-efficient kernel runs; or float16 or bfloat16, where the"
@@ -108,11 +110,12 @@ def operator_suggestions(findings: Findings, settings: PresentSettings) -> Itera
     elif worst.kind in ("matrix product", "attention"):
         advice = "larger or better filled batches, whose shapes reach the ceiling"
         setting = None
+    elif worst.kind in FUSIBLE and not settings.evaluation.compile:
+        # fusion_suggestions says what becomes of these.
+        return
     else:
-        advice = "torch.compile, which fuses operators so that intermediate results are not stored"
-        setting = compile_setting(settings)
-        if setting is None:
-            advice = "fused kernels of your own: the evaluation runs compiled already"
+        advice = "fused kernels of your own"
+        setting = None
     excess_ms = _excess_ms(worst, evidence)
     saving_ms = min(excess_ms, max_kernel_saving_ms(evidence, findings.forecast))
     yield Proposal(
@@ -125,6 +128,48 @@ def operator_suggestions(findings: Findings, settings: PresentSettings) -> Itera
         evidence=_excess_evidence(worst, evidence, saving_ms),
         caution=_rare_calls(worst),
     )
+
+
+def fusion_suggestions(findings: Findings, settings: PresentSettings) -> Iterator[Proposal]:
+    """What joining operators would save that each store a result which the next one reads again.
+
+    The time of these operators at the ceilings is no limit here: it includes the stored results.
+    What remains after fusing is known once it is tried, so that all their time is the bound.
+    """
+    fusible = [group for group in findings.groups if group.kind in FUSIBLE]
+    if not fusible or settings.evaluation.compile:
+        return
+    evidence = findings.evidence
+    together = OperatorGroup(
+        kind=", ".join(sorted(group.kind for group in fusible)),
+        measured_ms=sum(group.measured_ms for group in fusible),
+        attainable_ms=0.0,
+        calls=sum(group.calls for group in fusible),
+    )
+    saving_ms = min(
+        _excess_ms(together, evidence), max_kernel_saving_ms(evidence, findings.forecast)
+    )
+    yield Proposal(
+        title="stored intermediate results",
+        cause="each of these operators writes its result to memory, and the next reads it again",
+        saving_ms=max(0.0, saving_ms),
+        advice="torch.compile, which fuses operators so that intermediate results are not stored",
+        prediction="upper-bound",
+        setting=COMPILE,
+        evidence=(
+            f"{together.calls:,.3g} calls of {together.kind} operators take"
+            f" {together.measured_ms:.3g} ms; {_starting_text(together, evidence)}fused kernels"
+            " save a part of it, at most all"
+        ),
+        caution=_rare_calls(together),
+    )
+
+
+def _starting_text(group: OperatorGroup, evidence: Evidence) -> str:
+    """The time that is subtracted on the CPU, where starting an operator is a part of its time."""
+    if evidence.device != "cpu":
+        return ""
+    return f"{group.calls * evidence.dispatch_us / 1e3:.3g} ms of it start them; "
 
 
 def _rare_calls(group: OperatorGroup) -> str | None:

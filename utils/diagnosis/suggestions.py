@@ -16,6 +16,7 @@ from utils.diagnosis.headline import rank
 from utils.diagnosis.kernel_suggestions import (
     attention_suggestions,
     compile_setting,
+    fusion_suggestions,
     operator_suggestions,
     precision_suggestions,
     slow_layer_suggestions,
@@ -40,6 +41,7 @@ def rank_suggestions(findings: Findings, settings: PresentSettings) -> tuple[Sug
         *_host_suggestions(findings.evidence, settings),
         *slow_layer_suggestions(findings),
         *operator_suggestions(findings, settings),
+        *fusion_suggestions(findings, settings),
         *attention_suggestions(findings, settings),
         *precision_suggestions(findings, settings),
     ]

@@ -141,7 +141,10 @@ def _profiled(
         activities.append(ProfilerActivity.CUDA)
     seconds = []
     wait_then_record = schedule(wait=1, warmup=1, active=steps, repeat=1)
-    with profile(activities=activities, schedule=wait_then_record, **options) as profiler:
+    # With one cycle nothing accumulates; without acc_events torch 2.11 warns that nothing does.
+    with profile(
+        activities=activities, schedule=wait_then_record, acc_events=True, **options
+    ) as profiler:
         for index in (0, 0, *range(steps)):
             begin = time.perf_counter()
             step(index)

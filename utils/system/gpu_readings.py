@@ -30,6 +30,9 @@ LIMITS_S = {
 """For each way to read: how far back a reading looks, and the shortest window that has enough."""
 COUNTER_SHORTEST_S = 1.0
 """The energy counter moves every 100 ms (Zeus), so it is off by up to a tenth at one second."""
+DRIVER_PERIOD_S = 0.1
+"""The driver renews power and utilization so often at most (Zeus; NVML API reference), so that
+readings closer together than this miss nothing."""
 MIN_VALID_FRACTION = 0.9
 """Of the readings; with fewer, the mean would be that of another stretch of time."""
 IDLE_UTIL_PCT = 5.0
@@ -186,7 +189,7 @@ def _warnings(
             "power cap: the GPU lowered its clock to stay within its power limit, as large GPUs "
             "do under load"
         )
-    if interval_s is not None and interval_s > 2 * window.interval_s:
+    if interval_s is not None and interval_s > max(2 * window.interval_s, DRIVER_PERIOD_S):
         warnings.append(
             f"GPU sampling: not every {1e3 * window.interval_s:g} ms as requested, to stay under "
             "1% of a core"
