@@ -25,16 +25,18 @@ hypothesis.settings.load_profile("without deadline")
 # at about the same time.
 LONGEST_FILES = (
     "tests/evaluation/test_distributed.py",
-    "tests/simulated_cuda/test_steps.py",
     "tests/test_docs.py",
-    "tests/scripts/test_published_kinds.py",
-    "tests/scripts/test_run_week1.py",
+    "tests/simulated_cuda/test_steps.py",
     "tests/evaluation/test_killed.py",
+    "tests/scripts/test_published_kinds.py",
     "tests/scripts/test_00_test_model_loading.py",
+    "tests/scripts/test_04_visualize.py",
+    "tests/scripts/test_run_week1.py",
     "tests/scripts/test_data_scripts.py",
     "tests/scripts/test_hub_path.py",
-    "tests/golden/test_exit_codes.py",
     "tests/golden/test_small_run.py",
+    "tests/pipeline/test_console.py",
+    "tests/scripts/test_06_measure_change.py",
 )
 
 
