@@ -15,15 +15,24 @@ if __name__ == "__main__":
 
 from utils.config_loader import Config
 from utils.pipeline import cli, console, run_status
+from utils.pipeline.durations import cost_text, duration_text, num_paid_gpus
+from utils.pipeline.step_plan import (
+    VERIFIER,
+    Decision,
+    decide,
+    plan_steps,
+    resume_text,
+    skip_flag,
+)
 from utils.pipeline.step_process import StepFailed, run_step
-from utils.pipeline.steps import STEPS, Step, stale_reason
+from utils.pipeline.steps import STEPS, Step, get_step, stale_reason
 from utils.reporting.answers import answer_lines
-from utils.reporting.results import read_results
+from utils.reporting.results import read_results, with_report_settings
 from utils.reporting.run_facts import model_title
-from utils.schema.diagnosis import load_diagnosis
 
-VERIFIER = "03"
 TITLE = "WEEK 1: BASELINE PROFILING AND BOTTLENECK ANALYSIS"
+MEASURING_STEPS = ("02", "03")
+"""The steps whose results the answers at the end are read from."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for step in STEPS:
         parser.add_argument(
-            _skip_flag(step),
+            skip_flag(step),
             action="store_true",
             help=f"leave out step {step.number}: {step.title.lower()}",
         )
@@ -55,41 +64,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _skip_flag(step: Step) -> str:
-    return "--" + step.skip_flag.replace("_", "-")
-
-
-def decide(
-    step: Step, config: Config, args: argparse.Namespace, earlier_runs: bool
-) -> tuple[bool, str]:
-    """Whether a step is to run, and why or why not.
-
-    ``earlier_runs``: a step before it runs in this call.
-    """
-    if getattr(args, step.skip_flag):
-        return False, _skip_flag(step)
-    if not args.resume:
-        return True, "asked for"
-    reason = stale_reason(step, config)
-    if reason is not None:
-        return True, reason
-    is_verified = step.number != VERIFIER or args.verify is None
-    if not is_verified and not suggestions_tried(config, args.verify):
-        return True, "--verify"
-    if args.dry_run and earlier_runs:
-        return True, "if an earlier step changes what it reads"
-    return False, "unchanged since it last finished"
-
-
-def suggestions_tried(config: Config, settings: Sequence[str]) -> bool:
-    """Whether step 03 has tried these settings, or what it suggests where there are none."""
-    diagnosis = load_diagnosis(config.files.bottlenecks)
-    if not settings:
-        return diagnosis.verified_at is not None
-    tried = {one.setting for one in diagnosis.tried_settings}
-    return tried.issuperset(settings)
-
-
 def run(config: Config, args: argparse.Namespace) -> None:
     if args.status:
         runs = config.profiling.num_measurement_runs
@@ -107,35 +81,37 @@ def run(config: Config, args: argparse.Namespace) -> None:
 
 def print_plan(config: Config, args: argparse.Namespace) -> None:
     """Say which steps would run, why, and how long each took the last time."""
+    plan = plan_steps(config, args)
+    if args.resume:
+        console.print_line(resume_text(plan))
     last_times = run_status.last_times(config.files)
-    earlier_runs = False
-    for step in STEPS:
-        is_due, reason = decide(step, config, args, earlier_runs)
-        print_decision(step, is_due, reason)
-        if is_due and step.number in last_times:
-            duration = run_status.duration_text(last_times[step.number])
+    for decision in plan:
+        print_decision(decision)
+        number = decision.step.number
+        if decision.is_due and number in last_times:
+            duration = duration_text(last_times[number])
             console.print_line(f"     took {duration} when it last finished here")
-        earlier_runs = earlier_runs or is_due
     console.print_line("\nNothing was run (--dry-run).")
 
 
-def print_decision(step: Step, is_due: bool, reason: str) -> None:
-    action = "run" if is_due else "skip"
-    console.print_line(f"\n[{step.number}] {step.title}: {action} ({reason})")
+def print_decision(decision: Decision) -> None:
+    step = decision.step
+    action = "run" if decision.is_due else "skip"
+    console.print_line(f"\n[{step.number}] {step.title}: {action} ({decision.reason})")
 
 
 def run_steps(config: Config, args: argparse.Namespace) -> None:
     """Run what is due, and record for ``--status`` where the run is."""
     files = config.files
     status = run_status.start_status(files)
-    earlier_runs = False
+    if args.resume:
+        console.print_line(resume_text(plan_steps(config, args)))
     for step in STEPS:
-        is_due, reason = decide(step, config, args, earlier_runs)
-        print_decision(step, is_due, reason)
-        if not is_due:
+        decision = decide(step, config, args)
+        print_decision(decision)
+        if not decision.is_due:
             status = run_status.mark_step(files, status, step.number, "skipped")
             continue
-        earlier_runs = True
         print_time_left(step, config, args)
         status = run_status.mark_step(
             files, status, step.number, "running", started_unix_s=time.time()
@@ -159,9 +135,15 @@ def print_time_left(step: Step, config: Config, args: argparse.Namespace) -> Non
     for later in STEPS[STEPS.index(step) :]:
         if not getattr(args, later.skip_flag):
             due[later.number] = last_times.get(later.number)
-    text = run_status.time_left_text(step.number, due)
-    if text is not None:
-        console.print_line(f"{text} (by the last times here)")
+    left_s = run_status.time_left(due)
+    if left_s is None:
+        return
+    text = run_status.time_left_text(step.number, left_s)
+    price = config.cost.gpu_price_per_hour_usd
+    if price is not None:
+        num_gpus = num_paid_gpus(config.model.device, config.evaluation.num_workers)
+        text += f", {cost_text(left_s, price, num_gpus)}"
+    console.print_line(f"{text} (by the last times here)")
 
 
 def step_arguments(step: Step, args: argparse.Namespace) -> list[str]:
@@ -176,10 +158,23 @@ def closing_lines(config: Config, seconds: float) -> list[str]:
     """The six answers, if there are results to read them from."""
     lines = [f"Time: {seconds:,.1f} s", f"Results: {config.files.results_dir}"]
     if config.files.metrics.exists():
-        results = read_results(config.files)
+        results = with_report_settings(read_results(config.files), config.to_dict())
         lines.append(f"Model: {model_title(results.metrics.model_info)}")
+        lines += outdated_lines(config)
         lines.append("")
         lines += answer_lines(results)
+    return lines
+
+
+def outdated_lines(config: Config) -> list[str]:
+    """Which of the answers are not of the present settings, code and data."""
+    lines = []
+    for number in MEASURING_STEPS:
+        step = get_step(number)
+        reason = stale_reason(step, config)
+        has_results = any(path.exists() for path in step.outputs(config))
+        if has_results and reason is not None:
+            lines.append(f"Not of this run's settings: the results of step {number} ({reason})")
     return lines
 
 

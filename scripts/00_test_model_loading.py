@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.pipeline import startup
+from utils.pipeline import cli, startup
 
 if __name__ == "__main__":
     # Before the imports below, which take seconds and read environment variables.
     startup.prepare_process()
+    cli.check_flags(cli.make_simple_parser(__doc__))
 
 from utils.config_loader import Config
 from utils.model_utils import (
@@ -19,7 +20,7 @@ from utils.model_utils import (
     load_model,
     model_summary_lines,
 )
-from utils.pipeline import cli, console
+from utils.pipeline import console
 
 # Of very different lengths, so that a batch of them has padding.
 TEXTS = [

@@ -6,18 +6,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.data.dataset_settings import DatasetSettings
-from utils.pipeline import startup
+from utils.pipeline import cli, startup
 
 if __name__ == "__main__":
     # Before the imports below, which take seconds and read environment variables.
     startup.prepare_process()
+    cli.check_flags(cli.make_simple_parser(__doc__))
 
 from utils.config_loader import Config
 from utils.data.sources import read_source
 from utils.data.writer import check_target, prepare, write_dataset
 from utils.demo.assets import ensure_demo_assets
 from utils.model_utils import model_labels
-from utils.pipeline import cli, console, steps
+from utils.pipeline import console, steps
 from utils.settings import EMBEDDED
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.data.dataset_settings import DatasetSettings
 from utils.evaluation.evaluation_settings import EvaluationSettings
-from utils.pipeline import startup
-from utils.schema.warning_codes import sentence_of
+from utils.pipeline import cli, startup
 
 if __name__ == "__main__":
     # Before the imports below, which take seconds and read environment variables.
     startup.prepare_process()
+    cli.check_flags(cli.make_simple_parser(__doc__))
 
 from utils.baseline.assemble import build_metrics, check_labels
 from utils.baseline.checkpoint import delete_checkpoint
@@ -27,10 +27,11 @@ from utils.config_loader import Config
 from utils.data.prepared import check_prepared_data
 from utils.evaluation.runner import check_workers, evaluate_dataset
 from utils.model_utils import check_max_length, load_model, model_labels, model_summary_lines
-from utils.pipeline import cli, console, steps
+from utils.pipeline import console, steps
 from utils.reporting.evaluation_facts import evaluation_lines
 from utils.reporting.latency_facts import latency_target_text
 from utils.schema.baseline import SWEEP_ROAD
+from utils.schema.warning_codes import sentence_of
 
 
 def run(config: Config) -> None:

@@ -7,23 +7,32 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.data.dataset_settings import DatasetSettings
-from utils.diagnosis.diagnosis_settings import DiagnosisSettings
-from utils.pipeline import startup
-from utils.schema.warning_codes import sentence_of
+from utils.pipeline import cli, startup
+
+
+def make_parser() -> argparse.ArgumentParser:
+    example = "python scripts/03_detailed_profiling.py --config configs/demo.yaml --verify"
+    parser = cli.make_parser(__doc__ or "", example)
+    parser.add_argument("--verify", nargs="*", metavar="KEY=VALUE", help=cli.VERIFY_HELP)
+    return parser
+
 
 if __name__ == "__main__":
     # Before the imports below, which take seconds and read environment variables.
     startup.prepare_process()
     startup.quiet_torch_warnings()
+    cli.check_flags(make_parser())
 
 from utils.config_loader import Config
 from utils.data.prepared import check_prepared_data
 from utils.diagnosis.diagnose import diagnose
+from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.diagnosis.verify import check_settings, verify
 from utils.model_utils import check_max_length, load_model, model_labels
-from utils.pipeline import cli, console, steps
+from utils.pipeline import console, steps
 from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
 from utils.reporting.text_layout import PAGE
+from utils.schema.warning_codes import sentence_of
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
@@ -52,7 +61,4 @@ def run(config: Config, args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    example = "python scripts/03_detailed_profiling.py --config configs/demo.yaml --verify"
-    parser = cli.make_parser(__doc__ or "", example)
-    parser.add_argument("--verify", nargs="*", metavar="KEY=VALUE", help=cli.VERIFY_HELP)
-    raise SystemExit(cli.run_script(parser, run, exclusive=True))
+    raise SystemExit(cli.run_script(make_parser(), run, exclusive=True))

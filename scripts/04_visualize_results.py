@@ -5,15 +5,16 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.pipeline import startup
+from utils.pipeline import cli, startup
 
 if __name__ == "__main__":
     # Before the imports below, which take seconds and read environment variables.
     startup.prepare_process()
     startup.draw_without_display()
+    cli.check_flags(cli.make_simple_parser(__doc__))
 
 from utils.config_loader import Config
-from utils.pipeline import cli, console, steps
+from utils.pipeline import console, steps
 from utils.reporting.report import write_report
 from utils.reporting.results import read_results, with_report_settings
 

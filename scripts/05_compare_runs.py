@@ -10,21 +10,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.pipeline import startup
-
-if __name__ == "__main__":
-    # Before the imports below, which take seconds and read environment variables.
-    startup.prepare_process()
-
 from utils.comparison import command_line
-from utils.comparison.compare import compare_sides
-from utils.comparison.loading import find_results
-from utils.config_loader import Config
-from utils.core.paths import working_directory
-from utils.pipeline import cli, console
-from utils.reporting.comparison_markdown import render_markdown
-from utils.reporting.comparison_report import write_comparison
-from utils.reporting.comparison_text import render_text
+from utils.pipeline import cli, startup
 
 EXAMPLES = """python scripts/05_compare_runs.py results --with results-bf16
   python scripts/05_compare_runs.py week1/a week1/b week1/c --with week2/a week2/b week2/c
@@ -34,25 +21,6 @@ EXAMPLES = """python scripts/05_compare_runs.py results --with results-bf16
 
 exit codes: 0 compared, and no gate is violated; 3 a gate is violated; 4 the data cannot
 decide a gate; 2 the results cannot be used"""
-
-
-def run(config: Config, args: argparse.Namespace) -> int:
-    options = command_line.read_options(args, config)
-    comparison = compare_sides(
-        [find_results(name) for name in args.baseline],
-        [find_results(name) for name in args.candidate],
-        options,
-    )
-    folder = config.files.results_dir
-    if args.output is not None:
-        folder = working_directory() / Path(args.output).expanduser()
-    files = write_comparison(comparison, folder)
-    if args.format == "markdown":
-        console.print_line(render_markdown(comparison))
-    else:
-        console.print_line(render_text(comparison))
-        console.print_line(f"Details: {', '.join(map(str, files))}")
-    return command_line.exit_code(comparison.gates, args.inconclusive)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -75,6 +43,40 @@ def make_parser() -> argparse.ArgumentParser:
         help="where comparison.json and comparison.html go (default: output.results_dir)",
     )
     return parser
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
+    cli.check_flags(make_parser())
+
+from utils.comparison.compare import compare_sides
+from utils.comparison.loading import find_results
+from utils.config_loader import Config
+from utils.core.paths import working_directory
+from utils.pipeline import console
+from utils.reporting.comparison_markdown import render_markdown
+from utils.reporting.comparison_report import write_comparison
+from utils.reporting.comparison_text import render_text
+
+
+def run(config: Config, args: argparse.Namespace) -> int:
+    options = command_line.read_options(args, config)
+    comparison = compare_sides(
+        [find_results(name) for name in args.baseline],
+        [find_results(name) for name in args.candidate],
+        options,
+    )
+    folder = config.files.results_dir
+    if args.output is not None:
+        folder = working_directory() / Path(args.output).expanduser()
+    files = write_comparison(comparison, folder)
+    if args.format == "markdown":
+        console.print_line(render_markdown(comparison))
+    else:
+        console.print_line(render_text(comparison))
+        console.print_line(f"Details: {', '.join(map(str, files))}")
+    return command_line.exit_code(comparison.gates, args.inconclusive)
 
 
 if __name__ == "__main__":

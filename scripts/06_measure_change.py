@@ -11,28 +11,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.pipeline import startup
-
-if __name__ == "__main__":
-    # Before the imports below, which take seconds and read environment variables.
-    startup.prepare_process()
-
 from utils.comparison import command_line
-from utils.comparison.compare import compare_sides
-from utils.config_loader import Config
-from utils.pipeline import cli, console, hints
-from utils.pipeline.change_folder import prepare_folder, read_machine_changes
-from utils.pipeline.change_plan import Change, ChangeRequest, SideName, plan_change
-from utils.pipeline.change_processes import (
-    describe_plan,
-    diagnose_sides,
-    measure_processes,
-    prepare_data_sets,
-)
-from utils.pipeline.change_settings import describe_changes
-from utils.reporting.comparison_markdown import render_markdown
-from utils.reporting.comparison_report import write_comparison
-from utils.reporting.comparison_text import render_text
+from utils.pipeline import cli, hints, startup
 
 EXAMPLES = """python scripts/06_measure_change.py --config configs/demo.yaml \\
       --set profiling.max_length=128
@@ -44,52 +24,6 @@ EXAMPLES = """python scripts/06_measure_change.py --config configs/demo.yaml \\
 exit codes: 0 compared, and no gate is violated; 3 a gate is violated; 4 the data cannot
 decide a gate; 2 something has to be changed; 130 or 143 interrupted"""
 DEFAULT_REPEATS = 3
-
-
-def run(config: Config, args: argparse.Namespace) -> int:
-    """``config`` has the settings of both sides, without the change."""
-    options = command_line.read_options(args, config)
-    change = plan_change(read_request(args))
-    machine_changes = read_machine_changes(change)
-    console.note(f"Measuring a change: {describe_changes(change.settings)}")
-    console.note(f"Results: {change.folder}")
-    if machine_changes:
-        changed = ", ".join(machine_changes)
-        console.note(f"Everything is measured again, because this changed: {changed}")
-    if args.dry_run:
-        console.print_line("\n".join(describe_plan(change, diagnoses=args.diagnose)))
-        console.print_line("\nNothing was run (--dry-run).")
-        return 0
-    prepare_data_sets(change, args.log_level)
-    prepare_folder(change, delete_processes=bool(machine_changes))
-    measure_processes(change, args.log_level)
-    if args.diagnose:
-        diagnose_sides(change, args.log_level)
-    baseline = metrics_files(change, "baseline")
-    candidate = metrics_files(change, "candidate")
-    comparison = compare_sides(baseline, candidate, options)
-    files = write_comparison(comparison, change.folder)
-    if args.format == "markdown":
-        console.print_line(render_markdown(comparison))
-    else:
-        console.print_line(f"\n{render_text(comparison)}")
-        console.print_line(f"Details: {', '.join(map(str, files))}")
-    return command_line.exit_code(comparison.gates, args.inconclusive)
-
-
-def read_request(args: argparse.Namespace) -> ChangeRequest:
-    return ChangeRequest(
-        config_file=args.config,
-        shared=tuple(args.overrides),
-        changed=tuple(args.changes),
-        repeats=args.repeats,
-        evaluates=args.evaluate,
-        name=args.name,
-    )
-
-
-def metrics_files(change: Change, side: SideName) -> list[Path]:
-    return [process.config.files.metrics for process in change.of_side(side)]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -136,6 +70,74 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds and read environment variables.
+    startup.prepare_process()
+    cli.check_flags(make_parser())
+
+from utils.comparison.compare import compare_sides
+from utils.config_loader import Config
+from utils.pipeline import console
+from utils.pipeline.change_folder import prepare_folder, read_machine_changes
+from utils.pipeline.change_plan import Change, ChangeRequest, SideName, plan_change
+from utils.pipeline.change_processes import (
+    describe_plan,
+    diagnose_sides,
+    measure_processes,
+    prepare_data_sets,
+)
+from utils.pipeline.change_settings import describe_changes
+from utils.reporting.comparison_markdown import render_markdown
+from utils.reporting.comparison_report import write_comparison
+from utils.reporting.comparison_text import render_text
+
+
+def run(config: Config, args: argparse.Namespace) -> int:
+    """``config`` has the settings of both sides, without the change."""
+    options = command_line.read_options(args, config)
+    change = plan_change(read_request(args))
+    machine_changes = read_machine_changes(change)
+    console.note(f"Measuring a change: {describe_changes(change.settings)}")
+    console.note(f"Results: {change.folder}")
+    if machine_changes:
+        changed = ", ".join(machine_changes)
+        console.note(f"Everything is measured again, because this changed: {changed}")
+    if args.dry_run:
+        console.print_line("\n".join(describe_plan(change, diagnoses=args.diagnose)))
+        console.print_line("\nNothing was run (--dry-run).")
+        return 0
+    prepare_data_sets(change, args.log_level)
+    prepare_folder(change, delete_processes=bool(machine_changes))
+    measure_processes(change, args.log_level)
+    if args.diagnose:
+        diagnose_sides(change, args.log_level)
+    baseline = metrics_files(change, "baseline")
+    candidate = metrics_files(change, "candidate")
+    comparison = compare_sides(baseline, candidate, options)
+    files = write_comparison(comparison, change.folder)
+    if args.format == "markdown":
+        console.print_line(render_markdown(comparison))
+    else:
+        console.print_line(f"\n{render_text(comparison)}")
+        console.print_line(f"Details: {', '.join(map(str, files))}")
+    return command_line.exit_code(comparison.gates, args.inconclusive)
+
+
+def read_request(args: argparse.Namespace) -> ChangeRequest:
+    return ChangeRequest(
+        config_file=args.config,
+        shared=tuple(args.overrides),
+        changed=tuple(args.changes),
+        repeats=args.repeats,
+        evaluates=args.evaluate,
+        name=args.name,
+    )
+
+
+def metrics_files(change: Change, side: SideName) -> list[Path]:
+    return [process.config.files.metrics for process in change.of_side(side)]
 
 
 if __name__ == "__main__":

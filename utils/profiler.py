@@ -17,12 +17,11 @@ from utils.model.lengths import check_max_length
 from utils.pipeline import console
 from utils.pipeline.hints import python_arguments
 from utils.schema.batch_size import BatchSizeRow
-from utils.schema.sweep_checkpoint import GpuReadings
+from utils.schema.sweep_checkpoint import GpuReadings, WarmUpPass
 from utils.schema.warning_codes import WarningCode
 from utils.sweep.batch_runner import BatchRunner
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
 from utils.sweep.latency_target import search_latency_edge
-from utils.sweep.row_text import row_lines
 from utils.sweep.run_outputs import count_label_changes, describe_mismatch, logit_tolerance
 from utils.sweep.schedule import (
     SweepSettings,
@@ -31,6 +30,7 @@ from utils.sweep.schedule import (
     new_state,
     run_rounds,
 )
+from utils.sweep.sweep_output import announce_trials, print_rows
 from utils.system.device import catch_out_of_memory
 from utils.system.process import frozen_objects
 
@@ -114,11 +114,13 @@ class InferenceProfiler:
         settings: SweepSettings,
         *,
         on_event: Callable[[str], None] = console.print_line,
+        after_warm_up: Callable[[SweepState], None] = lambda state: None,
         after_round: Callable[[SweepState], None] = lambda state: None,
     ) -> None:
         """Measure what ``state`` lacks.
 
         ``after_round`` may save the state, so that an interrupted sweep can be resumed.
+        ``after_warm_up`` is called once, before the first run; it may say how long the rest takes.
 
         Raises:
             UserError: no run is asked for, or texts longer than the model has positions for.
@@ -135,7 +137,8 @@ class InferenceProfiler:
             expected: dict[int, torch.Tensor] = {}
             if state.unfinished(settings):
                 expected = self._warm_up(texts, state, settings, on_event)
-            _announce(state.unfinished(settings), on_event)
+            after_warm_up(state)
+            announce_trials(state.unfinished(settings), on_event)
 
             def measure(trial: Trial) -> None:
                 self._measure(trial, texts, expected[trial.batch_size], settings.max_length)
@@ -145,10 +148,7 @@ class InferenceProfiler:
             after_round(state)
             self._search_latency_edge(texts, state, settings, expected)
             after_round(state)
-        for trial in state.trials:
-            on_event("")
-            for line in row_lines(trial.record()):
-                on_event(line)
+        print_rows(state.trials, on_event)
 
     def _search_latency_edge(
         self,
@@ -192,25 +192,31 @@ class InferenceProfiler:
         expected: dict[int, torch.Tensor] = {}
         on_event(f"Warming up model ({settings.num_warmup_runs} iterations)...")
         self.collector.monitor.mark(step="warm-up")
-        too_large: int | None = None
         unfinished = state.unfinished(settings)
-        for trial in sorted(unfinished, key=lambda item: item.batch_size):
-            if too_large is not None and not settings.try_all_batch_sizes:
-                trial.mark_failed(
-                    "not_tried", f"not tried: batch size {too_large} ran out of memory"
-                )
-                continue
-            logits = self._warm_up_trial(trial, texts, settings)
-            if logits is None:
-                too_large = trial.batch_size
-                continue
-            expected[trial.batch_size] = logits
-            self._compare_with_first(trial, expected)
+        num_passes = len(unfinished) * (settings.num_warmup_runs + 1)
+        with console.progress(total=num_passes, what="Warming up", unit="pass") as bar:
+            too_large: int | None = None
+            for trial in sorted(unfinished, key=lambda item: item.batch_size):
+                if too_large is not None and not settings.try_all_batch_sizes:
+                    trial.mark_failed(
+                        "not_tried", f"not tried: batch size {too_large} ran out of memory"
+                    )
+                    continue
+                logits = self._warm_up_trial(trial, texts, settings, bar.update)
+                if logits is None:
+                    too_large = trial.batch_size
+                    continue
+                expected[trial.batch_size] = logits
+                self._compare_with_first(trial, expected)
         on_event("Warmup complete!")
         return expected
 
     def _warm_up_trial(
-        self, trial: Trial, texts: Sequence[str], settings: SweepSettings
+        self,
+        trial: Trial,
+        texts: Sequence[str],
+        settings: SweepSettings,
+        on_pass: Callable[[], object] = lambda: None,
     ) -> torch.Tensor | None:
         """The trial's untimed logits; None if it does not fit into memory."""
         sample = _repeat_to_length(texts, trial.num_samples)
@@ -218,7 +224,11 @@ class InferenceProfiler:
         with catch_out_of_memory() as memory:
             for _ in range(settings.num_warmup_runs):
                 self._runner.run_untimed(sample, size, settings.max_length)
+                on_pass()
+            started_s = time.perf_counter()
             logits = self._runner.run_untimed(sample, size, settings.max_length)
+            pass_s = time.perf_counter() - started_s
+            on_pass()
             flops = self._runner.flops_per_sample(sample, size, settings.max_length)
             trial.flops_per_sample = flops.value
             trial.flops_reason = flops.reason
@@ -227,6 +237,10 @@ class InferenceProfiler:
             # Only here: a batch size that fits stays warm, its memory in the allocator's cache.
             self._release_memory()
             return None
+        real_tokens, computed_tokens = self._runner.count_tokens(sample, size, settings.max_length)
+        trial.warm_up = WarmUpPass(
+            seconds=pass_s, real_tokens=real_tokens, computed_tokens=computed_tokens
+        )
         trial.num_truncated = self._runner.count_truncated(sample, settings.max_length)
         return logits
 
@@ -291,7 +305,7 @@ class InferenceProfiler:
         monitor = self.collector.monitor
         if not self._on_cuda or monitor.reason is not None:
             return
-        for trial in state.trials:
+        for trial in console.progress(state.trials, what="Reading the GPU", unit="batch size"):
             if trial.status != "ok" or trial.sustained_run is not None or not trial.runs:
                 continue
             shortest_s = min(run.seconds for run in trial.runs)
@@ -331,18 +345,6 @@ class InferenceProfiler:
         gc.collect()
         if self._on_cuda:
             torch.cuda.empty_cache()
-
-
-def _announce(trials: Sequence[Trial], on_event: Callable[[str], None]) -> None:
-    """Name the batch sizes that are measured now, and whose runs an earlier process measured."""
-    for trial in trials:
-        if trial.runs:
-            trial.warnings.append(
-                WarningCode.RESUMED.warn(
-                    f"runs 1 to {len(trial.runs)} were measured by an earlier process"
-                )
-            )
-        on_event(f"Profiling batch size: {trial.batch_size}")
 
 
 def _repeat_to_length(texts: Sequence[str], length: int) -> list[str]:

@@ -129,7 +129,6 @@ def test_a_checkpoint_without_a_version_is_continued(files: ResultFiles) -> None
 @pytest.mark.parametrize(
     "content",
     [
-        {**FIRST_FORM, "fingerprint": "of other settings"},
         {**FIRST_FORM, "schema_version": 99},
         {**FIRST_FORM, "samples": [{"sample_size": 8}]},
         "damaged",
@@ -138,6 +137,12 @@ def test_a_checkpoint_without_a_version_is_continued(files: ResultFiles) -> None
 def test_what_cannot_be_continued_is_measured_again(files: ResultFiles, content: Any) -> None:
     store(files, content)
     assert load_checkpoint(files, "abc") == SweepCheckpoint(fingerprint="abc")
+
+
+def test_the_runs_of_other_settings_are_counted(files: ResultFiles) -> None:
+    store(files, {**FIRST_FORM, "fingerprint": "of other settings"})
+    expected = SweepCheckpoint(fingerprint="abc", num_discarded_runs=1)
+    assert load_checkpoint(files, "abc") == expected
 
 
 def test_all_of_a_trial_is_stored() -> None:

@@ -26,6 +26,7 @@ from utils.evaluation.chunks import BatchLimits
 from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.identity import open_store, prediction_identity
 from utils.model_utils import LoadedModel
+from utils.pipeline.evaluation_progress import progress_lines
 from utils.system.device import NOT_ON_CUDA
 
 
@@ -112,6 +113,26 @@ def test_a_finished_run_computes_nothing_again(
     assert second.resumed_rows == 60
     assert second.inference_time_s == first.inference_time_s
     assert any("by an earlier run" in warning for warning in second.warnings)
+
+
+def test_another_process_sees_how_many_rows_are_done(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate()
+    files = load_config(overrides=[f"output.results_dir={tmp_path / 'results'}"]).files
+    [line] = progress_lines(files, since_unix_s=0.0)
+    assert line.startswith("     evaluation: 60 of 60 rows, ")
+    assert line.endswith(" rows/s")
+    evaluate()
+    [line] = progress_lines(files, since_unix_s=0.0)
+    assert line == "     evaluation: 60 of 60 rows, no new chunk is finished yet"
+
+
+def test_predictions_of_other_settings_are_counted_before_they_are_deleted(
+    evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate()
+    assert "predictions in place" not in capsys.readouterr().out
+    evaluate("profiling.max_length=32")
+    assert "The 60 predictions in place are of other settings" in capsys.readouterr().out
 
 
 def damage(file: Path) -> None:

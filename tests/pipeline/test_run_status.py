@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -10,9 +11,18 @@ import pytest
 
 import run_week1
 from utils.config_loader import load_config
+from utils.core.files import write_text
 from utils.core.result_files import ResultFiles
 from utils.pipeline import run_status
+from utils.pipeline.evaluation_progress import PROGRESS_FILE, progress_lines
 from utils.pipeline.lock import run_lock
+from utils.schema.run_status import EvaluationProgress
+from utils.schema.sweep_checkpoint import (
+    Run,
+    SampleSweepRecord,
+    SweepCheckpointRecord,
+    TrialRecord,
+)
 
 
 @pytest.fixture
@@ -66,6 +76,80 @@ def test_the_next_run_knows_how_long_steps_took(files: ResultFiles) -> None:
 
 def test_the_time_left_needs_every_last_time() -> None:
     known: dict[str, float | None] = {"02": 600.0, "03": 100.0, "04": 20.0}
-    text = run_status.time_left_text("02", known)
-    assert text == "Step 2 of 4, about 12 minutes left"
-    assert run_status.time_left_text("02", {**known, "03": None}) is None
+    assert run_status.time_left(known) == 720.0
+    assert run_status.time_left_text("02", 720.0) == "Step 2 of 4, about 12 minutes left"
+    assert run_status.time_left({**known, "03": None}) is None
+
+
+def test_the_progress_of_the_sweep_and_of_the_evaluation_is_shown(files: ResultFiles) -> None:
+    now = time.time()
+    write_sweep(files, runs=[2.0, 4.0])
+    write_evaluation(files, started_s=now - 100, chunks={0: now - 60, 1000: now - 20})
+    with run_lock(files.lock):
+        status = run_status.start_status(files)
+        run_status.mark_step(files, status, "02", "running", started_unix_s=now - 300)
+        lines = run_status.status_lines(files, num_runs=5)
+    assert lines[4] == "     batch-size sweep: 2 of 5 runs are measured, about 9 seconds left"
+    # Two chunks of 1,000 rows in 80 s; 8,000 rows are left.
+    assert lines[5] == ("     evaluation: 2,000 of 10,000 rows, 25 rows/s, about 5 minutes left")
+
+
+def test_rows_of_an_earlier_run_are_no_part_of_the_rate(files: ResultFiles) -> None:
+    now = time.time()
+    in_place = 1000
+    write_evaluation(
+        files, started_s=now - 100, chunks={0: now - 900, 1000: now - 80}, in_place=in_place
+    )
+    assert progress_lines(files, now - 300) == [
+        "     evaluation: 2,000 of 10,000 rows, 50 rows/s, about 3 minutes left"
+    ]
+    assert progress_lines(files, now - 50) == [], "of a run before the one at work"
+
+
+def test_an_evaluation_without_a_new_chunk_has_no_rate(files: ResultFiles) -> None:
+    now = time.time()
+    write_evaluation(files, started_s=now - 9, chunks={0: now - 900}, in_place=1000)
+    assert progress_lines(files, now - 300) == [
+        "     evaluation: 1,000 of 10,000 rows, no new chunk is finished yet"
+    ]
+
+
+def test_a_step_that_runs_alone_shows_its_progress(
+    files: ResultFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scripts/02_baseline_inference.py", "--config", "x.yaml"])
+    with run_lock(files.lock):
+        write_sweep(files, runs=[2.0, 4.0])
+        lines = run_status.status_lines(files, num_runs=5)
+    assert lines[0].startswith("A single step or another command is at work: pid ")
+    assert lines[1] == "     batch-size sweep: 2 of 5 runs are measured, about 9 seconds left"
+
+
+def write_sweep(files: ResultFiles, runs: list[float]) -> None:
+    """The checkpoint of a sweep with one batch size."""
+    measured = []
+    for seconds in runs:
+        measured.append(Run(num_samples=8, seconds=seconds, num_batches=2))
+    trial = TrialRecord(batch_size=4, num_samples=8, runs=tuple(measured))
+    sample = SampleSweepRecord(sample_size=8, trials=(trial,))
+    record = SweepCheckpointRecord(fingerprint="abc", samples=(sample,))
+    write_text(files.state_dir / run_status.SWEEP_FILE, record.model_dump_json())
+
+
+def write_evaluation(
+    files: ResultFiles, started_s: float, chunks: dict[int, float], in_place: int = 0
+) -> None:
+    """An evaluation of 10,000 rows in chunks of 1,000, some of them finished at these times."""
+    fingerprint = "0123456789ab"
+    progress = EvaluationProgress(
+        fingerprint=fingerprint,
+        num_rows=10_000,
+        num_rows_in_place=in_place,
+        started_unix_s=started_s,
+    )
+    write_text(files.state_dir / PROGRESS_FILE, progress.model_dump_json())
+    for start, finished_s in chunks.items():
+        name = f"rows-{start:012d}-{start + 1000:012d}-{fingerprint}.json"
+        file = files.chunk_records_dir / fingerprint / name
+        write_text(file, "{}")
+        os.utime(file, (finished_s, finished_s))

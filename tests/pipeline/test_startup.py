@@ -110,3 +110,32 @@ def test_the_hub_library_takes_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, cwd=PROJECT_ROOT, env=kept, capture_output=True, text=True)
     assert done.stdout.strip() == str(tmp_path / ".cache" / "huggingface" / "hub"), done.stderr
+
+
+@pytest.mark.parametrize("script", sorted((PROJECT_ROOT / "scripts").glob("*.py")))
+def test_help_needs_none_of_the_heavy_libraries(script: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = [sys.argv[1], '--help']\n"
+        "try:\n"
+        "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    heavy = {'torch', 'transformers', 'sklearn', 'pandas', 'scipy', 'numpy', 'pyarrow'}\n"
+        "    print('code', end.code, 'heavy', sorted(heavy & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, str(script)]
+    process = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert "--config PATH" in process.stdout
+    assert process.stdout.endswith("code 0 heavy []\n"), process.stdout + process.stderr
+
+
+@pytest.mark.parametrize("script", ["04_visualize_results.py", "05_compare_runs.py"])
+def test_steps_that_read_files_alone_import_no_model_libraries(script: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        "runpy.run_path(sys.argv[1], run_name='imported')\n"
+        "print(sorted({'torch', 'transformers', 'datasets', 'sklearn'} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, str(PROJECT_ROOT / "scripts" / script)]
+    process = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert process.stdout == "[]\n", process.stderr

@@ -120,6 +120,7 @@ def test_resume_runs_nothing_until_something_changes(
     again = support.run_script("run_week1.py", *flags(folder, tiny_model), "--resume")
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("skip (unchanged since it last finished)") == 4
+    assert "Resume: taking over 4 of 4 steps (01, 02, 03, 04)." in again.stdout
     assert "WEEK 1 COMPLETE!" in again.stdout
     tried = support.run_script(
         "run_week1.py", *flags(folder, tiny_model), "--resume", "--dry-run", "--verify"
@@ -150,6 +151,26 @@ def test_a_changed_setting_says_which_steps_it_touches(
     assert "[01] Download and check the data set: skip" in dry.stdout
     assert "run (changed: setting evaluation" in dry.stdout
     assert dry.stdout.count("if an earlier step changes what it reads") == 2
+
+
+def test_the_answers_say_that_they_are_of_other_settings(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tiny_model: Path
+) -> None:
+    folder, done = finished
+    assert "Not of this run's settings" not in done.stdout
+    words = [
+        *flags(folder, tiny_model),
+        "--skip-download",
+        "--skip-baseline",
+        "--skip-profiling",
+        "--skip-viz",
+    ]
+    same = support.run_script("run_week1.py", *words)
+    assert "Not of this run's settings" not in same.stdout
+    other = support.run_script("run_week1.py", *words, "--set", "profiling.max_length=32")
+    for number in ("02", "03"):
+        line = f"Not of this run's settings: the results of step {number} (changed: setting "
+        assert line in other.stdout
 
 
 def test_steps_find_inputs_in_the_users_directory(

@@ -26,12 +26,14 @@ class SweepCheckpoint:
         fingerprint: identity of everything that decides what the sweep measures.
         first_inference_ms: None before anything was measured.
         idle: readings of the GPU at rest.
+        num_discarded_runs: runs in the place of this checkpoint that cannot be continued.
     """
 
     fingerprint: str
     first_inference_ms: float | None = None
     idle: GpuReadings = field(default_factory=GpuReadings)
     samples: list[SweepState] = field(default_factory=list)
+    num_discarded_runs: int = 0
 
     @classmethod
     def from_record(cls, record: SweepCheckpointRecord) -> SweepCheckpoint:
@@ -64,8 +66,17 @@ def load_checkpoint(files: ResultFiles, fingerprint: str) -> SweepCheckpoint:
         # No run was interrupted here, or its checkpoint is damaged.
         return empty
     if record.fingerprint != fingerprint:
+        empty.num_discarded_runs = _count_runs(record)
         return empty
     return SweepCheckpoint.from_record(record)
+
+
+def _count_runs(record: SweepCheckpointRecord) -> int:
+    num_runs = 0
+    for sample in record.samples:
+        for trial in (*sample.trials, *sample.latency_trials):
+            num_runs += len(trial.runs)
+    return num_runs
 
 
 def delete_checkpoint(files: ResultFiles) -> None:

@@ -11,8 +11,10 @@ from utils.baseline.checkpoint import (
     checkpoint_writer,
     load_checkpoint,
 )
+from utils.baseline.resume import count_evaluated_rows, resume_lines
+from utils.baseline.run_time import TimeAnnouncer, evaluation_work, price_of
 from utils.config_loader import Config
-from utils.core.files import fingerprint
+from utils.core.files import JsonObject, fingerprint
 from utils.core.result_files import ResultFiles
 from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.identity import prediction_identity
@@ -69,35 +71,70 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
     complete, because the sections in ``SWEEP_SECTIONS`` decide which settings are the same.
     """
     settings = config.profiling
-    checkpoint = load_checkpoint(config.files, _sweep_fingerprint(loaded, config, data_sha256))
+    sweep_settings = _sweep_settings(settings)
+    identity = prediction_identity(loaded, EvaluationSettings.of(config), data_sha256)
+    checkpoint = load_checkpoint(config.files, _sweep_fingerprint(loaded, config, identity))
     profiler = InferenceProfiler(
         loaded.model,
         loaded.tokenizer,
         loaded.info.device,
         gpu_sample_interval_ms=settings.gpu_sample_interval_ms,
     )
-    drawn = []
+    samples, warnings = _draw_samples(loaded, config)
+    is_new = checkpoint.first_inference_ms is None
+    if is_new:
+        checkpoint.samples = [new_state(len(texts), settings.batch_sizes) for texts in samples]
+    rows = count_evaluated_rows(config, identity)
+    for line in resume_lines(checkpoint, sweep_settings, rows):
+        console.print_line(line)
+    if is_new:
+        _start_checkpoint(checkpoint, profiler, samples[0], settings, config.files)
+    rest = evaluation_work(config.evaluation, rows, profiler.device)
+    announcer = TimeAnnouncer(checkpoint, sweep_settings, rest, price_of(config, profiler.device))
+    _measure_samples(profiler, samples, checkpoint, sweep_settings, announcer, config.files)
+    sweep = _to_sweep_result(checkpoint, sweep_settings)
+    size_warnings = _sample_size_warnings(config.dataset.sample_sizes, checkpoint.samples)
+    return replace(sweep, warnings=(*warnings, *size_warnings, *sweep.warnings))
+
+
+def _draw_samples(loaded: LoadedModel, config: Config) -> tuple[list[list[str]], tuple[str, ...]]:
+    """The texts of each sample size, and what to know of them."""
+    settings = config.profiling
+    samples = []
+    drawn_warnings: tuple[str, ...] = ()
     for size in config.dataset.sample_sizes:
-        drawn.append(draw_texts(loaded, config.data_file, settings, size))
-    samples = [list(sample.texts) for sample in drawn]
+        drawn = draw_texts(loaded, config.data_file, settings, size)
+        samples.append(list(drawn.texts))
+        drawn_warnings = drawn.warnings
     largest = max(samples, key=len)
-    warnings = (*drawn[-1].warnings, *check_on_texts(loaded, largest, settings.max_length))
-    if checkpoint.first_inference_ms is None:
-        _start_checkpoint(checkpoint, profiler, samples, settings, config.files)
-    else:
-        console.print_line("Runs that an interrupted run has measured are reused.")
-    after_round = checkpoint_writer(checkpoint, profiler.collector.monitor, config.files)
+    return samples, (*drawn_warnings, *check_on_texts(loaded, largest, settings.max_length))
+
+
+def _measure_samples(
+    profiler: InferenceProfiler,
+    samples: Sequence[list[str]],
+    checkpoint: SweepCheckpoint,
+    settings: SweepSettings,
+    announcer: TimeAnnouncer,
+    files: ResultFiles,
+) -> None:
+    """Measure what each sample lacks, and save the checkpoint after each round."""
+    after_round = checkpoint_writer(checkpoint, profiler.collector.monitor, files)
+    num_largest = max(len(texts) for texts in samples)
     for texts, state in zip(samples, checkpoint.samples, strict=True):
         if len(samples) > 1:
             console.print_line(f"\nSample of {len(texts)} texts")
-        sweep_settings = _sweep_settings(settings)
-        if len(texts) < len(largest):
+        sample_settings = settings
+        if len(texts) < num_largest:
             # One answer is enough, from the sample that the optimal batch size is of.
-            sweep_settings = replace(sweep_settings, latency_target_ms=None)
-        profiler.sweep(texts, state, sweep_settings, after_round=after_round)
-    sweep = _to_sweep_result(checkpoint, _sweep_settings(settings))
-    size_warnings = _sample_size_warnings(config.dataset.sample_sizes, checkpoint.samples)
-    return replace(sweep, warnings=(*warnings, *size_warnings, *sweep.warnings))
+            sample_settings = replace(settings, latency_target_ms=None)
+        profiler.sweep(
+            texts,
+            state,
+            sample_settings,
+            after_warm_up=announcer.after_warm_up,
+            after_round=after_round,
+        )
 
 
 def _sweep_settings(settings: ProfilingConfig) -> SweepSettings:
@@ -108,11 +145,15 @@ def _sweep_settings(settings: ProfilingConfig) -> SweepSettings:
     return SweepSettings(**values)
 
 
-def _sweep_fingerprint(loaded: LoadedModel, config: Config, data_sha256: str) -> str:
-    """Identity of everything that decides what the sweep measures."""
+def _sweep_fingerprint(loaded: LoadedModel, config: Config, identity: JsonObject) -> str:
+    """Identity of everything that decides what the sweep measures.
+
+    Args:
+        identity: what predictions of the model depend on.
+    """
     settings = config.to_dict()
     parts: list[Any] = [settings[name] for name in SWEEP_SECTIONS]
-    parts.append(prediction_identity(loaded, EvaluationSettings.of(config), data_sha256))
+    parts.append(identity)
     parts.append(read_environment(loaded.info.device).to_dict())
     parts.append(BASELINE_VERSION)
     parts.append(CHECKPOINT_VERSION)
@@ -122,16 +163,15 @@ def _sweep_fingerprint(loaded: LoadedModel, config: Config, data_sha256: str) ->
 def _start_checkpoint(
     checkpoint: SweepCheckpoint,
     profiler: InferenceProfiler,
-    samples: Sequence[list[str]],
+    texts: Sequence[str],
     settings: ProfilingConfig,
     files: ResultFiles,
 ) -> None:
     """Measure what comes before the first run: the cold model and the GPU at rest."""
     # An earlier run's timeline is not continued.
     files.gpu_timeline.unlink(missing_ok=True)
-    checkpoint.first_inference_ms = profiler.first_inference_ms(samples[0], settings.max_length)
+    checkpoint.first_inference_ms = profiler.first_inference_ms(texts, settings.max_length)
     checkpoint.idle = profiler.idle_readings()
-    checkpoint.samples = [new_state(len(texts), settings.batch_sizes) for texts in samples]
     if checkpoint.idle.shared:
         for state in checkpoint.samples:
             for trial in state.trials:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from utils.comparison.compare import ComparisonOptions
-from utils.comparison.costs import GivenPrices
-from utils.comparison.decisions import DEFAULT_MARGIN
-from utils.comparison.gates import EXAMPLES, parse_gate
+from utils.comparison.defaults import DEFAULT_MARGIN, GATE_EXAMPLES
 from utils.config_loader import Config
 from utils.pipeline.cli import GATE_UNDECIDED, GATE_VIOLATED
 from utils.schema.comparison import Gate
+
+if TYPE_CHECKING:
+    from utils.comparison.compare import ComparisonOptions
 
 
 def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +56,7 @@ def _add_gate_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="GATE",
-        help=f"end with exit code 3 if the change is such: {EXAMPLES.replace('%', '%%')}; "
+        help=f"end with exit code 3 if the change is such: {GATE_EXAMPLES.replace('%', '%%')}; "
         "@N is one batch size, @evaluation the complete data set; may be given often",
     )
     parser.add_argument(
@@ -71,6 +72,11 @@ def read_options(args: argparse.Namespace, config: Config) -> ComparisonOptions:
     Raises:
         UserError: a gate cannot be read.
     """
+    # Here, because they import SciPy, which the flags and their help do not need.
+    from utils.comparison.compare import ComparisonOptions
+    from utils.comparison.costs import GivenPrices
+    from utils.comparison.gates import parse_gate
+
     for gate in args.fail_if:
         parse_gate(gate)
     return ComparisonOptions(

@@ -14,7 +14,7 @@ from utils.comparison.compatibility import (
     find_refusals,
 )
 from utils.comparison.costs import GivenPrices, choose_prices, compare_costs
-from utils.comparison.decisions import DEFAULT_MARGIN
+from utils.comparison.defaults import DEFAULT_MARGIN
 from utils.comparison.diagnosis_changes import compare_diagnoses
 from utils.comparison.gates import check_gate, parse_gate
 from utils.comparison.loading import Side, load_sides

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from utils.comparison.defaults import DEFAULT_MARGIN
 from utils.comparison.holm import adjust_p_values, level_of_the_rest
 from utils.comparison.log_ratio import LARGEST_LOG
 from utils.comparison.power import processes_needed, smallest_detectable_log
@@ -14,7 +15,6 @@ from utils.schema.comparison_effects import Decision, Effect, EffectVerdict
 
 Key = TypeVar("Key", bound=Hashable)
 
-DEFAULT_MARGIN = 0.02
 DEFAULT_ALPHA = 0.05
 MIN_PROCESSES = 3
 """Processes a side that are recommended where it is not known by how much processes differ."""

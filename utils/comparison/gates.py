@@ -11,6 +11,7 @@ from typing import Literal
 
 from scipy import stats
 
+from utils.comparison.defaults import GATE_EXAMPLES
 from utils.comparison.metric_table import metric_names
 from utils.comparison.quality_sides import QUALITY_NAMES, QualityChange
 from utils.core.errors import UserError
@@ -24,7 +25,6 @@ GATE = re.compile(
     r"\s*(?P<name>\w+)(?:@(?P<place>\w+))?\s*(?P<operator>[<>])"
     r"\s*(?P<number>[+-]?\d+(?:\.\d+)?)\s*(?P<unit>%|pp)\s*"
 )
-EXAMPLES = '"throughput<-5%", "latency_p99@8>+10%", "accuracy<-0.5pp"'
 EVALUATION = "evaluation"
 """As the place of a gate: the complete data set."""
 SHORT_NAMES = {
@@ -100,7 +100,7 @@ def parse_gate(text: str) -> GateCondition:
         raise UserError(
             f"Cannot read the gate {text!r}.",
             where="--fail-if",
-            fix=f"write METRIC<CHANGE or METRIC>CHANGE with % or pp: {EXAMPLES}",
+            fix=f"write METRIC<CHANGE or METRIC>CHANGE with % or pp: {GATE_EXAMPLES}",
         )
     name = match["name"]
     metric = SHORT_NAMES.get(name, name)
@@ -138,7 +138,7 @@ def _check_metric(name: str, metric: str, unit: str) -> None:
         raise UserError(
             f"A gate on {name} is in {expected}, not in {unit}.",
             where="--fail-if",
-            fix=f"for example: {EXAMPLES}",
+            fix=f"for example: {GATE_EXAMPLES}",
         )
 
 

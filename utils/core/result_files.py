@@ -41,6 +41,7 @@ class ResultFiles:
     logs_dir = _under_results("logs")
     # What steps remember between runs: finished steps, the sweep's checkpoint.
     state_dir = _under_results(".state")
+    chunk_records_dir = _under_results(".state/evaluation")
     lock = _under_results(".state/lock")
 
     @property

@@ -16,6 +16,7 @@ from utils.data.columns import Columns, choose_columns
 from utils.data.files import find_files, origin_of
 from utils.data.formats import SourceFile, check_source_file, iter_cells, open_source_file
 from utils.data.partitions import refuse_labels_in_folder_names
+from utils.pipeline import console
 from utils.settings import DatasetConfig
 
 
@@ -92,7 +93,7 @@ def collect_stats(source: DatasetSource, where: str) -> DatasetStats:
     text_bytes = 0
     nul_texts = 0
     num_replaced = 0
-    for text, label in source.rows():
+    for text, label in console.progress(source.rows(), what="Reading the source", unit="row"):
         num_rows += 1
         text_bytes += len(text.encode("utf-8", "replace"))
         if "\0" in text:

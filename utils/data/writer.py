@@ -28,6 +28,7 @@ from utils.data.prepared import (
 )
 from utils.data.reader import BLOCK_ROWS, COLUMNS
 from utils.data.sources import DatasetSource, DatasetStats, collect_stats
+from utils.pipeline import console
 from utils.schema.dataset import DATASET_RECORD_VERSION, PreparedDatasetInfo
 
 MAX_KNOWN_HASHES = 4
@@ -87,7 +88,14 @@ def write_dataset(settings: DatasetSettings, preparation: Preparation) -> None:
     _check_writable(file, preparation.stats)
     written = known_hashes(settings)
     with atomic_path(file) as temporary:
-        rows = _output_rows(preparation)
+        rows = iter(
+            console.progress(
+                _output_rows(preparation),
+                total=preparation.stats.num_rows,
+                what="Writing the data set",
+                unit="row",
+            )
+        )
         if file.suffix == ".parquet":
             _write_parquet(temporary, rows)
         else:

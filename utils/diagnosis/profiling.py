@@ -27,6 +27,7 @@ from utils.diagnosis.measurement import (
 from utils.diagnosis.roofline import MatrixProduct
 from utils.diagnosis.workload import Inputs, Workload
 from utils.model import costs
+from utils.pipeline import console
 from utils.schema.ceilings import Ceilings
 from utils.schema.profile import AttentionUse, KernelSummary, KindTime, LayerTime, PeakMemory
 from utils.schema.warning_codes import WarningCode
@@ -105,7 +106,7 @@ def profile_sizes(
         shutil.rmtree(folder)
     warnings: list[str] = []
     uses: list[AttentionUse] = []
-    for size, one in measured.items():
+    for size, one in console.progress(measured.items(), what="Tracing batch sizes", unit="size"):
         if size != detail:
             folder = files.traces_dir / f"batch_{size}"
             traced = trace_size(one.workload, steps, ceilings, folder)

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from utils.core.errors import UserError
+from utils.pipeline import console
 from utils.schema.ceilings import Ceilings, CopyRate, Machine, load_ceilings, save_ceilings
 from utils.system.environment import read_environment
 from utils.system.timing import CallTimes, time_callable, time_calls
@@ -266,7 +267,8 @@ class _BestProduct(NamedTuple):
 def _best_matmul(device: torch.device, dtype: torch.dtype) -> _BestProduct:
     """The fastest square product."""
     results = []
-    for size in MATMUL_SIZES[device.type]:
+    sizes = MATMUL_SIZES[device.type]
+    for size in console.progress(sizes, what="Timing matrix products", unit="size"):
         # Random numbers: a product of constants takes less power, so its clock is higher than any
         # real one's.
         left = torch.randn(size, size, device=device).to(dtype)
@@ -291,7 +293,7 @@ class _Copies:
 def _time_copies(device: torch.device) -> _Copies:
     rates: list[CopyRate] = []
     spread = 0.0
-    for size in COPY_BYTES[device.type]:
+    for size in console.progress(COPY_BYTES[device.type], what="Timing copies", unit="size"):
         # Half of the free memory is left to others; the smallest size always runs.
         if rates and device.type == "cuda" and 4 * size > torch.cuda.mem_get_info(device)[0]:
             break

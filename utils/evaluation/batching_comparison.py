@@ -17,6 +17,7 @@ from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.evaluation.predictions import Predictions
 from utils.evaluation.tokens import TokenChunk
 from utils.evaluation.worker import ChunkWorker
+from utils.pipeline import console
 from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
 from utils.settings import EvaluationConfig
 from utils.system.timing import time_interleaved
@@ -186,7 +187,9 @@ def compare_variants(
     for predict in (first, second):
         predict(chunk.head(WARM_UP_ROWS))
     calls = {"first": partial(first, chunk), "second": partial(second, chunk)}
-    seconds, predictions = time_interleaved(calls, ROUNDS)
+    num_rounds = ROUNDS * len(calls)
+    with console.progress(total=num_rounds, what="Comparing batches", unit="round") as bar:
+        seconds, predictions = time_interleaved(calls, ROUNDS, bar.update)
     agrees = predictions["first"].predicted_ids == predictions["second"].predicted_ids
     difference = VariantDifference(
         num_rows=len(chunk.ids),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,14 +25,10 @@ from utils.core.files import (
 )
 from utils.evaluation.batching import Indices
 from utils.evaluation.predictions import Predictions
-from utils.schema.chunk import ChunkRecord, ChunkStats, convert_chunk_record
+from utils.schema.chunk import CHUNK_FILE_RE, ChunkRecord, ChunkStats, convert_chunk_record
 
 logger = logging.getLogger(__name__)
 
-CHUNK_FILE_RE = re.compile(
-    r"^\.?rows-(?P<start>\d{12})-(?P<stop>\d{12})-[0-9a-f]{12}\.(parquet|json)"
-)
-"""Chunks, their stats, and what a killed run left of a file that it was writing."""
 RUN_FILE = "run.json"
 STEP_COMMAND = "python scripts/02_baseline_inference.py"
 LABEL_NAME = pa.dictionary(pa.int32(), pa.string())
@@ -201,6 +196,17 @@ class ChunkStore:
             if old.get(key) != new.get(key):
                 changes.append(f"{key}: {old.get(key)} -> {new.get(key)}")
         return changes
+
+    def count_other_rows(self) -> int:
+        """Predictions in place that are of other settings, data or libraries."""
+        if not self.folder.is_dir():
+            return 0
+        num_rows = 0
+        for file in self.folder.glob("rows-*.parquet"):
+            match = CHUNK_FILE_RE.match(file.name)
+            if match is not None and match["fingerprint"] != self.fingerprint:
+                num_rows += int(match["stop"]) - int(match["start"])
+        return num_rows
 
     def delete_other_chunks(self, num_rows: int, chunk_rows: int) -> None:
         """Once a run is complete: delete every other chunk of this program and what is known of

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.metrics import precision_recall_fscore_support
 
 from utils.core.errors import DataError
 from utils.schema.evaluation import ClassMetrics
@@ -118,25 +118,26 @@ class ClassificationMetrics:
     def _f1(self, average: str) -> float | None:
         if not self.confusion.any():
             return None
-        true_ids, predicted_ids, counts = self._cells()
-        _, _, f1, _ = precision_recall_fscore_support(
-            true_ids, predicted_ids, average=average, sample_weight=counts, zero_division=0
-        )
+        _, _, f1, _ = self._scores(average=average)
         return float(f1)
+
+    def _scores(self, **options: Any) -> Any:
+        """scikit-learn's precision, recall, F1 and support; ``options`` choose the labels."""
+        # Here, because the import takes about a second, and a sweep or a diagnosis alone does
+        # without.
+        from sklearn.metrics import precision_recall_fscore_support
+
+        true_ids, predicted_ids, counts = self._cells()
+        return precision_recall_fscore_support(
+            true_ids, predicted_ids, sample_weight=counts, zero_division=0, **options
+        )
 
     def _per_class(self) -> list[ClassMetrics]:
         """Precision, recall, F1 and number of rows (``support``) of every label."""
         num_labels = len(self.label_names)
         precision = recall = f1 = np.zeros(num_labels)
         if self.confusion.any():
-            true_ids, predicted_ids, counts = self._cells()
-            precision, recall, f1, _ = precision_recall_fscore_support(
-                true_ids,
-                predicted_ids,
-                labels=range(num_labels),
-                sample_weight=counts,
-                zero_division=0,
-            )
+            precision, recall, f1, _ = self._scores(labels=range(num_labels))
         classes = []
         for label_id, name in enumerate(self.label_names):
             one = ClassMetrics(

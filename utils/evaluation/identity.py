@@ -88,8 +88,9 @@ def hash_tokenizer(tokenizer: Any) -> str:
 def make_store(settings: EvaluationSettings, identity: JsonObject) -> ChunkStore:
     """The store of the chunks of this identity."""
     label_names = read_mapping_file(settings.label_mappings_file).names
-    state_folder = settings.files.state_dir / "evaluation"
-    return ChunkStore(settings.files.predictions_dir, state_folder, identity, label_names)
+    return ChunkStore(
+        settings.files.predictions_dir, settings.files.chunk_records_dir, identity, label_names
+    )
 
 
 def open_store(
@@ -103,8 +104,8 @@ def open_store(
     changes = store.changed_settings()
     if changes:
         message = (
-            "The predictions in place are of other settings; they stay until this run is complete. "
-            "Changed:"
+            f"The {store.count_other_rows():,} predictions in place are of other settings; they "
+            "stay until this run is complete and are deleted then. Changed:"
         )
         console.print_line("\n  ".join([message, *changes]))
     return store

@@ -22,6 +22,7 @@ from utils.evaluation.summary import EvaluationContext, summarise_evaluation
 from utils.evaluation.worker import ChunkWorker
 from utils.model_utils import LoadedModel
 from utils.pipeline import console
+from utils.pipeline.evaluation_progress import start_progress
 from utils.schema.evaluation import EvaluationMetrics
 from utils.settings import EvaluationConfig
 
@@ -75,14 +76,13 @@ def evaluate_dataset(
     """
     section = settings.evaluation
     check_workers(section)
-    num_rows = count_rows(settings.data_file)
-    if section.max_samples:
-        num_rows = min(num_rows, section.max_samples)
+    num_rows = count_rows_to_predict(settings)
     store = open_store(loaded, settings, data_sha256)
     with closing(ChunkWorker(loaded, settings, store)) as worker:
         predict = partial(_predict_here, worker, settings)
         if uses_ray(section):
             predict = partial(_predict_with_ray, worker, loaded, settings, num_rows)
+        start_progress(settings.files, store.fingerprint, num_rows)
         num_predicted = _predict_missing(worker, num_rows, predict)
     accumulator = _add_up(store, settings, num_rows)
     store.delete_other_chunks(num_rows, section.chunk_rows)
@@ -94,6 +94,23 @@ def evaluate_dataset(
         "compile_comparison": comparisons.compiling,
     }
     return metrics.model_copy(update=measured)
+
+
+def count_rows_to_predict(settings: EvaluationSettings) -> int:
+    """Rows of the data set, or ``evaluation.max_samples`` where that is fewer."""
+    num_rows = count_rows(settings.data_file)
+    max_samples = settings.evaluation.max_samples
+    return min(num_rows, max_samples) if max_samples else num_rows
+
+
+def count_stored_rows(store: ChunkStore, settings: EvaluationSettings) -> int:
+    """Rows whose predictions are in place and undamaged."""
+    num_stored = 0
+    num_rows = count_rows_to_predict(settings)
+    for start, stop in chunk_ranges(num_rows, settings.evaluation.chunk_rows):
+        if store.has(start, stop):
+            num_stored += stop - start
+    return num_stored
 
 
 def _make_context(

@@ -165,12 +165,22 @@ def _report_failure(name: str, error: Exception, log_file: Path | None) -> None:
     console.print_error(f"{name} failed: {type(error).__name__}: {error}\n  {where}")
 
 
+def make_simple_parser(description: str | None) -> argparse.ArgumentParser:
+    """The parser of a file of ``scripts/`` without flags of its own."""
+    example = f"python scripts/{Path(sys.argv[0]).name} --config configs/demo.yaml"
+    return make_parser(description or "", example)
+
+
+def check_flags(parser: argparse.ArgumentParser) -> None:
+    """Answer ``--help`` and refuse wrong flags now; before the imports that take seconds."""
+    parser.parse_args()
+
+
 def run_simple_script(
     run: Callable[[Config], object], description: str | None, *, exclusive: bool = False
 ) -> int:
     """``run_script`` for a file of ``scripts/`` without flags of its own."""
-    example = f"python scripts/{Path(sys.argv[0]).name} --config configs/demo.yaml"
-    parser = make_parser(description or "", example)
+    parser = make_simple_parser(description)
     return run_script(parser, lambda config, _: run(config), exclusive=exclusive)
 
 

@@ -68,6 +68,12 @@ def lock_owner(file: Path) -> str | None:
     return f"pid {owner.get('pid', 'unknown')} on {owner.get('host', 'an unknown host')}"
 
 
+def lock_command(file: Path) -> list[str]:
+    """The words of the command that holds the lock, or held it last; empty if they are unknown."""
+    words = _read_owner_record(file).get("command", [])
+    return [str(word) for word in words]
+
+
 def _is_held(file: Path) -> bool:
     """Whether a process keeps the kernel's lock; one that only asks has it for an instant."""
     for _ in range(LOCK_TRIES):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,16 @@ from pydantic import ValidationError
 
 from utils.core.files import write_text
 from utils.core.result_files import ResultFiles
-from utils.pipeline.lock import lock_owner
-from utils.pipeline.steps import STEPS
+from utils.pipeline.durations import duration_text
+from utils.pipeline.evaluation_progress import progress_lines
+from utils.pipeline.lock import lock_command, lock_owner
+from utils.pipeline.steps import STEPS, get_step
 from utils.schema.run_status import RunStatus, StepState, StepStatus
-from utils.schema.sweep_checkpoint import SweepCheckpointRecord
+from utils.schema.sweep_checkpoint import SweepCheckpointRecord, TrialRecord
 
 STATUS_FILE = "run_status.json"
 SWEEP_FILE = "sweep.json"
+BASELINE_SCRIPT = get_step("02").script
 
 
 def read_status(files: ResultFiles) -> RunStatus | None:
@@ -80,28 +84,20 @@ def last_times(files: ResultFiles) -> dict[str, float]:
     return times
 
 
-def time_left_text(number: str, due: Mapping[str, float | None]) -> str | None:
-    """ "Step 2 of 4, about 12 minutes left", by the last times; None where one is not known.
-
-    Args:
-        due: the last times of this step and of all later ones that run.
-    """
+def time_left(due: Mapping[str, float | None]) -> float | None:
+    """Seconds that these steps take by their last times; None where one is not known."""
     left_s = 0.0
     for seconds in due.values():
         if seconds is None:
             return None
         left_s += seconds
+    return left_s
+
+
+def time_left_text(number: str, left_s: float) -> str:
+    """ "Step 2 of 4, about 12 minutes left", before the step of that number."""
     place = [step.number for step in STEPS].index(number) + 1
     return f"Step {place} of {len(STEPS)}, about {duration_text(left_s)} left"
-
-
-def duration_text(seconds: float) -> str:
-    """A duration in the unit that suits it: seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"
 
 
 def status_lines(files: ResultFiles, num_runs: int) -> list[str]:
@@ -112,28 +108,43 @@ def status_lines(files: ResultFiles, num_runs: int) -> list[str]:
     """
     owner = lock_owner(files.lock)
     status = read_status(files)
-    where = f"Results: {files.results_dir}"
+    is_running = status is not None and owner == f"pid {status.pid} on {status.host}"
+    lines = []
+    if owner is not None and not is_running:
+        lines += _single_command_lines(files, owner, num_runs)
+    elif status is None:
+        lines.append("Nothing runs here, and no run has been recorded.")
+    if status is not None:
+        started = _clock(status.started_unix_s)
+        if is_running:
+            lines.append(f"A run is at work: {owner}, since {started}.")
+        elif owner is not None:
+            lines.append(f"The last complete run started at {started}:")
+        else:
+            lines.append(f"Nothing runs here. The last run started at {started}:")
+    lines.append(f"Results: {files.results_dir}")
     if status is None:
-        return [_without_record(owner), where]
-    is_running = owner == f"pid {status.pid} on {status.host}"
-    if is_running:
-        first = f"A run is at work: {owner}, since {_clock(status.started_unix_s)}."
-    elif owner is not None:
-        first = f"A single step or another command is at work: {owner}. The last complete run:"
-    else:
-        first = f"Nothing runs here. The last run started at {_clock(status.started_unix_s)}:"
-    lines = [first, where]
+        return lines
     for step in status.steps:
         lines.append(_step_line(step, is_running=is_running))
         if is_running and step.state == "running" and step.number == "02":
-            lines += _sweep_lines(files, num_runs)
+            assert step.started_unix_s is not None
+            lines += _measuring_lines(files, num_runs, step.started_unix_s)
     return lines
 
 
-def _without_record(owner: str | None) -> str:
-    if owner is None:
-        return "Nothing runs here, and no run has been recorded."
-    return f"A single step or another command is at work: {owner}."
+def _single_command_lines(files: ResultFiles, owner: str, num_runs: int) -> list[str]:
+    """What is at work where it is no complete run, and how far it is if it is step 02."""
+    lines = [f"A single step or another command is at work: {owner}."]
+    if any(word.endswith(BASELINE_SCRIPT) for word in lock_command(files.lock)):
+        # Its owner's record is the last that was written to the lock.
+        lines += _measuring_lines(files, num_runs, files.lock.stat().st_mtime)
+    return lines
+
+
+def _measuring_lines(files: ResultFiles, num_runs: int, since_unix_s: float) -> list[str]:
+    """How far step 02 is."""
+    return [*_sweep_lines(files, num_runs, since_unix_s), *progress_lines(files, since_unix_s)]
 
 
 def _step_line(step: StepStatus, *, is_running: bool) -> str:
@@ -151,21 +162,44 @@ def _step_line(step: StepStatus, *, is_running: bool) -> str:
     return line
 
 
-def _sweep_lines(files: ResultFiles, num_runs: int) -> list[str]:
+def _sweep_lines(files: ResultFiles, num_runs: int, since_unix_s: float) -> list[str]:
     """How far the batch-size sweep is, by its checkpoint; nothing before its first round."""
+    file = files.state_dir / SWEEP_FILE
     try:
-        content = (files.state_dir / SWEEP_FILE).read_bytes()
-        record = SweepCheckpointRecord.model_validate_json(content, extra="ignore")
+        if file.stat().st_mtime < since_unix_s:
+            # An earlier, interrupted run's.
+            return []
+        record = SweepCheckpointRecord.model_validate_json(file.read_bytes(), extra="ignore")
     except (OSError, ValidationError):
         return []
     measured = 0
-    wanted = 0
+    missing = 0
+    left_s: float | None = 0.0
     for sample in record.samples:
         for trial in sample.trials:
-            if trial.status == "ok":
-                measured += len(trial.runs)
-                wanted += max(num_runs, len(trial.runs))
-    return [f"     batch-size sweep: {measured} of {wanted} runs are measured"]
+            if trial.status != "ok":
+                continue
+            num_missing = max(0, num_runs - len(trial.runs))
+            measured += len(trial.runs)
+            missing += num_missing
+            run_s = _run_seconds(trial)
+            if run_s is None or left_s is None:
+                left_s = None
+            else:
+                left_s += num_missing * run_s
+    line = f"     batch-size sweep: {measured} of {measured + missing} runs are measured"
+    if missing and left_s is not None:
+        line += f", about {duration_text(left_s)} left"
+    return [line]
+
+
+def _run_seconds(trial: TrialRecord) -> float | None:
+    """How long a run takes: the median one, or the pass of the warm-up."""
+    if trial.runs:
+        return statistics.median(run.seconds for run in trial.runs)
+    if trial.warm_up is not None:
+        return trial.warm_up.seconds
+    return None
 
 
 def _clock(unix_s: float) -> str:

@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from utils.core.files import atomic_path
+from utils.pipeline import console
 from utils.reporting.comparison_plot import draw_comparison
 from utils.reporting.heatmap_plot import draw_heatmap
 from utils.reporting.phases_plot import draw_phases
@@ -35,7 +36,8 @@ class Picture:
 def write_pictures(results: Results) -> tuple[Picture, ...]:
     """Draw every picture that there are values for, into the plots folder."""
     written = []
-    for picture, draw in _pictures(results):
+    pictures = list(_pictures(results))
+    for picture, draw in console.progress(pictures, what="Drawing", unit="picture"):
         with mpl.rc_context(STYLE), atomic_path(picture.path) as temporary:
             draw().savefig(temporary, format="png", dpi=DOTS_PER_INCH, facecolor="white")
         written.append(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from utils.core.files import JsonObject
@@ -9,6 +10,10 @@ from utils.schema.common import Record, optional, required, text
 
 CHUNK_VERSION: Literal[1] = 1
 """Raise it when a field changes its name or meaning, and convert older files here."""
+CHUNK_FILE_RE = re.compile(
+    r"^\.?rows-(?P<start>\d{12})-(?P<stop>\d{12})-(?P<fingerprint>[0-9a-f]{12})\.(parquet|json)"
+)
+"""Chunks, their stats, and what a killed run left of a file that it was writing."""
 FORMER_COMPUTED_TOKENS = "padded_tokens"
 """The name of ``ChunkStats.computed_tokens`` in chunks of earlier versions, which still load."""
 

@@ -101,12 +101,23 @@ class Run(Record):
     gpu: GpuReadings = optional("The GPU's readings over the run.", default=GpuReadings())
 
 
+class WarmUpPass(Record):
+    """The last untimed pass over the sample at one batch size; only estimates of the time that a
+    run takes rest on it.
+    """
+
+    seconds: float = required("s", "From the first text to the last logits on the host.")
+    real_tokens: int = text("Tokens of the texts, without padding.")
+    computed_tokens: int = text("Tokens with the padding of the batches.")
+
+
 class TrialRecord(Record):
     """One batch size of a sweep: the runs so far, or why there are none."""
 
     batch_size: int = text("Texts in a batch.")
     num_samples: int = text("Texts of a run.")
     status: Status = optional("Whether it could be measured.", default="ok")
+    warm_up: WarmUpPass | None = optional("The last pass of the warm-up.")
     runs: tuple[Run, ...] = optional("The runs so far, in order.", default=())
     sustained_run: Run | None = optional("Runs back to back, for the GPU's readings.")
     flops_per_sample: float | None = optional("Counted operations of a text.", unit="FLOP")

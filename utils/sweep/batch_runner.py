@@ -86,6 +86,16 @@ class BatchRunner:
                 log.stamps.append((started, tokenized, on_device, launched, computed, clock()))
                 log.masks.append(host["attention_mask"])
 
+    def count_tokens(self, texts: list[str], size: int, max_length: int) -> tuple[int, int]:
+        """Tokens of all texts, and with the padding that batches of ``size`` add."""
+        encoded = self.tokenizer(texts, truncation=True, max_length=max_length)
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        computed_tokens = 0
+        for start in range(0, len(lengths), size):
+            batch = lengths[start : start + size]
+            computed_tokens += len(batch) * max(batch)
+        return sum(lengths), computed_tokens
+
     def count_truncated(self, texts: list[str], max_length: int) -> int:
         """How many texts are truncated."""
         encoded = self.tokenizer(texts, truncation=True, max_length=max_length)

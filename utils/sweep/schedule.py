@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from utils.core.errors import UserError
 from utils.pipeline import console
 from utils.schema.batch_size import BatchSizeRow, FailedStatus, Status
-from utils.schema.sweep_checkpoint import Run, SampleSweepRecord, TrialRecord
+from utils.schema.sweep_checkpoint import Run, SampleSweepRecord, TrialRecord, WarmUpPass
 from utils.schema.warning_codes import WarningCode
 from utils.sweep.bench_stats import mean_interval
 from utils.sweep.row_reasons import FLOP_COLUMNS
@@ -58,6 +58,7 @@ class Trial:
     batch_size: int
     num_samples: int
     status: Status = "ok"
+    warm_up: WarmUpPass | None = None
     runs: list[Run] = field(default_factory=list)
     sustained_run: Run | None = None
     flops_per_sample: float | None = None
@@ -104,6 +105,12 @@ class Trial:
         low, high = interval
         relative_half_width = (high - low) / (high + low)
         return relative_half_width <= settings.target_relative_ci
+
+    def missing_runs(self, settings: SweepSettings) -> int:
+        """Runs that are left; a wanted precision may need more."""
+        if self.finished(settings):
+            return 0
+        return max(0, settings.num_runs - len(self.runs))
 
     def record(self) -> BatchSizeRow:
         """The table row; without metrics if the trial failed."""
@@ -202,9 +209,7 @@ def run_rounds(
     does not look like an effect of batch size. ``after_round`` is called after each round, also
     after one that is interrupted.
     """
-    missing_runs = 0
-    for trial in state.unfinished(settings):
-        missing_runs += max(0, settings.num_runs - len(trial.runs))
+    missing_runs = sum(trial.missing_runs(settings) for trial in state.trials)
     with console.progress(total=missing_runs, what="Measuring", unit="run") as bar:
         unfinished = state.unfinished(settings)
         while unfinished:

@@ -71,11 +71,14 @@ def time_callable(
 
 
 def time_interleaved(
-    variants: Mapping[str, Callable[[], T]], rounds: int
+    variants: Mapping[str, Callable[[], T]],
+    rounds: int,
+    after_each: Callable[[], object] = lambda: None,
 ) -> tuple[dict[str, list[float]], dict[str, T]]:
     """Time several variants in turn; every other round runs in the opposite order.
 
-    A variant has to wait for its own results: nothing else waits for the device.
+    A variant has to wait for its own results: nothing else waits for the device. ``after_each`` is
+    called, untimed, after each round of each variant.
 
     Returns:
         Seconds of each round of each variant, and its last result.
@@ -90,4 +93,5 @@ def time_interleaved(
             started_s = time.perf_counter()
             last_results[name] = variants[name]()
             seconds[name].append(time.perf_counter() - started_s)
+            after_each()
     return seconds, last_results
