@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 from utils.config_loader import Config, load_config
 from utils.core.files import read_json
+from utils.core.rounding import round_mean_std, round_value
 from utils.pipeline import cli, console
 from utils.pipeline.step_process import run_step
 from utils.pipeline.steps import STEPS, get_step
@@ -54,8 +55,8 @@ def explain_baseline(config: Config) -> list[str]:
     if evaluation is None:
         return [*lines, not_evaluated_text(metrics)]
     lines.append(f"On {evaluation.num_samples:,} rows:")
-    for name, text in quality_facts(evaluation, metrics.model_info, metrics.dataset_info):
-        lines.append(f"  {name}: {text}")
+    for fact in quality_facts(evaluation, metrics.model_info, metrics.dataset_info):
+        lines.append(f"  {fact.name}: {fact.text}")
     if evaluation.padding_fraction is not None:
         lines.append(
             f"{evaluation.padding_fraction:.1%} of the evaluation's tokens were padding, "
@@ -65,9 +66,18 @@ def explain_baseline(config: Config) -> list[str]:
 
 
 def _row_line(row: SweepRow) -> str:
+    assert row.latency_per_sample_ms_mean is not None, "the row was measured"
+    assert row.throughput_samples_per_sec_mean is not None, "the row was measured"
+    latency_ms, _ = round_mean_std(
+        row.latency_per_sample_ms_mean, row.latency_per_sample_ms_std or 0.0
+    )
+    samples_per_s = round_value(
+        row.throughput_samples_per_sec_mean,
+        row.throughput_samples_per_sec_ci95_low,
+        row.throughput_samples_per_sec_ci95_high,
+    ).value
     return (
-        f"Batch size {row.batch_size:>3}: {row.latency_per_sample_ms_mean:8.2f} ms a sample, "
-        f"{row.throughput_samples_per_sec_mean:8.1f} samples/s"
+        f"Batch size {row.batch_size:>3}: {latency_ms:>8} ms a sample, {samples_per_s:>8} samples/s"
     )
 
 
@@ -76,9 +86,10 @@ def explain_profiling(config: Config) -> list[str]:
     layers = read_trace_tables(config.files).layers
     slowest = sorted(layers, key=lambda row: -row.self_time_ms)[:SLOWEST_MODULES]
     lines = [diagnosis.main_bottleneck, "The modules that take the most time by themselves:"]
-    lines += [f"  {row.module}: {row.self_time_ms:.3f} ms" for row in slowest]
+    for row in slowest:
+        lines.append(f"  {row.module}: {round_value(row.self_time_ms).value} ms")
     for suggestion in diagnosis.suggestions[:1]:
-        saving = f"{suggestion.saving_ms:.2f} ms a batch"
+        saving = f"{round_value(suggestion.saving_ms).value} ms a batch"
         lines.append(f"What would save most: {suggestion.title} ({saving})")
     return lines
 

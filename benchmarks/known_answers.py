@@ -83,7 +83,7 @@ def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
         quick = measure_batch_size(loaded, texts, 4, 64, ceilings).evidence
     verdict = classify_bottleneck(slow).verdict
     suggestions = rank_suggestions(Findings(evidence=slow), PresentSettings.of(config))
-    suggestion = _with_title(suggestions, "slow tokeniser")
+    suggestion = _with_title(suggestions, "Faster tokeniser")
     saving_ms = slow.total_ms - quick.total_ms
     return [
         checked(
@@ -120,8 +120,8 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
         within("90% padding: counted", 0.9, largest.padding_fraction, "", absolute=1e-9),
         checked(
             "90% padding: the first suggestion",
-            first.title == "padding",
-            expected="padding",
+            first.title == "Less padding",
+            expected="Less padding",
             measured=first.title,
         ),
     ]
@@ -155,7 +155,7 @@ def layer_rows(folder: Path, device: torch.device) -> list[Row]:
     diagnosis = diagnose(loaded, DiagnosisSettings.of(config))
     layers = pd.read_csv(config.files.layers)
     top = layers.sort_values("self_time_ms", ascending=False).iloc[0]
-    suggestion = _with_title(diagnosis.all_suggestions, f"slow layer: {SLOW_LAYER}")
+    suggestion = _with_title(diagnosis.all_suggestions, f"Slow layer: {SLOW_LAYER}")
     workload = Workload(loaded, ([workloads.text_of(32)] * size,), 64)
 
     def run_with_delay(seconds: float) -> Callable[[], object]:
@@ -195,7 +195,7 @@ def batch_size_rows(folder: Path, device: torch.device) -> list[Row]:
     settings = "profiling.batch_sizes=[1, 2, 4]", "profiling.trace_steps=1"
     loaded, config = workloads.ready(folder, workloads.small_qwen2(device), lengths, *settings)
     diagnosis = diagnose(loaded, DiagnosisSettings.of(config))
-    suggestion = _with_title(diagnosis.all_suggestions, "batch size")
+    suggestion = _with_title(diagnosis.all_suggestions, "Larger batches")
     if suggestion is None:
         return [checked(name, False, expected="a suggestion", measured="none")]
     tried = measure_suggestion(

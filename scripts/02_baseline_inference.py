@@ -31,6 +31,7 @@ from utils.pipeline import console, steps
 from utils.reporting.evaluation_facts import evaluation_lines
 from utils.reporting.latency_facts import latency_target_text
 from utils.schema.baseline import SWEEP_ROAD
+from utils.schema.warning_codes import sentence_of
 
 
 def run(config: Config) -> None:
@@ -57,7 +58,7 @@ def run(config: Config) -> None:
     metrics = build_metrics(config, loaded, prepared, sweep, evaluation, started=started)
     console.block("FULL DATASET EVALUATION", evaluation_lines(metrics))
     for warning in metrics.run.warnings:
-        console.warn(warning)
+        console.warn(sentence_of(warning))
     write_results(config.files, metrics)
     delete_checkpoint(config.files)
     steps.record_finished(steps.get_step("02"), config)

@@ -31,6 +31,8 @@ from utils.diagnosis.verify import check_settings, verify
 from utils.model_utils import check_max_length, load_model, model_labels
 from utils.pipeline import console, steps
 from utils.reporting.diagnosis_lines import suggestion_lines, verified_lines
+from utils.reporting.text_layout import PAGE
+from utils.schema.warning_codes import sentence_of
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
@@ -40,20 +42,19 @@ def run(config: Config, args: argparse.Namespace) -> None:
     check_max_length(config.profiling.max_length, loaded.model)
     diagnosis = diagnose(loaded, DiagnosisSettings.of(config))
     for warning in diagnosis.warnings:
-        console.warn(warning)
-    lines = [diagnosis.main_bottleneck]
+        console.warn(sentence_of(warning))
+    lines = PAGE.wrap(diagnosis.main_bottleneck)
     if diagnosis.noise is not None:
-        lines.insert(0, diagnosis.noise)
-    for place, line in enumerate(suggestion_lines(diagnosis), start=1):
-        lines.append(f"{place}. {line}")
-    lines += diagnosis.applied
+        lines = [*PAGE.wrap(diagnosis.noise), *lines]
+    lines += suggestion_lines(diagnosis)
+    lines += PAGE.bullets(diagnosis.applied)
     console.block("BOTTLENECK ANALYSIS", lines)
     if args.verify is not None:
         diagnosis = verify(loaded, DiagnosisSettings.of(config), diagnosis, args.verify)
-        lines = verified_lines(diagnosis)
+        lines = PAGE.bullets(verified_lines(diagnosis))
         if not args.verify:
             # What was measured has replaced what was predicted.
-            lines.append(diagnosis.main_bottleneck)
+            lines += PAGE.wrap(diagnosis.main_bottleneck)
         console.block("SUGGESTIONS TRIED", lines)
     console.print_line(f"Details: {config.files.bottlenecks}, {config.files.traces_dir}")
     steps.record_finished(steps.get_step("03"), config)

@@ -114,4 +114,4 @@ def test_waiting_for_a_cpu_is_seen() -> None:
             other.wait()
     assert measurement.record is not None
     assert measurement.record.cpu_wait_fraction > CPU_WAIT_LIMIT
-    assert any("CPU starved" in text for text in measurement.record.warnings)
+    assert any("cpu-wait" in text for text in measurement.record.warnings)

@@ -18,6 +18,7 @@ from utils.pipeline import console
 from utils.pipeline.hints import python_arguments
 from utils.schema.batch_size import BatchSizeRow
 from utils.schema.sweep_checkpoint import GpuReadings, WarmUpPass
+from utils.schema.warning_codes import WarningCode
 from utils.sweep.batch_runner import BatchRunner
 from utils.sweep.bench_stats import BETWEEN_PROCESS_CV
 from utils.sweep.latency_target import search_latency_edge
@@ -252,7 +253,9 @@ class InferenceProfiler:
         mismatch = describe_mismatch(logits[:rows], first[:rows], self._logit_tolerance(first))
         if mismatch is not None:
             trial.warnings.append(
-                f"outputs: batch sizes {trial.batch_size} and {first_size}: {mismatch}"
+                WarningCode.OUTPUTS.warn(
+                    f"batch sizes {trial.batch_size} and {first_size}: {mismatch}"
+                )
             )
 
     def _measure(
@@ -284,14 +287,15 @@ class InferenceProfiler:
         mismatch = describe_mismatch(logits, expected, tolerance)
         if mismatch is not None:
             trial.mark_failed(
-                "wrong_outputs", f"outputs: timed and untimed {mismatch}; no metrics are given"
+                "wrong_outputs", f"timed and untimed outputs: {mismatch}; no metrics are given"
             )
             return
         changed = count_label_changes(logits, expected)
         if changed:
             trial.warnings.append(
-                f"outputs: {changed} labels of timed runs differ from untimed ones, "
-                "by rounding alone"
+                WarningCode.OUTPUTS.warn(
+                    f"{changed} labels of timed runs differ from untimed ones, by rounding alone"
+                )
             )
 
     def _measure_sustained_runs(
@@ -328,7 +332,9 @@ class InferenceProfiler:
             trial.sustained_run = measurement.run
         if memory.reason is not None:
             trial.warnings.append(
-                f"the runs back to back for the GPU's readings ran out of memory: {memory.reason}"
+                WarningCode.GPU_READINGS.warn(
+                    f"the longer runs for the GPU's readings ran out of memory: {memory.reason}"
+                )
             )
 
     def _logit_tolerance(self, logits: torch.Tensor) -> float:

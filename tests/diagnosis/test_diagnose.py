@@ -40,7 +40,7 @@ def test_a_size_that_does_not_fit_is_left_out(
     result = diagnose(loaded, DiagnosisSettings.of(config))
     assert [size.batch_size for size in result.batch_sizes] == [1]
     assert result.detail_batch_size == 1
-    assert any("Batch size 4 does not fit" in warning for warning in result.warnings)
+    assert any("batch size 4 does not fit" in warning for warning in result.warnings)
     assert config.files.ceilings.exists()
     config = support.small_config(tmp_path, tiny_model, "profiling.batch_sizes=[4]")
     with pytest.raises(UserError, match="No batch size fits"):
@@ -79,7 +79,7 @@ def test_the_sweep_decides_where_larger_batches_stop_helping(
     assert saturation.sentence in result.main_bottleneck
     assert "Confidence: " in result.main_bottleneck
     titles = [suggestion.title for suggestion in result.all_suggestions]
-    assert "batch size" not in titles, "the sweep has tried 4"
+    assert "Larger batches" not in titles, "the sweep has tried 4"
     assert load_diagnosis(config.files.bottlenecks).to_dict() == result.to_dict()
 
 

@@ -10,6 +10,7 @@ from tests.diagnosis.builders import make_evidence, sweep_row
 from utils.diagnosis.bottleneck import classify_bottleneck
 from utils.diagnosis.doubts import find_doubts, with_doubts
 from utils.schema.batch_size import BatchSizeRow
+from utils.schema.warning_codes import WarningCode
 from utils.sweep.noise import noise_text
 
 QUIET: dict[str, Any] = {
@@ -73,5 +74,11 @@ def test_noise_is_named_only_where_nothing_is_stable() -> None:
     assert noise_text([]) == ""
     assert noise_text([unstable, make_row()]) == ""
     assert noise_text([unstable]).startswith("The machine was too busy: at no batch size")
+    short = make_row(stable=False).model_copy(
+        update={"warnings": (WarningCode.FEW_RUNS.warn("there are 3 runs"),)}
+    )
+    assert noise_text([short]).startswith("Too few or too short runs: ")
+    drifting = short.model_copy(update={"warnings": (WarningCode.DRIFT.warn("later runs"),)})
+    assert noise_text([short, drifting]).startswith("The machine was too busy: ")
     waiting = make_row(stable=False, cpu_wait_fraction=0.52)
     assert "threads waited for a CPU in up to 52% of their time" in noise_text([unstable, waiting])

@@ -75,7 +75,7 @@ def test_too_few_shapes_predict_nothing() -> None:
     timed = [timed_forward(1, 8, 1.0), timed_forward(2, 8, 2.0)]
     predicted, reason = make_forecast(timed, np.array([8]), 1, (1024,), MIN_FILL, "cpu")
     assert predicted is None
-    assert reason == "Batches of too few different shapes were timed"
+    assert reason == "batches of too few different shapes were timed"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_what_is_worth_a_try_comes_first() -> None:
 def test_the_first_suggestion_is_the_first_to_try() -> None:
     text = main_bottleneck_text(VERDICT, None, [suggestion("one", 2.0), suggestion("two", 9.0)])
     assert text.startswith("In the batch-size sweep: Batch size 4 ")
-    assert "First to try: do one (one; predicted: about 20% of the batch time)." in text
+    assert "First to try: do one (predicted to save about 20% of the time of a batch)." in text
 
 
 def test_what_was_measured_replaces_what_was_predicted() -> None:
@@ -59,7 +59,7 @@ def test_what_was_measured_replaces_what_was_predicted() -> None:
     text = main_bottleneck_text(VERDICT, None, [faster])
     assert "measured: 1.40 times as fast" in text and "predicted" not in text
     vain = measured("one", 1.02, (0.9, 1.1))
-    assert "brought nothing measurable" in main_bottleneck_text(VERDICT, None, [vain])
+    assert "made nothing measurably faster" in main_bottleneck_text(VERDICT, None, [vain])
 
 
 def test_doubts_stand_beside_the_confidence() -> None:

@@ -33,7 +33,7 @@ def test_where_larger_batches_stop_helping() -> None:
     )
     assert (
         saturation.sentence
-        == "From batch size 8 on larger batches stop helping, because batch size 64 is"
+        == "From batch size 8 on, larger batches are not faster, because batch size 64 is"
         " compute-bound."
     )
     padded = saturation_of((1, 40, 0.0), (8, 39, 0.4), (64, 30, 0.7))
@@ -46,7 +46,7 @@ def test_where_larger_batches_stop_helping() -> None:
     )
     for then in ("no-dominant-limit", "overhead-bound"):
         unknown = saturation_of((1, 40, 0.0), (64, 30, 0.0), then=then)
-        assert unknown.limited_by is None and "no ceiling is near" in unknown.sentence
+        assert unknown.limited_by is None and "no limit of the machine is near" in unknown.sentence
 
 
 def test_larger_batches_may_help_to_the_end() -> None:

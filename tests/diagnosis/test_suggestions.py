@@ -64,7 +64,7 @@ def test_padding() -> None:
     suggestions = suggest(
         {"forward_ms": 17.0, "padding_fraction": 1 - 430 / 1600}, forecast=make_forecast(lengths)
     )
-    padding = with_title(suggestions, "padding")
+    padding = with_title(suggestions, "Less padding")
     # Under 1,024 tokens: 2 + 2 rows of 400, then 12 of 10, each batch with a fixed millisecond.
     assert padding.saving_ms == pytest.approx(17 * (1 - (3 + 17.2) / (4 + 64)))
     assert padding.predicted_speedup == pytest.approx(18 / (18 - padding.saving_ms))
@@ -75,35 +75,35 @@ def test_padding() -> None:
 def test_a_larger_batch_is_suggested_where_it_is_not_padded() -> None:
     forecast = make_forecast([100] * 16, 1)
     suggestions = suggest({"batch_size": 1, "padding_fraction": 0.0}, forecast=forecast)
-    larger = with_title(suggestions, "batch size")
+    larger = with_title(suggestions, "Larger batches")
     assert (larger.setting, larger.batch_size) == ("profiling.batch_sizes=[1,2,4]", 2)
 
 
 def test_no_larger_batch_where_its_padding_would_cost_more() -> None:
     forecast = make_forecast([400, 10] * 8, 1)
     suggestions = suggest({"batch_size": 1, "padding_fraction": 0.0}, forecast=forecast)
-    assert "batch size" not in titles(suggestions)
-    small = with_title(suggestions, "small batches")
-    assert "at 2 in file order it would be 48.8%" in small.evidence
+    assert "Larger batches" not in titles(suggestions)
+    small = with_title(suggestions, "Fuller batches")
+    assert "in batches of 2 in file order it would be 48.8%" in small.evidence
 
 
 @pytest.mark.parametrize("known", [{"largest_batch": 2}, {"too_large": 2}])
 def test_no_larger_batch_that_the_sweep_has_tried(known: dict[str, int]) -> None:
     forecast = make_forecast([100] * 16, 1)
-    assert "batch size" not in titles(suggest({"batch_size": 1}, forecast=forecast, **known))
+    assert "Larger batches" not in titles(suggest({"batch_size": 1}, forecast=forecast, **known))
 
 
 def test_few_long_texts_could_be_truncated() -> None:
     suggestions = suggest({}, forecast=make_forecast([10] * 39 + [500]))
-    long = with_title(suggestions, "long texts")
+    long = with_title(suggestions, "Shorter texts")
     assert long.setting == "profiling.max_length=16"
     assert "2.5% of the texts are longer" in long.evidence
-    assert "long texts" not in titles(suggest({}, forecast=make_forecast([10] * 40)))
+    assert "Shorter texts" not in titles(suggest({}, forecast=make_forecast([10] * 40)))
 
 
 def test_prefetching_hides_no_more_than_the_model_takes() -> None:
     suggestions = suggest({"tokenize_ms": 30.0, "op_calls": 0})
-    assert titles(suggestions) == ["slow tokeniser", "tokenising and copying"]
+    assert titles(suggestions) == ["Faster tokeniser", "Prepare the input in the background"]
     assert [one.saving_ms for one in suggestions] == [30.0, 10.0]
     assert [one.setting for one in suggestions] == [None, None]
 
@@ -116,15 +116,15 @@ def test_the_operators_furthest_above_the_ceilings_are_named() -> None:
     eager = Config(model=ModelConfig(attn_implementation="eager"))
     suggestions = suggest({"op_calls": 0}, eager, groups=groups)
     assert titles(suggestions) == [
-        "tokenising and copying",
-        "slow operators: attention",
-        "stored intermediate results",
+        "Prepare the input in the background",
+        "Faster operators: attention",
+        "Store fewer intermediate results",
     ]
     attention = suggestions[1]
     assert attention.saving_ms == pytest.approx(4 - 1 - 0.01)
     assert attention.setting == "model.attn_implementation=sdpa"
     assert attention.prediction == "upper-bound"
-    assert "10 calls take 4 ms, where 1 ms are attainable and starting them takes 0.01 ms" in (
+    assert "10 calls take 4 ms, where 1 ms are possible, and starting them takes 0.01 ms" in (
         attention.evidence
     )
 
@@ -132,7 +132,7 @@ def test_the_operators_furthest_above_the_ceilings_are_named() -> None:
 def test_what_rests_on_less_than_one_call_a_batch_is_rough_and_comes_last() -> None:
     groups = (OperatorGroup(kind="copy", measured_ms=4.0, attainable_ms=1.0, calls=0.4),)
     suggestions = suggest({}, groups=groups)
-    assert suggestions[-1].title == "stored intermediate results"
+    assert suggestions[-1].title == "Store fewer intermediate results"
     assert suggestions[-1].caution is not None and "0.4 times a batch" in suggestions[-1].caution
     assert [one.caution for one in suggestions[:-1]] == [None] * (len(suggestions) - 1)
 
@@ -142,8 +142,8 @@ def test_what_is_set_already_is_not_suggested() -> None:
     assert grouped.evaluation.batching == "token_budget"
     forecast = make_forecast([400, 10, 10, 10] * 4)
     evidence = {"forward_ms": 17.0, "padding_fraction": 0.7}
-    assert "padding" in titles(suggest(evidence, forecast=forecast))
-    assert "padding" not in titles(suggest(evidence, grouped, forecast=forecast))
+    assert "Less padding" in titles(suggest(evidence, forecast=forecast))
+    assert "Less padding" not in titles(suggest(evidence, grouped, forecast=forecast))
     half = Config(model=ModelConfig(dtype="bfloat16"))
     suggestions = suggest({}, half, groups=PRODUCTS, product_speedups=SPEEDUPS)
     assert "model.dtype=bfloat16" not in {one.setting for one in suggestions}
@@ -152,14 +152,18 @@ def test_what_is_set_already_is_not_suggested() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"op_calls": 173, "dispatch_us": 4.0}, "173 operators at 4 us each: 0.692 ms"),
-        ({"device": "cuda", "device_busy_ms": 3.0}, "less 3 ms of work on the device: 7 ms"),
+        ({"op_calls": 173, "dispatch_us": 4.0}, "173 operators at 4 us each takes 0.692 ms"),
+        (
+            {"device": "cuda", "device_busy_ms": 3.0},
+            "works in 3 of the 10 ms of the forward pass, and waits in the other 7 ms",
+        ),
         (
             {"doubling_growth": 0.2},
-            "twice the batch takes 20% longer, so 80% of the 10 ms of the forward pass does not"
-            " grow with the batch; less 4 ms at the ceilings: 4 ms",
+            "a batch of twice the size takes 20% longer, so that 80% of the 10 ms of the forward"
+            " pass does not depend on the size; without the 4 ms that arithmetic and memory need at"
+            " best, 4 ms remain",
         ),
-        ({"op_calls": 173, "dispatch_us": 90.0}, "takes as long as the forward pass: 10 ms"),
+        ({"op_calls": 173, "dispatch_us": 90.0}, "takes as long as the whole forward pass: 10 ms"),
     ],
 )
 def test_the_evidence_of_the_overhead_yields_it(changes: dict[str, Any], expected: str) -> None:
@@ -185,7 +189,7 @@ ON_CUDA = {"device": "cuda", "device_busy_ms": 9.5, "tokenize_ms": 0.0}
 
 def test_a_fused_kernel_would_save_what_the_math_kernel_takes_beyond_the_ceilings() -> None:
     suggestions = suggest(ON_CUDA, attention=(math_attention(),))
-    attention = with_title(suggestions, "math attention kernel")
+    attention = with_title(suggestions, "Another attention kernel")
     assert attention.saving_ms == pytest.approx(4.5)
     assert (attention.prediction, attention.setting) == ("upper-bound", None)
     assert "repeat the key and value heads" in attention.advice
@@ -199,7 +203,9 @@ def test_where_grouped_float32_heads_are_not_the_reason_it_has_to_be_found() -> 
         (math_attention(), bfloat16),
     )
     for use, config in other_reasons:
-        attention = with_title(suggest(ON_CUDA, config, attention=(use,)), "math attention kernel")
+        attention = with_title(
+            suggest(ON_CUDA, config, attention=(use,)), "Another attention kernel"
+        )
         assert "sdpa_kernel" in attention.advice
 
 
@@ -207,12 +213,12 @@ def test_a_fused_kernel_has_nothing_to_save() -> None:
     flash = math_attention(kernel="flash", attainable_ms=None, stored_score_bytes=0.0)
     unseen = math_attention(measured_ms=None)
     for use in (flash, unseen):
-        assert "math attention kernel" not in titles(suggest(ON_CUDA, attention=(use,)))
+        assert "Another attention kernel" not in titles(suggest(ON_CUDA, attention=(use,)))
 
 
 def test_a_compiled_model_is_not_compiled_again() -> None:
     groups = (OperatorGroup(kind="copy", measured_ms=1.0, attainable_ms=0.5, calls=10),)
-    copies = with_title(suggest({"op_calls": 0}, groups=groups), "stored intermediate results")
+    copies = with_title(suggest({"op_calls": 0}, groups=groups), "Store fewer intermediate results")
     assert copies.setting == "evaluation.compile=true"
     compiled = Config(evaluation=EvaluationConfig(compile=True))
     suggestions = suggest({"op_calls": 5000}, compiled, groups=groups)
@@ -226,13 +232,14 @@ def test_fusing_may_save_all_the_time_of_what_it_fuses_not_what_is_above_the_cei
         OperatorGroup(kind="copy", measured_ms=1.0, attainable_ms=1.0, calls=10),
         OperatorGroup(kind="matrix product", measured_ms=4.0, attainable_ms=4.0, calls=20),
     )
-    fused = with_title(suggest(ON_CUDA, groups=groups), "stored intermediate results")
+    fused = with_title(suggest(ON_CUDA, groups=groups), "Store fewer intermediate results")
     assert fused.saving_ms == pytest.approx(3 + 1)
     assert fused.prediction == "upper-bound"
     assert fused.setting == "evaluation.compile=true"
     assert "50 calls of copy, element-wise operators take 4 ms" in fused.evidence
     on_cpu = with_title(
-        suggest({"op_calls": 0, "dispatch_us": 2.0}, groups=groups), "stored intermediate results"
+        suggest({"op_calls": 0, "dispatch_us": 2.0}, groups=groups),
+        "Store fewer intermediate results",
     )
     assert on_cpu.saving_ms == pytest.approx(4 - 50 * 0.002)
 
@@ -245,7 +252,7 @@ def precision_savings(evidence: dict[str, Any], **findings: Any) -> dict[str | N
     suggestions = suggest(
         {"device": "cuda", **evidence}, groups=PRODUCTS, product_speedups=SPEEDUPS, **findings
     )
-    return {one.setting: one.saving_ms for one in suggestions if one.title == "precision"}
+    return {one.setting: one.saving_ms for one in suggestions if one.title == "Lower precision"}
 
 
 def test_precision_speeds_up_products_and_bfloat16_halves_the_bytes() -> None:
@@ -277,7 +284,7 @@ MODULE_MS = {
 
 def test_a_slow_layer_is_compared_with_its_peers() -> None:
     suggestions = suggest({"op_calls": 0}, module_ms=MODULE_MS)
-    slow = with_title(suggestions, "slow layer: model.layers.2.mlp")
+    slow = with_title(suggestions, "Slow layer: model.layers.2.mlp")
     assert slow.saving_ms == pytest.approx(3.0) and slow.prediction == "estimate"
 
 
@@ -291,12 +298,12 @@ def test_two_peers_or_a_short_excess_make_no_slow_layer() -> None:
 
 def test_a_slow_layer_on_a_device_that_waits_is_an_upper_bound() -> None:
     suggestions = suggest({"device": "cuda", "device_busy_ms": 5.0}, module_ms=MODULE_MS)
-    assert with_title(suggestions, "slow layer: model.layers.2.mlp").prediction == "upper-bound"
+    assert with_title(suggestions, "Slow layer: model.layers.2.mlp").prediction == "upper-bound"
 
 
 def test_overhead_is_an_upper_bound() -> None:
     [overhead] = suggest({"device": "cuda", "device_busy_ms": 3.0, "tokenize_ms": 0.01})
-    assert overhead.title == "overhead" and overhead.prediction == "upper-bound"
+    assert overhead.title == "Start fewer operators" and overhead.prediction == "upper-bound"
     assert overhead.saving_ms == pytest.approx(7.0)
 
 

@@ -131,8 +131,8 @@ def test_warnings_are_those_that_apply_in_order() -> None:
         resumed_rows=2,
     )
     assert [text.partition(";")[0] for text in metrics.warnings] == [
-        "memory ran out with batches of 256",
-        "2 rows were predicted and timed by an earlier run",
+        "memory: memory ran out with batches of 256",
+        "resumed: 2 rows were predicted and timed by an earlier run",
     ]
 
 

@@ -96,7 +96,7 @@ def test_unknown_and_missing_labels(loaded: LoadedModel, tmp_path: Path, tiny_mo
     known = rows.dropna(subset=["label_id"])
     assert metrics.accuracy == pytest.approx((known.label_id == known.predicted_id).mean())
     assert any(
-        warning.startswith("2 rows have a label that the model does not know")
+        warning.startswith("labels: 2 rows have a label that the model does not know")
         for warning in metrics.warnings
     )
     again = runner.evaluate_dataset(loaded, EvaluationSettings.of(config))

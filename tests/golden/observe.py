@@ -23,8 +23,8 @@ from utils.profiler import InferenceProfiler
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 CONSOLE_RULE = "=" * 70
-REPORT_RULE = "=" * 100
-BUSY_MACHINE = "The machine was too busy: "
+REPORT_RULE = "=" * 80
+BUSY_MACHINE = ("The machine was too busy: ", "Too few or too short runs: ")
 """Begins the sentence that stands first where no batch size is stable."""
 # Their lines are sentences or paths, which differ from run to run: only their titles are compared.
 PROSE_BLOCKS = ("BOTTLENECK ANALYSIS", "REPORT")
@@ -123,7 +123,7 @@ def report_outline(report: str) -> list[str]:
         line = lines[number]
         following = lines[number + 1]
         is_above_rule = following != "" and following.strip("-") == ""
-        label = re.match(r"[A-Za-z][^:]*:(?= )", line)
+        label = re.match(r"[A-Za-z][^:]*:(?= |$)", line)
         if line.startswith(BUSY_MACHINE):
             continue
         if line == REPORT_RULE:

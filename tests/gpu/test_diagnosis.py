@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from utils.diagnosis import kernels, layers, memory, tracing
+from utils.schema.warning_codes import WarningCode
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,7 +36,7 @@ def test_idle_time_has_its_cause_and_memory_its_bytes(tmp_path: Path) -> None:
         torch.empty(BYTES, dtype=torch.uint8, device=DEVICE).zero_()
 
     traced = tracing.trace(run, steps=STEPS, device=DEVICE, trace_file=tmp_path / "trace.json")
-    if tracing.NO_KERNELS in traced.warnings:
+    if WarningCode.TRACE.warn(tracing.NO_KERNELS) in traced.warnings:
         pytest.skip("CUPTI is not permitted here")
     summary = kernels.summarize_kernels(traced.events)
     assert summary is not None and summary.num_steps == STEPS

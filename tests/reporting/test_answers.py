@@ -28,9 +28,9 @@ def test_answers_equal_the_files(make_results: MakeResults) -> None:
         "265 samples/s (95% interval 254 to 275) in the batch-size sweep at batch size 32; "
         "110 samples/s in the optimised evaluation of 5,000 texts"
     )
-    assert memory == "1,976.1 MB; peak 3,210.5 MB"
+    assert memory == "1,980 MB; peak 3,210 MB"
     assert bottleneck == "compute-bound: 62% of the time is at the matrix ceiling."
-    assert accuracy.startswith("0.9207 (95% interval 0.9131 to 0.9278)")
+    assert accuracy.startswith("0.921 (95% interval 0.913 to 0.928)")
 
 
 def test_batch_sizes_that_are_as_fast_as_the_best_are_named(make_results: MakeResults) -> None:
@@ -41,7 +41,7 @@ def test_batch_sizes_that_are_as_fast_as_the_best_are_named(make_results: MakeRe
 
 def test_on_the_cpu_the_memory_is_the_resident_memory(make_results: MakeResults) -> None:
     memory = six_answers(make_results())[3]
-    assert memory.answer == "912.7 MB resident on the CPU; no GPU was used"
+    assert memory.answer == "913 MB resident on the CPU; no GPU was used"
     assert memory.source.endswith("cpu_mem_used")
 
 
@@ -56,9 +56,9 @@ def test_an_answer_that_was_not_measured_has_its_reason(make_results: MakeResult
     assert "random" in answers[5]
 
 
-def test_lines_for_the_terminal_have_at_most_100_columns(make_results: MakeResults) -> None:
+def test_lines_for_the_terminal_have_at_most_80_columns(make_results: MakeResults) -> None:
     lines = answer_lines(make_results())
-    assert max(len(line) for line in lines) <= 100
+    assert max(len(line) for line in lines) <= 80
     assert sum("see " in line for line in lines) == 6
 
 

@@ -80,7 +80,7 @@ def test_the_text_says_what_differs_first_and_then_the_conclusion(full: Comparis
     assert re.search(r"dtype +float32 +bfloat16", text)
     assert "faster at batch sizes 1, 4, 8, 16, 32 and data set" in text
     assert "out of memory" in text
-    assert re.search(r"accuracy -6\.67 pp .*worse", text)
+    assert re.search(r"accuracy -7 pp .*worse", text)
     assert re.search(r"throughput@8<-5% +passed", text)
     assert re.search(r"accuracy<-0.5pp +violated", text)
 

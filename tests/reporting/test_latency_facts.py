@@ -28,9 +28,9 @@ def text_of(**values: object) -> str:
 
 def test_the_largest_batch_size_stands_with_its_intervals_and_the_edge() -> None:
     assert text_of(largest_below=BELOW, smallest_above=ABOVE) == (
-        "p95 below 50 ms: batch size 24, p95 48 ms (95% interval 47 to 49), 500 samples/s "
-        "(95% interval 490 to 510). Batch size 25 reaches the target (51.50 ms). Waiting in a "
-        "queue is not included: a request may wait for a batch to end first."
+        "p95 below 50 ms: batch size 24, p95 48.0 ms (95% interval 47.0 to 49.0), 500 "
+        "samples/s (95% interval 490 to 510). Batch size 25 reaches the target (51.5 ms). Waiting "
+        "in a queue is not included: a request may wait for a batch to end first."
     )
 
 

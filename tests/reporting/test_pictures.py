@@ -154,4 +154,4 @@ def test_every_sweep_can_be_drawn(
 def test_memory_over_time_has_the_values_of_the_file(make_results: MakeResults) -> None:
     figure = draw_memory(make_results().tables.memory)
     assert list(figure.axes[0].lines[0].get_ydata()) == [10.5, 301.5, 0]
-    assert read_texts(figure) == ["peak 301.5 MB"]
+    assert read_texts(figure) == ["peak 302 MB"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.reporting.builders import write_results
 from tests.reporting.conftest import MakeResults
-from tests.reporting.metrics_builders import NO_CUDA, OUT_OF_MEMORY, ROW_WARNING
+from tests.reporting.metrics_builders import NO_CUDA
 from utils.core.errors import UserError
 from utils.reporting.commands import STEP_02, STEP_03
 from utils.reporting.results import read_results
@@ -92,13 +92,6 @@ def test_samples_of_the_same_size_are_separate_sweeps(make_results: MakeResults)
 
 def test_the_sweep_of_the_report_is_over_the_largest_sample(make_results: MakeResults) -> None:
     assert make_results(sample_sizes=(100, 200, 150)).sweep.sample_size == 200
-
-
-def test_a_warning_of_several_batch_sizes_is_listed_once(make_results: MakeResults) -> None:
-    warnings = make_results(batch_sizes=(1, 4, 8), out_of_memory=(8,)).warnings
-    assert f"batch sizes 1, 4: {ROW_WARNING}" in warnings
-    assert f"batch size 8: {OUT_OF_MEMORY}" in warnings
-    assert sum(ROW_WARNING in warning for warning in warnings) == 1
 
 
 def test_a_missing_column_has_the_reason_of_its_rows(make_results: MakeResults) -> None:

@@ -57,7 +57,7 @@ def test_an_interval_that_includes_the_target_decides_nothing(tmp_path: Path) ->
     assert item.status == "undecided"
     [fact] = target_facts(results)
     assert fact.text == (
-        "undecided: 0.9300 (95% interval 0.91 to 0.95); target at least 0.9200, "
+        "undecided: 0.930 (95% interval 0.910 to 0.950); target at least 0.92, "
         "which the interval includes"
     )
 

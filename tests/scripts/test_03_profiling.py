@@ -54,10 +54,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Fini
 def test_the_terminal_shows_the_verdict_and_what_was_tried(finished: FinishedStep) -> None:
     shown = finished.process.stdout
     assert "BOTTLENECK ANALYSIS\n" + "=" * 70 in shown
-    assert finished.diagnosis.main_bottleneck in shown
+    in_one_line = " ".join(shown.split())
+    assert finished.diagnosis.main_bottleneck in in_one_line
     tried = [one.verification for one in finished.diagnosis.all_suggestions if one.setting]
     measured = [one for one in tried if one is not None and one.reason is None]
-    assert shown.count(", measured ") == len(measured)
+    assert in_one_line.count(", measured ") == len(measured)
 
 
 def test_a_missing_sweep_is_named_and_nothing_else_is_reported(finished: FinishedStep) -> None:

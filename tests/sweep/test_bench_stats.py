@@ -175,15 +175,15 @@ def test_outliers_are_flagged() -> None:
 @pytest.mark.parametrize(
     ("durations", "expected"),
     [
-        ((1.0, 1.0), "too few runs"),
+        ((1.0, 1.0), "few-runs: there are 2 runs"),
         ((1.0, 1.3, 0.8, 1.2, 0.7, 1.1), "standard deviation"),
         ((1.0, 1.0, 1.1, 1.1, 1.2, 1.2), "drift"),
-        ((1.0,) * 4 + (1.5, 1.5) + (1.01, 0.99) * 3, "outliers"),
-        ((1.0, 1.01) * 2 + (1.3, 1.31) * 2 + (1.0, 1.01) * 2, "windows"),
+        ((1.0,) * 4 + (1.5, 1.5) + (1.01, 0.99) * 3, "outliers; they count"),
+        ((1.0, 1.01) * 2 + (1.3, 1.31) * 2 + (1.0, 1.01) * 2, "the middle and the last third"),
         ((1.0,) * 9 + (1.7,), "59% away"),
-        ((1.0, 1.0, 1.15, 1.15, 1.0, 1.15), "wide (limit 10%)"),
-        ((1.0, 1.0, 1.4, 1.4, 1.0, 1.4), "very wide (limit 25%)"),
-        ((1e-4,) * 6, "too short to time: a run takes 100 us"),
+        ((1.0, 1.0, 1.15, 1.15, 1.0, 1.15), "which is wide (the limit is 10%)"),
+        ((1.0, 1.0, 1.4, 1.4, 1.0, 1.4), "very wide (the limit is 25%)"),
+        ((1e-4,) * 6, "few-runs: a run takes 100 us"),
     ],
 )
 def test_instability_says_why(durations: tuple[float, ...], expected: str) -> None:

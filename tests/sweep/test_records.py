@@ -140,10 +140,10 @@ def test_gpu_readings_come_from_the_sustained_run_if_there_is_one() -> None:
     [
         (
             {"gpu": GpuReadings(throttled=("hardware thermal slowdown",))},
-            "throttled: hardware thermal slowdown",
+            "throttled: the GPU lowered its clock (hardware thermal slowdown",
         ),
         ({"gpu": GpuReadings(shared=True)}, "shared: another process"),
-        ({"cpu_wait_fraction": 0.2}, "CPU starved"),
+        ({"cpu_wait_fraction": 0.2}, "cpu-wait: threads waited"),
     ],
 )
 def test_a_row_with_interference_is_not_stable_and_says_why(
@@ -197,7 +197,7 @@ def test_autocorrelated_runs_widen_the_interval_and_say_so() -> None:
     times = [1 + 0.01 * (i // 10) for i in range(40)]
     record = summarise([run(seconds) for seconds in times], process_spread=0.0)
     shuffled = summarise([run(seconds) for seconds in times[::10] * 10], process_spread=0.0)
-    assert any("runs are autocorrelated" in text for text in record.warnings)
+    assert any("interval: runs resemble" in text for text in record.warnings)
     width = record.throughput_samples_per_sec_ci95_high - record.throughput_samples_per_sec_ci95_low
     assert width > 2 * (
         shuffled.throughput_samples_per_sec_ci95_high - shuffled.throughput_samples_per_sec_ci95_low
@@ -285,11 +285,11 @@ def test_columns_of_the_allocator_say_that_there_is_no_gpu() -> None:
 
 
 def test_a_failed_batch_size_gives_its_reason_for_every_metric() -> None:
-    record = failed_row(4, 8, "oom", ["out of memory: 1 GiB", "texts repeat"])
+    record = failed_row(4, 8, "oom", ["memory: out of memory: 1 GiB", "texts repeat"])
     empty = [name for name, value in record.to_dict().items() if value is None]
     assert set(record.unavailable) == set(empty)
     assert set(record.unavailable.values()) == {"out of memory: 1 GiB"}
-    assert record.warnings == ("out of memory: 1 GiB", "texts repeat")
+    assert record.warnings == ("memory: out of memory: 1 GiB", "texts repeat")
 
 
 def test_a_record_cannot_change() -> None:

@@ -238,7 +238,7 @@ def test_without_cuda_nvml_or_the_device_there_is_a_reason_no_thread_and_no_wait
 def test_missing_readings_are_a_warning_on_a_gpu_only() -> None:
     assert GpuMonitor(torch.device("cpu")).stop().warnings == ()
     lost = GpuMonitor(CUDA, nvml=Driver(), uuid="GPU-other")
-    assert lost.stop().warnings == (f"no GPU readings: {lost.reason}",)
+    assert lost.stop().warnings == (f"gpu-readings: the GPU could not be read: {lost.reason}",)
 
 
 def test_a_window_has_its_own_readings_and_the_thread_ends_with_it() -> None:
@@ -280,7 +280,10 @@ def test_expensive_readings_come_less_often_so_that_the_thread_stays_under_a_per
     assert readings.thread_cpu_share is not None and readings.interval_s_actual is not None
     assert driver.cpu_s * readings.num_samples / seconds < readings.thread_cpu_share < 0.01
     assert readings.interval_s_actual > 10 * 0.002
-    assert any(text.startswith("GPU sampling: not every 2 ms") for text in readings.warnings)
+    assert any(
+        text.startswith("gpu-readings: the GPU was not read every 2 ms")
+        for text in readings.warnings
+    )
 
 
 @pytest.mark.parametrize("stays", [True, False])

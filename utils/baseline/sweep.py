@@ -31,6 +31,7 @@ from utils.schema.batch_size import OptimalBatchSize, SweepRow
 from utils.schema.common import complete_reasons
 from utils.schema.latency import LatencyTarget
 from utils.schema.sweep_checkpoint import CHECKPOINT_VERSION, GpuReadings
+from utils.schema.warning_codes import WarningCode
 from utils.settings import ProfilingConfig
 from utils.sweep.conclusions import optimal_batch_size, sample_dependence
 from utils.sweep.latency_target import latency_target
@@ -232,7 +233,10 @@ def _sample_size_warnings(sizes: Sequence[int], states: Sequence[SweepState]) ->
     for size, state in zip(sizes, states, strict=True):
         if state.sample_size < size:
             warnings.append(
-                f"dataset.sample_sizes asks for {size} texts; the data set has {state.sample_size}"
+                WarningCode.SAMPLE.warn(
+                    f"dataset.sample_sizes asks for {size} texts; "
+                    f"the data set has {state.sample_size}"
+                )
             )
     return warnings
 
@@ -245,7 +249,9 @@ def _dependence_warnings(dependence: Sequence[SampleDependence]) -> list[str]:
         difference = abs(one.time_per_token_ratio - 1)
         sizes = " and ".join(map(str, one.sample_sizes))
         warnings.append(
-            f"batch size {one.batch_size}: time per token differs by {difference:.0%} between "
-            f"samples of {sizes} texts: metrics depend on the sample, take a larger one"
+            WarningCode.SAMPLE.warn(
+                f"at batch size {one.batch_size} the time per token differs by {difference:.0%} "
+                f"between samples of {sizes} texts: metrics depend on the sample, take a larger one"
+            )
         )
     return warnings

@@ -1,1 +1,1 @@
-"""Errors, files and fingerprints: what every other package needs and what knows none of them."""
+"""Errors, files, fingerprints and rounding: what all other packages need and what needs none."""

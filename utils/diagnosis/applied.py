@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from utils.core.rounding import round_value
 from utils.diagnosis.findings import PresentSettings
 from utils.schema.baseline import EVALUATION_ROAD
 from utils.schema.diagnosis import Suggestion, Verification
@@ -39,7 +40,7 @@ def describe_applied(
         comparison = None if evaluation is None else evaluation.batching_comparison
         if comparison is not None:
             gain = (
-                f"measured: {comparison.speedup:.2f} times as fast as batches of "
+                f"measured: {round_value(comparison.speedup).value} times as fast as batches of "
                 f"{comparison.batch_size} in file order"
             )
         sentences.append(
@@ -49,7 +50,8 @@ def describe_applied(
         gain = "what that brings was not measured"
         compiled = None if evaluation is None else evaluation.compile_comparison
         if compiled is not None:
-            gain = f"measured: {compiled.speedup:.2f} times as fast as not compiled"
+            speedup = round_value(compiled.speedup).value
+            gain = f"measured: {speedup} times as fast as not compiled"
         sentences.append(
             f"The {EVALUATION_ROAD} runs the compiled model (evaluation.compile=true); {gain}."
         )

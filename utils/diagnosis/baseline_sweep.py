@@ -11,11 +11,12 @@ from utils.diagnosis.saturation import Throughput
 from utils.schema.baseline import STEP_02, load_baseline_metrics
 from utils.schema.batch_size import SweepRow
 from utils.schema.evaluation import EvaluationMetrics
+from utils.schema.warning_codes import WarningCode
 from utils.settings import ModelConfig
 
-OTHER_MODEL = (
+OTHER_MODEL = WarningCode.DIAGNOSIS.warn(
     "baseline_metrics.json was measured with other model settings; its batch sizes are used all"
-    " the same."
+    " the same"
 )
 
 
@@ -133,9 +134,9 @@ def choose_throughputs(
 
 def _without_sweep(file: Path, batch_sizes: Sequence[int]) -> BaselineSweep:
     first, last = batch_sizes[0], batch_sizes[-1]
-    warning = (
-        f"{file.name} is not there (step 02 makes it: {STEP_02}): profiled are the first and the"
-        f" last of profiling.batch_sizes, and {last} stands for the optimal one."
+    warning = WarningCode.DIAGNOSIS.warn(
+        f"{file.name} is not there (step 02 writes it: {STEP_02}), so that the first and the last"
+        f" of profiling.batch_sizes are profiled, and {last} is taken for the optimal one"
     )
     first_and_last = tuple(dict.fromkeys((first, last)))
     return BaselineSweep(sizes=first_and_last, optimal=last, warnings=(warning,))

@@ -22,9 +22,25 @@ the work."""
 PADDING_SHARE = 0.10
 """Padding that takes a tenth of the forward is named whatever else limits it."""
 CONFIDENCE_RULE = (
-    "high: every number that decided lies further from its threshold than it spreads, and every"
-    " operator's FLOPs are known"
+    "high: every number that decided is further from its threshold than it varies, and the"
+    " arithmetic (FLOPs) of every operator is known"
 )
+
+LIMITED_BY: dict[Verdict, str] = {
+    "input-bound": "is limited by preparing the input (input-bound)",
+    "overhead-bound": "is limited by starting operators (overhead-bound)",
+    "memory-bound": "is limited by the speed of the memory (memory-bound)",
+    "compute-bound": "is limited by arithmetic (compute-bound)",
+    "no-dominant-limit": "has no dominant limit",
+}
+"""The verdict in a sentence, for a reader who does not know the word."""
+PARTS = {
+    "input": "preparing the input",
+    "compute": "arithmetic",
+    "memory": "moving bytes",
+    "overhead": "starting operators",
+}
+"""What each of the shares of the time is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +85,7 @@ def classify_bottleneck(evidence: Evidence) -> Bottleneck:
             nearest,
             verdict="no-dominant-limit",
             text=f"no rule holds; nearest: {nearest.text}",
-            reason=f"{largest} is largest with {share:.0%}",
+            reason=f"the largest part of the time is {PARTS[largest]} with {share:.0%}",
         ),
     )
 
@@ -81,10 +97,7 @@ def _bottleneck(evidence: Evidence, evaluated: Sequence[_Rule], decisive: _Rule)
         evaluated: every rule that had to be looked at.
     """
     verdict = decisive.verdict
-    clause = f"is {verdict}"
-    if verdict == "no-dominant-limit":
-        clause = "has no dominant limit"
-    sentence = f"Batch size {evidence.batch_size} {clause}: {decisive.reason}"
+    sentence = f"Batch size {evidence.batch_size} {LIMITED_BY[verdict]}: {decisive.reason}"
     return Bottleneck(
         batch_size=evidence.batch_size,
         verdict=verdict,
@@ -159,8 +172,8 @@ def _ceiling_rule(evidence: Evidence) -> _Rule:
         value=compute + memory,
         threshold=CEILING_SHARE,
         reason=(
-            f"{work} at the measured ceiling alone takes {max(compute, memory):.0%} "
-            f"of {_forward(evidence)}"
+            f"{work} at the highest speed of this machine alone takes "
+            f"{max(compute, memory):.0%} of {_forward(evidence)}"
         ),
         spread=evidence.time_spread + evidence.ceiling_spread,
     )

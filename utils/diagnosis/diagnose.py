@@ -36,6 +36,7 @@ from utils.schema.diagnosis import (
     TimedForward,
     save_diagnosis,
 )
+from utils.schema.warning_codes import WarningCode
 from utils.settings import EvaluationConfig
 from utils.sweep.noise import noise_text
 from utils.sweep.sample import draw_texts
@@ -96,7 +97,11 @@ def _measure(
         if size in measured:
             warnings += measured[size].warnings
         else:
-            warnings.append(f"Batch size {size} does not fit into memory and is left out.")
+            warnings.append(
+                WarningCode.MEMORY.warn(
+                    f"batch size {size} does not fit into memory and is left out of the diagnosis"
+                )
+            )
     detail = sweep.optimal if sweep.optimal in measured else max(measured)
     evidence_by_size = {size: one.evidence for size, one in measured.items()}
     timed: list[TimedForward] = []
@@ -111,7 +116,9 @@ def _measure(
         loaded.device.type,
     )
     if reason is not None:
-        warnings.append(f"{reason}: what other batches would save is not predicted.")
+        warnings.append(
+            WarningCode.FORECAST.warn(f"{reason}, so that savings of other batches are not known")
+        )
     profile = profiling.profile_sizes(
         measured, detail, ceilings, settings.files, profiled.trace_steps
     )
@@ -264,7 +271,8 @@ def _unknown_operators(evidences: Iterable[Evidence]) -> tuple[str, ...]:
         names.update(evidence.unknown_operators)
     if not names:
         return ()
-    return (
-        f"No FLOP formula is known for {', '.join(sorted(names))}: their bytes are counted, their"
-        " FLOPs are not.",
+    warning = WarningCode.OPERATORS.warn(
+        f"the arithmetic of {', '.join(sorted(names))} is not counted, because no formula is known;"
+        " the bytes that they move are"
     )
+    return (warning,)

@@ -217,11 +217,11 @@ def make_forecast(
     """
     model = fit_time_model(timed, device_type)
     if model is None:
-        return None, "Batches of too few different shapes were timed"
+        return None, "batches of too few different shapes were timed"
     if model.error > MAX_FIT_ERROR:
         reason = (
-            f"Forward times follow from rows and tokens within {model.error:.0%} only (limit"
-            f" {MAX_FIT_ERROR:.0%}), as on a busy machine"
+            "the times of batches do not follow from their texts and tokens, as on a busy machine"
+            f" (error {model.error:.0%}, the limit is {MAX_FIT_ERROR:.0%})"
         )
         return None, reason
     forecast = Forecast(

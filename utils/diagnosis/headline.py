@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from utils.core.rounding import round_value
 from utils.schema.baseline import SWEEP_ROAD
 from utils.schema.diagnosis import Bottleneck, Saturation, Suggestion, Verification
 
@@ -37,19 +38,20 @@ def _confidence_sentence(bottleneck: Bottleneck) -> str:
 
 def _first_sentence(suggestions: Sequence[Suggestion]) -> str:
     if not suggestions:
-        return "Nothing that was looked for would save 1% or more."
+        return "No suggestion would save 1% of the time or more."
     first = suggestions[0]
     verification = first.verification
     if verification is not None and verification.measured_speedup is not None:
         if not is_faster(verification):
-            return "What was tried brought nothing measurable."
-        gain = f"measured: {verification.measured_speedup:.2f} times as fast"
+            return "What was tried made nothing measurably faster."
+        rounded = round_value(verification.measured_speedup, *(verification.ci95 or ()))
+        gain = f"measured: {rounded.value} times as fast"
     else:
         amount = "about" if first.prediction == "estimate" else "at most"
-        gain = f"predicted: {amount} {first.saving_pct:.0f}% of the batch time"
-    text = f"First to try: {first.advice} ({first.title}; {gain})."
+        gain = f"predicted to save {amount} {first.saving_pct:.0f}% of the time of a batch"
+    text = f"First to try: {first.advice} ({gain})."
     if first.caution is not None:
-        text += f" This is rough: {first.caution}."
+        text += f" This is a rough estimate: {first.caution}."
     return text
 
 

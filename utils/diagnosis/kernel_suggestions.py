@@ -78,7 +78,7 @@ def slow_layer_suggestions(findings: Findings) -> Iterator[Proposal]:
     if excess_ms < SLOW_LAYER_SHARE * evidence.forward_ms:
         return
     yield Proposal(
-        title=f"slow layer: {name}",
+        title=f"Slow layer: {name}",
         cause="this module takes longer than the same module of the other layers",
         saving_ms=min(excess_ms, evidence.forward_ms),
         advice=f"look at what {name} does that the same module of the other layers does not",
@@ -105,22 +105,22 @@ def operator_suggestions(findings: Findings, settings: PresentSettings) -> Itera
     evidence = findings.evidence
     worst = max(findings.groups, key=lambda group: _excess_ms(group, evidence))
     if worst.kind == "attention" and settings.model.attn_implementation == "eager":
-        advice = "fused attention"
+        advice = "PyTorch's fused attention (sdpa)"
         setting: str | None = "model.attn_implementation=sdpa"
     elif worst.kind in ("matrix product", "attention"):
-        advice = "larger or better filled batches, whose shapes reach the ceiling"
+        advice = "larger or fuller batches, in which these operators are more efficient"
         setting = None
     elif worst.kind in FUSIBLE and not settings.evaluation.compile:
         # fusion_suggestions says what becomes of these.
         return
     else:
-        advice = "fused kernels of your own"
+        advice = "fused kernels of your own (the evaluation is compiled already)"
         setting = None
     excess_ms = _excess_ms(worst, evidence)
     saving_ms = min(excess_ms, max_kernel_saving_ms(evidence, findings.forecast))
     yield Proposal(
-        title=f"slow operators: {worst.kind}",
-        cause="they take longer than their FLOPs and bytes need at the measured ceilings",
+        title=f"Faster operators: {worst.kind}",
+        cause="they take longer than this machine needs at best for their arithmetic and bytes",
         saving_ms=max(0.0, saving_ms),
         advice=advice,
         prediction="upper-bound",
@@ -150,10 +150,10 @@ def fusion_suggestions(findings: Findings, settings: PresentSettings) -> Iterato
         _excess_ms(together, evidence), max_kernel_saving_ms(evidence, findings.forecast)
     )
     yield Proposal(
-        title="stored intermediate results",
+        title="Store fewer intermediate results",
         cause="each of these operators writes its result to memory, and the next reads it again",
         saving_ms=max(0.0, saving_ms),
-        advice="torch.compile, which fuses operators so that intermediate results are not stored",
+        advice="compile the model with torch.compile, which joins such operators into one",
         prediction="upper-bound",
         setting=COMPILE,
         evidence=(
@@ -183,13 +183,13 @@ def _excess_evidence(group: OperatorGroup, evidence: Evidence, saving_ms: float)
     """The calculation that the saving comes from."""
     text = (
         f"{group.calls:,.3g} calls take {group.measured_ms:.3g} ms, where"
-        f" {group.attainable_ms:.3g} ms are attainable"
+        f" {group.attainable_ms:.3g} ms are possible"
     )
     if evidence.device == "cpu":
         starting_ms = group.calls * evidence.dispatch_us / 1e3
-        text += f" and starting them takes {starting_ms:.3g} ms"
+        text += f", and starting them takes {starting_ms:.3g} ms"
     if saving_ms < _excess_ms(group, evidence):
-        text += f"; kernels can save {saving_ms:.3g} ms of the forward pass at most"
+        text += f"; faster kernels can save at most {saving_ms:.3g} ms of the forward pass"
     return text
 
 
@@ -213,7 +213,7 @@ def attention_suggestions(findings: Findings, settings: PresentSettings) -> Iter
             max_kernel_saving_ms(evidence, findings.forecast),
         )
         yield Proposal(
-            title="math attention kernel",
+            title="Another attention kernel",
             cause=(
                 "PyTorch chose the attention kernel that stores a score for every pair of tokens"
                 " and reads the scores several times"
@@ -223,7 +223,7 @@ def attention_suggestions(findings: Findings, settings: PresentSettings) -> Iter
             prediction="upper-bound",
             evidence=(
                 f"{use.calls:,.0f} calls take {use.measured_ms:.3g} ms, where a kernel without"
-                f" stored scores needs {use.attainable_ms:.3g} ms at the ceilings;"
+                f" stored scores needs {use.attainable_ms:.3g} ms at best;"
                 f" {use.stored_score_bytes / 1e6:,.1f} MB of scores are stored"
             ),
         )
@@ -250,15 +250,15 @@ def precision_suggestions(findings: Findings, settings: PresentSettings) -> Iter
         if "dtype" in setting:
             # The other operators move half the bytes.
             saving_ms += evidence.copy_limited_ms / 2
-            bytes_ms = f"; half of the {evidence.copy_limited_ms:.3g} ms for bytes is saved"
+            bytes_ms = f"; half of the {evidence.copy_limited_ms:.3g} ms for moving bytes is saved"
         yield Proposal(
-            title="precision",
+            title="Lower precision",
             cause=(
-                f"matrix products run in {settings.model.dtype}, matmul_precision"
-                f" {settings.model.matmul_precision}"
+                f"matrix products are computed in {settings.model.dtype} (matmul_precision"
+                f" {settings.model.matmul_precision})"
             ),
             saving_ms=min(saving_ms, max_kernel_saving_ms(evidence, findings.forecast)),
-            advice=f"{setting.rpartition('.')[2]}; compare accuracy",
+            advice=f"set {setting.rpartition('.')[2]}, and compare the accuracy",
             # On a CPU the other operators may become slower by more than the products save.
             prediction="estimate" if evidence.device == "cuda" else "upper-bound",
             setting=setting,

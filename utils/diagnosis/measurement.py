@@ -20,6 +20,7 @@ from utils.model.encoding import encode_batch
 from utils.model_utils import LoadedModel
 from utils.schema.ceilings import Ceilings
 from utils.schema.diagnosis import TimedForward
+from utils.schema.warning_codes import WarningCode
 from utils.system.device import synchronize
 from utils.system.timing import time_callable, time_calls
 
@@ -76,10 +77,10 @@ def measure_batch_size(
     """Time (untraced), count and, on CUDA, observe the device at one batch size."""
     warnings: tuple[str, ...] = ()
     if len(texts) < size:
-        warnings = (
-            f"Batch size {size} is profiled on {len(texts)} texts: dataset.sample_sizes has no"
-            " more.",
+        warning = WarningCode.SAMPLE.warn(
+            f"batch size {size} is profiled on {len(texts)} texts: dataset.sample_sizes has no more"
         )
+        warnings = (warning,)
     workload = Workload(loaded, make_batches(texts, size), max_length)
     first_batch = partial(workload.run, 0, nullcontext)
     batch_s = time_callable(first_batch, loaded.device, repeats=2, warmups=0).fastest_s

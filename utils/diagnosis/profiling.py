@@ -30,6 +30,7 @@ from utils.model import costs
 from utils.pipeline import console
 from utils.schema.ceilings import Ceilings
 from utils.schema.profile import AttentionUse, KernelSummary, KindTime, LayerTime, PeakMemory
+from utils.schema.warning_codes import WarningCode
 
 MAX_PRODUCTS = 4
 """Matrix products that are tried in another precision; a few shapes have nearly all the FLOPs."""
@@ -202,10 +203,11 @@ def time_modules(workload: Workload, evidence: Evidence) -> _ModuleTimes:
     lengthening = times.traced_forward_ms / evidence.forward_ms
     warnings: tuple[str, ...] = ()
     if not on_cuda and lengthening > MAX_LENGTHENING:
-        warnings = (
-            f"Tracing the modules made the forward {lengthening:.1f} times as long: in layers.csv"
-            " the shares of modules with many short operators are too high.",
+        warning = WarningCode.TRACE.warn(
+            f"tracing the modules made the forward pass {lengthening:.1f} times as long: in"
+            " layers.csv the shares of modules with many short operators are too high"
         )
+        warnings = (warning,)
     return _ModuleTimes(table=times.table, unavailable={}, warnings=warnings)
 
 

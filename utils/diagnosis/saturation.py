@@ -47,7 +47,7 @@ def find_saturation(
     batch_size: int | None = None
     limited_by: SaturationCause | None = None
     if not throughputs:
-        sentence = "Which batch size is best, step 02 measures."
+        sentence = "Step 02 measures which batch size is best."
     else:
         rising = sorted(throughputs, key=attrgetter("batch_size"))
         last = rising[-1]
@@ -59,7 +59,7 @@ def find_saturation(
             limited_by = _cause(saturated, last, bottlenecks)
             reason = _reason(limited_by, saturated, last, bottlenecks)
             sentence = (
-                f"From batch size {batch_size} on larger batches stop helping, because {reason}."
+                f"From batch size {batch_size} on, larger batches are not faster, because {reason}."
             )
     return Saturation(
         batch_size=batch_size,
@@ -88,7 +88,7 @@ def _first_saturated(rising: Sequence[Throughput]) -> Throughput:
 
 def _still_helping(last: Throughput, number: int) -> str:
     reason = "no larger one was tried" if number > 1 else "it is the only one that was tried"
-    return f"Larger batches help up to the largest batch size, {last.batch_size}: {reason}."
+    return f"Larger batches are faster up to the largest batch size, {last.batch_size}: {reason}."
 
 
 def _cause(
@@ -113,5 +113,5 @@ def _reason(
             f" of the tokens at {last.batch_size} and uses up what batching saves"
         )
     if cause is None:
-        return "tokens computed a second no longer grow, though no ceiling is near"
+        return "no more tokens are computed per second, although no limit of the machine is near"
     return f"batch size {max(bottlenecks)} is {cause}"

@@ -83,19 +83,22 @@ def _batching_suggestions(findings: Findings, settings: PresentSettings) -> Iter
 
 def _grouping_by_length(evidence: Evidence, forecast: Forecast) -> Proposal:
     if evidence.padding_ms >= evidence.overhead_ms:
-        title = "padding"
+        title = "Less padding"
         cause = (
-            "short texts are filled up to the longest of their batch, and the model computes the"
-            " filling"
+            "short texts are filled up with padding to the longest of their batch, and the model"
+            " computes the padding too"
         )
     else:
-        title = "small batches"
-        cause = "each batch starts all operators again; in file order larger ones would be padded"
+        title = "Fuller batches"
+        cause = (
+            "each batch starts all operators again, and larger batches in file order would have"
+            " more padding"
+        )
     return Proposal(
         title=title,
         cause=cause,
         saving_ms=evidence.forward_ms * (1 - forecast.best_budget_fraction()),
-        advice="group texts of similar length",
+        advice="put texts of similar length into the same batch",
         setting=TOKEN_BUDGET,
         evidence=_batching_evidence(evidence, forecast),
     )
@@ -107,10 +110,10 @@ def _larger_batches(
     sizes = sorted({*settings.profiling.batch_sizes, larger})
     remaining = forecast.remaining_fraction(in_file_order(larger))
     return Proposal(
-        title="batch size",
+        title="Larger batches",
         cause="every batch starts all operators again",
         saving_ms=evidence.forward_ms * (1 - remaining),
-        advice=f"batches of {larger}",
+        advice=f"batches of {larger} texts",
         setting=f"profiling.batch_sizes=[{','.join(map(str, sizes))}]",
         evidence=_batching_evidence(evidence, forecast),
         batch_size=larger,
@@ -126,10 +129,10 @@ def _shorter_texts(
         return
     longer = float((forecast.lengths > max_length).mean())
     yield Proposal(
-        title="long texts",
+        title="Shorter texts",
         cause="few texts are much longer than the others",
         saving_ms=evidence.forward_ms * (1 - forecast.remaining_fraction(max_length=max_length)),
-        advice=f"truncate texts at {max_length} tokens; compare accuracy",
+        advice=f"truncate texts at {max_length} tokens, and compare the accuracy",
         setting=f"profiling.max_length={max_length}",
         evidence=f"{longer:.1%} of the texts are longer; {_fit_quality(forecast)}",
     )
@@ -139,33 +142,33 @@ def _batching_evidence(evidence: Evidence, forecast: Forecast) -> str:
     larger = 2 * evidence.batch_size
     return (
         f"{evidence.padding_fraction or 0:.1%} of the tokens of the profiled batches are padding;"
-        f" at {larger} in file order it would be {forecast.padding_at(larger):.1%};"
+        f" in batches of {larger} in file order it would be {forecast.padding_at(larger):.1%};"
         f" {_fit_quality(forecast)}"
     )
 
 
 def _fit_quality(forecast: Forecast) -> str:
-    return f"forward times fitted within {forecast.model.error:.0%}"
+    return f"predicted from measured times with an error of {forecast.model.error:.0%}"
 
 
 def _host_suggestions(evidence: Evidence, settings: PresentSettings) -> Iterator[Proposal]:
     """What the host does before, beside and after the model."""
     copying_ms = evidence.host_to_device_ms + evidence.device_to_host_ms
     times = (
-        f"tokenising {evidence.tokenize_ms:.3g} ms, copying {copying_ms:.3g} ms,"
-        f" forward {evidence.forward_ms:.3g} ms"
+        f"tokenising takes {evidence.tokenize_ms:.3g} ms, copying {copying_ms:.3g} ms, the model"
+        f" {evidence.forward_ms:.3g} ms"
     )
     if evidence.tokenize_ms / evidence.total_ms > INPUT_SHARE:
         yield Proposal(
-            title="slow tokeniser",
-            cause="it takes longer than all the rest",
+            title="Faster tokeniser",
+            cause="tokenising takes longer than all the rest",
             saving_ms=evidence.tokenize_ms,
             advice="a fast tokenizer, in several processes, or texts tokenised once and stored",
             evidence=times,
         )
     yield Proposal(
-        title="tokenising and copying",
-        cause="they run before and after the model, not beside it",
+        title="Prepare the input in the background",
+        cause="tokenising and copying run before and after the model, not at the same time",
         # Prefetching hides no more than the model takes.
         saving_ms=min(evidence.input_ms, evidence.forward_ms),
         advice=(
@@ -174,12 +177,12 @@ def _host_suggestions(evidence: Evidence, settings: PresentSettings) -> Iterator
         ),
         evidence=times,
     )
-    advice = "torch.compile, which starts fewer operators"
+    advice = "compile the model with torch.compile, so that fewer operators are started"
     if settings.evaluation.compile:
-        advice = "CUDA graphs or larger batches: the evaluation runs compiled already"
+        advice = "CUDA graphs or larger batches (the evaluation is compiled already)"
     yield Proposal(
-        title="overhead",
-        cause="the host's work to start operators, the same for every batch size",
+        title="Start fewer operators",
+        cause="the CPU takes time to start each operator, however large the batch is",
         saving_ms=evidence.overhead_ms,
         advice=advice,
         prediction="upper-bound",
@@ -193,18 +196,23 @@ def overhead_evidence(evidence: Evidence) -> str:
     overhead = f"{evidence.overhead_ms:.3g} ms"
     forward = f"{evidence.forward_ms:.3g} ms of the forward pass"
     if evidence.device_busy_ms is not None:
-        return f"{forward} less {evidence.device_busy_ms:.3g} ms of work on the device: {overhead}"
+        return (
+            f"the device works in {evidence.device_busy_ms:.3g} of the {forward}, and waits in the"
+            f" other {overhead}"
+        )
     if evidence.overhead_ms >= evidence.forward_ms:
         return (
             f"starting {evidence.op_calls:,.0f} operators at {evidence.dispatch_us:.3g} us each"
-            f" takes as long as the forward pass: {overhead}"
+            f" takes as long as the whole forward pass: {overhead}"
         )
     if evidence.doubling_growth is None or evidence.overhead_ms <= evidence.starting_ms:
         return (
-            f"{evidence.op_calls:,.0f} operators at {evidence.dispatch_us:.3g} us each: {overhead}"
+            f"starting {evidence.op_calls:,.0f} operators at {evidence.dispatch_us:.3g} us each"
+            f" takes {overhead}"
         )
     growth = max(0.0, evidence.doubling_growth)
     return (
-        f"twice the batch takes {growth:.0%} longer, so {1 - growth:.0%} of the {forward} does not"
-        f" grow with the batch; less {evidence.roofline_ms:.3g} ms at the ceilings: {overhead}"
+        f"a batch of twice the size takes {growth:.0%} longer, so that {1 - growth:.0%} of the"
+        f" {forward} does not depend on the size; without the {evidence.roofline_ms:.3g} ms that"
+        f" arithmetic and memory need at best, {overhead} remain"
     )

@@ -22,6 +22,7 @@ from utils.core.files import atomic_path
 from utils.diagnosis.kernels import Event, find_kernels, merged_length, spans
 from utils.diagnosis.trace_events import collapse, operator_times
 from utils.diagnosis.trace_file import parse_truncated_trace, write_trace
+from utils.schema.warning_codes import WarningCode, sentence_of
 from utils.system.device import synchronize
 
 logger = logging.getLogger(__name__)
@@ -72,11 +73,14 @@ def trace(
             traced = _trace_once(step, steps, device, trace_file, last=attempt == ATTEMPTS)
         except UNREADABLE as error:
             warnings.append(
-                f"Trace {attempt} of at most {ATTEMPTS} could not be read ({error}); traced again."
+                WarningCode.TRACE.warn(
+                    f"trace {attempt} of at most {ATTEMPTS} could not be read ({error}); it was"
+                    " traced again"
+                )
             )
         else:
             return replace(traced, warnings=(*warnings, *traced.warnings))
-    raise RuntimeError(f"{NONE_READABLE}: {warnings[-1]}")
+    raise RuntimeError(f"{NONE_READABLE}: {sentence_of(warnings[-1])}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +184,7 @@ def _trace_once(
     if on_device and not operators["self_device_ms"].any():
         on_device = False
         operators = operators.assign(self_device_ms=math.nan, total_device_ms=math.nan)
-        warnings.append(NO_KERNELS)
+        warnings.append(WarningCode.TRACE.warn(NO_KERNELS))
     stacks = collapse(recorded, on_device=on_device)
     if not stacks:
         raise RuntimeError("the profiler recorded no events, so there are no call stacks")
@@ -217,10 +221,12 @@ def _export(
         chrome = {"traceEvents": complete}
         events = ()
         warnings.append(
-            f"The trace is incomplete (is the disk full?): {trace_file.name} has its first"
-            f" {len(complete):,} events; memory, which comes from it, is not measured."
+            WarningCode.TRACE.warn(
+                f"the trace is incomplete (is the disk full?): {trace_file.name} has its first"
+                f" {len(complete):,} events; memory, which comes from it, is not measured"
+            )
         )
     size_warning = write_trace(trace_file, chrome)
     if size_warning is not None:
-        warnings.append(size_warning)
+        warnings.append(WarningCode.TRACE.warn(size_warning))
     return events, warnings

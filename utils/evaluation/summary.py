@@ -15,6 +15,7 @@ from utils.schema.evaluation import (
     EvaluationMetrics,
     WorkerMetrics,
 )
+from utils.schema.warning_codes import WarningCode
 from utils.system.device import NOT_ON_CUDA
 
 MB = 10**6
@@ -127,22 +128,28 @@ def _memory_warnings(context: EvaluationContext) -> list[str]:
     limits = context.limits
     if limits.initial == limits.lowest:
         return []
-    return [
+    warning = WarningCode.MEMORY.warn(
         f"memory ran out with batches of {limits.initial}; "
         f"they held at most {limits.lowest} in the end"
-    ]
+    )
+    return [warning]
 
 
 def _label_warnings(sums: EvaluationAccumulator) -> list[str]:
     warnings = []
     if sums.num_missing_labels:
         warnings.append(
-            f"{sums.num_missing_labels} rows have no label: predicted, left out of accuracy and F1"
+            WarningCode.LABELS.warn(
+                f"{sums.num_missing_labels} rows have no label: they are predicted, and left out "
+                "of accuracy and F1"
+            )
         )
     if sums.unknown_labels:
         warnings.append(
-            f"{sums.unknown_labels} rows have a label that the model does not know: "
-            "predicted, left out of accuracy and F1"
+            WarningCode.LABELS.warn(
+                f"{sums.unknown_labels} rows have a label that the model does not know: they are "
+                "predicted, and left out of accuracy and F1"
+            )
         )
     return warnings
 
@@ -150,10 +157,11 @@ def _label_warnings(sums: EvaluationAccumulator) -> list[str]:
 def _resume_warnings(context: EvaluationContext) -> list[str]:
     if not context.resumed_rows:
         return []
-    return [
+    warning = WarningCode.RESUMED.warn(
         f"{context.resumed_rows} rows were predicted and timed by an earlier run; "
         f"remove the folder {context.predictions_folder}/ to measure all of them again"
-    ]
+    )
+    return [warning]
 
 
 def _to_mb(num_bytes: int | None) -> float | None:

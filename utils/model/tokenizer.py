@@ -18,6 +18,7 @@ from utils.data.validation import count_tokens
 from utils.model.load_errors import translate_load_errors
 from utils.model.location import ModelSource
 from utils.model.resolution import OTHER_TOKENIZER, ModelResolver
+from utils.schema.warning_codes import WarningCode
 
 MIN_VOCABULARY_SHARE = 0.5
 """A tokenizer that knows less than this share of the embedding's rows is another model's, or empty.
@@ -107,10 +108,11 @@ def check_texts(
     if counts.num_unknown <= WARN_UNKNOWN_SHARE * counts.num_ordinary:
         return ()
     share = counts.num_unknown / counts.num_ordinary
-    return (
+    warning = WarningCode.TEXTS.warn(
         f"{share:.0%} of the tokens of {len(present)} texts are unknown to the tokenizer: "
-        "the model sees little of the texts",
+        "the model sees little of the texts"
     )
+    return (warning,)
 
 
 def check_token_ids(tokenizer: Any, texts: Sequence[str], vocab_size: int, where: object) -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import NamedTuple
 
+from utils.core.rounding import round_value
 from utils.reporting import roads
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.evaluation_facts import accuracy_text, majority_text, not_evaluated_text
 from utils.reporting.formatting import (
+    format_interval,
     format_metric,
     format_number,
     not_measured,
 )
 from utils.reporting.results import Results
-from utils.reporting.rounding import round_value
 from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
+from utils.reporting.text_layout import PAGE
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.run import ModelInfo
 
-PAGE_COLUMNS = 100
 QUESTION_COLUMNS = 22
 
 
@@ -41,7 +41,9 @@ def six_answers(results: Results) -> list[Answer]:
     return [
         Answer("Baseline latency?", _latency(results), f"{report}: Full Dataset Performance"),
         Answer(
-            "Optimal batch size?", _optimal_batch_size(results), f"{report}: Batch Size Analysis"
+            "Optimal batch size?",
+            optimal_batch_size_text(results),
+            f"{report}: Batch Size Analysis",
         ),
         Answer(
             "Maximum throughput?",
@@ -64,11 +66,11 @@ def six_answers(results: Results) -> list[Answer]:
 
 
 def answer_lines(results: Results) -> list[str]:
-    """The six answers for a terminal, at most 100 columns wide; what makes them rough first."""
+    """The six answers for a terminal, at most 80 columns wide; what makes them rough first."""
     lines: list[str] = []
     noise = roads.noise_text(results)
     if noise:
-        lines += [*textwrap.wrap(noise, PAGE_COLUMNS), ""]
+        lines += [*PAGE.wrap(noise), ""]
     for item in six_answers(results):
         lines += _wrap_beside(item.question, item.answer)
         lines += _wrap_beside("", f"see {item.source}")
@@ -76,12 +78,7 @@ def answer_lines(results: Results) -> list[str]:
 
 
 def _wrap_beside(start: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        PAGE_COLUMNS,
-        initial_indent=f"{start:<{QUESTION_COLUMNS}}",
-        subsequent_indent=" " * QUESTION_COLUMNS,
-    )
+    return PAGE.wrap(text, f"{start:<{QUESTION_COLUMNS}}", " " * QUESTION_COLUMNS)
 
 
 def _latency(results: Results) -> str:
@@ -104,7 +101,8 @@ def _latency(results: Results) -> str:
     return "; ".join(parts)
 
 
-def _optimal_batch_size(results: Results) -> str:
+def optimal_batch_size_text(results: Results) -> str:
+    """The fastest batch size, by which criterion, and which others are as fast."""
     best = results.metrics.optimal_batch_size
     if best is None:
         return not_measured(NO_BATCH_SIZE_FINISHED)
@@ -161,7 +159,7 @@ def accuracy_with_context(results: Results) -> str:
         return not_measured(why_no_accuracy(metrics, results.metrics.model_info))
     low = metrics.accuracy_ci95_low
     if low is not None:
-        text += f" (95% interval {low:.4f} to {metrics.accuracy_ci95_high:.4f})"
+        text += f" (95% interval {format_interval(low, metrics.accuracy_ci95_high)})"
     text += f" on {metrics.num_labelled:,} labelled rows"
     majority = majority_text(metrics)
     if majority is not None:

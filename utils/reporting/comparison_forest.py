@@ -126,7 +126,7 @@ def _row(item: MetricComparison, index: int, axis: Axis) -> ForestRow:
         name=name,
         verdict=str(item.verdict),
         description=(
-            f"{name}: {format_ratio(item.effect.ratio)} "
+            f"{name}: {format_ratio(item.effect.ratio, interval)} "
             f"({format_ratio_interval(interval)}), {item.verdict}"
         ),
         y=ROW_HEIGHT * (index + 0.5) + 3,

@@ -81,7 +81,7 @@ def _folded(comparison: Comparison) -> dict[str, list[Table | None]]:
 
 
 def _facts(facts: Sequence[Fact]) -> list[str]:
-    return [f"- **{escape(name)}:** {escape(text)}" for name, text in facts]
+    return [f"- **{escape(fact.name)}:** {escape(fact.text)}" for fact in facts]
 
 
 def _details(summary: str, tables: Sequence[Table | None]) -> list[str]:

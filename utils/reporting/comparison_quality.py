@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from utils.comparison.quality_sides import chance_reason
 from utils.reporting.comparison_tables import format_signed
-from utils.reporting.formatting import DASH, Fact, format_number, format_percent
+from utils.reporting.formatting import (
+    DASH,
+    Fact,
+    format_change,
+    format_change_interval,
+    format_number,
+    format_percent,
+    format_score,
+)
 from utils.reporting.tables import Table
 from utils.schema.comparison import Comparison
 from utils.schema.comparison_quality import ClassChange, QualityComparison
@@ -24,7 +32,7 @@ def quality_text(comparison: Comparison) -> str:
         reason = quality.reason("accuracy_change")
         text = f"{agreement}; accuracy is not measured: {reason}"
     else:
-        change = points(quality.accuracy_change)
+        change = points(quality.accuracy_change, quality.accuracy_change_ci95)
         interval = points_interval(quality.accuracy_change_ci95)
         text = f"accuracy {change} (95% interval {interval}), {_significance(quality)}; {agreement}"
     if comparison.quality_reason is not None:
@@ -52,16 +60,19 @@ def _significance(quality: QualityComparison) -> str:
     return "better" if low > 0 else "worse"
 
 
-def points(change: float) -> str:
-    """A change of a fraction in percentage points."""
-    if change == 0:
-        return "0 pp"
-    return f"{100 * change:+.2f} pp"
+def points(change: float, interval: tuple[float, float] | None = None) -> str:
+    """A change of a fraction in percentage points, in the digits that its interval allows."""
+    in_points = None if interval is None else _in_points(interval)
+    return format_change(100 * change, in_points, "pp")
 
 
 def points_interval(interval: tuple[float, float]) -> str:
     """An interval of a change in percentage points."""
-    return f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}"
+    return format_change_interval(_in_points(interval))
+
+
+def _in_points(interval: tuple[float, float]) -> tuple[float, float]:
+    return 100 * interval[0], 100 * interval[1]
 
 
 def quality_facts(comparison: Comparison) -> list[Fact]:
@@ -100,9 +111,9 @@ def score_table(comparison: Comparison) -> Table | None:
         rows.append(
             (
                 title,
-                _score(getattr(quality, f"{name}_baseline")),
-                _score(getattr(quality, f"{name}_candidate")),
-                DASH if change is None else points(change),
+                _score(getattr(quality, f"{name}_baseline"), interval),
+                _score(getattr(quality, f"{name}_candidate"), interval),
+                DASH if change is None else points(change, interval),
                 DASH if interval is None else points_interval(interval),
             )
         )
@@ -113,8 +124,12 @@ def score_table(comparison: Comparison) -> Table | None:
     )
 
 
-def _score(value: float | None) -> str:
-    return DASH if value is None else f"{value:.4f}"
+def _score(value: float | None, change: tuple[float, float] | None) -> str:
+    """A score in as many digits as the interval of its change, so that the change is visible."""
+    if value is None or change is None:
+        return format_score(value)
+    half_width = (change[1] - change[0]) / 2
+    return format_score(value, value - half_width, value + half_width)
 
 
 def class_table(comparison: Comparison) -> Table | None:
@@ -139,8 +154,8 @@ def _class_cells(item: ClassChange) -> tuple[str, ...]:
         format_number(item.num_correct_baseline),
         format_number(item.num_correct_candidate),
         format_signed(item.num_correct_candidate - item.num_correct_baseline),
-        f"{item.f1_baseline:.4f}",
-        f"{item.f1_candidate:.4f}",
+        format_score(item.f1_baseline),
+        format_score(item.f1_candidate),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from utils.reporting.formatting import DASH, format_number
+from utils.core.rounding import round_interval, round_value
+from utils.reporting.formatting import DASH, format_change, format_change_interval, format_number
 from utils.reporting.tables import STATUSES, Table
 from utils.schema.comparison import (
     Comparison,
@@ -85,7 +86,7 @@ def _metric_cells(item: MetricComparison) -> tuple[str, ...]:
     ratio = DASH
     interval = DASH
     if item.effect is not None:
-        ratio = format_ratio(item.effect.ratio)
+        ratio = format_ratio(item.effect.ratio, item.effect.ci95)
         interval = format_ratio_interval(item.effect.ci95)
         if item.effect.interval_from == "exact":
             interval = "exact"
@@ -115,18 +116,19 @@ def place_name(item: MetricComparison | CostComparison, *, with_sample: bool = F
     return f"{name} of {item.sample_size}" if with_sample else name
 
 
-def format_ratio(ratio: float | None) -> str:
-    """A ratio with three decimals; one that is large with fewer."""
+def format_ratio(ratio: float | None, interval: tuple[float, float] | None = None) -> str:
+    """A ratio in the digits that its 95% interval allows; without one in three."""
     if ratio is None:
         return DASH
-    return f"{ratio:.3f}" if ratio < 100 else f"{ratio:,.0f}"
+    low, high = interval or (None, None)
+    return round_value(ratio, low, high).value
 
 
 def format_ratio_interval(interval: tuple[float, float] | None) -> str:
     """The two ends of an interval of a ratio."""
     if interval is None:
         return DASH
-    return f"{format_ratio(interval[0])} to {format_ratio(interval[1])}"
+    return round_interval(*interval)
 
 
 def status_table(comparison: Comparison) -> Table | None:
@@ -217,10 +219,7 @@ def _change_cells(check: GateCheck) -> tuple[str, str]:
     """The change with its interval, in the unit of the gate."""
     if check.change is None:
         return DASH, DASH
-    interval = DASH
-    if check.ci95 is not None:
-        interval = f"{check.ci95[0]:+.2f} to {check.ci95[1]:+.2f}"
-    return f"{check.change:+.2f}", interval
+    return format_change(check.change, check.ci95), format_change_interval(check.ci95)
 
 
 def gate_notes(gates: Sequence[Gate]) -> list[str]:

@@ -97,8 +97,8 @@ def suggestion_table(comparison: Comparison) -> Table | None:
         rows.append(
             (
                 item.setting,
-                f"{bound}{item.predicted_speedup:.2f}",
-                format_ratio(item.measured_speedup),
+                f"{bound}{format_ratio(item.predicted_speedup)}",
+                format_ratio(item.measured_speedup, item.speedup_ci95),
                 format_ratio_interval(item.speedup_ci95),
                 item.outcome,
             )

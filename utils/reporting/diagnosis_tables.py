@@ -44,7 +44,7 @@ def verdict_table(diagnosis: Diagnosis) -> Table:
             "Confidence",
             "Why",
             "Measured (ms)",
-            "Roofline (ms)",
+            "At best (ms)",
             "Padding",
         ),
         num_text_columns=4,
@@ -85,7 +85,10 @@ def largest(rows: Iterable[Row], value: Callable[[Row], float | None]) -> list[R
 
 def _layer_table(layers: Iterable[LayerRow]) -> Table:
     return Table(
-        caption=f"The {MAX_ROWS} modules with the most time of their own, per forward",
+        caption=(
+            f"The {MAX_ROWS} modules of the model that take the most time themselves, "
+            "per forward pass"
+        ),
         header=("Module", "Kind", "Calls", "Own time (ms)", "With children (ms)", "Share (%)"),
         num_text_columns=2,
         rows=tuple(
@@ -107,7 +110,7 @@ def _operator_table(operators: Iterable[OperatorRow], column: str) -> Table:
     own_time = attrgetter(column)
     return Table(
         caption=(
-            f"The {MAX_ROWS} operators with the most {place} time of their own, "
+            f"The {MAX_ROWS} operators that take the most time of the {place} themselves, "
             "per batch of the traced run"
         ),
         header=(
@@ -115,7 +118,7 @@ def _operator_table(operators: Iterable[OperatorRow], column: str) -> Table:
             "Input shapes",
             "Calls",
             "Own time (ms)",
-            "At the ceilings (ms)",
+            "At best (ms)",
             "Share (%)",
         ),
         num_text_columns=2,
@@ -135,7 +138,7 @@ def _operator_table(operators: Iterable[OperatorRow], column: str) -> Table:
 
 def _kernel_table(kernels: Iterable[KernelRow]) -> Table:
     return Table(
-        caption=f"The {MAX_ROWS} kernels with the most time, all traced steps together",
+        caption=f"The {MAX_ROWS} kernels of the GPU that take the most time, in all traced batches",
         header=("Kernel", "Category", "Calls", "Time (ms)", "Mean (us)", "Share (%)"),
         num_text_columns=2,
         rows=tuple(

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from utils.reporting.formatting import Fact
+from utils.reporting.formatting import (
+    Fact,
+    format_number,
+    format_percent,
+    format_score,
+    speedup_text,
+)
 from utils.schema.baseline import EVALUATION_ROAD, BaselineMetrics
 from utils.schema.evaluation import BatchingComparison, CompileComparison, EvaluationMetrics
 from utils.schema.run import DatasetInfo, ModelInfo
@@ -41,15 +47,15 @@ def evaluation_lines(metrics: BaselineMetrics) -> list[str]:
     facts = [
         Fact("Samples", f"{evaluation.num_samples:,}"),
         *quality_facts(evaluation, metrics.model_info, metrics.dataset_info),
-        Fact("Inference time", f"{evaluation.inference_time_s:,.2f} seconds"),
+        Fact("Inference time", format_number(evaluation.inference_time_s, "seconds")),
         Fact(
             "Throughput",
-            f"{evaluation.throughput_samples_per_sec:,.2f} samples/sec "
+            f"{format_number(evaluation.throughput_samples_per_sec, 'samples/sec')} "
             f"({EVALUATION_ROAD}: {evaluation_meaning(evaluation)})",
         ),
         *comparison_facts(evaluation),
     ]
-    return [f"{name}: {text}" for name, text in facts]
+    return [f"{fact.name}: {fact.text}" for fact in facts]
 
 
 def not_evaluated_text(metrics: BaselineMetrics) -> str:
@@ -71,7 +77,7 @@ def quality_facts(
     facts += label_facts(model_info, dataset_info)
     scores = {"F1-Score (Macro)": metrics.f1_macro, "F1-Score (Weighted)": metrics.f1_weighted}
     for name, score in scores.items():
-        facts.append(Fact(name, missing if score is None else f"{score:.4f}"))
+        facts.append(Fact(name, missing if score is None else format_score(score)))
     return facts
 
 
@@ -90,7 +96,7 @@ def accuracy_text(metrics: EvaluationMetrics, dataset_info: DatasetInfo) -> str 
     """The accuracy; None where it is not measured. A guess of the label ids is named with it."""
     if metrics.accuracy is None:
         return None
-    value = f"{metrics.accuracy:.4f}"
+    value = format_score(metrics.accuracy, metrics.accuracy_ci95_low, metrics.accuracy_ci95_high)
     if has_guessed_labels(dataset_info):
         value += " ONLY IF THE LABEL IDS ARE RIGHT: THEY WERE GUESSED"
     return value
@@ -100,7 +106,7 @@ def majority_text(metrics: EvaluationMetrics) -> str | None:
     """What always answering the most frequent label would reach; None where it is not known."""
     if metrics.majority_class_accuracy is None:
         return None
-    share = f"{metrics.majority_class_accuracy:.4f}"
+    share = format_score(metrics.majority_class_accuracy)
     return f"always answering {metrics.majority_class!r} would reach {share}"
 
 
@@ -147,17 +153,20 @@ def comparison_facts(metrics: EvaluationMetrics) -> list[Fact]:
 
 def _batching_comparison_text(comparison: BatchingComparison) -> str:
     return (
-        f"{comparison.speedup:.2f} times: {comparison.token_budget_samples_per_sec:,.1f} "
-        f"against {comparison.dataset_order_samples_per_sec:,.1f} samples/s in file order; "
-        f"padding {comparison.token_budget_padding_fraction:.2%} "
-        f"against {comparison.dataset_order_padding_fraction:.2%}; "
-        f"{comparison.label_agreement:.2%} of the labels equal ({comparison.num_rows:,} rows)"
+        f"{speedup_text(comparison.speedup)}: "
+        f"{format_number(comparison.token_budget_samples_per_sec)} instead of "
+        f"{format_number(comparison.dataset_order_samples_per_sec, 'samples/s')} in file order; "
+        f"padding {format_percent(comparison.token_budget_padding_fraction)} "
+        f"instead of {format_percent(comparison.dataset_order_padding_fraction)}; "
+        f"{format_percent(comparison.label_agreement)} of the labels of "
+        f"{comparison.num_rows:,} rows equal"
     )
 
 
 def _compile_comparison_text(comparison: CompileComparison) -> str:
     return (
-        f"{comparison.speedup:.2f} times: {comparison.compiled_samples_per_sec:,.1f} "
-        f"against {comparison.plain_samples_per_sec:,.1f} samples/s; "
-        f"compiling took {comparison.compile_s:,.1f} s"
+        f"{speedup_text(comparison.speedup)}: "
+        f"{format_number(comparison.compiled_samples_per_sec)} instead of "
+        f"{format_number(comparison.plain_samples_per_sec, 'samples/s')}; "
+        f"compiling took {format_number(comparison.compile_s, 's')}"
     )

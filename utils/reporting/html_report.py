@@ -22,8 +22,8 @@ from utils.reporting.page.cards import six_cards
 from utils.reporting.page.headline import headline
 from utils.reporting.page.prediction_stats import PredictionStats, read_prediction_stats
 from utils.reporting.page.visible import LONGEST_CELL, make_visible
-from utils.reporting.page.warning_groups import group_warnings
 from utils.reporting.results import Results
+from utils.reporting.warning_groups import group_warnings
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 SCRIPT = "report.js"

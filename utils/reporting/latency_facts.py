@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from utils.reporting.formatting import (
-    DASH,
     Fact,
-    format_interval,
     format_number,
+    format_with_interval,
 )
 from utils.reporting.sweeps import Sweep, value_of
 from utils.reporting.tables import Table
@@ -21,28 +20,25 @@ def percentile_table(sweep: Sweep) -> Table:
     columns = percentile_columns()
     header = ["Batch"]
     for percent in columns.values():
-        header += [f"p{percent} (ms/batch)", "95% interval"]
+        header.append(f"p{percent} (95% interval)")
     rows = []
     for row in sweep.measured_rows:
         cells = [str(row.batch_size)]
         for column in columns:
-            cells += _percentile_cells(row, column)
+            cells.append(_percentile_cell(row, column))
         rows.append(tuple(cells))
     return Table(
-        caption="Percentiles of the time of a full batch, without queueing; intervals for another "
-        "process",
+        caption="Percentiles of the time of a full batch in ms, without queueing; the 95% interval "
+        "is that of another run in a new process",
         header=tuple(header),
         rows=tuple(rows),
     )
 
 
-def _percentile_cells(row: SweepRow, column: str) -> list[str]:
-    value = value_of(row, column)
-    if value is None:
-        return [DASH, DASH]
+def _percentile_cell(row: SweepRow, column: str) -> str:
     low = value_of(row, f"{column}_ci95_low")
     high = value_of(row, f"{column}_ci95_high")
-    return [format_number(value), format_interval(low, high)]
+    return format_with_interval(value_of(row, column), low, high)
 
 
 def percentile_reasons(sweep: Sweep) -> list[Fact]:
@@ -64,20 +60,17 @@ def latency_target_text(target: LatencyTarget) -> str:
     best = target.largest_below
     if best is None:
         return f"{goal}: no batch size found ({target.reason('largest_below')}). {NO_QUEUEING}"
-    latency = format_number(best.latency_ms, "ms")
-    text = f"{goal}: batch size {best.batch_size}, {name} {latency}"
-    text += _interval_text(best.latency_ms_ci95_low, best.latency_ms_ci95_high)
-    throughput = format_number(best.throughput_samples_per_sec_mean, "samples/s")
-    text += f", {throughput}" + _interval_text(
-        best.throughput_samples_per_sec_ci95_low, best.throughput_samples_per_sec_ci95_high
+    latency = format_with_interval(
+        best.latency_ms, best.latency_ms_ci95_low, best.latency_ms_ci95_high, "ms"
     )
+    throughput = format_with_interval(
+        best.throughput_samples_per_sec_mean,
+        best.throughput_samples_per_sec_ci95_low,
+        best.throughput_samples_per_sec_ci95_high,
+        "samples/s",
+    )
+    text = f"{goal}: batch size {best.batch_size}, {name} {latency}, {throughput}"
     return f"{text}. {_edge_text(target)} {NO_QUEUEING}"
-
-
-def _interval_text(low: float | None, high: float | None) -> str:
-    if low is None:
-        return ""
-    return f" (95% interval {format_interval(low, high)})"
 
 
 def _edge_text(target: LatencyTarget) -> str:

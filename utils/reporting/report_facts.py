@@ -15,6 +15,7 @@ from utils.reporting.formatting import (
     format_metric,
     format_number,
     format_percent,
+    format_score,
     not_measured,
 )
 from utils.reporting.results import Results
@@ -50,8 +51,7 @@ def full_dataset_facts(results: Results) -> list[Fact]:
     tokens_per_s = format_number(evaluation.throughput_tokens_per_sec, "tokens/s")
     tokens = format_number(evaluation.num_tokens)
     truncated = format_number(evaluation.num_truncated)
-    resumed = format_number(evaluation.resumed_rows)
-    return [
+    facts = [
         Fact("Road", f"{EVALUATION_ROAD}: {evaluation_meaning(evaluation)}"),
         Fact("Samples", format_number(evaluation.num_samples)),
         Fact("Batching", _batching_text(evaluation)),
@@ -67,8 +67,11 @@ def full_dataset_facts(results: Results) -> list[Fact]:
         ),
         Fact("Throughput", f"{samples_per_s}, {tokens_per_s} ({EVALUATION_ROAD})"),
         Fact("Tokens", f"{tokens}; texts truncated to max_length: {truncated}"),
-        Fact("Rows taken over", f"{resumed} from an earlier, interrupted run"),
     ]
+    if evaluation.resumed_rows:
+        resumed = format_number(evaluation.resumed_rows)
+        facts.append(Fact("Rows taken over", f"{resumed} from an earlier, interrupted run"))
+    return facts
 
 
 def _batching_text(evaluation: EvaluationMetrics) -> str:
@@ -85,7 +88,7 @@ def _score_text(results: Results, name: str) -> str:
     assert evaluation is not None, "its facts are shown"
     score: float | None = getattr(evaluation, name)
     if score is not None:
-        return f"{score:.4f}"
+        return format_score(score)
     reason = evaluation.reason(name)
     return not_measured(reason or why_no_accuracy(evaluation, results.metrics.model_info))
 

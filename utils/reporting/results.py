@@ -13,6 +13,7 @@ from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
 from utils.schema.diagnosis import Diagnosis, load_diagnosis
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.trace_tables import TraceTables, read_trace_tables
+from utils.schema.warning_codes import WarningCode
 
 REPORT_SECTIONS = ("cost", "targets")
 """Sections of the settings that only the report reads."""
@@ -54,29 +55,6 @@ class Results:
     def batch1_p50_ms(self) -> float | None:
         """The median latency of one text alone; None where batch size 1 was not measured."""
         return self.sweep.values("latency_per_batch_ms_median").get(1)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Every warning once; those about rows of the sweep name the batch sizes."""
-        warnings = [*self.notes, *self.metrics.run.warnings]
-        if self.evaluation is not None:
-            warnings += self.evaluation.warnings
-        warnings += _row_warnings(self.sweep)
-        if self.diagnosis is not None:
-            warnings += self.diagnosis.warnings
-        return tuple(dict.fromkeys(warnings))
-
-
-def _row_warnings(sweep: Sweep) -> list[str]:
-    batch_sizes: dict[str, list[str]] = {}
-    for row in sweep.rows:
-        for warning in row.warnings:
-            batch_sizes.setdefault(warning, []).append(str(row.batch_size))
-    lines = []
-    for warning, sizes in batch_sizes.items():
-        subject = "batch size" if len(sizes) == 1 else "batch sizes"
-        lines.append(f"{subject} {', '.join(sizes)}: {warning}")
-    return lines
 
 
 def read_results(files: ResultFiles) -> Results:
@@ -129,7 +107,7 @@ def _missing_files(files: ResultFiles) -> list[str]:
     missing = [file.name for file in written_by_step_03 if not file.exists()]
     if not missing:
         return []
-    return [f"missing {', '.join(missing)}: {STEP_03_MISSING}"]
+    return [WarningCode.DIAGNOSIS.warn(f"missing {', '.join(missing)}: {STEP_03_MISSING}")]
 
 
 def _mismatches(
@@ -146,9 +124,15 @@ def _mismatches(
         actual = getattr(diagnosis, name)
         if actual != expected:
             notes.append(
-                f"{diagnosis_name} was measured with {name} {actual}, "
-                f"{metrics_name} with {expected}: run step 03 again"
+                WarningCode.DIAGNOSIS.warn(
+                    f"{diagnosis_name} was measured with {name} {actual}, "
+                    f"{metrics_name} with {expected}: run step 03 again"
+                )
             )
     if files.bottlenecks.stat().st_mtime < files.metrics.stat().st_mtime:
-        notes.append(f"{diagnosis_name} is older than {metrics_name}: run step 03 again, {STEP_03}")
+        notes.append(
+            WarningCode.DIAGNOSIS.warn(
+                f"{diagnosis_name} is older than {metrics_name}: run step 03 again, {STEP_03}"
+            )
+        )
     return notes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from utils.core.rounding import round_value
 from utils.reporting.results import Results
-from utils.reporting.rounding import round_value
 from utils.schema.baseline import EVALUATION_ROAD as EVALUATION
 from utils.schema.baseline import SWEEP_ROAD as SWEEP
 from utils.schema.batch_size import SweepRow

@@ -45,8 +45,8 @@ def run_facts(results: Results) -> list[Fact]:
         *_model(results),
         *_measurement(results.metrics),
         *_machine(results.metrics),
-        Fact("Config SHA-256", run.config_sha256),
-        Fact("Data SHA-256", run.data_sha256),
+        Fact("Config SHA-256", run.config_sha256, is_verbatim=True),
+        Fact("Data SHA-256", run.data_sha256, is_verbatim=True),
     ]
 
 
@@ -56,7 +56,7 @@ def _run(metrics: BaselineMetrics) -> list[Fact]:
     return [
         Fact("Run", run.id),
         Fact("Measured", f"{run.started_at} to {run.finished_at} ({duration})"),
-        Fact("Command", run.command),
+        Fact("Command", run.command, is_verbatim=True),
         Fact("Commit", _commit(metrics.environment.git)),
     ]
 
@@ -90,7 +90,8 @@ def _model_text(model: ModelInfo) -> str:
         weights += f" from {model.weights_format}"
     details = [
         model.model_type,
-        f"{format_number(model.total_params)} parameters",
+        f"{format_number(model.total_params)} parameters "
+        f"({format_number(model.trainable_params)} trainable)",
         format_number(model.total_size_mb, "MB"),
         weights,
         f"revision {model.revision or 'none'}",

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from utils.reporting.formatting import (
-    DASH,
     format_bool,
-    format_interval,
     format_mean_std,
     format_number,
     format_percent,
+    format_score,
+    format_with_interval,
 )
 from utils.reporting.results import Results
-from utils.reporting.sweeps import Sweep
+from utils.reporting.sweeps import Sweep, value_of
 from utils.schema.batch_size import SweepRow, percentile_columns
 from utils.schema.evaluation import ClassMetrics
 
@@ -26,14 +26,23 @@ STATUSES = {
 }
 BATCH_HEADER = (
     "Batch",
-    "Status",
+    "Result",
     "ms/sample",
-    "p50 (ms/batch)",
-    "samples/s",
-    "95% interval",
+    "ms/batch",
+    "samples/s (95%)",
     "Padding",
-    "Stable",
 )
+DETAIL_COLUMNS = {
+    "throughput_batches_per_sec_mean": "batches/s",
+    "throughput_tokens_per_sec_mean": "tokens/s",
+    "latency_total_s_mean": "run (s)",
+    "gpu_mem_used": "GPU MB",
+    "gpu_mem_reserved": "reserved",
+    "peak_gpu_mem": "peak",
+    "gpu_util_pct_mean": "GPU %",
+    "cpu_mem_used": "CPU MB",
+}
+"""The columns of the second table of the text report, with their titles."""
 PERCENTILES = {column: f"p{percent} (ms/batch)" for column, percent in percentile_columns().items()}
 EXTRA_COLUMNS = {
     **PERCENTILES,
@@ -60,10 +69,10 @@ EXTRA_COLUMNS = {
     "num_truncated": "texts truncated",
     "achieved_tflops": "TFLOP/s",
     "mfu": "MFU",
-    "cpu_wait_fraction": "CPU wait",
-    "cv": "CV",
+    "cpu_wait_fraction": "share of waiting for a CPU",
+    "cv": "std / mean of the runs",
 }
-"""The columns of the page's table beyond those of ``BATCH_HEADER``, with their titles."""
+"""The columns of the page's tables by batch size, with their titles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +92,7 @@ class Table:
 
 
 def batch_table(sweep: Sweep) -> Table:
-    """One row a batch size, with the columns that fit into a terminal."""
+    """One row a batch size: time, throughput, padding, and whether the runs are stable."""
     return Table(
         caption=_batch_caption(sweep),
         header=BATCH_HEADER,
@@ -94,24 +103,48 @@ def batch_table(sweep: Sweep) -> Table:
 
 def _batch_caption(sweep: Sweep) -> str:
     return (
-        f"Batch-size sweep over a sample of {format_number(sweep.sample_size)} texts; "
-        "mean ± standard deviation of the runs, for ms/sample of their times and for samples/s of "
-        "their rates, so that one is only about the other's inverse"
+        f"Batch-size sweep over a sample of {format_number(sweep.sample_size)} texts. "
+        "ms/sample: mean and standard deviation of the runs; ms/batch: median; samples/s: mean of "
+        "the rates of the runs with its 95% interval, which is only about the inverse of ms/sample"
     )
 
 
 def _batch_cells(row: SweepRow) -> tuple[str, ...]:
     return (
         str(row.batch_size),
-        STATUSES[row.status],
+        _result_text(row),
         format_mean_std(row.latency_per_sample_ms_mean, row.latency_per_sample_ms_std),
         format_number(row.latency_per_batch_ms_median),
-        format_number(row.throughput_samples_per_sec_mean),
-        format_interval(
-            row.throughput_samples_per_sec_ci95_low, row.throughput_samples_per_sec_ci95_high
+        format_with_interval(
+            row.throughput_samples_per_sec_mean,
+            row.throughput_samples_per_sec_ci95_low,
+            row.throughput_samples_per_sec_ci95_high,
         ),
         format_percent(row.padding_fraction),
-        format_bool(row.stable) if row.status == "ok" else DASH,
+    )
+
+
+def _result_text(row: SweepRow) -> str:
+    """Whether the runs of a batch size are stable, or why it has none."""
+    if row.status != "ok" or row.stable is None:
+        return STATUSES[row.status]
+    return "stable" if row.stable else "not stable"
+
+
+def detail_table(sweep: Sweep) -> Table | None:
+    """Rates, memory and use of the GPU by batch size; None where none was measured."""
+    columns = [column for column in DETAIL_COLUMNS if sweep.has(column)]
+    if not columns:
+        return None
+    rows = []
+    for row in sweep.measured_rows:
+        cells = [format_number(value_of(row, column)) for column in columns]
+        rows.append((str(row.batch_size), *cells))
+    titles = [DETAIL_COLUMNS[column] for column in columns]
+    return Table(
+        caption="Other rates, the time of a run over all texts of the sample, and memory in MB",
+        header=("Batch", *titles),
+        rows=tuple(rows),
     )
 
 
@@ -126,8 +159,7 @@ def sample_table(results: Results) -> Table | None:
             (
                 str(item.batch_size),
                 " and ".join(str(size) for size in item.sample_sizes),
-                format_number(item.time_per_token_ratio),
-                format_interval(item.ci95_low, item.ci95_high),
+                format_with_interval(item.time_per_token_ratio, item.ci95_low, item.ci95_high),
                 format_bool(item.depends_on_sample),
             )
         )
@@ -136,7 +168,7 @@ def sample_table(results: Results) -> Table | None:
             "Time per real token of the larger sample over the smaller's: "
             "what is left depends on how texts fall into batches"
         ),
-        header=("Batch", "Samples", "Ratio", "95% interval", "Depends on the sample"),
+        header=("Batch", "Samples", "Ratio (95% interval)", "Depends on the sample"),
         num_text_columns=2,
         rows=tuple(rows),
     )
@@ -146,7 +178,7 @@ def per_class_table(classes: Iterable[ClassMetrics]) -> Table:
     """Quality by label."""
     rows = []
     for item in classes:
-        scores = [f"{score:.4f}" for score in (item.precision, item.recall, item.f1)]
+        scores = [format_score(score) for score in (item.precision, item.recall, item.f1)]
         rows.append((item.label, *scores, format_number(item.support)))
     return Table(
         caption="Quality by label",

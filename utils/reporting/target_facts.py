@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from utils.reporting.formatting import Fact, format_interval, format_number, not_measured
+from utils.reporting.formatting import (
+    Fact,
+    format_interval,
+    format_number,
+    format_score,
+    not_measured,
+)
 from utils.reporting.results import Results
 from utils.schema.evaluation import EvaluationMetrics
 
@@ -102,10 +108,10 @@ def target_facts(results: Results) -> list[Fact]:
 def _target_text(item: TargetResult) -> str:
     unit = TARGET_UNITS[item.metric]
     limit = "at most" if item.metric in LOWER_IS_BETTER else "at least"
-    goal = f"target {limit} {_format(item.target, unit)}"
+    goal = f"target {limit} {item.target:,g} {unit}".rstrip()
     if item.value is None:
         return f"{not_measured(item.reason)}; {goal}"
-    text = f"{item.status}: {_format(item.value, unit)}"
+    text = f"{item.status}: {_value_text(item, unit)}"
     if item.low is not None:
         text += f" (95% interval {format_interval(item.low, item.high)})"
     if item.status == "undecided":
@@ -113,8 +119,8 @@ def _target_text(item: TargetResult) -> str:
     return f"{text}; {goal}"
 
 
-def _format(value: float, unit: str) -> str:
-    """Shares with four decimals, as everywhere; other values with their unit."""
+def _value_text(item: TargetResult, unit: str) -> str:
+    """A score in the digits of its interval; another value with its unit."""
     if not unit:
-        return f"{value:.4f}"
-    return format_number(value, unit)
+        return format_score(item.value, item.low, item.high)
+    return format_number(item.value, unit)

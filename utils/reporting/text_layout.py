@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,24 +11,32 @@ from utils.reporting.formatting import Fact
 from utils.reporting.tables import Table
 
 GAP = "  "
+PAGE_COLUMNS = 80
+COPY_INDENT = " " * 6
+GLUE = "\N{NO-BREAK SPACE}"
+INSEPARABLE = re.compile(r"(?<=--set) | (?=scripts/)|(?<=\d) (?=(?:s|ms|us|MB|GB|W)\b)")
+"""Spaces at which no line ends: in a command, and between a number and its unit."""
 MIN_COLUMN_WIDTH = 8
 """Characters that a shortened column keeps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextLayout:
-    """Lines of at most ``width`` columns."""
+    """Lines of at most ``width`` columns; only a value to copy may be longer."""
 
     width: int
 
     def wrap(self, text: str, first_indent: str = "", further_indent: str = "") -> list[str]:
         """The lines of a paragraph."""
         lines = textwrap.wrap(
-            one_line(text),
+            INSEPARABLE.sub(GLUE, one_line(text)),
             self.width,
             initial_indent=first_indent,
             subsequent_indent=further_indent,
+            # Options such as --log-level and names of files stay in one piece.
+            break_on_hyphens=False,
         )
+        lines = [line.replace(GLUE, " ") for line in lines]
         return lines or [first_indent.rstrip()]
 
     def bullets(self, texts: Iterable[str]) -> list[str]:
@@ -38,10 +47,18 @@ class TextLayout:
         return lines
 
     def facts(self, facts: Iterable[Fact], name_columns: int = 20) -> list[str]:
-        """``name: value`` lines, with the values in one column."""
+        """``name: value`` lines, with the values in one column.
+
+        A value to copy stands on a line of its own, however long it is.
+        """
         lines = []
-        for name, text in facts:
-            lines += self.wrap(text, f"{name + ':':<{name_columns}} ", " " * (name_columns + 1))
+        for fact in facts:
+            start = f"{fact.name}:"
+            if fact.is_verbatim:
+                lines += [start, verbatim(fact.text)]
+            else:
+                indent = " " * (name_columns + 1)
+                lines += self.wrap(fact.text, f"{start:<{name_columns}} ", indent)
         return lines
 
     def table(self, table: Table) -> list[str]:
@@ -64,9 +81,18 @@ class TextLayout:
         return widths
 
 
+PAGE = TextLayout(width=PAGE_COLUMNS)
+"""The layout of the text report and of what the terminal shows of it."""
+
+
 def section(title: str, lines: Sequence[str]) -> str:
     """A title, underlined, with its lines."""
     return "\n".join([title, "-" * len(title), *lines])
+
+
+def verbatim(text: str) -> str:
+    """A line to copy: it is indented, and no width breaks it."""
+    return f"{COPY_INDENT}{one_line(text)}"
 
 
 def one_line(text: str) -> str:

@@ -1,8 +1,8 @@
-"""The report for reading in a terminal: Results in, text of at most 100 columns out."""
+"""The report for reading in a terminal: Results in, text of at most 80 columns out."""
 
 from __future__ import annotations
 
-from utils.reporting.answers import PAGE_COLUMNS, six_answers
+from utils.reporting.answers import optimal_batch_size_text, six_answers
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.cost_facts import cost_facts
 from utils.reporting.diagnosis_facts import attention_facts
@@ -22,12 +22,15 @@ from utils.reporting.report_facts import (
 from utils.reporting.results import Results
 from utils.reporting.roads import noise_text
 from utils.reporting.run_facts import model_title, run_facts
-from utils.reporting.tables import batch_table, sample_table
+from utils.reporting.tables import batch_table, detail_table, sample_table
 from utils.reporting.target_facts import target_facts
-from utils.reporting.text_layout import TextLayout, section
-from utils.schema.baseline import SWEEP_ROAD
+from utils.reporting.text_layout import PAGE, PAGE_COLUMNS, section
+from utils.reporting.warning_groups import group_warnings
 
-LAYOUT = TextLayout(width=PAGE_COLUMNS)
+WIDE_NAMES = 23
+"""Columns of the names where some are long."""
+FILE_NAMES = 32
+"""Columns of the names of files, and of metrics that have a target."""
 
 
 def render_text_report(results: Results) -> str:
@@ -36,23 +39,36 @@ def render_text_report(results: Results) -> str:
     parts = [
         *_noise(results),
         _title(results),
-        section("The six answers", LAYOUT.facts(answers)),
-        section("Run and machine", LAYOUT.facts(run_facts(results))),
-        section("Full Dataset Performance", LAYOUT.facts(full_dataset_facts(results))),
+        section("The six answers", PAGE.facts(answers)),
+        section("Run and machine", PAGE.facts(run_facts(results))),
+        section("Full Dataset Performance", PAGE.facts(full_dataset_facts(results))),
         section("Batch Size Analysis", _batch_size_lines(results)),
         section("Latency of a batch", _latency_lines(results)),
         section("Main bottleneck", _bottleneck_lines(results)),
-        section("Padding", LAYOUT.facts(padding_facts(results))),
-        section("Memory", LAYOUT.facts(memory_facts(results))),
+        section("Padding", PAGE.facts(padding_facts(results), WIDE_NAMES)),
+        section("Memory", PAGE.facts(memory_facts(results))),
         *_optional_facts("Targets", target_facts(results)),
         *_optional_facts("Cost", cost_facts(results)),
-        section("Warnings", LAYOUT.bullets(results.warnings) or ["none"]),
+        section("Warnings", _warning_lines(results)),
         section(
             "Where the files lie (beside this report)",
-            LAYOUT.facts(files_facts(results), name_columns=32),
+            PAGE.facts(files_facts(results), name_columns=FILE_NAMES),
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _warning_lines(results: Results) -> list[str]:
+    """The warnings by cause, the serious ones first, each cause with what to do about it."""
+    lines = []
+    for group in group_warnings(results):
+        importance = "serious" if group.cause.serious else "minor"
+        lines += PAGE.wrap(f"{group.cause.title} ({importance})")
+        lines += PAGE.bullets(group.messages)
+        lines += PAGE.wrap(f"What to do: {group.cause.fix}", "  ", "  ")
+    if not lines:
+        return ["none"]
+    return [*lines, "docs/WARNINGS.md explains each kind of warning."]
 
 
 def _noise(results: Results) -> list[str]:
@@ -60,7 +76,7 @@ def _noise(results: Results) -> list[str]:
     text = noise_text(results)
     if not text:
         return []
-    return ["\n".join(LAYOUT.wrap(text))]
+    return ["\n".join(PAGE.wrap(text))]
 
 
 def _title(results: Results) -> str:
@@ -69,7 +85,7 @@ def _title(results: Results) -> str:
     lines = [
         rule,
         "BASELINE SUMMARY REPORT: what was measured, and what holds it back",
-        *LAYOUT.wrap(model, "", " " * len("Model: ")),
+        *PAGE.wrap(model, "", " " * len("Model: ")),
         rule,
     ]
     return "\n".join(lines)
@@ -79,21 +95,19 @@ def _optional_facts(title: str, facts: list[Fact]) -> list[str]:
     """A section that is there only with something in it."""
     if not facts:
         return []
-    return [section(title, LAYOUT.facts(facts, name_columns=32))]
+    return [section(title, PAGE.facts(facts, name_columns=FILE_NAMES))]
 
 
 def _batch_size_lines(results: Results) -> list[str]:
-    best = results.metrics.optimal_batch_size
-    if best is None:
-        optimal = "none: none finished"
-    else:
-        optimal = f"batch size {best.batch_size} ({best.criterion})"
-    lines = LAYOUT.facts([Fact("Optimal", optimal)])
+    optimal = optimal_batch_size_text(results)
+    lines = PAGE.facts([Fact("Optimal", optimal)])
     for sweep in results.sweeps:
-        lines += ["", *LAYOUT.table(batch_table(sweep))]
+        for table in (batch_table(sweep), detail_table(sweep)):
+            if table is not None:
+                lines += ["", *PAGE.table(table)]
     samples = sample_table(results)
     if samples is not None:
-        lines += ["", *LAYOUT.table(samples)]
+        lines += ["", *PAGE.table(samples)]
     return lines
 
 
@@ -101,30 +115,25 @@ def _latency_lines(results: Results) -> list[str]:
     lines = []
     target = results.metrics.latency_target
     if target is not None:
-        lines += [*LAYOUT.wrap(f"Target: {latency_target_text(target)}"), ""]
-    lines += LAYOUT.table(percentile_table(results.sweep))
-    lines += LAYOUT.facts(percentile_reasons(results.sweep))
+        lines += [*PAGE.wrap(f"Target: {latency_target_text(target)}"), ""]
+    lines += PAGE.table(percentile_table(results.sweep))
+    lines += PAGE.facts(percentile_reasons(results.sweep))
     return lines
 
 
 def _bottleneck_lines(results: Results) -> list[str]:
     if results.diagnosis is None:
-        return LAYOUT.wrap(f"Not measured: {STEP_03_MISSING}")
-    lines = LAYOUT.wrap(results.diagnosis.main_bottleneck)
+        return PAGE.wrap(f"Not measured: {STEP_03_MISSING}")
+    lines = PAGE.wrap(results.diagnosis.main_bottleneck)
     suggestions = suggestion_lines(results.diagnosis)
     if suggestions:
-        size = results.diagnosis.detail_batch_size
-        lines += LAYOUT.wrap(f"What to try; savings are of a batch of {size} ({SWEEP_ROAD}):")
-    for place, suggestion in enumerate(suggestions, start=1):
-        lines += LAYOUT.wrap(suggestion, f"{place}. ", "   ")
-    if suggestions:
-        lines.append("The savings overlap: they do not add up.")
+        lines += ["", *suggestions]
     if results.diagnosis.applied:
         lines += ["", "Done already by these settings:"]
-        lines += LAYOUT.bullets(results.diagnosis.applied)
-    lines += ["", *LAYOUT.facts(attention_facts(results.diagnosis))]
+        lines += PAGE.bullets(results.diagnosis.applied)
+    lines += ["", *PAGE.facts(attention_facts(results.diagnosis))]
     verified = verified_lines(results.diagnosis)
     if verified:
         lines += ["", "Tried for real, each alone, on the same texts as the baseline:"]
-        lines += LAYOUT.bullets(verified)
+        lines += PAGE.bullets(verified)
     return lines

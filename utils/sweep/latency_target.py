@@ -14,6 +14,7 @@ from utils.pipeline import console
 from utils.schema.common import complete_reasons
 from utils.schema.latency import LatencyTarget, LatencyTrial
 from utils.schema.sweep_checkpoint import Run
+from utils.schema.warning_codes import sentence_of
 from utils.sweep.bench_stats import min_latencies, percentile, percentile_bounds
 from utils.sweep.row_reasons import RowRuns
 from utils.sweep.run_summary import percentile_with_interval
@@ -175,7 +176,7 @@ def _trial_record(state: SweepState, trial: Trial, settings: SweepSettings) -> L
     }
     reason = f"{len(latencies_ms)} latencies, {min_latencies(percent)} are needed"
     if trial.status != "ok":
-        reason = trial.warnings[0]
+        reason = sentence_of(trial.warnings[0])
     elif values["is_below"] is None:
         reason += ": raise profiling.max_seconds_per_batch_size"
     elif value is None:

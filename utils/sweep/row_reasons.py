@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from utils.schema.batch_size import BatchSizeRow, percentile_columns
 from utils.schema.common import nullable_metrics
 from utils.schema.sweep_checkpoint import PHASES, Run
+from utils.schema.warning_codes import WarningCode
 from utils.sweep import bench_stats
 from utils.sweep.bench_stats import MIN_RUNS, min_latencies
 from utils.sweep.noise import CPU_WAIT_LIMIT
 from utils.sweep.stability import instability_reasons
 from utils.system.device import NOT_ON_CUDA
+from utils.system.gpu_readings import throttling_warning
 
 PHASE_TOLERANCE = 0.03
 """Share of a run's time that may lie between its phases."""
-SHARED = "shared: another process used this GPU"
+SHARED = WarningCode.SHARED.warn("another process used this GPU")
 GPU_READING_COLUMNS = {
     "gpu_util_pct_mean": "util_pct_mean",
     "gpu_power_w_mean": "power_w_mean",
@@ -182,9 +184,11 @@ def row_warnings(row_runs: RowRuns, *, spread_is_known: bool) -> list[str]:
         warnings += run.gpu.warnings
     if not spread_is_known:
         warnings.append(
-            "ci95: the spread between processes is unknown for this device, so the intervals are "
-            "of this process alone; measure it with benchmarks/repeatability.py and set "
-            "profiling.process_spread"
+            WarningCode.INTERVAL.warn(
+                "how much times differ between processes is not known for this device, so the "
+                "intervals hold for this process alone; measure it with "
+                "benchmarks/repeatability.py and set profiling.process_spread"
+            )
         )
     return warnings
 
@@ -196,13 +200,18 @@ def _interval_warnings(runs: Sequence[Run]) -> list[str]:
     size = bench_stats.effective_sample_size([run.num_samples / run.seconds for run in runs])
     if size < count:
         warnings.append(
-            f"throughput_samples_per_sec_ci95: runs are autocorrelated; {count} runs count as "
-            f"{size:.1f} independent ones, so the interval is wider"
+            WarningCode.INTERVAL.warn(
+                f"runs resemble the ones before them, so that {count} runs count as {size:.1f} "
+                "independent ones and the interval of the throughput is wider"
+            )
         )
     unexplained = _unexplained_fraction(runs)
     if unexplained is not None and abs(unexplained) > PHASE_TOLERANCE:
         warnings.append(
-            f"phases: {unexplained:.1%} of the time lies between them (limit {PHASE_TOLERANCE:.0%})"
+            WarningCode.PHASES.warn(
+                f"{unexplained:.1%} of the time lies between the measured phases "
+                f"(the limit is {PHASE_TOLERANCE:.0%})"
+            )
         )
     return warnings
 
@@ -224,7 +233,7 @@ def unstable_reasons(row_runs: RowRuns) -> list[str]:
     for run in row_runs.all_runs:
         throttled += run.gpu.throttled
     if throttled:
-        reasons.append(f"throttled: {', '.join(dict.fromkeys(throttled))}")
+        reasons.append(throttling_warning(tuple(dict.fromkeys(throttled))))
     if any(run.gpu.shared for run in row_runs.all_runs):
         reasons.append(SHARED)
     waits = [run.cpu_wait_fraction for run in row_runs.runs if run.cpu_wait_fraction is not None]
@@ -234,8 +243,7 @@ def unstable_reasons(row_runs: RowRuns) -> list[str]:
 
 
 def _cpu_wait_reason(cpu_wait_fraction: float) -> str:
-    return (
-        f"CPU starved: threads waited for a CPU in {cpu_wait_fraction:.0%} of their time "
-        f"(limit {CPU_WAIT_LIMIT:.0%}): other processes, or more threads than cores "
-        "(OMP_NUM_THREADS; the tokenizer's own: TOKENIZERS_PARALLELISM=false)"
+    return WarningCode.CPU_WAIT.warn(
+        f"threads waited for a CPU in {cpu_wait_fraction:.0%} of their time "
+        f"(the limit is {CPU_WAIT_LIMIT:.0%})"
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from utils.schema.batch_size import BatchSizeRow, FailedStatus, percentile_columns
 from utils.schema.common import complete_reasons, nullable_metrics
 from utils.schema.sweep_checkpoint import PHASES, Run
+from utils.schema.warning_codes import sentence_of
 from utils.sweep import bench_stats
 from utils.sweep.bench_stats import summarise
 from utils.sweep.row_reasons import (
@@ -103,7 +104,7 @@ def failed_row(
         num_runs=0,
         num_samples=num_samples,
         warnings=tuple(dict.fromkeys(warnings)),
-        unavailable=dict.fromkeys(nullable_metrics(BatchSizeRow), warnings[0]),
+        unavailable=dict.fromkeys(nullable_metrics(BatchSizeRow), sentence_of(warnings[0])),
     )
 
 

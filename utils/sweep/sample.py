@@ -8,6 +8,7 @@ from pathlib import Path
 from utils.core.errors import DataError
 from utils.data.reader import sample_texts
 from utils.model_utils import LoadedModel, texts_of_one_end_token
+from utils.schema.warning_codes import WarningCode
 from utils.settings import ProfilingConfig
 
 
@@ -38,7 +39,7 @@ def draw_texts(
         )
     if not num_left_out:
         return TextSample(texts=tuple(usable))
-    warning = (
+    warning = WarningCode.TEXTS.warn(
         f"{num_left_out} of {len(drawn)} sampled texts hold the model's end token themselves; "
         "they are left out of the batch-size sweep, because the model refuses them in a batch "
         "with others, and are evaluated by themselves"

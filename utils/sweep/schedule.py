@@ -10,9 +10,17 @@ from utils.core.errors import UserError
 from utils.pipeline import console
 from utils.schema.batch_size import BatchSizeRow, FailedStatus, Status
 from utils.schema.sweep_checkpoint import Run, SampleSweepRecord, TrialRecord, WarmUpPass
+from utils.schema.warning_codes import WarningCode
 from utils.sweep.bench_stats import mean_interval
 from utils.sweep.row_reasons import FLOP_COLUMNS
 from utils.sweep.run_summary import RunContext, failed_row, summarise_runs
+
+FAILURE_CODES: dict[FailedStatus, WarningCode] = {
+    "oom": WarningCode.MEMORY,
+    "not_tried": WarningCode.MEMORY,
+    "wrong_outputs": WarningCode.OUTPUTS,
+}
+"""The warning of a row without metrics."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +86,7 @@ class Trial:
     def mark_failed(self, status: FailedStatus, reason: str) -> None:
         """End this trial; its row has the reason in place of metrics."""
         self.status = status
-        self.warnings.insert(0, reason)
+        self.warnings.insert(0, FAILURE_CODES[status].warn(reason))
 
     def finished(self, settings: SweepSettings) -> bool:
         """Whether no more runs are needed."""
@@ -181,7 +189,9 @@ def new_state(sample_size: int, batch_sizes: Sequence[int]) -> SweepState:
         trial = Trial(batch_size=size, num_samples=max(size, sample_size))
         if size > sample_size:
             trial.warnings.append(
-                f"batch size {size} is larger than the sample of {sample_size}: texts repeat"
+                WarningCode.SAMPLE.warn(
+                    f"batch size {size} is larger than the sample of {sample_size}: texts repeat"
+                )
             )
         trials.append(trial)
     return SweepState(sample_size=sample_size, trials=trials)

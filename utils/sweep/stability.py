@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from utils.schema.warning_codes import WarningCode
 from utils.sweep.bench_stats import MIN_RUNS, coefficient_of_variation, compare
 
 SPREAD_LIMIT = 0.10
@@ -45,11 +46,17 @@ def _sample_reasons(durations: Sequence[float]) -> list[str]:
     count = len(durations)
     median = float(np.median(durations))
     if count < MIN_RUNS:
-        reasons.append(f"too few runs: {count}, at least {MIN_RUNS} are needed for a stable result")
+        reasons.append(
+            WarningCode.FEW_RUNS.warn(
+                f"there are {count} runs, and a stable result needs at least {MIN_RUNS}"
+            )
+        )
     if median < SHORTEST_RUN_S:
         reasons.append(
-            f"too short to time: a run takes {1e6 * median:.0f} us "
-            f"(at least {1e6 * SHORTEST_RUN_S:.0f})"
+            WarningCode.FEW_RUNS.warn(
+                f"a run takes {1e6 * median:.0f} us, which is too short to time (at least "
+                f"{1e6 * SHORTEST_RUN_S:.0f} us are needed)"
+            )
         )
     return reasons
 
@@ -60,11 +67,19 @@ def _spread_reasons(durations: Sequence[float]) -> list[str]:
     iqr = iqr_over_median(durations) or 0.0
     if cv >= SPREAD_LIMIT:
         reasons.append(
-            f"spread: standard deviation is {cv:.0%} of the mean (limit {SPREAD_LIMIT:.0%})"
+            WarningCode.SPREAD.warn(
+                f"the standard deviation of the runs is {cv:.0%} of their mean "
+                f"(the limit is {SPREAD_LIMIT:.0%})"
+            )
         )
     for limit, word in IQR_LIMITS:
         if iqr >= limit:
-            reasons.append(f"spread: IQR is {iqr:.0%} of the median, {word} (limit {limit:.0%})")
+            reasons.append(
+                WarningCode.SPREAD.warn(
+                    f"the middle half of the runs spans {iqr:.0%} of their median, which is {word} "
+                    f"(the limit is {limit:.0%})"
+                )
+            )
             break
     return reasons
 
@@ -79,13 +94,18 @@ def _drift_reasons(durations: Sequence[float]) -> list[str]:
     difference = compare(durations[:third], durations[-third:])
     if abs(change) >= DRIFT_LIMIT and difference.result in ("slower", "faster"):
         reasons.append(
-            f"drift: the last third of the runs took {change:+.0%} of the first third's time"
+            WarningCode.DRIFT.warn(
+                f"the last third of the runs took {abs(change):.0%} "
+                f"{'more' if change > 0 else 'less'} time than the first third"
+            )
         )
     distance = max(means) / min(means) - 1
     if distance > WINDOW_LIMIT:
         reasons.append(
-            f"windows: the means of three windows lie {distance:.0%} apart "
-            f"(limit {WINDOW_LIMIT:.0%})"
+            WarningCode.SPREAD.warn(
+                f"the first, the middle and the last third of the runs differ by {distance:.0%} "
+                f"on average (the limit is {WINDOW_LIMIT:.0%})"
+            )
         )
     return reasons
 
@@ -97,12 +117,16 @@ def _outlier_reasons(durations: Sequence[float]) -> list[str]:
     num_outliers = len(outliers(durations))
     # One outlier among few runs is an accident.
     if num_outliers > max(1, OUTLIER_SHARE * count):
-        reasons.append(f"outliers: {num_outliers} of {count} runs, not removed")
+        reasons.append(
+            WarningCode.SPREAD.warn(f"{num_outliers} of {count} runs are outliers; they count")
+        )
     furthest = max(max(durations) - mean, mean - min(durations)) / mean
     if furthest >= EXTREME_LIMIT:
         reasons.append(
-            f"outliers: one run is {furthest:.0%} away from the mean "
-            f"(limit {EXTREME_LIMIT:.0%}), not removed"
+            WarningCode.SPREAD.warn(
+                f"one run is {furthest:.0%} away from the mean (the limit is "
+                f"{EXTREME_LIMIT:.0%}); it counts"
+            )
         )
     return reasons
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from utils.schema.warning_codes import WarningCode
 from utils.sweep.row_text import row_lines
 from utils.sweep.schedule import Trial
 
@@ -13,7 +14,9 @@ def announce_trials(trials: Sequence[Trial], on_event: Callable[[str], None]) ->
     for trial in trials:
         if trial.runs:
             trial.warnings.append(
-                f"resumed: runs 1 to {len(trial.runs)} were measured by an earlier process"
+                WarningCode.RESUMED.warn(
+                    f"runs 1 to {len(trial.runs)} were measured by an earlier process"
+                )
             )
         on_event(f"Profiling batch size: {trial.batch_size}")
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from utils.schema.sweep_checkpoint import GpuReadings
+from utils.schema.warning_codes import WarningCode
 from utils.system import gpu_readings
 from utils.system.device import NOT_ON_CUDA, synchronize
 from utils.system.gpu_nvml import BUFFERS, NvmlDevice
@@ -119,9 +120,8 @@ class GpuMonitor:
         if self._torch_device.type != "cuda":
             return readings
         # On the CPU nobody expects them.
-        return GpuReadings(
-            warnings=(f"no GPU readings: {self.reason}",), unavailable=readings.unavailable
-        )
+        warning = WarningCode.GPU_READINGS.warn(f"the GPU could not be read: {self.reason}")
+        return GpuReadings(warnings=(warning,), unavailable=readings.unavailable)
 
     def idle(self, seconds: float = 2.0) -> GpuReadings:
         """A window in which this process gives the device nothing to do.

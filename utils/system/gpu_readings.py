@@ -7,11 +7,12 @@ look back into the window alone describe it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 
 from utils.schema.sweep_checkpoint import GpuReadings
+from utils.schema.warning_codes import WarningCode
 
 LOOK_BACK_S = 1.0
 """How far utilization (1/6 to 1 s) and averaged power look back. Source: NVML API reference,
@@ -183,20 +184,29 @@ def _warnings(
     warnings = []
     throttled = _limit_names(clock_limits & THROTTLE_MASK)
     if throttled:
-        warnings.append(f"throttled: {', '.join(throttled)}")
+        warnings.append(throttling_warning(throttled))
     if clock_limits & POWER_CAP:
         warnings.append(
-            "power cap: the GPU lowered its clock to stay within its power limit, as large GPUs "
-            "do under load"
+            WarningCode.GPU_READINGS.warn(
+                "the GPU lowered its clock to stay within its power limit, as large GPUs do under "
+                "load"
+            )
         )
     if interval_s is not None and interval_s > max(2 * window.interval_s, DRIVER_PERIOD_S):
         warnings.append(
-            f"GPU sampling: not every {1e3 * window.interval_s:g} ms as requested, to stay under "
-            "1% of a core"
+            WarningCode.GPU_READINGS.warn(
+                f"the GPU was not read every {1e3 * window.interval_s:g} ms as requested, to stay "
+                "below 1% of a core"
+            )
         )
     if shared:
         warnings.append(_sharing_warning(window))
     return tuple(warnings)
+
+
+def throttling_warning(causes: Sequence[str]) -> str:
+    """That the GPU lowered its clock, with NVML's names of the causes."""
+    return WarningCode.THROTTLED.warn(f"the GPU lowered its clock ({', '.join(causes)})")
 
 
 def _reasons(series: Mapping[str, _Series], energy: _Energy, shared: bool | None) -> dict[str, str]:
@@ -333,8 +343,8 @@ def _is_shared(window: Window, util_pct: float | None) -> bool | None:
 
 def _sharing_warning(window: Window) -> str:
     if (window.num_processes or 0) > 1:
-        return (
-            f"shared: NVML lists {window.num_processes:g} compute processes on this GPU, "
+        return WarningCode.SHARED.warn(
+            f"NVML lists {window.num_processes:g} compute processes on this GPU, "
             "this process is one of them"
         )
-    return "shared: the GPU works while this process gives it nothing to do"
+    return WarningCode.SHARED.warn("the GPU works while this process gives it nothing to do")

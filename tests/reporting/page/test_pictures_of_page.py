@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tests.reporting.conftest import MakeResults
+from utils.reporting.formatting import format_number
 from utils.reporting.page.batch_axis import labelled_sizes
 from utils.reporting.page.blocks import Chart, charts_block, draw_chart
 from utils.reporting.page.bottleneck_chart import bottleneck_chart, time_parts
@@ -94,7 +95,7 @@ def test_values_are_shown_on_hover(make_results: MakeResults) -> None:
     results = make_results(out_of_memory=(64,))
     svg = str(panel_charts(results)[0].svg)
     for size, value in results.sweep.values("throughput_samples_per_sec_mean").items():
-        assert f"batch size {size}: {value:,.1f}"[:18] in svg
+        assert f"batch size {size}: {format_number(value)} " in svg
     assert "batch size 8: " in svg
     assert "(not stable)" in svg
     assert "batch size 64: out of memory" in svg

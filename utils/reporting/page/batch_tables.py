@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from utils.reporting.formatting import format_bool, format_interval, format_number, format_percent
+from utils.core.rounding import round_value
+from utils.reporting.formatting import (
+    DASH,
+    format_bool,
+    format_interval,
+    format_mean_std,
+    format_number,
+    format_percent,
+)
 from utils.reporting.page.visible import make_visible
 from utils.reporting.sweeps import Sweep, value_of
 from utils.reporting.tables import EXTRA_COLUMNS, PERCENTILES, STATUSES, Table
@@ -82,16 +90,20 @@ def batch_tables(sweep: Sweep) -> Iterator[Table]:
 
 
 def _speed_cells(row: SweepRow) -> tuple[str, ...]:
-    stable = format_bool(row.stable) if row.status == "ok" else "–"
+    stable = format_bool(row.stable) if row.status == "ok" else DASH
+    mean, _, std = format_mean_std(
+        row.latency_per_sample_ms_mean, row.latency_per_sample_ms_std
+    ).partition(" ± ")
+    low = row.throughput_samples_per_sec_ci95_low
+    high = row.throughput_samples_per_sec_ci95_high
+    rate = row.throughput_samples_per_sec_mean
     return (
         str(row.batch_size),
         STATUSES[row.status],
-        format_number(row.latency_per_sample_ms_mean),
-        format_number(row.latency_per_sample_ms_std),
-        format_number(row.throughput_samples_per_sec_mean),
-        format_interval(
-            row.throughput_samples_per_sec_ci95_low, row.throughput_samples_per_sec_ci95_high
-        ),
+        mean,
+        std or DASH,
+        DASH if rate is None else round_value(rate, low, high).value,
+        format_interval(low, high),
         format_percent(row.padding_fraction),
         stable,
     )
@@ -100,7 +112,7 @@ def _speed_cells(row: SweepRow) -> tuple[str, ...]:
 def _subject_table(sweep: Sweep, subject: str, columns: Sequence[str]) -> Table:
     rows = []
     for row in sweep.rows:
-        cells = [format_number(value_of(row, column)) for column in columns]
+        cells = [_cell(row, column) for column in columns]
         rows.append((str(row.batch_size), *cells))
     note = ""
     if "mfu" in columns and sweep.mfu_source:
@@ -117,6 +129,16 @@ def _subject_table(sweep: Sweep, subject: str, columns: Sequence[str]) -> Table:
         rows=tuple(rows),
         note=note,
     )
+
+
+def _cell(row: SweepRow, column: str) -> str:
+    """A value, in the digits that its 95% interval allows where it has one."""
+    value = value_of(row, column)
+    low: float | None = getattr(row, f"{column}_ci95_low", None)
+    high: float | None = getattr(row, f"{column}_ci95_high", None)
+    if value is None or low is None or high is None:
+        return format_number(value)
+    return round_value(value, low, high).value
 
 
 def shared_unit(titles: Sequence[str]) -> str | None:

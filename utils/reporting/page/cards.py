@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from utils.core.rounding import Rounded, round_value
 from utils.reporting import roads
 from utils.reporting.answers import six_answers
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.evaluation_facts import has_guessed_labels, majority_text
 from utils.reporting.formatting import format_number, not_measured
 from utils.reporting.page.verdicts import VERDICTS
-from utils.reporting.page.warning_groups import short_reasons
 from utils.reporting.results import Results
-from utils.reporting.rounding import Rounded, round_value
 from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
+from utils.reporting.warning_groups import short_reasons
 from utils.schema.batch_size import SweepRow
 from utils.schema.diagnosis import BatchSizeDiagnosis, Diagnosis
 from utils.schema.evaluation import EvaluationMetrics
@@ -93,7 +93,12 @@ def _latency(results: Results) -> Card:
     if row.latency_per_batch_ms_mean is not None:
         details.append(f"{round_value(row.latency_per_batch_ms_mean).value} ms on average")
     if row.latency_per_batch_ms_p95 is not None:
-        details.append(f"95% take at most {round_value(row.latency_per_batch_ms_p95).value} ms")
+        p95 = round_value(
+            row.latency_per_batch_ms_p95,
+            row.latency_per_batch_ms_p95_ci95_low,
+            row.latency_per_batch_ms_p95_ci95_high,
+        )
+        details.append(f"95% take at most {p95.value} ms")
     if results.evaluation is not None:
         in_evaluation = round_value(results.evaluation.latency_per_sample_ms).value
         details.append(f"{in_evaluation} ms per text in the {roads.EVALUATION}, on average")
@@ -151,7 +156,7 @@ def _throughput(results: Results) -> Card:
     rounded = round_value(fastest.samples_per_s, fastest.low, fastest.high)
     mark = _stability_mark(fastest.row)
     if fastest.row is None and roads.is_noisy(results):
-        mark = f"{NOT_STABLE}: the machine was busy during the sweep"
+        mark = f"{NOT_STABLE}: no batch size of the sweep is stable"
     return Card(
         value=rounded.value,
         unit="texts/s",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
+from utils.core.rounding import round_value
 from utils.reporting import diagnosis_facts
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.diagnosis_tables import time_tables, verdict_table
@@ -112,7 +113,9 @@ def time_section(results: Results, flame_graph: str | None) -> Section:
     ]
     if results.diagnosis is not None:
         ratio = results.diagnosis.tracing_overhead_ratio
-        measured.append(f"A traced step took {ratio:.2f} times as long as an untraced one.")
+        measured.append(
+            f"A traced batch took {round_value(ratio).value} times as long as an untraced one."
+        )
     return Section(
         id="time",
         title="Where the time goes",
@@ -130,9 +133,9 @@ def _kernel_blocks(results: Results) -> Iterator[Block]:
         )
         yield Facts(
             caption=(
-                "The GPU over the whole traced steps, which tracing lengthens: tokenising and the "
-                "gaps between steps are in the idle time, while the verdict's idle share is of "
-                "the forward alone"
+                "What the GPU did in the traced batches, which tracing makes slower. Its idle time "
+                "contains tokenising and the time between batches, while the verdict's idle share "
+                "is of the forward pass alone"
             ),
             facts=tuple(diagnosis_facts.kernel_facts(results.diagnosis)),
         )
@@ -164,7 +167,7 @@ def timeline_section(results: Results) -> Section:
     if results.diagnosis is not None:
         blocks.append(
             Facts(
-                caption="Memory of a forward, as PyTorch's allocator hands it out",
+                caption="Memory of one forward pass, as PyTorch allocates it",
                 facts=tuple(diagnosis_facts.peak_facts(results.diagnosis)),
             )
         )

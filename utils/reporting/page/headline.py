@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from utils.core.rounding import round_value
 from utils.reporting import roads
 from utils.reporting.page.cards import accuracy_percent, main_diagnosis
 from utils.reporting.page.trials import (
@@ -13,7 +14,6 @@ from utils.reporting.page.trials import (
 from utils.reporting.page.verdicts import VERDICTS
 from utils.reporting.page.visible import make_visible
 from utils.reporting.results import Results
-from utils.reporting.rounding import round_value
 from utils.reporting.run_facts import model_title
 from utils.schema.diagnosis import Suggestion
 

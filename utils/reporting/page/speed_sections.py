@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from utils.core.rounding import round_value
 from utils.reporting import roads
 from utils.reporting.cost_facts import PRICE_SETTING, cost_facts, price_per_hour_usd
 from utils.reporting.formatting import Fact, format_number, format_percent, not_measured
@@ -11,11 +12,10 @@ from utils.reporting.latency_facts import latency_target_text, percentile_table
 from utils.reporting.page.batch_tables import batch_tables
 from utils.reporting.page.blocks import Block, Facts, Grid, Section, Text, charts_block
 from utils.reporting.page.speed_charts import latency_target_ms, panel_charts, tradeoff_chart
-from utils.reporting.page.warning_groups import missing_metrics
 from utils.reporting.results import Results
-from utils.reporting.rounding import round_value
 from utils.reporting.tables import sample_table
 from utils.reporting.target_facts import target_facts
+from utils.reporting.warning_groups import missing_metrics
 
 
 def speed_section(results: Results) -> Section:

@@ -8,7 +8,7 @@ import yaml
 
 from utils.diagnosis import headline
 from utils.reporting import roads
-from utils.reporting.formatting import format_number, format_percent
+from utils.reporting.formatting import format_number, format_percent, speedup_text
 from utils.reporting.page.blocks import Trial, Trials
 from utils.reporting.results import Results
 from utils.schema.diagnosis import Suggestion
@@ -120,10 +120,11 @@ def prediction_text(suggestion: Suggestion) -> str:
     """What a suggestion is predicted to bring."""
     saving = format_number(suggestion.saving_ms, "ms")
     share = f"{suggestion.saving_pct:.0f}% of a batch"
+    bound = "at most" if suggestion.prediction == "upper-bound" else "about"
     if suggestion.predicted_speedup is None:
-        return f"saves up to {saving} ({share})"
-    bound = "at most " if suggestion.prediction == "upper-bound" else "about "
-    return f"{bound}{suggestion.predicted_speedup:.2f} times as fast, saves {saving} ({share})"
+        return f"saves {bound} {saving}, {share}"
+    speedup = speedup_text(suggestion.predicted_speedup)
+    return f"{bound} {speedup}: saves {bound} {saving}, {share}"
 
 
 def measured_text(suggestion: Suggestion) -> str:
@@ -133,10 +134,7 @@ def measured_text(suggestion: Suggestion) -> str:
         return "not tried"
     if verification.measured_speedup is None:
         return f"not tried: {verification.reason}"
-    text = f"{verification.measured_speedup:.2f} times as fast"
-    if verification.ci95 is not None:
-        low, high = verification.ci95
-        text += f" (95% interval {low:.2f} to {high:.2f})"
+    text = speedup_text(verification.measured_speedup, verification.ci95)
     if verification.label_agreement is not None:
         text += f"; {format_percent(verification.label_agreement)} of the labels equal"
     return text

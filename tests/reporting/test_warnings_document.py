@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 
-from utils.reporting.page.warning_causes import CAUSES, OTHER, Cause
+from utils.reporting.warning_causes import CAUSES, OTHER, Cause
 from utils.schema.diagnosis import Verdict
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "WARNINGS.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "WARNINGS.md"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,8 @@ def test_each_verdict_has_a_meaning_and_what_to_do(
 def test_each_warning_has_its_meaning_and_the_remedy_of_the_page(
     rows: dict[str, list[str]], cause: Cause
 ) -> None:
-    meaning, serious, remedy = rows[cause.title]
+    code, meaning, serious, remedy = rows[cause.title]
+    assert code == ("–" if cause.code is None else f"`{cause.code.value}`")
     assert meaning
     assert serious == ("yes" if cause.serious else "no")
     assert remedy == cause.fix

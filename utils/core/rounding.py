@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 DIGITS_WITHOUT_INTERVAL = 3
 MOST_DECIMALS = 6
+"""Decimals after which a number is written with an exponent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +20,20 @@ class Rounded:
 
     value: str
     interval: str = ""
+
+
+def round_mean_std(mean: float, std: float) -> tuple[str, str]:
+    """A mean and its standard deviation, in the digits that the deviation allows."""
+    if std <= 0:
+        return round_value(mean).value, round_value(std).value
+    place = _place_of(std / 2)
+    return _to_place(mean, place), _to_place(std, place)
+
+
+def round_interval(low: float, high: float) -> str:
+    """The two ends of an interval, in the digits that its width allows."""
+    interval = round_value(low, low, high).interval
+    return interval or f"{round_value(low).value} to {round_value(high).value}"
 
 
 def round_value(value: float, low: float | None = None, high: float | None = None) -> Rounded:
@@ -44,5 +59,10 @@ def _place_of(value: float) -> int:
 def _to_place(value: float, place: int) -> str:
     if not math.isfinite(value):
         return str(value)
-    decimals = min(MOST_DECIMALS, max(0, -place))
-    return f"{round(value, -place):,.{decimals}f}"
+    # Adding zero makes a negative zero positive.
+    rounded = round(value, -place) + 0.0
+    decimals = max(0, -place)
+    if decimals > MOST_DECIMALS:
+        digits = max(1, _place_of(value) - place + 1)
+        return f"{rounded:.{digits}g}"
+    return f"{rounded:,.{decimals}f}"

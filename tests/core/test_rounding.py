@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from utils.reporting.rounding import Rounded, round_value
+from utils.core.rounding import Rounded, round_value
 
 
 @pytest.mark.parametrize(

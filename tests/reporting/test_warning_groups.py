@@ -6,8 +6,9 @@ import pytest
 
 from tests.reporting.conftest import MakeResults
 from tests.reporting.metrics_builders import MADE_UP, NO_CUDA, OUT_OF_MEMORY, ROW_WARNING
-from utils.reporting.page.warning_causes import OTHER, cause_of
-from utils.reporting.page.warning_groups import group_warnings, missing_metrics, short_reasons
+from utils.reporting.warning_causes import CAUSES, OTHER, cause_of
+from utils.reporting.warning_groups import group_warnings, missing_metrics, short_reasons
+from utils.schema.warning_codes import WarningCode, sentence_of
 
 
 @pytest.mark.parametrize(
@@ -32,8 +33,15 @@ from utils.reporting.page.warning_groups import group_warnings, missing_metrics,
         ("something that nobody expected", "Other"),
     ],
 )
-def test_each_message_has_its_cause(message: str, title: str) -> None:
+def test_warnings_of_earlier_versions_have_their_cause(message: str, title: str) -> None:
     assert cause_of(message).title.startswith(title)
+
+
+@pytest.mark.parametrize("code", WarningCode)
+def test_a_code_decides_whatever_the_sentence_says(code: WarningCode) -> None:
+    cause = cause_of(code.warn("out of memory, by an earlier run"))
+    assert cause.code is code
+    assert sum(other.code is code for other in CAUSES) == 1
 
 
 def test_every_warning_is_in_one_group(make_results: MakeResults) -> None:
@@ -41,8 +49,8 @@ def test_every_warning_is_in_one_group(make_results: MakeResults) -> None:
     groups = group_warnings(results)
     messages = [message for group in groups for message in group.messages]
     assert len(messages) == len(set(messages))
-    assert f"batch sizes 1, 4, 8, 16: {ROW_WARNING}" in messages
-    assert f"batch sizes 32, 64: {OUT_OF_MEMORY}" in messages
+    assert f"batch sizes 1, 4, 8, 16: {sentence_of(ROW_WARNING)}" in messages
+    assert f"batch sizes 32, 64: {sentence_of(OUT_OF_MEMORY)}" in messages
     assert f"accuracy: {MADE_UP}" in messages
     assert f"ceilings: {MADE_UP}" in messages
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from utils.reporting.page.warning_causes import CAUSES, OTHER, Cause, cause_of
 from utils.reporting.results import Results
 from utils.reporting.sweeps import Sweep
 from utils.reporting.tables import EXTRA_COLUMNS, PERCENTILES
+from utils.reporting.warning_causes import CAUSES, OTHER, Cause, cause_of
+from utils.schema.warning_codes import sentence_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,8 @@ def group_warnings(results: Results) -> list[WarningGroup]:
     """Every warning once, by cause; the serious causes first."""
     by_cause: dict[Cause, list[str]] = {}
     for message, place in _warnings(results):
-        text = f"{place}: {message}" if place else message
+        sentence = sentence_of(message)
+        text = f"{place}: {sentence}" if place else sentence
         by_cause.setdefault(cause_of(message), []).append(text)
     groups = []
     order = (*CAUSES, OTHER)
