@@ -139,3 +139,25 @@ def test_steps_that_read_files_alone_import_no_model_libraries(script: str) -> N
     command = [sys.executable, "-c", code, str(PROJECT_ROOT / "scripts" / script)]
     process = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
     assert process.stdout == "[]\n", process.stderr
+
+
+def test_an_interruption_that_python_ignores_is_raised_again() -> None:
+    code = (
+        "import signal, time\n"
+        "from utils.core.errors import Interrupted\n"
+        "from utils.pipeline import startup\n"
+        "class Deleted:\n"
+        "    def __del__(self):\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "        print('never reached')\n"
+        "startup.raise_on_signals()\n"
+        "Deleted()\n"
+        "try:\n"
+        "    time.sleep(20)\n"
+        "except Interrupted as error:\n"
+        "    print('interrupted', error.exit_code)\n"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert process.stdout == "interrupted 143\n", process.stdout + process.stderr
+    assert process.stderr == ""

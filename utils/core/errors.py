@@ -57,6 +57,7 @@ class Interrupted(BaseException):
     """
 
     def __init__(self, signal_number: int) -> None:
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
         super().__init__(signal_number)
 

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +43,8 @@ RAY_VARIABLES = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 """Ray sends no usage statistics and draws no progress bars of its own."""
+RETRY_S = 0.05
+"""After so long an interruption that was ignored is tried again."""
 SWITCH_INTERVAL_S = 1e-4
 """How long a Python thread runs before another may; less than the time of a GPU's kernel."""
 
@@ -122,10 +125,27 @@ def raise_on_signals() -> None:
     """Raise ``Interrupted`` on SIGINT and SIGTERM, so that ``with`` and ``finally`` clean up."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupted)
+    sys.unraisablehook = _interrupt_again
 
 
 def _raise_interrupted(number: int, frame: object) -> None:
     raise Interrupted(number)
+
+
+def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose exception was ignored.
+
+    Python ignores what is raised while it runs a ``__del__`` method. Libraries have many of them
+    while they load a model, and the run would go on as if nobody had interrupted it.
+    """
+    error = unraisable.exc_value
+    if not isinstance(error, Interrupted):
+        sys.__unraisablehook__(unraisable)
+        return
+    # Later, because a signal that arrives in this function would be ignored, too.
+    retry = threading.Timer(RETRY_S, os.kill, (os.getpid(), error.signal_number))
+    retry.daemon = True
+    retry.start()
 
 
 def escape_unprintable_output() -> None:
