@@ -42,7 +42,8 @@ def find_doubts(evidence: Evidence, row: BatchSizeRow | None) -> tuple[str, ...]
         assert row.forward_ms_mean is not None
         doubts.append(
             f"its forward pass takes {three_digits(row.forward_ms_mean)} ms in the batch-size "
-            f"sweep (mean) and {three_digits(evidence.forward_ms)} ms in the diagnosis (fastest repeat)"
+            f"sweep (mean) and {three_digits(evidence.forward_ms)} ms in the diagnosis (fastest "
+            "repeat)"
         )
     return tuple(doubts)
 
