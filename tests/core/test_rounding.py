@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from utils.core.rounding import Rounded, round_value
+from utils.core.rounding import Rounded, round_value, three_digits
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,7 @@ def test_without_an_interval_three_digits_are_shown(value: float, expected: str)
 def test_an_interval_without_width_is_not_shown() -> None:
     assert round_value(12.0, 12.0, 12.0) == Rounded(value="12.0")
     assert round_value(12.0, None, 13.0) == Rounded(value="12.0")
+
+
+def test_three_digits_have_no_exponent() -> None:
+    assert [three_digits(value) for value in (2131.0, 4.0, 0.02264)] == ["2,130", "4", "0.0226"]

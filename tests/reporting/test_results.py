@@ -13,6 +13,7 @@ from tests.reporting.builders import write_results
 from tests.reporting.conftest import MakeResults
 from tests.reporting.metrics_builders import NO_CUDA
 from utils.core.errors import UserError
+from utils.core.files import read_json
 from utils.reporting.commands import STEP_02, STEP_03
 from utils.reporting.results import read_results
 from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
@@ -113,6 +114,15 @@ def test_mfu_is_computed_with_the_ceilings(make_results: MakeResults) -> None:
     assert "mfu" not in row.unavailable
     assert results.sweep.mfu_source is not None
     assert "over the 0.1 TFLOP/s of the ceilings in bottlenecks.json" in results.sweep.mfu_source
+
+
+def test_a_rate_above_the_ceiling_is_a_warning(tmp_path: Path) -> None:
+    files = write_results(tmp_path).files
+    assert read_results(files).notes == ()
+    ceilings = read_json(files.bottlenecks, made_by="the test")["ceilings"]
+    change_json(files.bottlenecks, ceilings={**ceilings, "matmul_flops_per_s": 1e6})
+    [note] = read_results(files).notes
+    assert note.startswith("diagnosis: the arithmetic rate of batch sizes 1, 4, 8, 16, 32, 64 is")
 
 
 def test_metrics_keep_the_mfu_of_their_file(make_results: MakeResults) -> None:

@@ -22,6 +22,11 @@ class Rounded:
     interval: str = ""
 
 
+def three_digits(value: float) -> str:
+    """At most three significant digits, without an exponent below ten billion: 1,650 or 4."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
 def round_mean_std(mean: float, std: float) -> tuple[str, str]:
     """A mean and its standard deviation, in the digits that the deviation allows."""
     if std <= 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from utils.core.rounding import three_digits
 from utils.diagnosis.evidence import Evidence
 from utils.schema.diagnosis import Bottleneck, Confidence, Verdict
 
@@ -150,7 +151,9 @@ def _input_rule(evidence: Evidence) -> _Rule:
         text=f"tokenising and copying >= {INPUT_SHARE:.0%} of the batch time",
         value=share,
         threshold=INPUT_SHARE,
-        reason=f"tokenising and copying take {share:.0%} of its {evidence.total_ms:.3g} ms",
+        reason=(
+            f"tokenising and copying take {share:.0%} of its {three_digits(evidence.total_ms)} ms"
+        ),
         spread=evidence.time_spread,
     )
 
@@ -226,4 +229,4 @@ def _doubling_rule(evidence: Evidence, growth: float) -> _Rule:
 
 
 def _forward(evidence: Evidence) -> str:
-    return f"the {evidence.forward_ms:.3g} ms of the forward pass"
+    return f"the {three_digits(evidence.forward_ms)} ms of the forward pass"

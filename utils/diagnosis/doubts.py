@@ -6,6 +6,7 @@ confidence of the verdict.
 
 from __future__ import annotations
 
+from utils.core.rounding import three_digits
 from utils.diagnosis.evidence import Evidence
 from utils.schema.batch_size import BatchSizeRow
 from utils.schema.diagnosis import Bottleneck
@@ -40,8 +41,9 @@ def find_doubts(evidence: Evidence, row: BatchSizeRow | None) -> tuple[str, ...]
     if forward_times_differ(evidence, row):
         assert row.forward_ms_mean is not None
         doubts.append(
-            f"its forward pass takes {row.forward_ms_mean:.3g} ms in the batch-size sweep "
-            f"(mean) and {evidence.forward_ms:.3g} ms in the diagnosis (fastest repeat)"
+            f"its forward pass takes {three_digits(row.forward_ms_mean)} ms in the batch-size "
+            f"sweep (mean) and {three_digits(evidence.forward_ms)} ms in the diagnosis (fastest "
+            "repeat)"
         )
     return tuple(doubts)
 

@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from utils.core.rounding import three_digits
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import Findings, OperatorGroup, PresentSettings
 from utils.diagnosis.forecast import Forecast
@@ -84,7 +85,7 @@ def slow_layer_suggestions(findings: Findings) -> Iterator[Proposal]:
         advice=f"look at what {name} does that the same module of the other layers does not",
         # Kernels that end while the device waits for the host anyway shorten nothing.
         prediction="estimate" if _device_never_waits(evidence) else "upper-bound",
-        evidence=f"{own_ms:.3g} ms, the others {own_ms - excess_ms:.3g} ms",
+        evidence=f"{three_digits(own_ms)} ms, the others {three_digits(own_ms - excess_ms)} ms",
     )
 
 
@@ -157,9 +158,9 @@ def fusion_suggestions(findings: Findings, settings: PresentSettings) -> Iterato
         prediction="upper-bound",
         setting=COMPILE,
         evidence=(
-            f"{together.calls:,.3g} calls of {together.kind} operators take"
-            f" {together.measured_ms:.3g} ms; {_starting_text(together, evidence)}fused kernels"
-            " save a part of it, at most all"
+            f"{three_digits(together.calls)} calls of {together.kind} operators take"
+            f" {three_digits(together.measured_ms)} ms; {_starting_text(together, evidence)}"
+            "fused kernels save a part of it, at most all"
         ),
         caution=_rare_calls(together),
     )
@@ -169,7 +170,7 @@ def _starting_text(group: OperatorGroup, evidence: Evidence) -> str:
     """The time that is subtracted on the CPU, where starting an operator is a part of its time."""
     if evidence.device != "cpu":
         return ""
-    return f"{group.calls * evidence.dispatch_us / 1e3:.3g} ms of it start them; "
+    return f"{three_digits(group.calls * evidence.dispatch_us / 1e3)} ms of it start them; "
 
 
 def _rare_calls(group: OperatorGroup) -> str | None:
@@ -182,14 +183,16 @@ def _rare_calls(group: OperatorGroup) -> str | None:
 def _excess_evidence(group: OperatorGroup, evidence: Evidence, saving_ms: float) -> str:
     """The calculation that the saving comes from."""
     text = (
-        f"{group.calls:,.3g} calls take {group.measured_ms:.3g} ms, where"
-        f" {group.attainable_ms:.3g} ms are possible"
+        f"{three_digits(group.calls)} calls take {three_digits(group.measured_ms)} ms, where"
+        f" {three_digits(group.attainable_ms)} ms are possible"
     )
     if evidence.device == "cpu":
         starting_ms = group.calls * evidence.dispatch_us / 1e3
-        text += f", and starting them takes {starting_ms:.3g} ms"
+        text += f", and starting them takes {three_digits(starting_ms)} ms"
     if saving_ms < _excess_ms(group, evidence):
-        text += f"; faster kernels can save at most {saving_ms:.3g} ms of the forward pass"
+        text += (
+            f"; faster kernels can save at most {three_digits(saving_ms)} ms of the forward pass"
+        )
     return text
 
 
@@ -222,8 +225,8 @@ def attention_suggestions(findings: Findings, settings: PresentSettings) -> Iter
             advice=_attention_advice(use, evidence, settings),
             prediction="upper-bound",
             evidence=(
-                f"{use.calls:,.0f} calls take {use.measured_ms:.3g} ms, where a kernel without"
-                f" stored scores needs {use.attainable_ms:.3g} ms at best;"
+                f"{use.calls:,.0f} calls take {three_digits(use.measured_ms)} ms, where a kernel "
+                f"without stored scores needs {three_digits(use.attainable_ms)} ms at best;"
                 f" {use.stored_score_bytes / 1e6:,.1f} MB of scores are stored"
             ),
         )
@@ -250,7 +253,10 @@ def precision_suggestions(findings: Findings, settings: PresentSettings) -> Iter
         if "dtype" in setting:
             # The other operators move half the bytes.
             saving_ms += evidence.copy_limited_ms / 2
-            bytes_ms = f"; half of the {evidence.copy_limited_ms:.3g} ms for moving bytes is saved"
+            bytes_ms = (
+                f"; half of the {three_digits(evidence.copy_limited_ms)} ms for moving bytes "
+                "is saved"
+            )
         yield Proposal(
             title="Lower precision",
             cause=(
@@ -263,7 +269,7 @@ def precision_suggestions(findings: Findings, settings: PresentSettings) -> Iter
             prediction="estimate" if evidence.device == "cuda" else "upper-bound",
             setting=setting,
             evidence=(
-                f"matrix products take {products_ms:.3g} ms; the largest of them are"
+                f"matrix products take {three_digits(products_ms)} ms; the largest of them are"
                 f" {speedup:.2f} times as fast with it{bytes_ms}"
             ),
         )

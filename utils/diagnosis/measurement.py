@@ -12,6 +12,7 @@ from functools import partial
 import pandas as pd
 import torch
 
+from utils.core.rounding import three_digits
 from utils.diagnosis import operators, tracing
 from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.workload import Inputs, Workload, make_batches
@@ -248,7 +249,7 @@ def _why_no_doubling(device: torch.device, fastest_ms: float) -> str | None:
     if device.type != "cpu":
         return "a CUDA device's idle time is better evidence"
     if fastest_ms > 1e3 * DOUBLED_UP_TO_S:
-        return f"starting operators does not decide a forward of {fastest_ms:.3g} ms"
+        return f"starting operators does not decide a forward of {three_digits(fastest_ms)} ms"
     return None
 
 

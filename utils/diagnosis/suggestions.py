@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from utils.core.rounding import three_digits
 from utils.diagnosis.applied import TOKEN_BUDGET, is_applied
 from utils.diagnosis.bottleneck import INPUT_SHARE
 from utils.diagnosis.evidence import Evidence
@@ -155,8 +156,9 @@ def _host_suggestions(evidence: Evidence, settings: PresentSettings) -> Iterator
     """What the host does before, beside and after the model."""
     copying_ms = evidence.host_to_device_ms + evidence.device_to_host_ms
     times = (
-        f"tokenising takes {evidence.tokenize_ms:.3g} ms, copying {copying_ms:.3g} ms, the model"
-        f" {evidence.forward_ms:.3g} ms"
+        f"tokenising takes {three_digits(evidence.tokenize_ms)} ms, copying "
+        f"{three_digits(copying_ms)} ms, "
+        f"the model {three_digits(evidence.forward_ms)} ms"
     )
     if evidence.tokenize_ms / evidence.total_ms > INPUT_SHARE:
         yield Proposal(
@@ -193,26 +195,29 @@ def _host_suggestions(evidence: Evidence, settings: PresentSettings) -> Iterator
 
 def overhead_evidence(evidence: Evidence) -> str:
     """The calculation that the overhead comes from: its terms yield ``overhead_ms``."""
-    overhead = f"{evidence.overhead_ms:.3g} ms"
-    forward = f"{evidence.forward_ms:.3g} ms of the forward pass"
+    overhead = f"{three_digits(evidence.overhead_ms)} ms"
+    forward = f"{three_digits(evidence.forward_ms)} ms of the forward pass"
     if evidence.device_busy_ms is not None:
         return (
-            f"the device works in {evidence.device_busy_ms:.3g} of the {forward}, and waits in the"
-            f" other {overhead}"
+            f"the device works in {three_digits(evidence.device_busy_ms)} of the {forward}, "
+            f"and waits in the other {overhead}"
         )
     if evidence.overhead_ms >= evidence.forward_ms:
         return (
-            f"starting {evidence.op_calls:,.0f} operators at {evidence.dispatch_us:.3g} us each"
+            f"starting {evidence.op_calls:,.0f} operators at "
+            f"{three_digits(evidence.dispatch_us)} us each"
             f" takes as long as the whole forward pass: {overhead}"
         )
     if evidence.doubling_growth is None or evidence.overhead_ms <= evidence.starting_ms:
         return (
-            f"starting {evidence.op_calls:,.0f} operators at {evidence.dispatch_us:.3g} us each"
+            f"starting {evidence.op_calls:,.0f} operators at "
+            f"{three_digits(evidence.dispatch_us)} us each"
             f" takes {overhead}"
         )
     growth = max(0.0, evidence.doubling_growth)
     return (
         f"a batch of twice the size takes {growth:.0%} longer, so that {1 - growth:.0%} of the"
-        f" {forward} does not depend on the size; without the {evidence.roofline_ms:.3g} ms that"
+        f" {forward} does not depend on the size; without the "
+        f"{three_digits(evidence.roofline_ms)} ms that"
         f" arithmetic and memory need at best, {overhead} remain"
     )

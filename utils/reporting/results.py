@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from utils.core.files import JsonObject
@@ -15,6 +15,8 @@ from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.trace_tables import TraceTables, read_trace_tables
 from utils.schema.warning_codes import WarningCode
 
+MAX_MFU = 1.05
+"""Above it, the ceiling is too low; both rates vary by a few percent."""
 REPORT_SECTIONS = ("cost", "targets")
 """Sections of the settings that only the report reads."""
 
@@ -66,17 +68,18 @@ def read_results(files: ResultFiles) -> Results:
     metrics = load_baseline_metrics(files.metrics)
     diagnosis = load_diagnosis(files.bottlenecks) if files.bottlenecks.exists() else None
     peak_flops_per_s = _peak_matmul_flops_per_s(metrics, diagnosis)
+    sweeps = group_sweeps(metrics.batch_size_profiling, peak_flops_per_s)
+    notes = _missing_files(files)
+    notes += _later_versions(files, metrics, diagnosis)
+    notes += _mismatches(files, metrics, diagnosis)
+    notes += _above_the_ceiling(sweeps)
     return Results(
         files=files,
         metrics=metrics,
-        sweeps=group_sweeps(metrics.batch_size_profiling, peak_flops_per_s),
+        sweeps=sweeps,
         diagnosis=diagnosis,
         tables=read_trace_tables(files),
-        notes=(
-            *_missing_files(files),
-            *_later_versions(files, metrics, diagnosis),
-            *_mismatches(files, metrics, diagnosis),
-        ),
+        notes=tuple(notes),
     )
 
 
@@ -159,3 +162,21 @@ def _mismatches(
             )
         )
     return notes
+
+
+def _above_the_ceiling(sweeps: Sequence[Sweep]) -> list[str]:
+    """What shows that step 03 measured the machine's highest speed while it was disturbed."""
+    above: set[int] = set()
+    for sweep in sweeps:
+        for batch_size, mfu in sweep.values("mfu").items():
+            if mfu > MAX_MFU:
+                above.add(batch_size)
+    if not above:
+        return []
+    sizes = ", ".join(str(batch_size) for batch_size in sorted(above))
+    return [
+        WarningCode.DIAGNOSIS.warn(
+            f"the arithmetic rate of batch sizes {sizes} is above the highest that step 03 has "
+            "measured (MFU above 1), so that the machine was disturbed then: run step 03 again"
+        )
+    ]

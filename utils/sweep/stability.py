@@ -118,14 +118,14 @@ def _outlier_reasons(durations: Sequence[float]) -> list[str]:
     # One outlier among few runs is an accident.
     if num_outliers > max(1, OUTLIER_SHARE * count):
         reasons.append(
-            WarningCode.SPREAD.warn(f"{num_outliers} of {count} runs are outliers; they count")
+            WarningCode.SPREAD.warn(f"{num_outliers} of {count} runs are outliers; they are kept")
         )
     furthest = max(max(durations) - mean, mean - min(durations)) / mean
     if furthest >= EXTREME_LIMIT:
         reasons.append(
             WarningCode.SPREAD.warn(
                 f"one run is {furthest:.0%} away from the mean (the limit is "
-                f"{EXTREME_LIMIT:.0%}); it counts"
+                f"{EXTREME_LIMIT:.0%}); it is kept"
             )
         )
     return reasons
