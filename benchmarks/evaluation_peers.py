@@ -87,7 +87,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def read_config(args: argparse.Namespace, dtype: str) -> Config:
-    words = [f"model.device={args.device}", f"model.dtype={dtype}"]
+    # The corpus at its real lengths: the demo truncates it further.
+    words = [
+        f"model.device={args.device}",
+        f"model.dtype={dtype}",
+        "profiling.max_length=512",
+    ]
     if args.architecture:
         words += [
             f"model.name={args.architecture}",

@@ -15,7 +15,7 @@ from utils.comparison import command_line
 from utils.pipeline import cli, hints, startup
 
 EXAMPLES = """python scripts/06_measure_change.py --config configs/demo.yaml \\
-      --set profiling.max_length=128
+      --set profiling.max_length=32
   python scripts/06_measure_change.py --set model.dtype=bfloat16 --evaluate --repeats 5 \\
       --fail-if "throughput<-2%" --fail-if "accuracy<-0.5pp"
   python scripts/06_measure_change.py --both model.matmul_precision=high \\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -139,3 +140,18 @@ class Words:
             [[i < n for i in range(max(lengths))] for n in lengths], dtype=torch.long
         )
         return {"input_ids": mask + 1, "attention_mask": mask.reshape(len(texts), -1)}
+
+
+class RecordingTokenizer:
+    """A real tokenizer that records ``TOKENIZERS_PARALLELISM`` at each call."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.recorded: list[str | None] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.recorded.append(os.environ.get("TOKENIZERS_PARALLELISM"))
+        return self._tokenizer(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
 from tests import script_server, small_tokenizers
+from tests.script_server import StartedScript
 from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.data import writer
@@ -143,18 +144,27 @@ def run_script(
     """Run a script of the project in a process of its own, as a user would.
 
     ``environment`` is added to this process's. The process is forked from one that has imported the
-    libraries (see ``script_server``), unless a variable concerns the interpreter's own start or the
-    test asks for a new interpreter.
+    libraries (see ``script_server``), unless the test asks for a new interpreter.
+    """
+    if in_new_interpreter:
+        words = [sys.executable, str(PROJECT_ROOT / script), *arguments]
+        variables = {**os.environ, **environment}
+        return subprocess.run(words, capture_output=True, text=True, timeout=timeout, env=variables)
+    started = start_script(script, *arguments, **environment)
+    stdout, stderr = started.communicate(timeout)
+    assert started.returncode is not None
+    return subprocess.CompletedProcess(started.args, started.returncode, stdout, stderr)
+
+
+def start_script(
+    script: str, *arguments: str, folder: Path | None = None, **environment: str
+) -> StartedScript:
+    """Start a script as ``run_script`` does, in ``folder`` or the working directory.
+
+    One script at a time: a second one ends the first.
     """
     words = [str(PROJECT_ROOT / script), *arguments]
-    variables = {**os.environ, **environment}
-    if not in_new_interpreter:
-        done = script_server.run_forked(words, variables, timeout)
-        if done is not None:
-            return done
-    return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=timeout, env=variables
-    )
+    return script_server.start_forked(words, {**os.environ, **environment}, folder)
 
 
 def set_flags(overrides: list[str]) -> list[str]:

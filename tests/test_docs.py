@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.files import PROJECT_ROOT
 from utils.pipeline.steps import STEPS
@@ -110,6 +111,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of a page in the project at ``folder``; scripts in forked processes."""
+    words = shlex.split(command)
+    if words[0] == "python" and words[1] != "-m":
+        started = support.start_script(str(folder / words[1]), *words[2:], folder=folder)
+        stdout, stderr = started.communicate(timeout=550)
+        assert started.returncode is not None
+        return subprocess.CompletedProcess(words, started.returncode, stdout, stderr)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-c", command],

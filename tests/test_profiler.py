@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from transformers import AutoTokenizer
 
 from tests import support
-from tests.small_tokenizers import Words
+from tests.small_tokenizers import RecordingTokenizer, Words
 from utils.core.errors import UserError
 from utils.model_utils import load_model_and_tokenizer
 from utils.profiler import InferenceProfiler
@@ -222,3 +223,28 @@ def test_a_real_model_through_the_public_calls(tiny_model: Path) -> None:
         assert record.flops_per_sample >= 2 * weights * tokens / len(texts)
         assert record.num_truncated == 0
         assert not any("outputs" in text for text in record.warnings)
+
+
+@pytest.mark.parametrize(("of_user", "in_sweep"), [(None, "false"), ("true", "true")])
+def test_the_sweep_on_a_cpu_runs_without_the_tokenizers_threads(
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    of_user: str | None,
+    in_sweep: str,
+) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    if of_user is not None:
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", of_user)
+    model, tokenizer = load_model_and_tokenizer(
+        model_name=str(tiny_model), device="cpu", dtype="float32"
+    )
+    recording = RecordingTokenizer(tokenizer)
+    profiler = InferenceProfiler(model, recording, device="cpu")
+    # Until here it was asked for the names of its inputs alone.
+    recording.recorded.clear()
+    texts = list(support.TEXTS[:4])
+    profiler.first_inference_ms(texts, max_length=64)
+    profiler.profile_multiple_batch_sizes(texts, [1, 4], num_runs=1, on_event=lambda line: None)
+    assert set(recording.recorded) == {in_sweep}
+    assert len(recording.recorded) > 10
+    assert os.environ.get("TOKENIZERS_PARALLELISM") == of_user

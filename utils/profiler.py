@@ -32,7 +32,7 @@ from utils.sweep.schedule import (
 )
 from utils.sweep.sweep_output import announce_trials, print_rows
 from utils.system.device import catch_out_of_memory
-from utils.system.process import frozen_objects
+from utils.system.process import frozen_objects, use_tokenizer_threads_of_sweep
 
 RERUN_TOLERANCE = 0.1
 """Share of LOGIT_TOLERANCE for one batch run twice: the same kernels sum in (nearly) the same
@@ -66,9 +66,10 @@ class InferenceProfiler:
     def first_inference_ms(self, texts: Sequence[str], max_length: int) -> float:
         """Milliseconds of one text, end to end. Cold if nothing has run on this model before."""
         self.collector.synchronize()
-        started_ns = time.perf_counter_ns()
-        self._runner.infer(list(texts[:1]), max_length)
-        return (time.perf_counter_ns() - started_ns) / 1e6
+        with use_tokenizer_threads_of_sweep(self.device.type):
+            started_ns = time.perf_counter_ns()
+            self._runner.infer(list(texts[:1]), max_length)
+            return (time.perf_counter_ns() - started_ns) / 1e6
 
     def idle_readings(self) -> GpuReadings:
         """The GPU's readings while this process gives it nothing to do.
@@ -133,7 +134,11 @@ class InferenceProfiler:
             )
         check_max_length(settings.max_length, self.model)
         self._set_process_spread(state, settings)
-        with self.collector.monitor.sampling(), frozen_objects():
+        with (
+            self.collector.monitor.sampling(),
+            frozen_objects(),
+            use_tokenizer_threads_of_sweep(self.device.type),
+        ):
             expected: dict[int, torch.Tensor] = {}
             if state.unfinished(settings):
                 expected = self._warm_up(texts, state, settings, on_event)

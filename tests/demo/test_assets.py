@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from tests import support
@@ -70,6 +71,22 @@ def test_the_same_seed_trains_the_same_model(tmp_path: Path, builds: list[int]) 
         for name in "ab"
     ]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_the_number_of_threads_changes_neither_the_model_nor_itself(
+    tmp_path: Path, builds: list[int]
+) -> None:
+    before = torch.get_num_threads()
+    weights = []
+    try:
+        for num_threads in (1, 3):
+            torch.set_num_threads(num_threads)
+            folder = demo_assets.ensure_demo_assets(settings_in(tmp_path / str(num_threads)))
+            weights.append((folder / "model" / "model.safetensors").read_bytes())
+            assert torch.get_num_threads() == num_threads
+    finally:
+        torch.set_num_threads(before)
+    assert weights[0] == weights[1]
 
 
 def test_a_build_that_fails_leaves_no_stamp_and_no_litter(

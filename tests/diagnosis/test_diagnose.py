@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from tests import support
 from tests.diagnosis.builders import ENCODERS, sweep_row, write_metrics
+from tests.small_tokenizers import RecordingTokenizer
 from utils.core.errors import UserError
 from utils.diagnosis import diagnose as diagnosis
 from utils.diagnosis.diagnose import diagnose
@@ -119,3 +121,17 @@ def test_a_model_that_is_no_qwen2(kind: str, tmp_path: Path) -> None:
     )
     assert set(layers["layer_index"].dropna()) == {0, 1, 2}
     assert pd.read_csv(config.files.operators)["flops"].sum() > 0
+
+
+def test_the_batches_of_the_diagnosis_run_without_the_tokenizers_threads(
+    tmp_path: Path, tiny_model: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    config = support.small_config(tmp_path, tiny_model, "profiling.trace_steps=1")
+    recording = RecordingTokenizer(loaded.tokenizer)
+    diagnose(replace(loaded, tokenizer=recording), DiagnosisSettings.of(config))
+    # Texts are checked before the batches are measured.
+    first = recording.recorded.index("false")
+    assert set(recording.recorded[first:]) == {"false"}
+    assert len(recording.recorded[first:]) > 10
+    assert "TOKENIZERS_PARALLELISM" not in os.environ

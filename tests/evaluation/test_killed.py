@@ -169,17 +169,6 @@ def test_killed_at_25_random_moments_the_result_is_that_of_an_uninterrupted_run(
     assert support.prediction_bytes(killed) == support.prediction_bytes(complete)
 
 
-def start_script(folder: Path, model: Path) -> subprocess.Popen[str]:
-    words = support.set_flags([*support.small_overrides(folder, model), *SETTINGS])
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *words],
-        cwd=PROJECT_ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
@@ -187,7 +176,8 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
 ) -> None:
     texts = tuple(f"{text} {i}" for i in range(40) for text in support.TEXTS)
     support.write_dataset(tmp_path / "data", texts)
-    process = start_script(tmp_path, tiny_model)
+    words = support.set_flags([*support.small_overrides(tmp_path, tiny_model), *SETTINGS])
+    process = support.start_script(SCRIPT, *words)
     waiting_since = time.monotonic()
     while len(list((tmp_path / "results").rglob("rows-*.json"))) < 3:
         assert process.poll() is None and time.monotonic() - waiting_since < 300
@@ -201,7 +191,6 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
     assert not list((tmp_path / "results" / "predictions").glob(".*")), (
         "nothing half written is left"
     )
-    words = support.set_flags([*support.small_overrides(tmp_path, tiny_model), *SETTINGS])
     done = support.run_script(SCRIPT, *words)
     assert done.returncode == 0, done.stderr
     assert "reused" in done.stdout

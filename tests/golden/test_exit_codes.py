@@ -6,17 +6,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests import support
 from tests.golden import small_run
-from tests.golden.observe import PROJECT_ROOT
 
 USER_MUST_CHANGE = 2
 LIMIT_S = 300
@@ -94,22 +92,13 @@ def test_an_interrupted_run_ends_with_the_code_of_its_signal(
             f"dataset.local_path={data_file}",
         ]
     )
-    process = subprocess.Popen(
-        [sys.executable, str(PROJECT_ROOT / "run_week1.py"), *flags, *changed],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("Profiling batch size"):
-                break
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=LIMIT_S)
-    finally:
-        process.kill()
+    process = support.start_script("run_week1.py", *flags, *changed, OMP_NUM_THREADS="1")
+    waiting_since = time.monotonic()
+    while not process.has_printed("\nProfiling batch size"):
+        assert process.poll() is None and time.monotonic() - waiting_since < LIMIT_S
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == code, output + errors
     assert "--resume" in errors
     assert "Traceback" not in errors

@@ -54,7 +54,7 @@ def test_processes_differ_in_the_change_and_the_folder_alone(tmp_path: Path) -> 
     before = first.config.to_dict()
     after = second.config.to_dict()
     assert first.config.files.results_dir == first.folder
-    assert before["profiling"].pop("max_length") == 512
+    assert before["profiling"].pop("max_length") == 64
     assert after["profiling"].pop("max_length") == 128
     assert before.pop("output") != after.pop("output")
     assert before == after

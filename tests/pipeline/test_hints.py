@@ -200,19 +200,14 @@ def test_a_collector_for_a_device_that_is_not_there_names_its_argument() -> None
 def test_a_refusal_of_a_real_run_can_be_pasted(tmp_path: Path, tiny_model: Path) -> None:
     """The command below the error is run as it stands, from the same folder, and works."""
     support.write_dataset(tmp_path / "data")
-    script = PROJECT_ROOT / "scripts" / "00_test_model_loading.py"
+    script = "scripts/00_test_model_loading.py"
     settings = [*support.small_overrides(tmp_path, tiny_model), "profiling.max_length=100000"]
-    failed = subprocess.run(
-        [sys.executable, str(script), *support.set_flags(settings)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=300,
-    )
-    assert failed.returncode == 2, failed.stderr
+    failed = support.start_script(script, *support.set_flags(settings), folder=tmp_path)
+    _, errors = failed.communicate(timeout=300)
+    assert failed.returncode == 2, errors
     (command,) = [
         line.removeprefix("  paste: ")
-        for line in failed.stderr.splitlines()
+        for line in errors.splitlines()
         if line.startswith("  paste: ")
     ]
     assert "profiling.max_length=100000" not in command

@@ -9,7 +9,15 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.reporting.diagnosis_builders import HOSTILE
-from utils.reporting.flame_graph import MIN_SHARE, WIDTH_PX, draw_flame_graph
+from utils.reporting.flame_graph import (
+    KINDS,
+    MIN_SHARE,
+    SMALL_FRAMES_COLOUR,
+    WIDTH_PX,
+    draw_flame_graph,
+)
+from utils.reporting.html_report import TEMPLATES
+from utils.reporting.page import colours
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINES = [
@@ -92,3 +100,11 @@ def test_hostile_names_are_escaped() -> None:
 @pytest.mark.parametrize("lines", [[], ["a;b"]])
 def test_without_stacks_there_is_no_flame_graph(lines: list[str]) -> None:
     assert draw_flame_graph(lines) is None
+
+
+def test_no_colour_has_another_meaning_in_the_pictures_of_the_page() -> None:
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    of_page = set(re.findall(r"#[0-9a-f]{6}", style)) | set(colours.VARIABLES)
+    of_graph = {kind.colour for kind in KINDS} | {SMALL_FRAMES_COLOUR}
+    assert len(of_graph) == len(KINDS) + 1
+    assert not of_graph & of_page

@@ -180,7 +180,7 @@ def test_a_table_and_a_command_are_copied(browser: Browser, report: Path) -> Non
         page.get_by_role("button", name="Copy as CSV: Quality by label").click()
         rows = list(csv.reader(io.StringIO(copied_text(page))))
         assert rows[0] == ["Label", "Precision", "Recall", "F1", "Rows"]
-        assert rows[1] == ["books", "0.9100", "0.8700", "0.8900", "40"]
+        assert rows[1] == ["books", "0.910", "0.870", "0.890", "40"]
         assert len(rows) == 4
         page.get_by_role("button", name="Copy the command: python TEST").click()
         assert copied_text(page, "command") == f"python {MADE_UP}"

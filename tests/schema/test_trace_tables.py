@@ -10,7 +10,7 @@ import pytest
 from tests.reporting.builders import write_results
 from tests.reporting.diagnosis_builders import write_layers, write_operators
 from utils.core.errors import UserError
-from utils.reporting.commands import STEP_03
+from utils.reporting.commands import STEP_02, STEP_03
 from utils.reporting.report import write_report
 from utils.reporting.results import read_results
 from utils.schema.trace_tables import (
@@ -65,6 +65,13 @@ def test_a_broken_table_is_refused_with_the_step_that_writes_it(
     with pytest.raises(UserError, match=STEP_03) as caught:
         read_trace_tables(files)
     assert problem in str(caught.value)
+
+
+def test_a_broken_timeline_of_the_gpu_is_made_again_by_step_02(tmp_path: Path) -> None:
+    files = write_results(tmp_path).files
+    files.gpu_timeline.write_text("a\n1\n")
+    with pytest.raises(UserError, match=STEP_02):
+        read_trace_tables(files)
 
 
 def test_modules_without_times_are_left_out(tmp_path: Path) -> None:

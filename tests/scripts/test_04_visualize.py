@@ -12,6 +12,7 @@ import pytest
 from tests import support
 from tests.reporting.builders import Scenario, write_results
 from utils.core.files import PROJECT_ROOT
+from utils.pipeline.lock import run_lock
 
 SCRIPT = "scripts/04_visualize_results.py"
 
@@ -63,7 +64,10 @@ def test_step_04_never_imports_torch(tmp_path: Path) -> None:
 )
 def test_the_backend_of_a_notebook_does_not_end_the_step(tmp_path: Path, backend: str) -> None:
     files = write_results(tmp_path).files
-    process = support.run_script(SCRIPT, *make_flags(tmp_path), MPLBACKEND=backend)
+    # matplotlib reads the variable when it is imported.
+    process = support.run_script(
+        SCRIPT, *make_flags(tmp_path), in_new_interpreter=True, MPLBACKEND=backend
+    )
     assert process.returncode == 0, process.stderr
     assert files.comparison_plot.read_bytes().startswith(b"\x89PNG")
     assert files.html_report.stat().st_size > 100_000
@@ -102,3 +106,13 @@ def test_missing_metrics_end_with_2_and_name_step_02(tmp_path: Path) -> None:
     assert "scripts/02_baseline_inference.py" in process.stderr
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_results_of_a_run_that_is_still_going_are_left_alone(tmp_path: Path) -> None:
+    files = write_results(tmp_path).files
+    with run_lock(files.lock):
+        process = support.run_script(SCRIPT, *make_flags(tmp_path))
+    assert process.returncode == 2
+    assert "Another run" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not files.html_report.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import runpy
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 from tests import support
+from tests.script_server import StartedScript
 from utils.core.files import PROJECT_ROOT
 from utils.schema.baseline import load_baseline_metrics
 from utils.schema.change import load_change
@@ -62,30 +62,23 @@ def both_flags(folder: Path, model: Path) -> tuple[str, ...]:
     return tuple(word for override in overrides for word in ("--both", override))
 
 
-def start(flags: tuple[str, ...]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *flags],
-        cwd=PROJECT_ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def start(flags: tuple[str, ...]) -> StartedScript:
+    return support.start_script(SCRIPT, *flags, OMP_NUM_THREADS="1")
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], bool], process: StartedScript) -> None:
     waiting_since = time.monotonic()
     while not condition():
         assert process.poll() is None and time.monotonic() - waiting_since < 500
         time.sleep(0.01)
 
 
-def kill_with_children(process: subprocess.Popen[str]) -> None:
+def kill_with_children(process: StartedScript) -> None:
     """As when the machine goes down: nobody has time for anything."""
     running = psutil.Process(process.pid)
     for victim in [running, *running.children(recursive=True)]:
         victim.kill()
-    process.communicate()
+    process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +90,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Meas
     wait_until((change / "01-baseline" / "logs").exists, process)
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=300)
+    assert process.returncode is not None
     interrupted = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
     process = start((*flags, *CHANGE))
     wait_until((change / "02-candidate" / "logs").exists, process)

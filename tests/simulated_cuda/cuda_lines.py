@@ -7,8 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from utils.core.files import PROJECT_ROOT
@@ -99,23 +100,31 @@ def _calls_cuda(node: ast.AST) -> bool:
 
 
 class LineRecorder:
-    """Records which of some lines run, in all threads that start while it records.
+    """Records which lines of ``find_cuda_lines`` run, in all threads that start while it records.
 
-    Only the files with such lines are traced, so that the rest runs at its usual speed.
+    A function is traced until each such line of it has run; all others run at their usual speed.
     """
-
-    def __init__(self, lines: frozenset[Line]) -> None:
-        self.executed: set[Line] = set()
-        self._lines = lines
-        self._names = {str(PROJECT_ROOT / name): name for name, _ in lines}
 
     def missing(self) -> list[tuple[str, int, str]]:
         """File, number and text of the lines that have not run."""
         result = []
-        for name, number in sorted(self._lines - self.executed):
-            text = (PROJECT_ROOT / name).read_text(encoding="utf-8").splitlines()[number - 1]
-            result.append((name, number, text.strip()))
+        for name, numbers in sorted(self._missing_numbers.items()):
+            lines = (PROJECT_ROOT / name).read_text(encoding="utf-8").splitlines()
+            result += [(name, number, lines[number - 1].strip()) for number in sorted(numbers)]
         return result
+
+    @cached_property
+    def _missing_numbers(self) -> dict[str, set[int]]:
+        """Of each file that has some."""
+        numbers: dict[str, set[int]] = {}
+        for name, number in find_cuda_lines():
+            numbers.setdefault(name, set()).add(number)
+        return numbers
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """By the path of a file its name relative to the project's root."""
+        return {str(PROJECT_ROOT / name): name for name in self._missing_numbers}
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -129,13 +138,20 @@ class LineRecorder:
             threading.settrace(before)  # type: ignore[arg-type]
 
     def _trace_call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if frame.f_code.co_filename in self._names:
-            return self._trace_line
-        return None
+        name = self._names.get(frame.f_code.co_filename)
+        if name is None or not self._numbers_in(frame.f_code, name):
+            return None
+        return self._trace_line
+
+    def _numbers_in(self, code: CodeType, name: str) -> set[int]:
+        """The lines of a function that have not run."""
+        missing = self._missing_numbers[name]
+        if not missing:
+            return missing
+        return missing.intersection(number for _, _, number in code.co_lines())
 
     def _trace_line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
-            line = (self._names[frame.f_code.co_filename], frame.f_lineno)
-            if line in self._lines:
-                self.executed.add(line)
+            name = self._names[frame.f_code.co_filename]
+            self._missing_numbers[name].discard(frame.f_lineno)
         return self._trace_line

@@ -130,14 +130,17 @@ def _recorded_module_compile(machine: Machine) -> Any:
 
 
 def _init_host_profiler() -> Any:
-    """``profile.__init__`` without the CUDA activity, which needs a CUDA build: no kernels."""
+    """``profile.__init__`` without the CUDA activity, which needs a CUDA build: no kernels.
+
+    Nor are there stacks: most of their frames would be the simulation's, and take long to read.
+    """
     init = torch.profiler.profile.__init__
 
     def init_host_profiler(profiler: Any, *, activities: Any = None, **options: Any) -> None:
         if activities is not None:
             activities = set(activities) - {torch.profiler.ProfilerActivity.CUDA}
             activities = activities or {torch.profiler.ProfilerActivity.CPU}
-        init(profiler, activities=activities, **options)
+        init(profiler, activities=activities, **{**options, "with_stack": False})
 
     return init_host_profiler
 

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 
 from tests import support
-from tests.simulated_cuda.cuda_lines import LineRecorder, find_cuda_lines
+from tests.simulated_cuda.cuda_lines import LineRecorder
 from tests.simulated_cuda.machine import Machine, make_machine
 from tests.simulated_cuda.nvml import DriverFaults
 from tests.simulated_cuda.simulate import Simulation, simulated_cuda
@@ -25,13 +26,15 @@ from utils.core.files import PROJECT_ROOT
 from utils.diagnosis import roofline
 from utils.pipeline import cli, step_process
 from utils.pipeline.steps import Step
+from utils.system import gpu_readings
+from utils.system.gpu_monitor import GpuMonitor
 
 MODEL_CHECK = "scripts/00_test_model_loading.py"
 BASELINE = "scripts/02_baseline_inference.py"
 PROFILING = "scripts/03_detailed_profiling.py"
 PIPELINE = "run_week1.py"
 Steps = Callable[..., Machine]
-RECORDER = LineRecorder(find_cuda_lines())
+RECORDER = LineRecorder()
 """Collects over all tests of this module, in one process, which lines for CUDA have run."""
 
 
@@ -86,6 +89,9 @@ def run_step(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(roofline.CEILING_PRODUCT_AT_LEAST_S, "cuda", 0.002)
     monkeypatch.setitem(roofline.REPEAT_AT_LEAST_S, "cuda", 0.002)
     monkeypatch.setattr(cli, "exit_at_once", sys.exit)
+    # The simulated readings of an idle device are the same after two seconds.
+    monkeypatch.setattr(gpu_readings, "LOOK_BACK_S", 0.05)
+    monkeypatch.setattr(GpuMonitor, "idle", partialmethod(GpuMonitor.idle, seconds=0.2))
 
     def run(
         script: str,
@@ -345,9 +351,8 @@ def test_every_line_that_only_cuda_runs_has_run(request: pytest.FixtureRequest) 
     module = request.node.getparent(pytest.Module)
     if len([item for item in request.session.items if item.parent is module]) < NUM_TESTS:
         pytest.skip("the other tests of this module did not run")
-    missing = sorted(RECORDER.missing())
     shown = []
-    for name, number, text in missing:
+    for name, number, text in RECORDER.missing():
         if (name, text) not in NOT_SIMULATED:
             shown.append(f"{name}:{number}: {text}")
     assert not shown, "\n".join(shown)

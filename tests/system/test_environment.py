@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from utils.system.environment import DRIVER_SETTINGS, driver_record, read_environment
 
 
@@ -55,3 +57,12 @@ def test_the_record_has_what_results_depend_on() -> None:
     assert environment.libraries["torch"]
     assert environment.cpu.usable_cores is not None and environment.cpu.usable_cores >= 1
     assert json.loads(json.dumps(environment.to_dict()))["cpu"]["name"] == environment.cpu.name
+
+
+def test_the_record_has_the_tokenizers_threads_as_the_sweep_uses_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    assert read_environment("cpu").variables["TOKENIZERS_PARALLELISM"] == "false"
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    assert read_environment("cpu").variables["TOKENIZERS_PARALLELISM"] == "true"

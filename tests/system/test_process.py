@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -58,3 +59,36 @@ def test_on_another_system_everything_is_unknown(
         False,
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("device_type", "of_user", "in_effect"),
+    [
+        ("cpu", None, "false"),
+        ("cpu", "true", "true"),
+        ("cuda", None, None),
+        ("cuda", "false", "false"),
+    ],
+)
+def test_the_tokenizers_threads_are_off_on_a_cpu_unless_the_user_has_set_them(
+    device_type: str,
+    of_user: str | None,
+    in_effect: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(process.TOKENIZER_THREADS, raising=False)
+    if of_user is not None:
+        monkeypatch.setenv(process.TOKENIZER_THREADS, of_user)
+    with process.use_tokenizer_threads_of_sweep(device_type):
+        assert os.environ.get(process.TOKENIZER_THREADS) == in_effect
+        assert process.tokenizer_threads_of_sweep(device_type) == in_effect
+    assert os.environ.get(process.TOKENIZER_THREADS) == of_user
+
+
+def test_the_tokenizers_threads_are_restored_after_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(process.TOKENIZER_THREADS, raising=False)
+    with pytest.raises(ValueError, match="planted"), process.use_tokenizer_threads_of_sweep("cpu"):
+        raise ValueError("planted")
+    assert process.TOKENIZER_THREADS not in os.environ

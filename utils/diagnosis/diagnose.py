@@ -41,6 +41,7 @@ from utils.settings import EvaluationConfig
 from utils.sweep.noise import noise_text
 from utils.sweep.sample import draw_texts
 from utils.system.device import is_out_of_memory
+from utils.system.process import use_tokenizer_threads_of_sweep
 
 SHOWN_FIRST = 3
 
@@ -75,7 +76,7 @@ def diagnose(loaded: LoadedModel, settings: DiagnosisSettings) -> Diagnosis:
     sweep = read_sweep(settings.files.metrics, settings.model, settings.profiling.batch_sizes)
     sample = draw_texts(loaded, settings.data_file, settings.profiling, settings.sample_size)
     checked = check_on_texts(loaded, sample.texts, settings.profiling.max_length)
-    with torch.inference_mode():
+    with torch.inference_mode(), use_tokenizer_threads_of_sweep(loaded.device.type):
         measurements = _measure(loaded, sample.texts, sweep, settings)
     diagnosis = conclude(measurements, sweep, settings.present, str(loaded.device))
     warnings = dict.fromkeys((*sweep.warnings, *sample.warnings, *checked, *diagnosis.warnings))

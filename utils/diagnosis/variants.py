@@ -27,6 +27,7 @@ from utils.model.text_checks import check_batch_sizes
 from utils.model_utils import LoadedModel
 from utils.schema.diagnosis import Suggestion
 from utils.sweep.sample import draw_texts
+from utils.system.process import use_tokenizer_threads_of_sweep
 from utils.system.timing import time_interleaved
 
 SECONDS_A_PASS = 2.0
@@ -119,7 +120,8 @@ def _workload_variant(loaded: LoadedModel, settings: DiagnosisSettings, size: in
         workload = Workload(loaded, batches, settings.profiling.max_length)
         # The precision belongs to the process, not to the model.
         torch.set_float32_matmul_precision(settings.model.matmul_precision)
-        logits = [workload.run(index, nullcontext) for index in range(len(workload.batches))]
+        with use_tokenizer_threads_of_sweep(loaded.device.type):
+            logits = [workload.run(index, nullcontext) for index in range(len(workload.batches))]
         return torch.cat(logits).argmax(dim=-1).numpy()
 
     return run

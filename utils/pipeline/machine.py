@@ -25,6 +25,7 @@ VARIABLES = (
     "PYTORCH_CUDA_ALLOC_CONF",
     "PYTORCH_ALLOC_CONF",
     "NVIDIA_TF32_OVERRIDE",
+    "TOKENIZERS_PARALLELISM",
 )
 """Environment variables that decide speed."""
 

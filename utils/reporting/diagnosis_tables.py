@@ -9,13 +9,29 @@ from typing import TypeVar
 from utils.reporting.formatting import DASH, format_number, format_percent
 from utils.reporting.results import Results
 from utils.reporting.tables import Table
-from utils.schema.diagnosis import Diagnosis
+from utils.schema.diagnosis import Bottleneck, Diagnosis
 from utils.schema.trace_tables import KernelRow, LayerRow, OperatorRow, TraceRow
 
 MAX_ROWS = 15
 """Operators, modules or kernels that are shown."""
 
 Row = TypeVar("Row", bound=TraceRow)
+
+
+def confidence_text(bottleneck: Bottleneck) -> str:
+    """How sure a verdict is, and what speaks against it; empty where neither is known."""
+    if bottleneck.confidence is None:
+        return ""
+    text = f"Confidence: {bottleneck.confidence}"
+    if bottleneck.doubts:
+        text += f", because {'; '.join(bottleneck.doubts)}"
+    return f"{text}."
+
+
+def _reason_text(bottleneck: Bottleneck) -> str:
+    if not bottleneck.doubts:
+        return bottleneck.sentence
+    return f"{bottleneck.sentence} {confidence_text(bottleneck)}"
 
 
 def verdict_table(diagnosis: Diagnosis) -> Table:
@@ -27,7 +43,7 @@ def verdict_table(diagnosis: Diagnosis) -> Table:
                 str(item.batch_size),
                 item.verdict,
                 item.confidence or DASH,
-                item.sentence,
+                _reason_text(item),
                 format_number(item.measured_ms),
                 format_number(item.roofline_ms),
                 format_percent(item.padding_fraction),

@@ -26,7 +26,10 @@ SMALL_FRAMES_COLOUR = "#e8e8e8"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameKind:
-    """What a frame is, by a pattern of its name, with its colour from Okabe and Ito's palette."""
+    """What a frame is, by a pattern of its name, with its colour from Paul Tol's light scheme.
+
+    The page's other pictures use none of these colours, so that each keeps one meaning.
+    """
 
     label: str
     pattern: str
@@ -35,10 +38,10 @@ class FrameKind:
 
 # The first pattern that matches decides.
 KINDS = (
-    FrameKind(label="operator", pattern=r"^\w+::", colour="#56b4e9"),
-    FrameKind(label="module of the model", pattern=r"^nn\.Module:", colour="#e69f00"),
+    FrameKind(label="operator", pattern=r"^\w+::", colour="#77aadd"),
+    FrameKind(label="module of the model", pattern=r"^nn\.Module:", colour="#bbcc33"),
     FrameKind(label="Python function", pattern=r"[(<]", colour="#cfd6de"),
-    FrameKind(label="phase or named module", pattern="", colour="#f0e442"),
+    FrameKind(label="phase or named module", pattern="", colour="#eedd88"),
 )
 
 

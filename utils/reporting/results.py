@@ -9,8 +9,8 @@ from utils.core.files import JsonObject
 from utils.core.result_files import ResultFiles
 from utils.reporting.commands import STEP_03, STEP_03_MISSING
 from utils.reporting.sweeps import Sweep, group_sweeps
-from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
-from utils.schema.diagnosis import Diagnosis, load_diagnosis
+from utils.schema.baseline import BASELINE_VERSION, BaselineMetrics, load_baseline_metrics
+from utils.schema.diagnosis import DIAGNOSIS_VERSION, Diagnosis, load_diagnosis
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.trace_tables import TraceTables, read_trace_tables
 from utils.schema.warning_codes import WarningCode
@@ -72,7 +72,11 @@ def read_results(files: ResultFiles) -> Results:
         sweeps=group_sweeps(metrics.batch_size_profiling, peak_flops_per_s),
         diagnosis=diagnosis,
         tables=read_trace_tables(files),
-        notes=(*_missing_files(files), *_mismatches(files, metrics, diagnosis)),
+        notes=(
+            *_missing_files(files),
+            *_later_versions(files, metrics, diagnosis),
+            *_mismatches(files, metrics, diagnosis),
+        ),
     )
 
 
@@ -108,6 +112,25 @@ def _missing_files(files: ResultFiles) -> list[str]:
     if not missing:
         return []
     return [WarningCode.DIAGNOSIS.warn(f"missing {', '.join(missing)}: {STEP_03_MISSING}")]
+
+
+def _later_versions(
+    files: ResultFiles, metrics: BaselineMetrics, diagnosis: Diagnosis | None
+) -> list[str]:
+    """Which files are of a format that this program does not know."""
+    versions = [(files.metrics.name, metrics.schema_version, BASELINE_VERSION)]
+    if diagnosis is not None:
+        versions.append((files.bottlenecks.name, diagnosis.schema_version, DIAGNOSIS_VERSION))
+    notes = []
+    for name, version, known in versions:
+        if version > known:
+            notes.append(
+                WarningCode.VERSION.warn(
+                    f"{name} has schema version {version}, this program knows {known}: values may "
+                    "have another meaning"
+                )
+            )
+    return notes
 
 
 def _mismatches(

@@ -48,13 +48,20 @@ CAUSES = (
         fix="Compare with --set model.dtype=float32 before you rely on speed or accuracy.",
     ),
     Cause(
+        code=WarningCode.VERSION,
+        title="A file is of a later version of this program",
+        pattern=r".*has schema version",
+        short="a file is of a later version",
+        fix="Make the report with the version that measured, or measure again with this one.",
+    ),
+    Cause(
         code=WarningCode.CPU_WAIT,
         title="The machine was busy: threads waited for a CPU",
         pattern=r"CPU starved|forward times follow",
         short="threads waited for a CPU",
         fix=(
             "Stop other programs or use a quieter machine. With more threads than cores, set "
-            "OMP_NUM_THREADS to the free cores and TOKENIZERS_PARALLELISM=false."
+            "OMP_NUM_THREADS to the free cores."
         ),
     ),
     Cause(

@@ -84,7 +84,10 @@ class Environment(Record):
     cpu: CpuInfo = text("The processor.")
     gpu: GpuInfo | None = optional("The GPU; null where the model is on the CPU.")
     torch: TorchSettings = text("Settings of PyTorch.")
-    variables: dict[str, str | None] = text("Environment variables that decide speed.")
+    variables: dict[str, str | None] = text(
+        "Environment variables that decide speed; `TOKENIZERS_PARALLELISM` as it was in effect for "
+        "the batches of the sweep."
+    )
     git: GitState = text("The commit of this project.")
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from utils.core.errors import UserError
 from utils.core.result_files import ResultFiles
+from utils.schema.baseline import STEP_02
 from utils.schema.ceilings import STEP_03
 
 
@@ -109,7 +110,7 @@ def read_trace_tables(files: ResultFiles) -> TraceTables:
     """Read the tables that are there.
 
     Raises:
-        UserError: a file is not what step 03 writes.
+        UserError: a file is not what its step writes.
     """
     return TraceTables(
         operators=_read_rows(files.operators, OperatorRow),
@@ -117,11 +118,13 @@ def read_trace_tables(files: ResultFiles) -> TraceTables:
         layers=_read_rows(files.layers, LayerRow, required="self_time_ms"),
         kernels=_read_rows(files.kernels, KernelRow),
         memory=_read_rows(files.memory, MemoryPoint),
-        gpu_readings=_read_rows(files.gpu_timeline, GpuReading),
+        gpu_readings=_read_rows(files.gpu_timeline, GpuReading, made_by=STEP_02),
     )
 
 
-def _read_rows(file: Path, kind: type[Row], required: str | None = None) -> tuple[Row, ...]:
+def _read_rows(
+    file: Path, kind: type[Row], required: str | None = None, made_by: str = STEP_03
+) -> tuple[Row, ...]:
     """The rows of a CSV file, without those whose ``required`` cell is empty."""
     if not file.exists():
         return ()
@@ -135,7 +138,7 @@ def _read_rows(file: Path, kind: type[Row], required: str | None = None) -> tupl
         raise UserError(
             f"{file.name} cannot be read: {_describe(error)}.",
             where=file,
-            fix=f"make it again: {STEP_03}",
+            fix=f"make it again: {made_by}",
         ) from error
 
 

@@ -12,6 +12,7 @@ class WarningCode(str, Enum):
     """The kinds of warnings about results. Files of earlier versions have sentences without one."""
 
     OUTPUTS = "outputs"
+    VERSION = "version"
     CPU_WAIT = "cpu-wait"
     SHARED = "shared"
     THROTTLED = "throttled"

@@ -19,7 +19,7 @@ from utils.core.files import PROJECT_ROOT, JsonObject
 from utils.pipeline.machine import LIBRARIES, VARIABLES, library_version
 from utils.schema.run import CpuInfo, Environment, GitState, GpuInfo, TorchSettings
 from utils.system.gpu_monitor import device_uuids
-from utils.system.process import usable_cores
+from utils.system.process import TOKENIZER_THREADS, tokenizer_threads_of_sweep, usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,16 @@ def read_environment(device: str) -> Environment:
         cpu=_cpu_info(),
         gpu=gpu,
         torch=_torch_settings(),
-        variables={name: os.environ.get(name) for name in VARIABLES},
+        variables=_variables(torch.device(device).type),
         git=_git_state(),
     )
+
+
+def _variables(device_type: str) -> dict[str, str | None]:
+    variables = {name: os.environ.get(name) for name in VARIABLES}
+    # The sweep may set it for itself.
+    variables[TOKENIZER_THREADS] = tokenizer_threads_of_sweep(device_type)
+    return variables
 
 
 def _cpu_info() -> CpuInfo:

@@ -1,4 +1,4 @@
-"""This process: time spent waiting for a CPU, peak of its resident memory, its collector.
+"""This process: its wait for a CPU, its resident memory, its collector, the tokenizer's threads.
 
 Times and memory are from Linux's /proc; on other systems the functions return None or False.
 """
@@ -14,6 +14,8 @@ from pathlib import Path
 TASKS = Path("/proc/self/task")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
+TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"
+"""Environment variable that the library tokenizers reads at each call: whether it uses threads."""
 
 
 def cpu_times_ns() -> tuple[int, int] | None:
@@ -89,3 +91,35 @@ def frozen_objects() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def tokenizer_threads_of_sweep(device_type: str) -> str | None:
+    """The value of ``TOKENIZERS_PARALLELISM`` in effect for batches of the sweep; None: not set.
+
+    What the user has set stays. Otherwise it is ``false`` where the model runs on the CPU: there
+    PyTorch's threads spin for a while after each operator, and threads of the tokenizer wait for
+    them (docs/MEASURING.md has the measurements).
+
+    Args:
+        device_type: the model's, ``cpu`` or ``cuda``.
+    """
+    value = os.environ.get(TOKENIZER_THREADS)
+    if value is None and device_type == "cpu":
+        return "false"
+    return value
+
+
+@contextmanager
+def use_tokenizer_threads_of_sweep(device_type: str) -> Iterator[None]:
+    """Run the block with the value of ``tokenizer_threads_of_sweep``, and restore it afterwards."""
+    before = os.environ.get(TOKENIZER_THREADS)
+    value = tokenizer_threads_of_sweep(device_type)
+    if value == before:
+        yield
+        return
+    assert value is not None, "a value that is set stays"
+    os.environ[TOKENIZER_THREADS] = value
+    try:
+        yield
+    finally:
+        del os.environ[TOKENIZER_THREADS]

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from tests.reporting.builders import with_rows
 from tests.reporting.conftest import MakeResults
+from utils.reporting.page.blocks import Text
 from utils.reporting.page.cards import Card, six_cards
+from utils.reporting.page.diagnosis_sections import bottleneck_section
 from utils.reporting.page.headline import headline
 from utils.reporting.results import Results
 from utils.reporting.roads import noise_text
@@ -81,6 +83,41 @@ def test_low_confidence_marks_the_bottleneck(make_results: MakeResults) -> None:
         "at batch size 64",
         "low confidence",
     )
+
+
+def test_the_first_reason_of_low_confidence_stands_in_the_card(make_results: MakeResults) -> None:
+    results = make_results()
+    assert results.diagnosis is not None
+    doubts = {"confidence": "low", "doubts": ("threads waited", "times differ")}
+    items = [item.model_copy(update=doubts) for item in results.diagnosis.batch_sizes]
+    diagnosis = results.diagnosis.model_copy(update={"batch_sizes": tuple(items)})
+    doubtful = replace(results, diagnosis=diagnosis)
+    assert cards_of(doubtful)["bottleneck"].mark == "low confidence: threads waited"
+    (verdict, *_) = bottleneck_section(doubtful).blocks
+    assert isinstance(verdict, Text)
+    assert "Confidence: low, because threads waited; times differ." in verdict.text
+
+
+def test_the_latency_has_the_interval_of_its_average(make_results: MakeResults) -> None:
+    results = make_results()
+    assert cards_of(results)["latency"].interval == ""
+    interval = {
+        "latency_per_sample_ms_median_ci95_low": 20.1,
+        "latency_per_sample_ms_median_ci95_high": 29.9,
+        "latency_per_batch_ms_mad": 0.5,
+    }
+    card = cards_of(with_rows(results, **interval))["latency"]
+    assert card.interval == "95% interval of the average of a run: 20 to 30 ms"
+    assert card.details[1] == "half are within ± 0.500 ms; 24.8 ms on average"
+
+
+def test_a_batch_of_several_texts_has_no_interval_of_one_text(make_results: MakeResults) -> None:
+    interval = {
+        "latency_per_sample_ms_median_ci95_low": 20.1,
+        "latency_per_sample_ms_median_ci95_high": 29.9,
+    }
+    results = with_rows(make_results(batch_sizes=(4, 8)), **interval)
+    assert cards_of(results)["latency"].interval == ""
 
 
 def test_what_was_not_measured_says_why(make_results: MakeResults) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.reporting.conftest import MakeResults
+from utils.reporting.page.blocks import Grid, Text
+from utils.reporting.page.diagnosis_sections import suggestion_section
 from utils.reporting.page.trials import first_suggestion, ranked_suggestions, trials_block
 from utils.reporting.results import Results
 from utils.schema.diagnosis import Suggestion, Verification
@@ -128,3 +130,48 @@ def test_what_is_set_already_comes_last_and_has_no_command(make_results: MakeRes
     first = first_suggestion(results)
     assert first is not None
     assert first.title == "half"
+
+
+def test_settings_of_the_users_choice_have_a_table(make_results: MakeResults) -> None:
+    results = make_results()
+    assert results.diagnosis is not None
+    tried = (
+        Verification(
+            setting="model.dtype=bfloat16",
+            measured_speedup=1.5,
+            ci95=(1.4, 1.6),
+            label_agreement=0.998,
+        ),
+        Verification(setting="profiling.batch_sizes=[512]", reason="it does not fit"),
+    )
+    diagnosis = results.diagnosis.model_copy(update={"tried_settings": tried})
+    blocks = suggestion_section(replace(results, diagnosis=diagnosis)).blocks
+    (grid,) = (block for block in blocks if isinstance(block, Grid))
+    assert grid.table.rows == (
+        (
+            "model.dtype=bfloat16",
+            "1.50 times as fast (95% interval 1.40 to 1.60); 99.8% of the labels equal",
+        ),
+        ("profiling.batch_sizes=[512]", "not tried: it does not fit"),
+    )
+
+
+def test_what_the_settings_do_already_is_said(make_results: MakeResults) -> None:
+    results = with_suggestions(make_results())
+    assert results.diagnosis is not None
+    applied = {"applied": ("Texts are grouped; measured: 2.00 times as fast.",)}
+    diagnosis = results.diagnosis.model_copy(update=applied)
+    blocks = suggestion_section(replace(results, diagnosis=diagnosis)).blocks
+    texts = [block.text for block in blocks if isinstance(block, Text)]
+    assert texts == [
+        "The diagnosis has no suggestion that saves at least 1% of a batch.",
+        "Not suggested, because the settings do it already: Texts are grouped; measured: 2.00 "
+        "times as fast.",
+    ]
+
+
+def test_a_rough_saving_says_why(make_results: MakeResults) -> None:
+    suggestion = make_suggestion("rough").model_copy(update={"caution": "two calls a batch"})
+    block = trials_block(with_suggestions(make_results(), suggestion))
+    assert block is not None
+    assert block.trials[0].predicted.endswith("; rough: two calls a batch")

@@ -90,8 +90,7 @@ def _latency(results: Results) -> Card:
     assert median_ms is not None
     what = "one text alone" if row.batch_size == 1 else f"a batch of {row.batch_size} texts"
     details = [f"{what}, median ({roads.SWEEP})"]
-    if row.latency_per_batch_ms_mean is not None:
-        details.append(f"{round_value(row.latency_per_batch_ms_mean).value} ms on average")
+    details += _spread(row)
     if row.latency_per_batch_ms_p95 is not None:
         p95 = round_value(
             row.latency_per_batch_ms_p95,
@@ -105,7 +104,7 @@ def _latency(results: Results) -> Card:
     return Card(
         value=round_value(median_ms).value,
         unit="ms",
-        interval=_middle_half(row),
+        interval=_interval_of_average(row),
         mark=_stability_mark(row),
         details=tuple(details),
     )
@@ -121,11 +120,30 @@ def _latency_of_evaluation(evaluation: EvaluationMetrics | None) -> Card:
     )
 
 
-def _middle_half(row: SweepRow) -> str:
-    """How far half of the batches are from the median: the median absolute deviation."""
-    if row.latency_per_batch_ms_mad is None:
+def _interval_of_average(row: SweepRow) -> str:
+    """Where another process's average time of one text lies; empty where that is not known.
+
+    The interval is of the average over a run, in the middle one of the runs. The median over all
+    texts, which the card shows, has none.
+    """
+    value = row.latency_per_sample_ms_median
+    low = row.latency_per_sample_ms_median_ci95_low
+    high = row.latency_per_sample_ms_median_ci95_high
+    if row.batch_size != 1 or value is None or low is None or high is None:
         return ""
-    return f"half are within ± {round_value(row.latency_per_batch_ms_mad).value} ms of it"
+    interval = round_value(value, low, high).interval
+    return f"95% interval of the average of a run: {interval} ms"
+
+
+def _spread(row: SweepRow) -> list[str]:
+    """How far half of the batches are from the median, and the average of all, in one line."""
+    parts = []
+    # The median absolute deviation.
+    if row.latency_per_batch_ms_mad is not None:
+        parts.append(f"half are within ± {round_value(row.latency_per_batch_ms_mad).value} ms")
+    if row.latency_per_batch_ms_mean is not None:
+        parts.append(f"{round_value(row.latency_per_batch_ms_mean).value} ms on average")
+    return ["; ".join(parts)] if parts else []
 
 
 def _batch_size(results: Results) -> Card:
@@ -222,7 +240,8 @@ def _bottleneck(results: Results) -> Card:
         return _missing("no batch size was diagnosed")
     mark = ""
     if item.confidence == "low":
-        mark = "low confidence"
+        # The section about the bottleneck has all reasons.
+        mark = ": ".join(("low confidence", *item.doubts[:1]))
     elif roads.is_noisy(results):
         mark = "the times that it rests on are not stable"
     return Card(

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from utils.core.rounding import round_value
 from utils.reporting import diagnosis_facts
 from utils.reporting.commands import STEP_03_MISSING
-from utils.reporting.diagnosis_tables import time_tables, verdict_table
+from utils.reporting.diagnosis_tables import confidence_text, time_tables, verdict_table
 from utils.reporting.flame_graph import NAMESPACE
 from utils.reporting.formatting import not_measured
 from utils.reporting.page.blocks import Block, Chart, Facts, Grid, Section, Text, charts_block
@@ -18,7 +18,7 @@ from utils.reporting.page.cards import main_diagnosis
 from utils.reporting.page.roofline_chart import roofline_charts
 from utils.reporting.page.time_charts import module_charts, operator_chart, phases_chart
 from utils.reporting.page.timeline_charts import timeline_charts
-from utils.reporting.page.trials import trials_block
+from utils.reporting.page.trials import trials_block, tried_settings_table
 from utils.reporting.report_facts import padding_facts
 from utils.reporting.results import Results
 from utils.schema.diagnosis import Diagnosis
@@ -58,8 +58,9 @@ def _verdict_text(results: Results, diagnosis: Diagnosis) -> str:
     if item is None:
         return diagnosis.main_bottleneck
     sentences = [item.sentence]
-    if item.confidence is not None:
-        sentences.append(f"Confidence: {item.confidence}.")
+    confidence = confidence_text(item)
+    if confidence:
+        sentences.append(confidence)
     if diagnosis.saturation is not None:
         sentences.append(diagnosis.saturation.sentence)
     return " ".join(sentences)
@@ -82,22 +83,35 @@ def roofline_section(results: Results) -> Section:
 
 def suggestion_section(results: Results) -> Section:
     """What to try, ranked."""
-    block: Block | None = trials_block(results)
-    if block is None and results.diagnosis is None:
-        block = Text(text=f"Not measured: {STEP_03_MISSING}")
-    elif block is None:
-        block = Text(text="The diagnosis has no suggestion that saves at least 1% of a batch.")
     return Section(
         id="suggestions",
         title="What to try",
         link="What to try",
-        blocks=(block,),
+        blocks=tuple(_suggestion_blocks(results)),
         measured=(
             "A prediction follows from measured times of what would go away; an upper bound "
             "cannot be more. Measured is what --verify found: each change alone, on the same "
             "texts, in turn with the present settings.",
         ),
     )
+
+
+def _suggestion_blocks(results: Results) -> Iterator[Block]:
+    diagnosis = results.diagnosis
+    if diagnosis is None:
+        yield Text(text=f"Not measured: {STEP_03_MISSING}")
+        return
+    trials = trials_block(results)
+    if trials is None:
+        yield Text(text="The diagnosis has no suggestion that saves at least 1% of a batch.")
+    else:
+        yield trials
+    tried = tried_settings_table(diagnosis)
+    if tried is not None:
+        yield Grid(table=tried)
+    if diagnosis.applied:
+        sentences = " ".join(diagnosis.applied)
+        yield Text(text=f"Not suggested, because the settings do it already: {sentences}")
 
 
 def time_section(results: Results, flame_graph: str | None) -> Section:

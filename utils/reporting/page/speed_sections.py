@@ -17,6 +17,9 @@ from utils.reporting.tables import sample_table
 from utils.reporting.target_facts import target_facts
 from utils.reporting.warning_groups import missing_metrics
 
+THREADS_OFF = ("", "off", "false", "f", "no", "n", "0")
+"""Values of ``TOKENIZERS_PARALLELISM`` with which the library tokenizers uses no threads."""
+
 
 def speed_section(results: Results) -> Section:
     """Throughput against latency, on both roads."""
@@ -35,8 +38,20 @@ def speed_section(results: Results) -> Section:
             "copying, forward. Waiting in a queue is not included.",
             "The optimised evaluation runs the complete data set once, with its texts grouped by "
             "length and tokenised in the background.",
+            *_tokenizer_threads_note(results),
         ),
     )
+
+
+def _tokenizer_threads_note(results: Results) -> Iterator[str]:
+    """One sentence where the sweep ran without the tokenizer's own threads."""
+    value = results.metrics.environment.variables.get("TOKENIZERS_PARALLELISM")
+    if value is not None and value.lower() in THREADS_OFF:
+        yield (
+            "In the batch-size sweep the tokenizer used no threads of its own "
+            "(TOKENIZERS_PARALLELISM=false). Where the model runs on the CPU this is the default, "
+            "because they would compete with those of PyTorch."
+        )
 
 
 def _roads_facts(results: Results) -> Facts:

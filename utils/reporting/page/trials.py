@@ -8,10 +8,11 @@ import yaml
 
 from utils.diagnosis import headline
 from utils.reporting import roads
-from utils.reporting.formatting import format_number, format_percent, speedup_text
+from utils.reporting.formatting import DASH, format_number, format_percent, speedup_text
 from utils.reporting.page.blocks import Trial, Trials
 from utils.reporting.results import Results
-from utils.schema.diagnosis import Suggestion
+from utils.reporting.tables import Table
+from utils.schema.diagnosis import Diagnosis, Suggestion, Verification
 
 SHARED_FLAGS = {"--config": "--config", "--set": "--both"}
 """The flags of a run, and how ``06_measure_change.py`` calls what both sides share."""
@@ -88,6 +89,24 @@ def trials_block(results: Results) -> Trials | None:
     )
 
 
+def tried_settings_table(diagnosis: Diagnosis) -> Table | None:
+    """What ``--verify KEY=VALUE`` showed; None where no setting was tried."""
+    if not diagnosis.tried_settings:
+        return None
+    rows = []
+    for tried in diagnosis.tried_settings:
+        rows.append((tried.setting or DASH, _outcome(tried)))
+    return Table(
+        caption=(
+            f"Settings of your choice at batch size {diagnosis.detail_batch_size} (--verify): "
+            "nothing was predicted for them"
+        ),
+        header=("Setting", "Measured"),
+        num_text_columns=2,
+        rows=tuple(rows),
+    )
+
+
 def _trial(rank: int, results: Results, suggestion: Suggestion) -> Trial:
     command = None
     measured = measured_text(suggestion)
@@ -95,12 +114,15 @@ def _trial(rank: int, results: Results, suggestion: Suggestion) -> Trial:
         measured = "already set in this run"
     elif suggestion.setting is not None and "=" in suggestion.setting:
         command = _command(results.metrics.run.command, suggestion.setting)
+    predicted = prediction_text(suggestion)
+    if suggestion.caution is not None:
+        predicted += f"; rough: {suggestion.caution}"
     return Trial(
         rank=rank,
         title=suggestion.title,
         why=f"{suggestion.cause}: {suggestion.evidence}",
         advice=suggestion.advice,
-        predicted=prediction_text(suggestion),
+        predicted=predicted,
         measured=measured,
         command=command,
     )
@@ -129,9 +151,12 @@ def prediction_text(suggestion: Suggestion) -> str:
 
 def measured_text(suggestion: Suggestion) -> str:
     """What trying it has shown."""
-    verification = suggestion.verification
-    if verification is None:
+    if suggestion.verification is None:
         return "not tried"
+    return _outcome(suggestion.verification)
+
+
+def _outcome(verification: Verification) -> str:
     if verification.measured_speedup is None:
         return f"not tried: {verification.reason}"
     text = speedup_text(verification.measured_speedup, verification.ci95)
