@@ -108,6 +108,16 @@ def test_prefetching_hides_no_more_than_the_model_takes() -> None:
     assert [one.setting for one in suggestions] == [None, None]
 
 
+def test_on_a_cpu_prefetching_shares_the_cores_with_the_model() -> None:
+    on_cpu = with_title(suggest({"op_calls": 0}), "Prepare the input in the background")
+    assert on_cpu.prediction == "upper-bound"
+    assert "idle" in on_cpu.advice
+    on_cuda = {**ON_CUDA, "tokenize_ms": 1.0}
+    beside = with_title(suggest(on_cuda), "Prepare the input in the background")
+    assert beside.prediction == "estimate"
+    assert "idle" not in beside.advice
+
+
 def test_the_operators_furthest_above_the_ceilings_are_named() -> None:
     groups = (
         OperatorGroup(kind="attention", measured_ms=4.0, attainable_ms=1.0, calls=10),
@@ -116,11 +126,11 @@ def test_the_operators_furthest_above_the_ceilings_are_named() -> None:
     eager = Config(model=ModelConfig(attn_implementation="eager"))
     suggestions = suggest({"op_calls": 0}, eager, groups=groups)
     assert titles(suggestions) == [
-        "Prepare the input in the background",
         "Faster operators: attention",
+        "Prepare the input in the background",
         "Store fewer intermediate results",
     ]
-    attention = suggestions[1]
+    attention = suggestions[0]
     assert attention.saving_ms == pytest.approx(4 - 1 - 0.01)
     assert attention.setting == "model.attn_implementation=sdpa"
     assert attention.prediction == "upper-bound"
