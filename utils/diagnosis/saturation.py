@@ -113,5 +113,8 @@ def _reason(
             f" of the tokens at {last.batch_size} and uses up what batching saves"
         )
     if cause is None:
-        return "no more tokens are computed per second, although no limit of the machine is near"
+        return (
+            "no more tokens are computed per second; batch size"
+            f" {max(bottlenecks)} itself is near no limit of the machine"
+        )
     return f"batch size {max(bottlenecks)} is {cause}"

@@ -102,11 +102,13 @@ def accuracy_text(metrics: EvaluationMetrics, dataset_info: DatasetInfo) -> str 
     return value
 
 
-def majority_text(metrics: EvaluationMetrics) -> str | None:
+def majority_text(metrics: EvaluationMetrics, *, in_percent: bool = False) -> str | None:
     """What always answering the most frequent label would reach; None where it is not known."""
     if metrics.majority_class_accuracy is None:
         return None
     share = format_score(metrics.majority_class_accuracy)
+    if in_percent:
+        share = f"{metrics.majority_class_accuracy:.1%}"
     return f"always answering {metrics.majority_class!r} would reach {share}"
 
 

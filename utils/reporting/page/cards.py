@@ -239,17 +239,20 @@ def _bottleneck(results: Results) -> Card:
     if item is None:
         return _missing("no batch size was diagnosed")
     mark = ""
+    details = [item.sentence]
     if item.confidence == "low":
         # The section about the bottleneck has all reasons.
         mark = ": ".join(("low confidence", *item.doubts[:1]))
     elif roads.is_noisy(results):
         mark = "the times that it rests on are not stable"
+    else:
+        details.insert(0, f"Confidence of this verdict: {item.confidence}.")
     return Card(
         question="",
         value=VERDICTS[item.verdict].name,
         unit=f"at batch size {item.batch_size}",
         mark=mark,
-        details=(item.sentence,),
+        details=tuple(details),
     )
 
 
@@ -283,7 +286,7 @@ def _accuracy(results: Results) -> Card:
         return _missing(reason or "no row has a label")
     rounded = accuracy_percent(evaluation)
     details = [f"of {evaluation.num_labelled or 0:,} labelled texts are predicted right"]
-    majority = majority_text(evaluation)
+    majority = majority_text(evaluation, in_percent=True)
     if majority is not None:
         details.append(majority)
     mark = ", ".join(short_reasons(evaluation.warnings))
