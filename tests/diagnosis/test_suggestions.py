@@ -112,6 +112,14 @@ def test_on_a_cpu_prefetching_shares_the_cores_with_the_model() -> None:
     on_cpu = with_title(suggest({"op_calls": 0}), "Prepare the input in the background")
     assert on_cpu.prediction == "upper-bound"
     assert "idle" in on_cpu.advice
+    # One core tokenises for 6 ms while two cores run the model for 10 ms: 26 ms of work for two.
+    shared = suggest(
+        {"op_calls": 0, "tokenize_ms": 6.0, "host_to_device_ms": 0.0, "device_to_host_ms": 0.0},
+        cpu_threads=2,
+    )
+    assert with_title(shared, "Prepare the input in the background").saving_ms == pytest.approx(
+        6 + 10 - 26 / 2
+    )
     on_cuda = {**ON_CUDA, "tokenize_ms": 1.0}
     beside = with_title(suggest(on_cuda), "Prepare the input in the background")
     assert beside.prediction == "estimate"

@@ -219,8 +219,9 @@ def _findings(measurements: Measurements, sweep: BaselineSweep) -> Findings:
     too_large = sweep.out_of_memory | (set(sweep.sizes) - measured_sizes)
     profile = measurements.profile
     detail = measurements.detail_batch_size
+    evidence = measurements.evidence_by_size[detail]
     return Findings(
-        evidence=measurements.evidence_by_size[detail],
+        evidence=evidence,
         groups=profile.groups,
         attention=[use for use in profile.attention if use.batch_size == detail],
         module_ms=profile.module_ms,
@@ -228,6 +229,7 @@ def _findings(measurements: Measurements, sweep: BaselineSweep) -> Findings:
         forecast=measurements.forecast,
         largest_batch=max([*measured_sizes, *sweep.batch_sizes]),
         too_large=min(too_large, default=None),
+        cpu_threads=torch.get_num_threads() if evidence.device == "cpu" else None,
     )
 
 

@@ -33,6 +33,7 @@ class Findings:
         forecast: None where the time of other batches cannot be predicted.
         largest_batch: the largest batch size of the sweep.
         too_large: the smallest batch size that ran out of memory; None where none did.
+        cpu_threads: PyTorch's, where the model runs on the CPU and so shares it with the tokenizer.
     """
 
     evidence: Evidence
@@ -43,6 +44,7 @@ class Findings:
     forecast: Forecast | None = None
     largest_batch: int = 0
     too_large: int | None = None
+    cpu_threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,7 +39,7 @@ def rank_suggestions(findings: Findings, settings: PresentSettings) -> tuple[Sug
     """
     proposals = [
         *_batching_suggestions(findings, settings),
-        *_host_suggestions(findings.evidence, settings),
+        *_host_suggestions(findings, settings),
         *slow_layer_suggestions(findings),
         *operator_suggestions(findings, settings),
         *fusion_suggestions(findings, settings),
@@ -152,8 +152,9 @@ def _fit_quality(forecast: Forecast) -> str:
     return f"predicted from measured times with an error of {forecast.model.error:.0%}"
 
 
-def _host_suggestions(evidence: Evidence, settings: PresentSettings) -> Iterator[Proposal]:
+def _host_suggestions(findings: Findings, settings: PresentSettings) -> Iterator[Proposal]:
     """What the host does before, beside and after the model."""
+    evidence = findings.evidence
     copying_ms = evidence.host_to_device_ms + evidence.device_to_host_ms
     times = (
         f"tokenising takes {three_digits(evidence.tokenize_ms)} ms, copying "
@@ -177,10 +178,8 @@ def _host_suggestions(evidence: Evidence, settings: PresentSettings) -> Iterator
     yield Proposal(
         title="Prepare the input in the background",
         cause="tokenising and copying run before and after the model, not at the same time",
-        # Prefetching hides no more than the model takes.
-        saving_ms=min(evidence.input_ms, evidence.forward_ms),
+        saving_ms=_hidden_input_ms(evidence, findings.cpu_threads),
         advice=advice,
-        # On a CPU both take turns on the same cores.
         prediction="upper-bound" if evidence.device == "cpu" else "estimate",
         evidence=times,
     )
@@ -196,6 +195,18 @@ def _host_suggestions(evidence: Evidence, settings: PresentSettings) -> Iterator
         setting=compile_setting(settings),
         evidence=overhead_evidence(evidence),
     )
+
+
+def _hidden_input_ms(evidence: Evidence, cpu_threads: int | None) -> float:
+    """What preparing the input in the background hides: no more than the model takes.
+
+    On a CPU the model's threads do this work too. If it is spread over all of them evenly, it takes
+    its time over their number, so that the rest is saved at most.
+    """
+    hidden_ms = min(evidence.input_ms, evidence.forward_ms)
+    if cpu_threads is None:
+        return hidden_ms
+    return hidden_ms * (1 - 1 / cpu_threads)
 
 
 def overhead_evidence(evidence: Evidence) -> str:

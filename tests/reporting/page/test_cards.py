@@ -85,6 +85,22 @@ def test_low_confidence_marks_the_bottleneck(make_results: MakeResults) -> None:
     )
 
 
+def test_a_sure_verdict_says_so_and_what_is_done_about_padding(make_results: MakeResults) -> None:
+    results = make_results()
+    assert results.diagnosis is not None
+    grouped = "The optimised evaluation groups texts of similar length."
+    items = [
+        item.model_copy(update={"confidence": "high", "padding_fraction": 0.4})
+        for item in results.diagnosis.batch_sizes
+    ]
+    diagnosis = results.diagnosis.model_copy(
+        update={"batch_sizes": tuple(items), "applied": (grouped,)}
+    )
+    details = cards_of(replace(results, diagnosis=diagnosis))["bottleneck"].details
+    assert details[0] == "Confidence of this verdict: high."
+    assert details[-1] == grouped
+
+
 def test_the_first_reason_of_low_confidence_stands_in_the_card(make_results: MakeResults) -> None:
     results = make_results()
     assert results.diagnosis is not None
@@ -107,8 +123,8 @@ def test_the_latency_has_the_interval_of_its_average(make_results: MakeResults) 
         "latency_per_batch_ms_mad": 0.5,
     }
     card = cards_of(with_rows(results, **interval))["latency"]
-    assert card.interval == "95% interval of the average of a run: 20 to 30 ms"
-    assert card.details[1] == "half are within ± 0.500 ms; 24.8 ms on average"
+    assert card.interval == "average of a run: 25 ms (95% interval 20 to 30)"
+    assert card.details[1] == "half of the measured times are at most 0.500 ms from it"
 
 
 def test_a_batch_of_several_texts_has_no_interval_of_one_text(make_results: MakeResults) -> None:

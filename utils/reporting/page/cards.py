@@ -19,6 +19,8 @@ from utils.schema.diagnosis import BatchSizeDiagnosis, Diagnosis
 from utils.schema.evaluation import EvaluationMetrics
 
 NOT_STABLE = "not stable"
+LARGE_PADDING = 0.1
+"""Share of the tokens from which a reader asks why nobody suggests to avoid the padding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,10 +99,7 @@ def _latency(results: Results) -> Card:
             row.latency_per_batch_ms_p95_ci95_low,
             row.latency_per_batch_ms_p95_ci95_high,
         )
-        details.append(f"95% take at most {p95.value} ms")
-    if results.evaluation is not None:
-        in_evaluation = round_value(results.evaluation.latency_per_sample_ms).value
-        details.append(f"{in_evaluation} ms per text in the {roads.EVALUATION}, on average")
+        details.append(f"95% of them are at most {p95.value} ms")
     return Card(
         value=round_value(median_ms).value,
         unit="ms",
@@ -132,18 +131,16 @@ def _interval_of_average(row: SweepRow) -> str:
     if row.batch_size != 1 or value is None or low is None or high is None:
         return ""
     interval = round_value(value, low, high).interval
-    return f"95% interval of the average of a run: {interval} ms"
+    return f"average of a run: {round_value(value, low, high).value} ms (95% interval {interval})"
 
 
 def _spread(row: SweepRow) -> list[str]:
-    """How far half of the batches are from the median, and the average of all, in one line."""
-    parts = []
+    """How far half of the batches are from the median."""
     # The median absolute deviation.
-    if row.latency_per_batch_ms_mad is not None:
-        parts.append(f"half are within ± {round_value(row.latency_per_batch_ms_mad).value} ms")
-    if row.latency_per_batch_ms_mean is not None:
-        parts.append(f"{round_value(row.latency_per_batch_ms_mean).value} ms on average")
-    return ["; ".join(parts)] if parts else []
+    if row.latency_per_batch_ms_mad is None:
+        return []
+    mad_ms = round_value(row.latency_per_batch_ms_mad).value
+    return [f"half of the measured times are at most {mad_ms} ms from it"]
 
 
 def _batch_size(results: Results) -> Card:
@@ -153,7 +150,7 @@ def _batch_size(results: Results) -> Card:
     details = [best.criterion]
     tied = [str(size) for size in best.tied_with if size != best.batch_size]
     if tied:
-        details.append(f"no measurable difference to {', '.join(tied)}")
+        details.append(f"no measurable difference to batches of {', '.join(tied)}")
     diagnosis = results.diagnosis
     if diagnosis is not None and diagnosis.saturation is not None:
         details.append(diagnosis.saturation.sentence)
@@ -187,8 +184,12 @@ def _throughput(results: Results) -> Card:
 def _road_text(results: Results, speed: roads.Speed) -> str:
     if speed.row is not None:
         return f"{speed.road}, batch size {speed.row.batch_size}"
-    assert results.evaluation is not None
-    return f"{speed.road}, one pass over {results.evaluation.num_samples:,} texts"
+    evaluation = results.evaluation
+    assert evaluation is not None
+    text = f"{speed.road}: one pass over {evaluation.num_samples:,} texts"
+    if evaluation.batching == "token_budget":
+        text += ", where texts of similar length share a batch"
+    return text
 
 
 def _other_road(results: Results, fastest: roads.Speed) -> str:
@@ -247,6 +248,9 @@ def _bottleneck(results: Results) -> Card:
         mark = "the times that it rests on are not stable"
     else:
         details.insert(0, f"Confidence of this verdict: {item.confidence}.")
+    if (item.padding_fraction or 0.0) >= LARGE_PADDING:
+        # What is applied already is not suggested again.
+        details += diagnosis.applied
     return Card(
         question="",
         value=VERDICTS[item.verdict].name,

@@ -40,6 +40,9 @@ def _speed_sentence(results: Results) -> str:
     one_text_ms = results.batch1_p50_ms
     if one_text_ms is not None:
         text += f" and takes {round_value(one_text_ms).value} ms for one text alone"
+        row = roads.row_of(results, 1)
+        if row is not None and row.stable is False:
+            text += " (not stable)"
     return f"{text}{_accuracy_clause(results)}."
 
 
