@@ -193,7 +193,7 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(
     )
     done = support.run_script(SCRIPT, *words)
     assert done.returncode == 0, done.stderr
-    assert "reused" in done.stdout
+    assert "Taking over" in done.stdout
     check_rows(tmp_path, len(texts))
     assert kept.items() <= support.prediction_bytes(tmp_path).items(), (
         "finished chunks were not touched"

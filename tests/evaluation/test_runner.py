@@ -296,7 +296,7 @@ def test_the_budget_that_auto_chose_is_reported_with_what_memory_left_of_it(
     assert first.max_tokens_per_batch < 4096
     [message] = [warning for warning in first.warnings if "memory ran out" in warning]
     assert (
-        message == "memory ran out with batches of 4096; they held at most "
+        message == "memory: memory ran out with batches of 4096; they held at most "
         f"{first.max_tokens_per_batch} in the end"
     )
     again = evaluate()

@@ -78,7 +78,7 @@ def test_steps_run_with_labels_that_the_terminal_cannot_print(tmp_path: Path) ->
         )
         assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
         if script == "02_baseline_inference":
-            assert "always answering '\\u56fe\\u4e66' would reach 0.3333" in done.stdout
+            assert "always answering '\\u56fe\\u4e66' would reach 0.333" in done.stdout
     predictions = pd.concat(
         pd.read_parquet(file)
         for file in sorted((tmp_path / "results" / "predictions").glob("*.parquet"))
