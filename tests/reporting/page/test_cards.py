@@ -81,7 +81,7 @@ def test_low_confidence_marks_the_bottleneck(make_results: MakeResults) -> None:
     assert (card.value, card.unit, card.mark) == (
         "compute-bound",
         "at batch size 64",
-        "low confidence",
+        "low confidence: another verdict is almost as likely",
     )
 
 

@@ -19,6 +19,7 @@ from utils.schema.diagnosis import BatchSizeDiagnosis, Diagnosis
 from utils.schema.evaluation import EvaluationMetrics
 
 NOT_STABLE = "not stable"
+CLOSE = "another verdict is almost as likely"
 LARGE_PADDING = 0.1
 """Share of the tokens from which a reader asks why nobody suggests to avoid the padding."""
 
@@ -243,7 +244,7 @@ def _bottleneck(results: Results) -> Card:
     details = [item.sentence]
     if item.confidence == "low":
         # The section about the bottleneck has all reasons.
-        mark = ": ".join(("low confidence", *item.doubts[:1]))
+        mark = f"low confidence: {item.doubts[0] if item.doubts else CLOSE}"
     elif roads.is_noisy(results):
         mark = "the times that it rests on are not stable"
     else:
