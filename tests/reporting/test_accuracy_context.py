@@ -150,7 +150,7 @@ def test_an_adapter_is_named_wherever_the_model_is(
     assert f"\nModel: {title}\n" in text.split("The six answers")[0]
     assert f"{title} (qwen2," in " ".join(text.split())
     assert f"<title>Baseline report: {title}</title>" in page
-    assert f"<h1>Baseline of {title}</h1>" in page
+    assert f"<h1>Baseline of the classifier {title}</h1>" in page
     assert f"{title} (qwen2," in html.unescape(page)
     figure_title = draw_comparison(results).get_suptitle()
     assert figure_title.replace("\n", " ").startswith(f"{title} on cpu, float32")

@@ -247,7 +247,7 @@ def _bottleneck(results: Results) -> Card:
         mark = f"low confidence: {item.doubts[0] if item.doubts else CLOSE}"
     elif roads.is_noisy(results):
         mark = "the times that it rests on are not stable"
-    else:
+    elif item.confidence is not None:
         details.insert(0, f"Confidence of this verdict: {item.confidence}.")
     if (item.padding_fraction or 0.0) >= LARGE_PADDING:
         # What is applied already is not suggested again.
