@@ -4,6 +4,7 @@ cluster, runs.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -75,6 +76,9 @@ class ChunkWorker:
         self.data_file = settings.data_file
         self.data_signature = file_signature(settings.data_file)
         self.tokenizer = loaded.tokenizer
+        # Padding and truncation are a state of the tokenizer, and two threads use it: one prepares
+        # the next chunk while the other checks results of single texts.
+        self._tokenizer_lock = threading.Lock()
         self.inputs = loaded.inputs
         self.max_length = settings.max_length
         self.dtype = loaded.info.dtype
@@ -178,7 +182,8 @@ class ChunkWorker:
         Raises:
             ModelError: a text holds a token that the model has no embedding for.
         """
-        chunk = tokenize(self.tokenizer, texts, self.max_length, self.inputs)
+        with self._tokenizer_lock:
+            chunk = tokenize(self.tokenizer, texts, self.max_length, self.inputs)
         limit = self.inputs.vocab_size
         if limit is not None and chunk.highest_id >= limit:
             raise missing_embedding(self.tokenizer, chunk.highest_id, limit, "data set")
@@ -246,9 +251,10 @@ class ChunkWorker:
         if self.store.read_state(CHECK_FILE) is not None:
             return 0.0
         predictions = self.predictor.predict(self.tokenize(checked))
-        logits = classify_alone(
-            model, self.tokenizer, checked, self.max_length, self.predictor.device
-        )
+        with self._tokenizer_lock:
+            logits = classify_alone(
+                model, self.tokenizer, checked, self.max_length, self.predictor.device
+            )
         differs = differs_from_single_texts(
             predictions,
             logits,
