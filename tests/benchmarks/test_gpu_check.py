@@ -5,11 +5,16 @@ It goes on after failures, keeps to its time, and counts nothing that did not ru
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
+import os
+import signal
 import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +23,7 @@ import pytest
 
 from benchmarks import (
     common,
+    evaluation_peers,
     gpu_check,
     gpu_devices,
     known_answers,
@@ -27,18 +33,23 @@ from benchmarks import (
     repeatability,
 )
 from benchmarks.common import MISS, NOT_HERE, PASS, REPORTED
-from benchmarks.gpu_parts import parts
+from benchmarks.gpu_parts import part as gpu_part
+from benchmarks.gpu_parts import parts, pipelines, several
 from benchmarks.gpu_parts import rows as part_rows
-from benchmarks.gpu_parts.parts import BATCH_SIZES, Part
+from benchmarks.gpu_parts.part import Part
 from utils.core.files import PROJECT_ROOT
+
+DTYPES = ("float32", "bfloat16")
 
 
 def part(name: str, code: str, seconds: float = 30, needs: Path | None = None) -> Part:
-    def rows(exit_code: int) -> list[common.Row]:
+    def rows(exit_code: int | None) -> list[common.Row]:
+        if exit_code is None:
+            return [common.not_here(name, "it runs")]
         return [common.checked(name, exit_code == 0, measured=f"exit code {exit_code}")]
 
     return Part(
-        name=name, command=[sys.executable, "-c", code], seconds=seconds, rows=rows, needs=needs
+        name=name, command=[sys.executable, "-c", code], work_s=seconds, rows=rows, needs=needs
     )
 
 
@@ -117,6 +128,88 @@ def test_a_benchmark_that_is_killed_keeps_its_rows(tmp_path: Path) -> None:
     assert [row.check for row in part_rows.benchmark_rows("x", file, -9)] == ["x: first"]
 
 
+HANGING_CHECK = """
+import sys
+from pathlib import Path
+from benchmarks import common, gpu_check
+from benchmarks.gpu_parts import part, rows
+
+script, out = sys.argv[1:3]
+
+def parts_of(group, work, is_dry_run):
+    file = work / "rows.json"
+    return [
+        part.Part(name="done", command=["true"], work_s=60,
+                  rows=lambda code: [common.checked("done", code == 0)]),
+        part.Part(name="hangs", command=[sys.executable, script, str(file)], work_s=60,
+                  rows=lambda code: rows.benchmark_rows("hangs", file, code)),
+    ]
+
+gpu_check.parts_of = parts_of
+gpu_check.SAVE_EVERY_S = 0.2
+gpu_check.end_on_signals()
+gpu_check.main(["quick", out])
+"""
+HANGING_PART = """
+import os, sys, time
+from pathlib import Path
+from benchmarks import common
+print(os.getpid(), flush=True)
+common.write_rows(Path(sys.argv[1]), [common.reported("first", 1.0)], "x")
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_check_that_is_killed_keeps_the_rows_of_the_running_part(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    script, out = tmp_path / "hanging.py", tmp_path / "out"
+    script.write_text(HANGING_PART)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+    command = [sys.executable, "-c", HANGING_CHECK, str(script), str(out)]
+    process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment)
+    table = out / "table.txt"
+    running = None
+    try:
+        deadline = time.monotonic() + 90
+        while not (table.exists() and "hangs: first" in table.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running = psutil.Process(int((out / "log.txt").read_text().split()[-1]))
+        process.send_signal(number)
+        process.wait(timeout=20)
+        if number == signal.SIGTERM:
+            assert ends_soon(running.pid), "what the check has started ends with it"
+    finally:
+        process.kill()
+        process.wait()
+        if running is not None and running.is_running():
+            running.kill()
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert [row["check"] for row in rows] == ["done", "hangs: first"]
+    assert "hangs" in table.read_text()
+
+
+def test_results_of_finished_steps_are_archived_while_a_pipeline_runs(tmp_path: Path) -> None:
+    folder, target = tmp_path / "float32", tmp_path / "out.tar.gz"
+    (folder / "profiler_traces").mkdir(parents=True)
+    (folder / "baseline_metrics.json").write_text("{}")
+    gpu_check.archive_finished_steps(folder, target)
+    with tarfile.open(target) as tar:
+        assert "float32/baseline_metrics.json" in tar.getnames()
+        assert "float32/profiler_traces" not in tar.getnames()
+    first_s = target.stat().st_mtime_ns
+    gpu_check.archive_finished_steps(folder, target)
+    assert target.stat().st_mtime_ns == first_s, "nothing new"
+    later_s = target.stat().st_mtime + 5
+    (folder / "bottlenecks.json").write_text("{}")
+    os.utime(folder / "bottlenecks.json", (later_s, later_s))
+    gpu_check.archive_finished_steps(folder, target)
+    with tarfile.open(target) as tar:
+        assert "float32/bottlenecks.json" in tar.getnames()
+
+
 def test_without_time_left_a_part_has_not_run(tmp_path: Path) -> None:
     assert statuses([part("late", "")], tmp_path, budget_s=1.0) == {"late": [NOT_HERE]}
 
@@ -126,7 +219,18 @@ def test_the_parts_of_a_call_fit_into_its_time(tmp_path: Path, group: str, limit
     budget_s = parts.BUDGET_S[group]
     assert budget_s <= limit_s - 15, "time for installing and packing is left"
     group_parts = parts.parts_of(group, tmp_path, is_dry_run=False)
+    assert gpu_part.SLOW_START_S >= 16
+    assert all(part.starts >= 1 and part.work_s > 0 for part in group_parts)
     assert sum(part.seconds for part in group_parts) <= budget_s
+
+
+def benchmarks_of(group: str, work: Path) -> list[list[str]]:
+    """The words of each benchmark that a call runs, in their order."""
+    commands = []
+    for item in parts.parts_of(group, work, is_dry_run=False):
+        if item.command[1].endswith("several.py"):
+            commands += several.split_commands(item.command[2:])
+    return commands
 
 
 def names_of(group: str, work: Path) -> set[str]:
@@ -135,8 +239,80 @@ def names_of(group: str, work: Path) -> set[str]:
 
 def test_every_check_is_in_one_of_the_calls(tmp_path: Path) -> None:
     assert names_of("quick", tmp_path) == {"tests/gpu", "pipeline, float32", "pipeline, bfloat16"}
-    assert names_of("figures", tmp_path) >= {"known_times", "known_answers", "gpu_devices"}
-    assert names_of("speed", tmp_path) >= {"evaluation_peers", "overhead", "repeatability"}
+    assert names_of("figures", tmp_path) >= {"pipeline, float32", "tests/gpu, slow ones"}
+    names = [words[0] for words in benchmarks_of("figures", tmp_path)]
+    assert names == ["known_answers", "known_times", "gpu_devices"]
+    names = [words[0] for words in benchmarks_of("speed", tmp_path)]
+    expected = ["evaluation_peers", "evaluation_peers", "overhead", "measurement_peers"]
+    assert names == [*expected, "repeatability"]
+
+
+def test_every_benchmark_of_a_call_takes_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only their parsers run: an option that one does not know would end it on the GPU."""
+    modules = {
+        "evaluation_peers": evaluation_peers,
+        "gpu_devices": gpu_devices,
+        "known_answers": known_answers,
+        "known_times": known_times,
+        "measurement_peers": measurement_peers,
+        "overhead": overhead,
+        "repeatability": repeatability,
+    }
+    parsed = []
+
+    def measure(args: argparse.Namespace) -> list[common.Row]:
+        parsed.append(args)
+        return []
+
+    def stop_after_parsing(args: argparse.Namespace, dtype: str) -> None:
+        parsed.append(args)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(evaluation_peers, "read_config", stop_after_parsing)
+    commands = [*benchmarks_of("figures", tmp_path), *benchmarks_of("speed", tmp_path)]
+    monkeypatch.setattr(logging, "disable", lambda level: None)
+    for name, *options in commands:
+        module = modules[name]
+        if module is not evaluation_peers:
+            monkeypatch.setattr(module, "measure", measure)
+        with suppress(SystemExit):
+            module.main(options)
+    assert len(parsed) == len(commands)
+    assert all(args.device == "cuda" for args in parsed)
+
+
+def test_one_process_runs_several_benchmarks_and_goes_on_after_one_that_fails(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    failing = "def main(words):\n    raise ValueError('it broke')\n"
+    working = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from benchmarks import common\n"
+        "def main(words):\n"
+        "    rows = [common.reported('speed', sys.argv[-1])]\n"
+        "    common.write_rows(Path(words[1]), rows, 'x')\n"
+        "    return 0\n"
+    )
+    for name, code in (("fails", failing), ("works", working)):
+        (tmp_path / "benchmarks" / f"{name}.py").write_text(code)
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    words = ["fails", "--json", str(first), "+", "works", "--json", str(second), "--quick"]
+    code = (
+        "import sys, benchmarks\n"
+        "from benchmarks.gpu_parts import several\n"
+        f"benchmarks.__path__.append({str(tmp_path / 'benchmarks')!r})\n"
+        f"raise SystemExit(several.main({words!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=False)
+    assert done.returncode == 1
+    (failed,) = part_rows.benchmark_rows("fails", first, 1)
+    assert (failed.status, failed.measured) == (MISS, "ValueError: it broke")
+    (worked,) = part_rows.benchmark_rows("works", second, 1)
+    assert (worked.check, worked.measured) == ("works: speed", "--quick")
 
 
 def test_only_the_long_float32_pipeline_tries_suggestions(tmp_path: Path) -> None:
@@ -162,15 +338,12 @@ def test_the_demo_is_trained_once_and_tokenising_may_use_all_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What decides which embedded model is trained is the same for both peers."""
-    commands = {
-        part.name: part.command for part in parts.parts_of("speed", tmp_path, is_dry_run=False)
-    }
-    embedded = {
-        name: {word for word in words if word.startswith("embedded.")}
-        for name, words in commands.items()
-    }
     same = set(parts.embedded_settings(tmp_path))
-    assert embedded["evaluation_peers"] == embedded["evaluation_peers, float32"] == same
+    embedded = []
+    for name, *options in benchmarks_of("speed", tmp_path):
+        if name == "evaluation_peers":
+            embedded.append({word for word in options if word.startswith("embedded.")})
+    assert embedded == [same, same]
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     code = "import os; raise SystemExit('TOKENIZERS_PARALLELISM' in os.environ)"
     assert statuses([part("tokenises", code)], tmp_path, budget_s=60) == {"tokenises": [PASS]}
@@ -227,7 +400,7 @@ def test_tests_that_were_killed_keep_what_they_had_shown(tmp_path: Path) -> None
 
 def test_one_folder_with_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
-    for dtype in BATCH_SIZES:
+    for dtype in DTYPES:
         (work / dtype / "predictions").mkdir(parents=True)
         (work / dtype / "profiler_traces").mkdir()
         (work / dtype / "baseline_metrics.json").write_text("{}")
@@ -235,8 +408,9 @@ def test_one_folder_with_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (work / "x.log").write_bytes(b"a" * 10 * gpu_check.LOG_BYTES_A_PART)
     common.write_rows(work / "x.json", [common.reported("speed", 5.0)], "x.py")
     rows = [common.reported("speed", 5.0), common.not_here("energy", "no CUDA device")]
-    for dtype in BATCH_SIZES:
-        pipeline = parts.pipeline_part(work, dtype, 30, is_dry_run=False)
+    for dtype in DTYPES:
+        settings = pipelines.Pipeline(dtype=dtype, batch_sizes=(1, 8), num_runs=3, max_samples=100)
+        pipeline = pipelines.pipeline_part(work, settings, starts=3, work_s=30, is_dry_run=False)
         gpu_check.collect(out, work, [gpu_check.PartResult(part=pipeline, rows=rows)])
     files = sorted(file.name for file in out.iterdir())
     assert files == [

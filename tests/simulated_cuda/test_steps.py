@@ -236,7 +236,7 @@ def test_predictions_are_those_of_the_host(run_step: Steps, tmp_path: Path) -> N
 def test_the_second_of_two_devices_is_used_alone_and_suggestions_are_verified_on_it(
     run_step: Steps, tmp_path: Path
 ) -> None:
-    older = Simulation(num_gpus=2, has_bfloat16=False, counts_requests=False)
+    older = Simulation(num_gpus=2, capability=(7, 5), counts_requests=False)
     machine = run_step(BASELINE, "model.device=cuda:1", simulation=older)
     assert metrics_of(tmp_path)["model_info"]["device"] == "cuda:1"
     profiled = run_step(PROFILING, "model.device=cuda:1", simulation=older, flags=("--verify",))
