@@ -162,6 +162,13 @@ def kill_family(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
+def delete_earlier_results(out: Path) -> None:
+    """Delete what an earlier call has left, so that its results are not taken for this one's."""
+    for pattern in ("table.txt", "results.json", "log.txt", "pipeline-*.tar.gz", ".*.part"):
+        for file in out.glob(pattern):
+            file.unlink()
+
+
 def collect(
     out: Path, work: Path, results: Sequence[PartResult], *, is_running: bool = False
 ) -> None:
@@ -314,6 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     out = args.out or default_folder(args.group)
     results: list[PartResult] = []
+    delete_earlier_results(out)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         parts = parts_of(args.group, work, is_dry_run=args.dry_run)

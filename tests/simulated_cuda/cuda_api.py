@@ -35,6 +35,8 @@ def make_event_class(machine: Machine) -> type:
 
         def record(self, stream: Any = None) -> None:
             self.gpu = machine.gpu(None if stream is None else stream.device)
+            if self.time_s is None:
+                machine.event_creations[f"event{caller()}"] += 1
             self.gpu.launched += 1
             self.operation = self.gpu.launched
             self.time_s = time.perf_counter()
@@ -42,6 +44,8 @@ def make_event_class(machine: Machine) -> type:
         def synchronize(self) -> None:
             assert self.time_s is not None, "the event was not recorded"
             machine.synchronisations[f"event{caller()}"] += 1
+            if not self.blocking:
+                machine.busy_waits[f"event{caller()}"] += 1
             self.gpu.completed = max(self.gpu.completed, self.operation)
 
         def wait(self, stream: Any = None) -> None:

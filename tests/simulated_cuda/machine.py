@@ -84,12 +84,16 @@ class Machine:
             often: ``kind at file:line`` of the program.
         slow_copies: where an asynchronous copy from or to memory that is not pinned was asked for.
         synchronisations: explicit ones.
+        busy_waits: where the host waited for an event that keeps a core busy meanwhile.
+        event_creations: where an event was recorded first, which is when the driver creates it.
     """
 
     gpus: list[SimulatedGpu]
     waits: Counter[str] = field(default_factory=Counter)
     slow_copies: Counter[str] = field(default_factory=Counter)
     synchronisations: Counter[str] = field(default_factory=Counter)
+    busy_waits: Counter[str] = field(default_factory=Counter)
+    event_creations: Counter[str] = field(default_factory=Counter)
     compiled: list[str] = field(default_factory=list)
     current: int = 0
     capability: tuple[int, int] = (9, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from utils.core.files import PROJECT_ROOT
 from utils.diagnosis import roofline
 from utils.pipeline import cli, step_process
 from utils.pipeline.steps import Step
+from utils.sweep.batch_runner import BatchRunner
 from utils.system import gpu_readings
 from utils.system.gpu_monitor import GpuMonitor
 
@@ -38,7 +40,7 @@ RECORDER = LineRecorder()
 """Collects over all tests of this module, in one process, which lines for CUDA have run."""
 
 
-NUM_TESTS = 19
+NUM_TESTS = 20
 SMALL_BATCHES = ("evaluation.max_tokens_per_batch=64", "evaluation.compare_batching=false")
 """With these the evaluation takes less memory than a batch of all texts in the sweep."""
 NOT_SIMULATED = {
@@ -219,6 +221,16 @@ def test_the_evaluation_never_waits_for_the_device_within_a_batch(run_step: Step
     assert waits(many) == waits(few), "more batches, and no more waits"
     for machine in (few, many):
         assert not machine.slow_copies
+        assert not machine.busy_waits, "a thread that waits leaves its core to the tokenizer"
+
+
+def test_no_event_is_created_while_the_sweep_is_timed(run_step: Steps) -> None:
+    machine = run_step(BASELINE)
+    lines, first = inspect.getsourcelines(BatchRunner.run_timed)
+    timed = {f"event at sweep/batch_runner.py:{first + line}" for line in range(len(lines))}
+    created = {at for at in machine.event_creations if "sweep/batch_runner.py" in at}
+    assert created, "the sweep has events"
+    assert not created & timed
 
 
 def test_predictions_are_those_of_the_host(run_step: Steps, tmp_path: Path) -> None:
