@@ -355,7 +355,9 @@ def test_a_driver_that_fails_costs_its_readings_alone(
 
 def test_compiling_the_evaluation_reaches_the_compiler(run_step: Steps) -> None:
     machine = run_step(BASELINE, "evaluation.compile=true")
-    assert machine.compiled
+    assert set(machine.compiled) == {"Qwen2DecoderLayer"}, "its layers share a program"
+    verified = run_step(PROFILING, flags=("--verify", "evaluation.compile=true"))
+    assert set(verified.compiled) == {"Qwen2DecoderLayer"}
 
 
 def test_every_line_that_only_cuda_runs_has_run(request: pytest.FixtureRequest) -> None:
