@@ -180,21 +180,18 @@ def collect(
         is_running: the last part has not ended.
     """
     out.mkdir(parents=True, exist_ok=True)
+    replace_file(out / "log.txt", read_logs(work))
     rows = all_rows(results)
     seconds = {result.part.name: result.seconds for result in results}
-    lines = [common.table(rows), "", common.tally(rows), ""]
-    lines += [f"{part_s:6.1f} s  {name}" for name, part_s in seconds.items()]
-    replace_text(out / "table.txt", "\n".join(lines) + "\n")
     payload = {
         "rows": [asdict(row) for row in rows],
         "seconds": seconds,
         "environment": read_environment(work),
     }
-    replace_text(out / "results.json", json.dumps(payload, indent=1) + "\n")
-    with (out / "log.txt").open("wb") as log:
-        for file in sorted(work.glob("*.log")):
-            end = file.read_bytes()[-LOG_BYTES_A_PART:]
-            log.write(f"== {file.stem}\n".encode() + end + b"\n")
+    replace_file(out / "results.json", f"{json.dumps(payload, indent=1)}\n".encode())
+    lines = [common.table(rows), "", common.tally(rows), ""]
+    lines += [f"{part_s:6.1f} s  {name}" for name, part_s in seconds.items()]
+    replace_file(out / "table.txt", "".join(f"{line}\n" for line in lines).encode())
     results_folder = results[-1].part.results_folder
     if results_folder is None or not results_folder.is_dir():
         return
@@ -205,11 +202,20 @@ def collect(
         archive(results_folder, target)
 
 
-def replace_text(file: Path, text: str) -> None:
+def replace_file(file: Path, content: bytes) -> None:
     """Write a file so that it is complete at any moment, the old one or the new one."""
     unfinished = file.with_name(f".{file.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_bytes(content)
     unfinished.replace(file)
+
+
+def read_logs(work: Path) -> bytes:
+    """The end of each part's output, under its name."""
+    ends = []
+    for file in sorted(work.glob("*.log")):
+        end = file.read_bytes()[-LOG_BYTES_A_PART:]
+        ends.append(f"== {file.stem}\n".encode() + end + b"\n")
+    return b"".join(ends)
 
 
 def all_rows(results: Sequence[PartResult]) -> list[Row]:
