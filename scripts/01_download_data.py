@@ -17,8 +17,8 @@ from utils.config_loader import Config
 from utils.data.sources import read_source
 from utils.data.writer import check_target, prepare, write_dataset
 from utils.demo.assets import ensure_demo_assets
-from utils.model_utils import model_labels
 from utils.pipeline import console, steps
+from utils.schema.warning_codes import sentence_of
 from utils.settings import EMBEDDED
 
 
@@ -31,11 +31,14 @@ def run(config: Config) -> None:
     if config.dataset.hf_name == EMBEDDED and steps.stale_reason(step, config) is None:
         console.print_line("The embedded data set is there already and unchanged.")
         return
+    # PyTorch and transformers take seconds to import, and unchanged demo data does not need them.
+    from utils.model_utils import model_labels
+
     labels = model_labels(config)
     source = read_source(config.dataset, config.embedded_dir)
     preparation = prepare(settings, source, labels)
     for warning in (*preparation.stats.warnings, *preparation.decision.warnings):
-        console.warn(warning)
+        console.warn(sentence_of(warning))
     write_dataset(settings, preparation)
     num_labels = len(preparation.decision.mapping.names)
     console.print_line(

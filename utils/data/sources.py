@@ -17,6 +17,7 @@ from utils.data.files import find_files, origin_of
 from utils.data.formats import SourceFile, check_source_file, iter_cells, open_source_file
 from utils.data.partitions import refuse_labels_in_folder_names
 from utils.pipeline import console
+from utils.schema.warning_codes import WarningCode, with_code
 from utils.settings import DatasetConfig
 
 
@@ -104,9 +105,9 @@ def collect_stats(source: DatasetSource, where: str) -> DatasetStats:
             labels[label] += 1
     if not num_rows:
         raise DataError("The data set has no rows.", where=where, fix="name another file or split")
-    warnings = list(source.warnings)
+    sentences = list(source.warnings)
     if num_replaced:
-        warnings.append(
+        sentences.append(
             f"{num_replaced} texts had lone surrogates, which UTF-8 cannot encode; each became '?'"
         )
     return DatasetStats(
@@ -114,7 +115,7 @@ def collect_stats(source: DatasetSource, where: str) -> DatasetStats:
         text_bytes=text_bytes,
         nul_texts=nul_texts,
         label_rows=labels,
-        warnings=tuple(warnings),
+        warnings=with_code(WarningCode.DATA, sentences),
     )
 
 
