@@ -237,18 +237,18 @@ def busy_row(fraction: float | None) -> Row:
 def further_rows(
     evaluator: Evaluator, texts: list[str], args: argparse.Namespace, comparison: Comparison
 ) -> Iterator[Row]:
-    """What is measured after the rounds; what takes longest, and may fail, comes last."""
+    """What is measured after the rounds; traces come last, because they slow later launches."""
     is_cuda = evaluator.loaded.device.type == "cuda"
     if args.tf32 and is_cuda and args.dtype == "float32":
         exact = comparison.timings.labels[EVALUATOR]
         yield from verdicts.tf32_rows(evaluator, texts, exact, comparison.flops, args.rounds)
     if args.dtype != "float32":
         yield float32_row(evaluator, texts, args, comparison)
+    if COMPILED in args.peers:
+        yield from compare_compiled(evaluator, texts, args, comparison)
     if is_cuda:
         yield busy_row(device_busy_fraction(evaluator, texts))
     print_time_spent(evaluator, texts)
-    if COMPILED in args.peers:
-        yield from compare_compiled(evaluator, texts, args, comparison)
 
 
 def print_time_spent(evaluator: Evaluator, texts: list[str]) -> None:

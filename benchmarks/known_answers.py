@@ -34,7 +34,7 @@ from utils.diagnosis.bottleneck import classify_bottleneck
 from utils.diagnosis.diagnose import diagnose
 from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.diagnosis.findings import Findings, PresentSettings
-from utils.diagnosis.measurement import measure_batch_size
+from utils.diagnosis.measurement import measure_batch_size, observe_device
 from utils.diagnosis.suggestions import rank_suggestions
 from utils.diagnosis.verify import measure_suggestion
 from utils.diagnosis.workload import Workload
@@ -99,8 +99,9 @@ def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
     texts = [workloads.text_of(16)] * 16
     sleeping = replace(loaded, tokenizer=workloads.SleepingTokenizer(loaded.tokenizer, SLEEP_S))
     with torch.inference_mode():
-        slow = measure_batch_size(sleeping, texts, 4, 64, ceilings).evidence
+        timed = measure_batch_size(sleeping, texts, 4, 64, ceilings)
         quick = measure_batch_size(loaded, texts, 4, 64, ceilings).evidence
+        slow = observe_device(timed).evidence
     verdict = classify_bottleneck(slow).verdict
     suggestions = rank_suggestions(Findings(evidence=slow), PresentSettings.of(config))
     suggestion = _with_title(suggestions, "Faster tokeniser")

@@ -1,7 +1,8 @@
 """The processes of the check for a GPU machine: three groups, in each the most valuable first.
 
 The times are those of one H100 whose host is slow: see ``SLOW_START_S``. Benchmarks that can share
-a process do, so that PyTorch is imported once.
+a process do, so that PyTorch is imported once. None is timed in a process in which another one has
+traced: that slows later launches, see ``utils/diagnosis/measurement.py``.
 """
 
 from __future__ import annotations
@@ -86,9 +87,10 @@ def quick_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
 def figure_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
     """Whether the numbers are right: those that are known by construction, then the predictions."""
     numbers = (
-        Benchmark(name="known_answers", options=("--quick",)),
         Benchmark(name="known_times"),
         Benchmark(name="gpu_devices"),
+        # It traces.
+        Benchmark(name="known_answers", options=("--quick",)),
     )
     verified = Pipeline(
         dtype="float32",
@@ -110,27 +112,25 @@ def figure_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
 
 def speed_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
     """The evaluator and its peers, what measuring costs, and whether results repeat."""
-    few_rounds = ("--quick", "--rounds", "5")
-    peers = (
-        Benchmark(
-            name="evaluation_peers",
-            options=peer_options(work, "float32", is_dry_run=is_dry_run),
-            title="evaluation_peers, float32",
-        ),
-        # The longer one, whose last rows are those of torch.compile.
-        Benchmark(
-            name="evaluation_peers", options=peer_options(work, "bfloat16", is_dry_run=is_dry_run)
-        ),
+    bfloat16 = Benchmark(
+        name="evaluation_peers", options=peer_options(work, "bfloat16", is_dry_run=is_dry_run)
     )
+    float32 = Benchmark(
+        name="evaluation_peers",
+        options=peer_options(work, "float32", is_dry_run=is_dry_run),
+        title="evaluation_peers, float32",
+    )
+    few_rounds = ("--quick", "--rounds", "5")
     costs = (
-        Benchmark(name="overhead", options=few_rounds),
         Benchmark(name="measurement_peers", options=few_rounds),
+        # Its last rows trace.
+        Benchmark(name="overhead", options=few_rounds),
     )
     repeats = Benchmark(name="repeatability", options=("--processes", "3", "--runs", "10"))
     return [
-        benchmarks_part(
-            work, "evaluation peers", peers, starts=1.3, work_s=300, is_dry_run=is_dry_run
-        ),
+        # It also makes the embedded corpus.
+        benchmarks_part(work, "float32", (float32,), starts=1.3, work_s=75, is_dry_run=is_dry_run),
+        benchmarks_part(work, "bfloat16", (bfloat16,), starts=1, work_s=225, is_dry_run=is_dry_run),
         benchmarks_part(
             work, "cost of measuring", costs, starts=1, work_s=55, is_dry_run=is_dry_run
         ),

@@ -56,9 +56,9 @@ def test_every_check_is_in_one_of_the_calls(tmp_path: Path) -> None:
     assert names_of("quick", tmp_path) == {"tests/gpu", "pipeline, float32", "pipeline, bfloat16"}
     assert names_of("figures", tmp_path) >= {"pipeline, float32", "tests/gpu, slow ones"}
     names = [words[0] for words in benchmarks_of("figures", tmp_path)]
-    assert names == ["known_answers", "known_times", "gpu_devices"]
+    assert names == ["known_times", "gpu_devices", "known_answers"]
     names = [words[0] for words in benchmarks_of("speed", tmp_path)]
-    expected = ["evaluation_peers", "evaluation_peers", "overhead", "measurement_peers"]
+    expected = ["evaluation_peers", "evaluation_peers", "measurement_peers", "overhead"]
     assert names == [*expected, "repeatability"]
 
 
@@ -208,3 +208,13 @@ def test_every_benchmark_has_help_with_an_example(
         module.main(["--help"])
     assert ended.value.code == 0
     assert f"python benchmarks/{Path(module.__file__ or '').name}" in capsys.readouterr().out
+
+
+def test_nothing_is_timed_in_a_process_in_which_a_benchmark_has_traced(tmp_path: Path) -> None:
+    """On CUDA a trace slows later launches."""
+    tracing = {"known_answers", "evaluation_peers", "overhead"}
+    for group in ("figures", "speed"):
+        for item in parts.parts_of(group, tmp_path, is_dry_run=False):
+            if item.command[1].endswith("several.py"):
+                names = [words[0] for words in several.split_commands(item.command[2:])]
+                assert not tracing.intersection(names[:-1])

@@ -24,7 +24,7 @@ from tests.simulated_cuda.machine import Machine, make_machine
 from tests.simulated_cuda.nvml import DriverFaults
 from tests.simulated_cuda.simulate import Simulation, simulated_cuda
 from utils.core.files import PROJECT_ROOT
-from utils.diagnosis import roofline
+from utils.diagnosis import roofline, tracing
 from utils.pipeline import cli, step_process
 from utils.pipeline.steps import Step
 from utils.sweep.batch_runner import BatchRunner
@@ -164,6 +164,9 @@ def test_the_pipeline_runs_whole_in_bfloat16(
     assert [row["batch_size"] for row in diagnosis["batch_sizes"]] == [1, 4]
     assert diagnosis["device"] == "cuda:0"
     assert diagnosis["unavailable"]["kernels"]
+    for row in diagnosis["batch_sizes"]:
+        reason = row["evidence"]["unavailable"]["device_busy_ms"]
+        assert reason == tracing.NO_KERNELS, "it was traced"
     assert {use["batch_size"] for use in diagnosis["attention"]} == {1, 4}
     report = (tmp_path / "results" / "baseline_summary_report.txt").read_text()
     for words in ("bfloat16", "NVIDIA", "Attention kernel"):
