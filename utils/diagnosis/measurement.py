@@ -1,8 +1,7 @@
 """The evidence of one batch size: timed untraced and counted, then on CUDA traced on the device.
 
-A trace leaves CUPTI attached to the process, which makes later launches of kernels slower (by 10 to
-20% of a training's time, pytorch issue 144455). So all batch sizes are timed before the first one is
-traced.
+A trace leaves CUPTI attached to the process, which makes later launches of kernels slower (training
+by 10 to 20%, pytorch issue 144455). So all batch sizes are timed before the first one is traced.
 """
 
 from __future__ import annotations
