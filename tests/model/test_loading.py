@@ -247,3 +247,9 @@ class TestAttention:
         ) as caught:
             load_model(config_of(folder, "model.attn_implementation=sdpa"))
         assert "--set model.attn_implementation=auto" in str(caught.value)
+
+
+def test_a_model_that_returns_tuples_by_its_configuration(bert: Path, tmp_path: Path) -> None:
+    folder = copy_of(bert, tmp_path / "model")
+    builders.edit_config(folder, lambda config: config.update(return_dict=False))
+    assert_right(folder, builders.judge(bert, builders.TEXTS))

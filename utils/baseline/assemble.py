@@ -20,6 +20,7 @@ from utils.schema.baseline import BASELINE_VERSION, BaselineMetrics
 from utils.schema.catalog import units_of
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.run import DatasetInfo, ModelInfo, RunInfo
+from utils.schema.warning_codes import WarningCode
 from utils.settings import DatasetConfig
 from utils.system.environment import read_environment
 
@@ -69,7 +70,7 @@ def build_metrics(
             seed=config.profiling.seed,
             config_sha256=fingerprint(settings),
             data_sha256=prepared.info.sha256,
-            warnings=_warnings(sweep, evaluation),
+            warnings=_warnings(prepared, sweep, evaluation),
         ),
         environment=read_environment(loaded.info.device),
         config=settings,
@@ -88,11 +89,14 @@ def build_metrics(
     )
 
 
-def _warnings(sweep: SweepResult, evaluation: EvaluationMetrics | None) -> tuple[str, ...]:
-    """What to know about the sweep and the evaluation."""
+def _warnings(
+    prepared: PreparedData, sweep: SweepResult, evaluation: EvaluationMetrics | None
+) -> tuple[str, ...]:
+    """What to know about the data set, the sweep and the evaluation."""
+    of_dataset = [WarningCode.DATASET.warn(warning) for warning in prepared.info.warnings]
     if evaluation is None:
-        return sweep.warnings
-    return (*sweep.warnings, *evaluation.warnings)
+        return (*of_dataset, *sweep.warnings)
+    return (*of_dataset, *sweep.warnings, *evaluation.warnings)
 
 
 def _missing_parts(evaluation: EvaluationMetrics | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,16 @@ USUAL_TEXT_NAMES = {
     "description",
     "prompt",
 }
+TEXT_PAIRS = (
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("query", "passage"),
+    ("query", "document"),
+)
+"""Columns of data sets whose models read two texts a row."""
+NUMBERED_PAIR = re.compile(r"(.+?)(1|2|a|b)", re.IGNORECASE)
+"""Names as in text1 and text2, sentence_A and sentence_B."""
+OTHERS = {"1": "2", "2": "1", "a": "b", "b": "a", "A": "B", "B": "A"}
 MAX_SHOWN = 20
 MAX_NAME = 60
 WITHOUT_LABELS = "for data without labels: --set dataset.label_column=null"
@@ -99,6 +110,23 @@ def choose_columns(names: Sequence[str], settings: DatasetConfig, where: object)
                 fix="rename or remove one of them",
             )
     return Columns(text=text, label=label)
+
+
+def warn_about_text_pair(names: Sequence[str], text: str) -> tuple[str, ...]:
+    """A warning if the column of the texts is one of a pair, whose other half is not read."""
+    others = [second for first, second in TEXT_PAIRS if first == text]
+    others += [first for first, second in TEXT_PAIRS if second == text]
+    match = NUMBERED_PAIR.fullmatch(text)
+    if match is not None:
+        others.append(match[1] + OTHERS[match[2]])
+    present = [name for name in others if name in names]
+    if not present:
+        return ()
+    return (
+        f"the data set has the column {present[0]!r} beside {text!r}, and only {text!r} is read: a "
+        "model that was trained on pairs of texts gets half of its input, and its accuracy means "
+        "nothing",
+    )
 
 
 def _choose_label_column(

@@ -115,6 +115,13 @@ CAUSES = (
         fix="Run step 03 with the same --config: python scripts/03_detailed_profiling.py",
     ),
     Cause(
+        code=WarningCode.DATASET,
+        title="What step 01 noticed in the data set",
+        pattern=r".*texts are empty or missing",
+        short="step 01 noticed something in the data set",
+        fix="Check that the data set is what you meant to measure, and its labels: docs/DATA.md",
+    ),
+    Cause(
         code=WarningCode.LABELS,
         title="Labels",
         pattern=r".*(have no label|label that the model)",

@@ -20,6 +20,7 @@ class WarningCode(str, Enum):
     DRIFT = "drift"
     FEW_RUNS = "few-runs"
     DIAGNOSIS = "diagnosis"
+    DATASET = "dataset"
     LABELS = "labels"
     TEXTS = "texts"
     MEMORY = "memory"
