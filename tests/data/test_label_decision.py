@@ -241,6 +241,13 @@ def test_names_that_differ_in_spelling_are_refused_with_the_complete_setting(
     assert [decision.ids[label] for label in labels] == [0, 1, 2]
 
 
+def test_names_that_unicode_composes_otherwise_are_refused_with_the_complete_setting() -> None:
+    composed = ModelLabels(names=("caf\u00e9", "tea"), num_labels=2, source="id2label")
+    with pytest.raises(DataError, match="Unicode composes") as caught:
+        decide(["cafe\u0301", "tea"], composed)
+    assert setting_in(caught.value) == {"cafe\u0301": "caf\u00e9"}
+
+
 def test_a_suggestion_keeps_what_label_map_has() -> None:
     with pytest.raises(DataError) as caught:
         decide(["good", "NEUTRAL"], label_map={"good": "positive"})

@@ -197,7 +197,10 @@ def _no_text_column(names: Sequence[str], configured: str, where: object) -> Dat
     if likely:
         fix = f"{setting_flag('dataset.text_column', likely[0])}, or another one of those"
     else:
-        fix = "--set dataset.text_column=NAME, with one of those"
+        fix = (
+            "--set dataset.text_column=NAME, with one of those; where they are no names, give the "
+            "file a first line with the names of its columns"
+        )
     return DataError(what, where=where, fix=fix)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 GENERIC_LABEL = re.compile(r"LABEL_([0-9]{1,18})")
@@ -90,8 +91,12 @@ def _value_of(text: str) -> int | str | None:
 
 
 def spelling_of(name: str) -> str:
-    """The name without what spellings differ in: case, spaces, underscores and hyphens."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    """The name without what spellings differ in.
+
+    That is case, spaces, underscores, hyphens, and how Unicode composes letters with accents.
+    """
+    composed = unicodedata.normalize("NFKC", name)
+    return re.sub(r"[\s_-]+", "", composed).casefold()
 
 
 def label_map_key(label: str) -> str:

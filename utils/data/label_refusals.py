@@ -71,7 +71,10 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
         f"  only in the model: {list_labels(absent)}"
     )
     if len(spelled) == len(unknown):
-        what += "\n  They differ only in upper and lower case, spaces, underscores or hyphens."
+        what += (
+            "\n  They differ only in upper and lower case, spaces, underscores, hyphens, or in how "
+            "Unicode composes their letters."
+        )
         fix = f"rename them: {label_map_flag({**labels.label_map, **spelled})}"
         return DataError(what, where="dataset.label_column", fix=fix)
     template = dict(labels.label_map)
@@ -128,7 +131,7 @@ def names_or_ids(
 def _same_but_forspelling_of(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, str]:
     """The model's name of each label that differs from it in spelling only.
 
-    These are differences in case, spaces, underscores and hyphens, from exactly one name.
+    These are differences that ``spelling_of`` leaves out, from exactly one name.
     """
     spellings: dict[str, list[str]] = {}
     for name in names:
