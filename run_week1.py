@@ -126,7 +126,7 @@ def run_steps(config: Config, args: argparse.Namespace) -> None:
 
 
 def print_time_left(step: Step, config: Config, args: argparse.Namespace) -> None:
-    """Say how long the rest takes where every step has finished here before.
+    """Say how long the rest takes where the next step has finished here before.
 
     A later step counts although ``--resume`` may find it unchanged.
     """
@@ -138,7 +138,7 @@ def print_time_left(step: Step, config: Config, args: argparse.Namespace) -> Non
     left_s = run_status.time_left(due)
     if left_s is None:
         return
-    text = run_status.time_left_text(step.number, left_s)
+    text = run_status.time_left_text(due, left_s)
     price = config.cost.gpu_price_per_hour_usd
     if price is not None:
         num_gpus = num_paid_gpus(config.model.device, config.evaluation.num_workers)

@@ -17,7 +17,6 @@ from utils.config_loader import Config
 from utils.data.sources import read_source
 from utils.data.writer import check_target, prepare, write_dataset
 from utils.demo.assets import ensure_demo_assets
-from utils.model_utils import model_labels
 from utils.pipeline import console, steps
 from utils.settings import EMBEDDED
 
@@ -31,6 +30,9 @@ def run(config: Config) -> None:
     if config.dataset.hf_name == EMBEDDED and steps.stale_reason(step, config) is None:
         console.print_line("The embedded data set is there already and unchanged.")
         return
+    # PyTorch and transformers take seconds to import, and unchanged demo data does not need them.
+    from utils.model_utils import model_labels
+
     labels = model_labels(config)
     source = read_source(config.dataset, config.embedded_dir)
     preparation = prepare(settings, source, labels)

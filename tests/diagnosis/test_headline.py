@@ -62,6 +62,13 @@ def test_what_was_measured_replaces_what_was_predicted() -> None:
     assert "made nothing measurably faster" in main_bottleneck_text(VERDICT, None, [vain])
 
 
+def test_on_a_noisy_machine_measuring_again_comes_before_a_prediction() -> None:
+    text = main_bottleneck_text(VERDICT, None, [suggestion("one", 2.0)], is_noisy=True)
+    assert "Measure again first, because no time is stable; then try: do one (predicted" in text
+    faster = measured("one", 1.4, (1.3, 1.5))
+    assert "First to try" in main_bottleneck_text(VERDICT, None, [faster], is_noisy=True)
+
+
 def test_doubts_stand_beside_the_confidence() -> None:
     doubted = VERDICT.model_copy(update={"confidence": "low", "doubts": ("a", "b")})
     assert "Confidence: low, because a; b." in main_bottleneck_text(doubted, None, [])

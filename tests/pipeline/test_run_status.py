@@ -74,11 +74,19 @@ def test_the_next_run_knows_how_long_steps_took(files: ResultFiles) -> None:
     assert run_status.last_times(files) == {"01": 7.0}
 
 
-def test_the_time_left_needs_every_last_time() -> None:
+def test_the_time_left_is_the_sum_of_the_last_times() -> None:
     known: dict[str, float | None] = {"02": 600.0, "03": 100.0, "04": 20.0}
     assert run_status.time_left(known) == 720.0
-    assert run_status.time_left_text("02", 720.0) == "Step 2 of 4, about 12 minutes left"
-    assert run_status.time_left({**known, "03": None}) is None
+    assert run_status.time_left_text(known, 720.0) == "Step 2 of 4, about 12 minutes left"
+
+
+def test_a_step_whose_time_is_not_known_is_named() -> None:
+    due: dict[str, float | None] = {"02": 600.0, "03": None, "04": 20.0}
+    assert run_status.time_left(due) == 620.0
+    assert run_status.time_left_text(due, 620.0) == (
+        "Step 2 of 4, about 10 minutes left without step 03, whose time is not known yet"
+    )
+    assert run_status.time_left({"02": None, "03": 100.0}) is None
 
 
 def test_the_progress_of_the_sweep_and_of_the_evaluation_is_shown(files: ResultFiles) -> None:

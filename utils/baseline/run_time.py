@@ -8,12 +8,18 @@ from dataclasses import dataclass
 import torch
 
 from utils.baseline.checkpoint import SweepCheckpoint
+from utils.baseline.later_steps import LaterSteps, later_seconds
 from utils.baseline.resume import Share
 from utils.config_loader import Config
 from utils.pipeline import console
 from utils.pipeline.durations import cost_text, duration_text, num_paid_gpus
 from utils.settings import EvaluationConfig
-from utils.sweep.remaining_time import pass_cost, seconds_per_row, sweep_seconds
+from utils.sweep.remaining_time import (
+    pass_cost,
+    seconds_per_row,
+    sustained_seconds,
+    sweep_seconds,
+)
 from utils.sweep.schedule import SweepSettings, SweepState
 
 
@@ -44,18 +50,37 @@ class TimeEstimate:
     """Seconds of what is left.
 
     Args:
+        sweep_s: the runs back to back of a GPU included.
         evaluation_s: 0 where there are no rows to predict.
         num_passes: batch sizes of samples whose passes the estimate rests on.
+        later_s: of the steps that follow; 0 without any.
     """
 
     sweep_s: float
     evaluation_s: float
     num_passes: int
+    later_s: float = 0.0
 
     @property
     def total_s(self) -> float:
-        """Both together."""
-        return self.sweep_s + self.evaluation_s
+        """All together."""
+        return self.sweep_s + self.evaluation_s + self.later_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestOfRun:
+    """What comes after the runs of the sweep.
+
+    Args:
+        evaluation: None where nothing is to be evaluated.
+        reads_gpu: runs back to back follow, for the GPU's readings.
+        price: None where none is configured.
+    """
+
+    evaluation: EvaluationWork | None
+    later: LaterSteps
+    reads_gpu: bool
+    price: Price | None
 
 
 class TimeAnnouncer:
@@ -69,24 +94,22 @@ class TimeAnnouncer:
         self,
         checkpoint: SweepCheckpoint,
         settings: SweepSettings,
-        evaluation: EvaluationWork | None,
-        price: Price | None,
+        rest: RestOfRun,
     ) -> None:
         self._checkpoint = checkpoint
         self._settings = settings
-        self._evaluation = evaluation
-        self._price = price
+        self._rest = rest
         self._is_done = False
 
     def after_warm_up(self, _: SweepState) -> None:
         """Print the estimate, unless it has been printed or nothing could be measured."""
         if self._is_done:
             return
-        estimate = estimate_time(self._checkpoint.samples, self._settings, self._evaluation)
+        estimate = estimate_time(self._checkpoint.samples, self._settings, self._rest)
         if estimate is None:
             return
         self._is_done = True
-        text = time_text(estimate, self._settings, self._evaluation, self._price)
+        text = time_text(estimate, self._settings, self._rest)
         if text is not None:
             console.print_line(text)
 
@@ -115,12 +138,15 @@ def price_of(config: Config, device: torch.device) -> Price | None:
 
 
 def estimate_time(
-    states: Sequence[SweepState], settings: SweepSettings, evaluation: EvaluationWork | None
+    states: Sequence[SweepState], settings: SweepSettings, rest: RestOfRun
 ) -> TimeEstimate | None:
     """The time that is left by what was measured; None where nothing was measured."""
     sweep_s = sweep_seconds(states, settings)
     if sweep_s is None:
         return None
+    if rest.reads_gpu:
+        sweep_s += sustained_seconds(states, settings)
+    evaluation = rest.evaluation
     evaluation_s = 0.0
     if evaluation is not None:
         row_s = seconds_per_row(states, is_grouped=evaluation.is_grouped)
@@ -131,19 +157,20 @@ def estimate_time(
         for trial in state.trials:
             if pass_cost(trial) is not None:
                 num_passes += 1
-    return TimeEstimate(sweep_s=sweep_s, evaluation_s=evaluation_s, num_passes=num_passes)
+    return TimeEstimate(
+        sweep_s=sweep_s,
+        evaluation_s=evaluation_s,
+        num_passes=num_passes,
+        later_s=later_seconds(rest.later, states),
+    )
 
 
-def time_text(
-    estimate: TimeEstimate,
-    settings: SweepSettings,
-    evaluation: EvaluationWork | None,
-    price: Price | None,
-) -> str | None:
+def time_text(estimate: TimeEstimate, settings: SweepSettings, rest: RestOfRun) -> str | None:
     """The estimate in one line: what it rests on, what is not in it, and what the rest costs.
 
     None where nothing is left.
     """
+    evaluation = rest.evaluation
     parts = []
     if estimate.sweep_s:
         least = "at least" if settings.target_relative_ci is not None else "about"
@@ -156,8 +183,18 @@ def time_text(
     noun = "batch size" if estimate.num_passes == 1 else "batch sizes"
     text = f"Time left: {' and '.join(parts)}"
     text += f" (estimated from measured passes of {estimate.num_passes} {noun})"
-    if price is not None:
-        text += f"; {cost_text(estimate.total_s, price.per_hour_usd, price.num_gpus)}"
+    if estimate.later_s:
+        text += f", then roughly {duration_text(estimate.later_s)} for {_later_text(rest.later)}"
+    if rest.price is not None:
+        text += f"; {cost_text(estimate.total_s, rest.price.per_hour_usd, rest.price.num_gpus)}"
     if settings.latency_target_ms is not None:
         text += "; the search for the latency target comes on top"
+    if rest.later.tries_suggestions:
+        text += "; trying suggestions (--verify) comes on top and is not estimated"
     return text
+
+
+def _later_text(later: LaterSteps) -> str:
+    """The later steps, and what their estimate rests on."""
+    noun = "step" if len(later.numbers) == 1 else "steps"
+    return f"{noun} {' and '.join(later.numbers)} (from these passes and this step's start)"

@@ -11,8 +11,9 @@ from utils.baseline.checkpoint import (
     checkpoint_writer,
     load_checkpoint,
 )
+from utils.baseline.later_steps import StartTimes, later_steps
 from utils.baseline.resume import count_evaluated_rows, resume_lines
-from utils.baseline.run_time import TimeAnnouncer, evaluation_work, price_of
+from utils.baseline.run_time import RestOfRun, TimeAnnouncer, evaluation_work, price_of
 from utils.config_loader import Config
 from utils.core.files import JsonObject, fingerprint
 from utils.core.result_files import ResultFiles
@@ -39,6 +40,7 @@ from utils.sweep.row_reasons import SHARED
 from utils.sweep.sample import draw_texts
 from utils.sweep.schedule import SweepSettings, SweepState, new_state
 from utils.system.environment import read_environment
+from utils.system.process import process_age_s
 
 SWEEP_SECTIONS = ("model", "dataset", "profiling", "embedded")
 """Sections of the settings that decide whether a checkpoint of the sweep can be resumed."""
@@ -70,6 +72,7 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
     Runs that an interrupted run has measured under the same settings are reused. ``config`` is
     complete, because the sections in ``SWEEP_SECTIONS`` decide which settings are the same.
     """
+    start = _start_times(loaded)
     settings = config.profiling
     sweep_settings = _sweep_settings(settings)
     identity = prediction_identity(loaded, EvaluationSettings.of(config), data_sha256)
@@ -89,12 +92,28 @@ def measure_sweep(loaded: LoadedModel, config: Config, data_sha256: str) -> Swee
         console.print_line(line)
     if is_new:
         _start_checkpoint(checkpoint, profiler, samples[0], settings, config.files)
-    rest = evaluation_work(config.evaluation, rows, profiler.device)
-    announcer = TimeAnnouncer(checkpoint, sweep_settings, rest, price_of(config, profiler.device))
+    rest = RestOfRun(
+        evaluation=evaluation_work(config.evaluation, rows, profiler.device),
+        later=later_steps(start),
+        reads_gpu=profiler.device.type == "cuda" and profiler.collector.monitor.reason is None,
+        price=price_of(config, profiler.device),
+    )
+    announcer = TimeAnnouncer(checkpoint, sweep_settings, rest)
     _measure_samples(profiler, samples, checkpoint, sweep_settings, announcer, config.files)
     sweep = _to_sweep_result(checkpoint, sweep_settings)
     size_warnings = _sample_size_warnings(config.dataset.sample_sizes, checkpoint.samples)
     return replace(sweep, warnings=(*warnings, *size_warnings, *sweep.warnings))
+
+
+def _start_times(loaded: LoadedModel) -> StartTimes:
+    """How long this process took until now, when the model is loaded."""
+    info = loaded.info
+    return StartTimes(
+        process_s=process_age_s(),
+        load_s=info.load_times["total_s"],
+        weights_s=info.load_times["weights_s"],
+        weights_mb=info.total_size_mb,
+    )
 
 
 def _draw_samples(loaded: LoadedModel, config: Config) -> tuple[list[list[str]], tuple[str, ...]]:

@@ -187,6 +187,10 @@ def conclude(
     suggestions = rank_suggestions(_findings(measurements, sweep), settings)
     measured = [with_measured(suggestion, sweep.evaluation) for suggestion in suggestions]
     suggestions = tuple(sorted(measured, key=rank))
+    noise = noise_text(sweep.rows)
+    main_bottleneck = main_bottleneck_text(
+        bottlenecks[detail], saturation, suggestions, is_noisy=bool(noise)
+    )
     return Diagnosis(
         schema_version=DIAGNOSIS_VERSION,
         device=device,
@@ -203,8 +207,8 @@ def conclude(
         suggestions=suggestions[:SHOWN_FIRST],
         further_suggestions=suggestions[SHOWN_FIRST:],
         applied=describe_applied(settings, sweep.evaluation),
-        noise=noise_text(sweep.rows) or None,
-        main_bottleneck=main_bottleneck_text(bottlenecks[detail], saturation, suggestions),
+        noise=noise or None,
+        main_bottleneck=main_bottleneck,
         attention=profile.attention or None,
         kernels=profile.kernels,
         peak_memory=profile.peak_memory,

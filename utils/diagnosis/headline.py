@@ -10,12 +10,17 @@ from utils.schema.diagnosis import Bottleneck, Saturation, Suggestion, Verificat
 
 
 def main_bottleneck_text(
-    bottleneck: Bottleneck, saturation: Saturation | None, suggestions: Sequence[Suggestion]
+    bottleneck: Bottleneck,
+    saturation: Saturation | None,
+    suggestions: Sequence[Suggestion],
+    *,
+    is_noisy: bool = False,
 ) -> str:
     """The verdict, where larger batches stop helping, and the first suggestion.
 
     Args:
         suggestions: in the order in which they are worth a try.
+        is_noisy: no batch size of the sweep is stable, so that what is predicted is rough.
     """
     sentences = [
         f"In the {SWEEP_ROAD}: {bottleneck.sentence}",
@@ -23,7 +28,7 @@ def main_bottleneck_text(
     ]
     if saturation is not None:
         sentences.append(saturation.sentence)
-    sentences.append(_first_sentence(suggestions))
+    sentences.append(_first_sentence(suggestions, is_noisy))
     return " ".join(sentences)
 
 
@@ -36,10 +41,11 @@ def _confidence_sentence(bottleneck: Bottleneck) -> str:
     )
 
 
-def _first_sentence(suggestions: Sequence[Suggestion]) -> str:
+def _first_sentence(suggestions: Sequence[Suggestion], is_noisy: bool) -> str:
     if not suggestions:
         return "No suggestion would save 1% of the time or more."
     first = suggestions[0]
+    start = "First to try"
     verification = first.verification
     if verification is not None and verification.measured_speedup is not None:
         if not is_faster(verification):
@@ -48,8 +54,10 @@ def _first_sentence(suggestions: Sequence[Suggestion]) -> str:
         gain = f"measured: {rounded.value} times as fast"
     else:
         amount = "about" if first.prediction == "estimate" else "at most"
+        if is_noisy:
+            start = "Measure again first, because no time is stable; then try"
         gain = f"predicted to save {amount} {first.saving_pct:.0f}% of the time of a batch"
-    text = f"First to try: {first.advice} ({gain})."
+    text = f"{start}: {first.advice} ({gain})."
     if first.caution is not None:
         text += f" This is a rough estimate: {first.caution}."
     return text

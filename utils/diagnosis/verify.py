@@ -147,13 +147,17 @@ def _with_verifications(
     # What was measured replaces what was predicted, in the order and in the first sentence.
     suggestions.sort(key=rank)
     shown_first = len(diagnosis.suggestions)
+    main_bottleneck = main_bottleneck_text(
+        _detail_bottleneck(diagnosis),
+        diagnosis.saturation,
+        suggestions,
+        is_noisy=diagnosis.noise is not None,
+    )
     return diagnosis.model_copy(
         update={
             "suggestions": tuple(suggestions[:shown_first]),
             "further_suggestions": tuple(suggestions[shown_first:]),
-            "main_bottleneck": main_bottleneck_text(
-                _detail_bottleneck(diagnosis), diagnosis.saturation, suggestions
-            ),
+            "main_bottleneck": main_bottleneck,
             "verified_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
     )

@@ -95,7 +95,7 @@ def command_line(config: str, overrides: Sequence[str], words: Sequence[str]) ->
     for override in overrides:
         flags += ["--set", override]
     before = _command_line
-    _command_line = CommandLine(flags=tuple(flags), words=_words_of_runner() or tuple(words))
+    _command_line = CommandLine(flags=tuple(flags), words=runner_words() or tuple(words))
     try:
         yield
     finally:
@@ -108,7 +108,8 @@ def environment_of_step() -> dict[str, str]:
     return {**os.environ, VARIABLE: json.dumps(words)}
 
 
-def _words_of_runner() -> tuple[str, ...]:
+def runner_words() -> tuple[str, ...]:
+    """The words of the command that started this step; empty where the user started it."""
     try:
         return tuple(json.loads(os.environ.get(VARIABLE, "[]")))
     except ValueError:

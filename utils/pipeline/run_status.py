@@ -85,19 +85,30 @@ def last_times(files: ResultFiles) -> dict[str, float]:
 
 
 def time_left(due: Mapping[str, float | None]) -> float | None:
-    """Seconds that these steps take by their last times; None where one is not known."""
-    left_s = 0.0
-    for seconds in due.values():
-        if seconds is None:
-            return None
-        left_s += seconds
-    return left_s
+    """Seconds that these steps take by their last times; None where the next one's is not known.
+
+    Args:
+        due: the last times by number, in the order of the steps.
+    """
+    known = [seconds for seconds in due.values() if seconds is not None]
+    if not known or next(iter(due.values())) is None:
+        return None
+    return sum(known)
 
 
-def time_left_text(number: str, left_s: float) -> str:
-    """ "Step 2 of 4, about 12 minutes left", before the step of that number."""
+def time_left_text(due: Mapping[str, float | None], left_s: float) -> str:
+    """ "Step 2 of 4, about 12 minutes left", before the first of the steps that are due.
+
+    Steps whose time is not known are named, because they are not in that time.
+    """
+    number = next(iter(due))
     place = [step.number for step in STEPS].index(number) + 1
-    return f"Step {place} of {len(STEPS)}, about {duration_text(left_s)} left"
+    text = f"Step {place} of {len(STEPS)}, about {duration_text(left_s)} left"
+    unknown = [number for number, seconds in due.items() if seconds is None]
+    if unknown:
+        noun = "step" if len(unknown) == 1 else "steps"
+        text += f" without {noun} {' and '.join(unknown)}, whose time is not known yet"
+    return text
 
 
 def status_lines(files: ResultFiles, num_runs: int) -> list[str]:

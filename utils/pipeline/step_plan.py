@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from utils.config_loader import Config
 from utils.pipeline.steps import STEPS, Step, stale_reason
 from utils.schema.diagnosis import load_diagnosis
 
+RUNNER = "run_week1.py"
 VERIFIER = "03"
 """The step that tries suggestions."""
 MAY_CHANGE = "if an earlier step changes what it reads"
@@ -32,6 +34,17 @@ class Decision:
 def skip_flag(step: Step) -> str:
     """The flag that leaves a step out, as it is typed."""
     return "--" + step.skip_flag.replace("_", "-")
+
+
+def steps_left(number: str, words: Sequence[str]) -> list[Step]:
+    """The steps that a run of these words starts after the step of that number.
+
+    Args:
+        words: of the command that started that step; none follows unless it is the runner's.
+    """
+    if not words or Path(words[0]).name != RUNNER:
+        return []
+    return [step for step in STEPS if step.number > number and skip_flag(step) not in words]
 
 
 def decide(

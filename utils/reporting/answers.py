@@ -14,6 +14,7 @@ from utils.reporting.formatting import (
     format_number,
     not_measured,
 )
+from utils.reporting.measure_again import noise_lines
 from utils.reporting.results import Results
 from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED
 from utils.reporting.text_layout import PAGE
@@ -67,10 +68,9 @@ def six_answers(results: Results) -> list[Answer]:
 
 def answer_lines(results: Results) -> list[str]:
     """The six answers for a terminal, at most 80 columns wide; what makes them rough first."""
-    lines: list[str] = []
-    noise = roads.noise_text(results)
-    if noise:
-        lines += [*PAGE.wrap(noise), ""]
+    lines = noise_lines(results)
+    if lines:
+        lines.append("")
     for item in six_answers(results):
         lines += _wrap_beside(item.question, item.answer)
         lines += _wrap_beside("", f"see {item.source}")

@@ -21,9 +21,12 @@ def suggestion_lines(diagnosis: Diagnosis) -> list[str]:
     if not diagnosis.suggestions:
         return []
     size = diagnosis.detail_batch_size
+    start = "What to try."
+    if diagnosis.noise is not None:
+        start = "What to try after measuring again, because no time is stable."
     lines = PAGE.wrap(
-        f"What to try. Savings are of a batch of {size} ({SWEEP_ROAD}); they overlap, so that they "
-        "do not add up."
+        f"{start} Savings are of a batch of {size} ({SWEEP_ROAD}); they overlap, so that they do "
+        "not add up."
     )
     for place, suggestion in enumerate(diagnosis.suggestions, start=1):
         title = f"{suggestion.title}: {_gain_text(suggestion)}"

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from utils.reporting import report_facts, roads, run_facts
+from utils.reporting.measure_again import measure_again_advice
 from utils.reporting.page import (
     diagnosis_sections,
     machine_sections,
@@ -51,6 +52,7 @@ def render_page(
         run=results.metrics.run,
         title=run_facts.model_title(results.metrics.model_info),
         noise=roads.noise_text(results),
+        measure_again=measure_again_advice(results),
         guessed_label_ids=report_facts.guessed_label_ids(results),
         headline=headline(results),
         cards=six_cards(results),

@@ -13,6 +13,7 @@ from utils.reporting.latency_facts import (
     percentile_reasons,
     percentile_table,
 )
+from utils.reporting.measure_again import noise_lines
 from utils.reporting.report_facts import (
     files_facts,
     full_dataset_facts,
@@ -20,7 +21,6 @@ from utils.reporting.report_facts import (
     padding_facts,
 )
 from utils.reporting.results import Results
-from utils.reporting.roads import noise_text
 from utils.reporting.run_facts import model_title, run_facts
 from utils.reporting.tables import batch_table, detail_table, sample_table
 from utils.reporting.target_facts import target_facts
@@ -72,11 +72,11 @@ def _warning_lines(results: Results) -> list[str]:
 
 
 def _noise(results: Results) -> list[str]:
-    """What has to be read first where nothing is stable."""
-    text = noise_text(results)
-    if not text:
+    """What has to be read and done first where nothing is stable."""
+    lines = noise_lines(results)
+    if not lines:
         return []
-    return ["\n".join(PAGE.wrap(text))]
+    return ["\n".join(lines)]
 
 
 def _title(results: Results) -> str:

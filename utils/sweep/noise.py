@@ -33,15 +33,18 @@ def noise_text(rows: Sequence[BatchSizeRow]) -> str:
     wait = largest_wait(rows)
     if wait is not None and wait > CPU_WAIT_LIMIT:
         reason = f"threads waited for a CPU in up to {wait:.0%} of their time"
-    elif _only_few_runs(rows):
+    elif has_only_few_runs(rows):
         return "Too few or too short runs: no time is known to be stable; treat all as rough."
     else:
         reason = "at no batch size were the repeated runs equally fast"
     return f"The machine was too busy: {reason}; treat all times as rough."
 
 
-def _only_few_runs(rows: Sequence[BatchSizeRow]) -> bool:
+def has_only_few_runs(rows: Sequence[BatchSizeRow]) -> bool:
     """Whether nothing but the number or the length of the runs makes the rows unstable."""
+    wait = largest_wait(rows)
+    if wait is not None and wait > CPU_WAIT_LIMIT:
+        return False
     codes: set[WarningCode | None] = set()
     for row in rows:
         codes.update(code_of(warning) for warning in row.warnings)

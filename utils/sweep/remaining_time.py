@@ -6,6 +6,7 @@ the warm-up where there is no run yet.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,6 +74,23 @@ def sweep_seconds(states: Sequence[SweepState], settings: SweepSettings) -> floa
             # A batch size without a cost did not fit into memory.
             text_s = seconds_per_text.get(trial.batch_size, 0.0)
             total_s += _passes_left(trial, settings) * trial.num_samples * text_s
+    return total_s
+
+
+def sustained_seconds(states: Sequence[SweepState], settings: SweepSettings) -> float:
+    """How long the runs back to back take that are left; a GPU's readings need such long runs.
+
+    As ``InferenceProfiler`` makes them: none where a run is long enough, and a pass before each.
+    """
+    total_s = 0.0
+    for state in states:
+        for trial in state.trials:
+            cost = pass_cost(trial)
+            if cost is None or trial.sustained_run is not None or cost.seconds <= 0:
+                continue
+            if cost.seconds < settings.min_window_seconds:
+                repeats = math.ceil(settings.min_window_seconds / cost.seconds)
+                total_s += (1 + repeats) * cost.seconds
     return total_s
 
 

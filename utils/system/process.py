@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 TASKS = Path("/proc/self/task")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
 TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"
 """Environment variable that the library tokenizers reads at each call: whether it uses threads."""
+
+
+def process_age_s() -> float:
+    """Seconds since this process started."""
+    return time.time() - psutil.Process().create_time()
 
 
 def cpu_times_ns() -> tuple[int, int] | None:

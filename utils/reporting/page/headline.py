@@ -64,7 +64,10 @@ def _limit_sentences(results: Results) -> list[str]:
         sentences.append(f"At batch size {item.batch_size} it is limited by {meaning}.")
     suggestion = first_suggestion(results)
     if suggestion is not None:
-        sentences.append(f"Try first: {suggestion.advice} ({_gain(results, suggestion)}).")
+        start = "Try first"
+        if roads.is_noisy(results):
+            start = "Measure again first, because no time is stable; then try"
+        sentences.append(f"{start}: {suggestion.advice} ({_gain(results, suggestion)}).")
     return sentences
 
 

@@ -8,14 +8,15 @@ import yaml
 
 from utils.diagnosis import headline
 from utils.reporting import roads
+from utils.reporting.commands import flags_of_command
 from utils.reporting.formatting import DASH, format_number, format_percent, speedup_text
 from utils.reporting.page.blocks import Trial, Trials
 from utils.reporting.results import Results
 from utils.reporting.tables import Table
 from utils.schema.diagnosis import Diagnosis, Suggestion, Verification
 
-SHARED_FLAGS = {"--config": "--config", "--set": "--both"}
-"""The flags of a run, and how ``06_measure_change.py`` calls what both sides share."""
+SHARED_SETTING_FLAG = "--both"
+"""How ``06_measure_change.py`` calls a setting that both sides share."""
 
 
 def ranked_suggestions(results: Results) -> list[Suggestion]:
@@ -78,7 +79,10 @@ def trials_block(results: Results) -> Trials | None:
         trials.append(_trial(rank, results, suggestion))
     note = "The savings overlap: they do not add up."
     if roads.is_noisy(results):
-        note += " The times are not stable, so that the predictions are rough."
+        note += (
+            " The times are not stable, so that the predictions are rough: measure again before "
+            "you try any of them."
+        )
     return Trials(
         caption=(
             f"What to try at batch size {diagnosis.detail_batch_size}: what was measured to be "
@@ -130,12 +134,15 @@ def _trial(rank: int, results: Results, suggestion: Suggestion) -> Trial:
 
 def _command(measured_by: str, setting: str) -> str:
     """What measures a setting and the present ones in turn, with the flags of the measured run."""
-    words = ["python", "scripts/06_measure_change.py", *_shared_flags(measured_by)]
-    words += ["--set", setting]
+    shared_flags = flags_of_command(measured_by, SHARED_SETTING_FLAG)
+    words = ["python scripts/06_measure_change.py"]
+    if shared_flags:
+        words.append(shared_flags)
+    words.append(f"--set {shlex.quote(setting)}")
     if setting.startswith("evaluation."):
         # The sweep alone does not use these settings.
         words.append("--evaluate")
-    return shlex.join(words)
+    return " ".join(words)
 
 
 def prediction_text(suggestion: Suggestion) -> str:
@@ -163,20 +170,3 @@ def _outcome(verification: Verification) -> str:
     if verification.label_agreement is not None:
         text += f"; {format_percent(verification.label_agreement)} of the labels equal"
     return text
-
-
-def _shared_flags(command: str) -> list[str]:
-    """The configuration and the settings of a command, as what both sides of a change share."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return []
-    flags: list[str] = []
-    for position, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name not in SHARED_FLAGS:
-            continue
-        if not equals:
-            value = "".join(words[position + 1 : position + 2])
-        flags += [SHARED_FLAGS[name], value]
-    return flags
