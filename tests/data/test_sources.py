@@ -201,6 +201,19 @@ def test_one_half_of_a_pair_of_texts_is_warned_about(
     assert f"the column '{other}' beside '{column}'" in source.warnings[0]
 
 
+def test_two_columns_that_could_be_the_labels_are_warned_about_unless_one_is_named(
+    tmp_path: Path,
+) -> None:
+    frame = pd.DataFrame({"text": ["a"], "label": ["b"], "labels": ["c"]})
+    file = save(frame, tmp_path / "in.parquet")
+    source = support.read_configured_source(config_for(tmp_path, file))
+    assert as_lists(source) == (["a"], ["c"])
+    assert "'labels' is read; to read the other one" in source.warnings[0]
+    named = support.read_configured_source(config_for(tmp_path, file, "dataset.label_column=label"))
+    assert as_lists(named) == (["a"], ["b"])
+    assert named.warnings == ()
+
+
 def test_a_text_without_its_pair_is_not_warned_about(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": ["a"], "texta": ["b"], "label": ["c"]})
     source = support.read_configured_source(

@@ -112,7 +112,25 @@ def choose_columns(names: Sequence[str], settings: DatasetConfig, where: object)
     return Columns(text=text, label=label)
 
 
-def warn_about_text_pair(names: Sequence[str], text: str) -> tuple[str, ...]:
+def warn_about_other_columns(
+    names: Sequence[str], columns: Columns, settings: DatasetConfig
+) -> tuple[str, ...]:
+    """Warnings if a column that is not read may be meant instead, or as well."""
+    warnings = _warn_about_text_pair(names, columns.text)
+    for key, chosen in (("text_column", columns.text), ("label_column", columns.label)):
+        configured = getattr(settings, key)
+        # Whoever names a column knows the others.
+        is_default = configured == DatasetConfig.model_fields[key].default
+        synonym = SYNONYMS.get(configured)
+        if is_default and chosen == configured and synonym in names:
+            warnings.append(
+                f"the data set has the columns {chosen!r} and {synonym!r}, and {chosen!r} is read; "
+                f"to read the other one: --set dataset.{key}={synonym}"
+            )
+    return tuple(warnings)
+
+
+def _warn_about_text_pair(names: Sequence[str], text: str) -> list[str]:
     """A warning if the column of the texts is one of a pair, whose other half is not read."""
     others = [second for first, second in TEXT_PAIRS if first == text]
     others += [first for first, second in TEXT_PAIRS if second == text]
@@ -121,12 +139,12 @@ def warn_about_text_pair(names: Sequence[str], text: str) -> tuple[str, ...]:
         others.append(match[1] + OTHERS[match[2]])
     present = [name for name in others if name in names]
     if not present:
-        return ()
-    return (
+        return []
+    return [
         f"the data set has the column {present[0]!r} beside {text!r}, and only {text!r} is read: a "
         "model that was trained on pairs of texts gets half of its input, and its accuracy means "
-        "nothing",
-    )
+        "nothing"
+    ]
 
 
 def _choose_label_column(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from utils.core.errors import DataError
 from utils.data.cells import class_name, label_of, replace_surrogates, text_of
-from utils.data.columns import Columns, choose_columns, warn_about_text_pair
+from utils.data.columns import Columns, choose_columns, warn_about_other_columns
 from utils.data.files import find_files, origin_of, warn_about_file_names
 from utils.data.formats import SourceFile, check_source_file, iter_cells, open_source_file
 from utils.data.partitions import refuse_labels_in_folder_names
@@ -77,7 +77,7 @@ def read_source(settings: DatasetConfig, embedded_dir: Path) -> DatasetSource:
             revision=table.revision,
             class_names=table.class_names(columns.label),
             columns=columns,
-            warnings=warn_about_text_pair(table.column_names, columns.text),
+            warnings=warn_about_other_columns(table.column_names, columns, settings),
         )
     files = find_files(settings.hf_name, settings.split, embedded_dir)
     return _source_of_files(files, settings)
@@ -148,7 +148,7 @@ def _source_of_files(paths: list[Path], settings: DatasetConfig) -> DatasetSourc
     _refuse_different_columns(files)
     class_names = _common_class_names(files, columns.label)
     warnings = [
-        *warn_about_text_pair(first.column_names, columns.text),
+        *warn_about_other_columns(first.column_names, columns, settings),
         *warn_about_file_names(settings.hf_name, paths),
     ]
     for file in files:
