@@ -27,6 +27,7 @@ from utils.data.labels import ModelLabels
 from utils.data.reader import iter_rows
 from utils.data.sources import DatasetSource, collect_stats
 from utils.pipeline.steps import get_step
+from utils.schema.warning_codes import WarningCode, code_of
 
 # Python 3.10's csv module neither writes nor reads NUL.
 NUL = "\0" if sys.version_info >= (3, 11) else " "
@@ -164,7 +165,8 @@ def test_texts_that_are_numbers_with_gaps_stay_integers_and_blank_lines_are_no_r
 
 def test_lone_surrogates_are_replaced_with_a_warning(tmp_path: Path) -> None:
     source = given(["a\ud800", "b"], ["x", "x"])
-    assert "1 texts" in collect_stats(source, "here").warnings[0]
+    [warning] = collect_stats(source, "here").warnings
+    assert warning.startswith("data: 1 texts")
     assert write(config_for(tmp_path, "x.csv"), source) == [("a?", 0), ("b", 0)]
 
 
@@ -240,6 +242,7 @@ def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
     )
     assert record["sha256"] == hashlib.sha256(config.data_file.read_bytes()).hexdigest()
     assert any("guess" in warning for warning in record["warnings"])
+    assert all(code_of(warning) is WarningCode.LABELS for warning in record["warnings"])
     table = pd.read_csv(config.data_file)
     assert list(table.columns) == ["text", "labels", "label_id"]
 

@@ -20,7 +20,6 @@ from utils.schema.baseline import BASELINE_VERSION, BaselineMetrics
 from utils.schema.catalog import units_of
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.run import DatasetInfo, ModelInfo, RunInfo
-from utils.schema.warning_codes import WarningCode
 from utils.settings import DatasetConfig
 from utils.system.environment import read_environment
 
@@ -93,10 +92,10 @@ def _warnings(
     prepared: PreparedData, sweep: SweepResult, evaluation: EvaluationMetrics | None
 ) -> tuple[str, ...]:
     """What to know about the data set, the sweep and the evaluation."""
-    of_dataset = [WarningCode.DATASET.warn(warning) for warning in prepared.info.warnings]
+    warnings = (*prepared.info.warnings, *sweep.warnings)
     if evaluation is None:
-        return (*of_dataset, *sweep.warnings)
-    return (*of_dataset, *sweep.warnings, *evaluation.warnings)
+        return warnings
+    return (*warnings, *evaluation.warnings)
 
 
 def _missing_parts(evaluation: EvaluationMetrics | None) -> dict[str, str]:

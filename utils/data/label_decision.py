@@ -36,6 +36,7 @@ from utils.data.label_refusals import (
     unknown_labels,
 )
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping, ModelLabels
+from utils.schema.warning_codes import WarningCode, with_code
 
 Confidence = Literal["certain", "assumed", "guessed", "none"]
 NO_LABEL = ""
@@ -103,7 +104,8 @@ def decide_labels(
     else:
         decision = _without_model_names(labels, model.num_labels, class_names, skip_unknown)
     ids = {**labels.renamed, **decision.ids}
-    return replace(decision, ids=ids, warnings=(*warnings, *decision.warnings))
+    warnings += decision.warnings
+    return replace(decision, ids=ids, warnings=with_code(WarningCode.LABELS, warnings))
 
 
 def _apply_label_map(

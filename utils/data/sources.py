@@ -17,6 +17,7 @@ from utils.data.files import find_files, origin_of, warn_about_file_names
 from utils.data.formats import SourceFile, check_source_file, iter_cells, open_source_file
 from utils.data.partitions import refuse_labels_in_folder_names
 from utils.pipeline import console
+from utils.schema.warning_codes import WarningCode, with_code
 from utils.settings import DatasetConfig
 
 
@@ -110,14 +111,14 @@ def collect_stats(source: DatasetSource, where: str) -> DatasetStats:
         raise DataError("The data set has no rows.", where=where, fix="name another file or split")
     if num_empty == num_rows:
         raise _only_empty_texts(source, where)
-    warnings = list(source.warnings)
+    sentences = list(source.warnings)
     if num_empty:
-        warnings.append(
+        sentences.append(
             f"{num_empty:,} of {num_rows:,} texts are empty or missing: the model classifies them "
             "as empty texts, and they count in accuracy and F1"
         )
     if num_replaced:
-        warnings.append(
+        sentences.append(
             f"{num_replaced} texts had lone surrogates, which UTF-8 cannot encode; each became '?'"
         )
     return DatasetStats(
@@ -125,7 +126,7 @@ def collect_stats(source: DatasetSource, where: str) -> DatasetStats:
         text_bytes=text_bytes,
         nul_texts=nul_texts,
         label_rows=labels,
-        warnings=tuple(warnings),
+        warnings=with_code(WarningCode.DATA, sentences),
     )
 
 
