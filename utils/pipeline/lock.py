@@ -121,9 +121,11 @@ def _kernel_lock(handle: TextIO) -> Iterator[None]:
 def _marker_lock(file: Path, handle: TextIO) -> Iterator[None]:
     """Hold a marker file beside the lock file, for file systems without a kernel lock."""
     marker = _marker_of(file)
-    soft_lock = SoftFileLock(marker, blocking=False)
+    # One version of filelock removes the marker of a dead process and then fails; the next try of
+    # the same call succeeds.
+    soft_lock = SoftFileLock(marker, timeout=LOCK_TRIES * LOCK_PAUSE_S)
     try:
-        soft_lock.acquire()
+        soft_lock.acquire(poll_interval=LOCK_PAUSE_S)
     except Timeout:
         fix = f"wait for it, stop it, or remove {marker} if that process no longer exists"
         _raise_unless_parent(file, fix=fix)
