@@ -5,27 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-PROCESSES = Path("/proc")
+import psutil
 
 
 def processes_with_open_file(file: Path) -> list[int]:
     """The pids of the other processes that have a file open, in ascending order.
 
-    Source: proc(5). Empty on other systems than Linux; processes of other users are not seen.
+    Processes of other users are not seen.
     """
     target = str(file.resolve())
     pids = []
-    for folder in PROCESSES.glob("[0-9]*"):
-        pid = int(folder.name)
-        if pid != os.getpid() and _has_open(folder / "fd", target):
-            pids.append(pid)
+    for process in psutil.process_iter():
+        if process.pid != os.getpid() and _has_open(process, target):
+            pids.append(process.pid)
     return sorted(pids)
 
 
-def _has_open(descriptors: Path, target: str) -> bool:
-    """Whether one of a process's descriptors is of the file at ``target``."""
+def _has_open(process: psutil.Process, target: str) -> bool:
     try:
-        return any(os.readlink(one) == target for one in descriptors.iterdir())
-    except OSError:
-        # The process or a descriptor has gone, or it is another user's.
+        return any(opened.path == target for opened in process.open_files())
+    except (psutil.Error, OSError):
+        # The process has ended, or it is another user's.
         return False
