@@ -26,7 +26,7 @@ and checks start, which shows how fast the machine's cores are: for each batch s
 the rest of it, and for step 04.
 
 These and ``PASSES_OF_PROFILING`` were fitted to runs of the demo's model on two cores. There step
-03 took 0.9 to 1.15 times its estimate on idle cores, 0.7 to 1.75 times on busy ones; of a 494M
+03 took 0.9 to 1.15 times its estimate on idle cores, 0.7 to 2.1 times on busy ones; of a 494M
 model on an H100 0.8 times in bfloat16 and 1.4 times in float32.
 """
 SLOWEST_READ_MB_PER_S = 200.0

@@ -40,6 +40,7 @@ PARTS = {
     "compute": "arithmetic",
     "memory": "moving bytes",
     "overhead": "starting operators",
+    "rest": "operators that are slower than this machine's best",
 }
 """What each part of the time of a batch is spent on."""
 
@@ -99,11 +100,15 @@ def _parts_ms(evidence: Evidence) -> dict[str, float]:
     of the forward pass alone.
     """
     forward_ms = evidence.forward_ms
+    compute_ms = min(forward_ms, evidence.matmul_limited_ms)
+    memory_ms = min(forward_ms, evidence.copy_limited_ms)
+    explained_ms = compute_ms + memory_ms + evidence.overhead_ms
     return {
         "input": evidence.input_ms,
-        "compute": min(forward_ms, evidence.matmul_limited_ms),
-        "memory": min(forward_ms, evidence.copy_limited_ms),
+        "compute": compute_ms,
+        "memory": memory_ms,
         "overhead": evidence.overhead_ms,
+        "rest": max(0.0, forward_ms - explained_ms),
     }
 
 
