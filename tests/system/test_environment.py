@@ -59,6 +59,13 @@ def test_the_record_has_what_results_depend_on() -> None:
     assert json.loads(json.dumps(environment.to_dict()))["cpu"]["name"] == environment.cpu.name
 
 
+def test_the_record_has_the_allocators_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under its name before PyTorch 2.9 and since."""
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.setenv(name, "expandable_segments:True")
+        assert read_environment("cpu").variables[name] == "expandable_segments:True"
+
+
 def test_the_record_has_the_tokenizers_threads_as_the_sweep_uses_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
