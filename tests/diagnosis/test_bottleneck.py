@@ -60,11 +60,25 @@ def test_a_cuda_device_without_a_busy_time_gets_the_rule_of_the_time_to_start_op
     assert verdict.rule.startswith("starting operators")
 
 
-def test_no_dominant_limit_names_the_largest_share() -> None:
-    assert (
-        "the largest part of the time is moving bytes with 30%"
-        in classify_bottleneck(make_evidence(copy_limited_ms=3.0)).sentence
-    )
+def test_no_dominant_limit_names_the_largest_part_of_a_batch() -> None:
+    # 5 ms of a batch of 1 ms for the input and 10 ms for the forward.
+    evidence = make_evidence(matmul_limited_ms=0.5, copy_limited_ms=5.0)
+    sentence = classify_bottleneck(evidence).sentence
+    assert "the largest part of a batch's time is moving bytes with 45%" in sentence
+
+
+def test_time_that_nothing_explains_is_named_where_it_is_the_largest_part() -> None:
+    # 0.5 ms at the ceilings and 0.1 ms to start operators leave 9.4 of 11 ms.
+    evidence = make_evidence(matmul_limited_ms=0.3, copy_limited_ms=0.2)
+    sentence = classify_bottleneck(evidence).sentence
+    assert "is operators that are slower than this machine's best with 85%" in sentence
+
+
+def test_input_that_is_the_largest_part_of_a_batch_is_named_although_its_share_is_smaller() -> None:
+    # The input has 6 of 16 ms, which is 38%, arithmetic 5 of the 10 ms of the forward.
+    evidence = make_evidence(tokenize_ms=6.0, matmul_limited_ms=5.0, copy_limited_ms=0.5)
+    sentence = classify_bottleneck(evidence).sentence
+    assert "the largest part of a batch's time is preparing the input with 38%" in sentence
 
 
 def test_padding_is_named_where_it_costs_time() -> None:

@@ -40,8 +40,9 @@ PARTS = {
     "compute": "arithmetic",
     "memory": "moving bytes",
     "overhead": "starting operators",
+    "rest": "operators that are slower than this machine's best",
 }
-"""What each of the shares of the time is."""
+"""What each part of the time of a batch is spent on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +79,8 @@ def classify_bottleneck(evidence: Evidence) -> Bottleneck:
         if rule.holds:
             return _bottleneck(evidence, evaluated, rule)
     nearest = max(rules, key=lambda rule: rule.nearness)
-    largest, share = max(evidence.shares, key=lambda item: item[1])
+    largest, largest_ms = max(_parts_ms(evidence).items(), key=lambda item: item[1])
+    share = largest_ms / evidence.total_ms
     return _bottleneck(
         evidence,
         evaluated,
@@ -86,9 +88,28 @@ def classify_bottleneck(evidence: Evidence) -> Bottleneck:
             nearest,
             verdict="no-dominant-limit",
             text=f"no rule holds; nearest: {nearest.text}",
-            reason=f"the largest part of the time is {PARTS[largest]} with {share:.0%}",
+            reason=f"the largest part of a batch's time is {PARTS[largest]} with {share:.0%}",
         ),
     )
+
+
+def _parts_ms(evidence: Evidence) -> dict[str, float]:
+    """What each part takes of a batch, by its name in ``PARTS``.
+
+    The shares of the evidence could not be compared: those of arithmetic, memory and overhead are
+    of the forward pass alone.
+    """
+    forward_ms = evidence.forward_ms
+    compute_ms = min(forward_ms, evidence.matmul_limited_ms)
+    memory_ms = min(forward_ms, evidence.copy_limited_ms)
+    explained_ms = compute_ms + memory_ms + evidence.overhead_ms
+    return {
+        "input": evidence.input_ms,
+        "compute": compute_ms,
+        "memory": memory_ms,
+        "overhead": evidence.overhead_ms,
+        "rest": max(0.0, forward_ms - explained_ms),
+    }
 
 
 def _bottleneck(evidence: Evidence, evaluated: Sequence[_Rule], decisive: _Rule) -> Bottleneck:
