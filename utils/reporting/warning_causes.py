@@ -139,10 +139,9 @@ CAUSES = (
     Cause(
         code=WarningCode.DATA,
         title="The data set",
-        pattern=r".*lone surrogates",
-        short="some rows of the data set look damaged",
+        pattern=r".*(lone surrogates|texts are empty or missing)",
+        short="something in the data set needs a look",
         fix="Look at the rows that are named, and check all: python scripts/validate_dataset.py",
-        serious=False,
     ),
     Cause(
         code=WarningCode.SAMPLE,
