@@ -60,11 +60,39 @@ def test_a_cuda_device_without_a_busy_time_gets_the_rule_of_the_time_to_start_op
     assert verdict.rule.startswith("starting operators")
 
 
-def test_no_dominant_limit_names_the_largest_share() -> None:
-    assert (
-        "the largest part of the time is moving bytes with 30%"
-        in classify_bottleneck(make_evidence(copy_limited_ms=3.0)).sentence
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"matmul_limited_ms": 5.0, "copy_limited_ms": 0.5}, "arithmetic with"),
+        ({"copy_limited_ms": 5.0, "matmul_limited_ms": 0.5}, "moving bytes with"),
+        (
+            {"copy_limited_ms": 1.0},
+            "operators that are slower than the ceilings of the machine with",
+        ),
+        ({"doubling_growth": 0.9}, "operators that are slower than the ceilings"),
+    ],
+)
+def test_no_dominant_limit_names_the_largest_part(changes: dict[str, Any], expected: str) -> None:
+    sentence = classify_bottleneck(make_evidence(**changes)).sentence
+    assert f"the largest part of the time is {expected}" in sentence
+
+
+def test_the_largest_part_is_a_share_of_the_batch() -> None:
+    evidence = make_evidence(tokenize_ms=8.0, copy_limited_ms=1.0, matmul_limited_ms=1.0)
+    part = evidence.input_ms / evidence.total_ms
+    assert part < 0.5
+    sentence = classify_bottleneck(evidence).sentence
+    assert f"preparing the input with {part:.0%}" in sentence
+
+
+@pytest.mark.parametrize("growth", [0.12, -0.12])
+def test_a_fixed_time_that_is_no_limit_is_not_called_the_largest_part(growth: float) -> None:
+    bottleneck = classify_bottleneck(make_evidence(doubling_growth=growth))
+    assert bottleneck.verdict == "no-dominant-limit"
+    assert f"twice the work changes the 10 ms of the forward pass by {growth:+.1%}" in (
+        bottleneck.sentence
     )
+    assert "if that is at most 10%, up or down" in bottleneck.sentence
 
 
 def test_padding_is_named_where_it_costs_time() -> None:

@@ -40,8 +40,9 @@ PARTS = {
     "compute": "arithmetic",
     "memory": "moving bytes",
     "overhead": "starting operators",
+    "slow": "operators that are slower than the ceilings of the machine",
 }
-"""What each of the shares of the time is."""
+"""What each part of the time of a batch is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +79,6 @@ def classify_bottleneck(evidence: Evidence) -> Bottleneck:
         if rule.holds:
             return _bottleneck(evidence, evaluated, rule)
     nearest = max(rules, key=lambda rule: rule.nearness)
-    largest, share = max(evidence.shares, key=lambda item: item[1])
     return _bottleneck(
         evidence,
         evaluated,
@@ -86,9 +86,38 @@ def classify_bottleneck(evidence: Evidence) -> Bottleneck:
             nearest,
             verdict="no-dominant-limit",
             text=f"no rule holds; nearest: {nearest.text}",
-            reason=f"the largest part of the time is {PARTS[largest]} with {share:.0%}",
+            reason=_reason_without_limit(evidence),
         ),
     )
+
+
+def _reason_without_limit(evidence: Evidence) -> str:
+    """The largest part of the time, which no rule calls a limit."""
+    parts = _parts_of_batch(evidence)
+    largest = max(parts, key=lambda name: parts[name])
+    growth = evidence.doubling_growth
+    # "Starting operators" is then what does not grow with the batch. By the rule of the doubled
+    # batch that is no limit, even if it is most of the time.
+    if largest == "overhead" and growth is not None and evidence.starting_ms < evidence.overhead_ms:
+        return (
+            f"twice the work changes {_forward(evidence)} by {growth:+.1%}; it is limited by"
+            f" starting operators if that is at most {DOUBLING_GROWTH:.0%}, up or down"
+        )
+    return f"the largest part of the time is {PARTS[largest]} with {parts[largest]:.0%}"
+
+
+def _parts_of_batch(evidence: Evidence) -> dict[str, float]:
+    """Shares of the time of a batch, by the names of ``PARTS``."""
+    forward_share = evidence.forward_ms / evidence.total_ms
+    shares = evidence.shares
+    explained = shares.compute + shares.memory + shares.overhead
+    return {
+        "input": shares.input,
+        "compute": shares.compute * forward_share,
+        "memory": shares.memory * forward_share,
+        "overhead": shares.overhead * forward_share,
+        "slow": max(0.0, 1 - explained) * forward_share,
+    }
 
 
 def _bottleneck(evidence: Evidence, evaluated: Sequence[_Rule], decisive: _Rule) -> Bottleneck:
