@@ -18,6 +18,7 @@ from utils.data.sources import read_source
 from utils.data.writer import check_target, prepare, write_dataset
 from utils.demo.assets import ensure_demo_assets
 from utils.pipeline import console, steps
+from utils.schema.warning_codes import sentence_of
 from utils.settings import EMBEDDED
 
 
@@ -37,7 +38,7 @@ def run(config: Config) -> None:
     source = read_source(config.dataset, config.embedded_dir)
     preparation = prepare(settings, source, labels)
     for warning in (*preparation.stats.warnings, *preparation.decision.warnings):
-        console.warn(warning)
+        console.warn(sentence_of(warning))
     write_dataset(settings, preparation)
     num_labels = len(preparation.decision.mapping.names)
     console.print_line(

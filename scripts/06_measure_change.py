@@ -89,9 +89,11 @@ from utils.pipeline.change_processes import (
     prepare_data_sets,
 )
 from utils.pipeline.change_settings import describe_changes
+from utils.reporting.comparison_facts import repeats_text
 from utils.reporting.comparison_markdown import render_markdown
 from utils.reporting.comparison_report import write_comparison
 from utils.reporting.comparison_text import render_text
+from utils.reporting.text_layout import PAGE
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
@@ -121,6 +123,9 @@ def run(config: Config, args: argparse.Namespace) -> int:
         console.print_line(render_markdown(comparison))
     else:
         console.print_line(f"\n{render_text(comparison)}")
+        advice = repeats_text(comparison, args.repeats)
+        if advice is not None:
+            console.print_line("\n".join(PAGE.wrap(advice)) + "\n")
         console.print_line(f"Details: {', '.join(map(str, files))}")
     return command_line.exit_code(comparison.gates, args.inconclusive)
 

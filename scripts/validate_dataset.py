@@ -20,6 +20,7 @@ from utils.data.prepared import check_prepared_data
 from utils.data.validation import count_tokens, validate_dataset
 from utils.model_utils import load_tokenizer_only, model_labels
 from utils.pipeline import console
+from utils.schema.warning_codes import sentence_of
 
 
 def run(config: Config) -> None:
@@ -33,7 +34,7 @@ def run(config: Config) -> None:
         "DATASET VALIDATION", [f"{name}: {finding}" for name, finding in findings.items()]
     )
     for warning in warnings:
-        console.warn(warning)
+        console.warn(sentence_of(warning))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,16 @@ from typing import Any
 
 import torch
 import transformers as tr
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 
 def _make_words() -> list[str]:
@@ -108,6 +117,22 @@ def train_byte_bpe(texts: Sequence[str], vocab_size: int, specials: list[str]) -
     )
     core.train_from_iterator(texts, trainer)
     return core
+
+
+def split_as_qwen2(core: Tokenizer) -> None:
+    """Give a byte-level tokenizer the normalisation and the splitting of Qwen2's tokenizer."""
+    contractions = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    letters = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+    signs = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+    spaces = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+    pattern = rf"{contractions}|{letters}|\p{{N}}|{signs}|{spaces}"
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def bpe_tokenizer(

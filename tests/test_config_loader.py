@@ -243,3 +243,26 @@ def test_config_files_hold_no_unknown_keys() -> None:
     for file in (PROJECT_ROOT / "configs").glob("*.yaml"):
         assert set(yaml.safe_load(file.read_text())) <= set(Config.model_fields)
         load_config(file)
+
+
+@pytest.mark.parametrize("word", ["yes", "no", "on", "off", "true", "010", "2024-01-01", "12:30"])
+def test_text_is_taken_as_it_is_written(tmp_path: Path, word: str) -> None:
+    expected = {word: word}
+    assert load_config(overrides=[f"dataset.label_map={{{word}: {word}}}"]).dataset.label_map == (
+        expected
+    )
+    assert load_config(overrides=[f"dataset.label_map.{word}={word}"]).dataset.label_map == expected
+    assert load_config(overrides=[f"dataset.config={word}"]).dataset.config == word
+    file = tmp_path / "config.yaml"
+    file.write_text(f"dataset:\n  label_map:\n    {word}: {word}\n  config: {word}\n")
+    dataset = load_config(file).dataset
+    assert (dataset.label_map, dataset.config) == (expected, word)
+
+
+def test_null_is_no_text_and_truth_values_stay_truth_values() -> None:
+    config = load_config(
+        overrides=["dataset.label_column=null", "evaluation.enabled=no", "dataset.label_map={a: ~}"]
+    )
+    assert config.dataset.label_column is None
+    assert config.evaluation.enabled is False
+    assert config.dataset.label_map == {"a": ""}

@@ -25,7 +25,8 @@ PAGES = (
     *sorted((PROJECT_ROOT / "docs").rglob("*.md")),
 )
 PROSE_PAGES = (*PAGES, PROJECT_ROOT / "CHANGELOG.md")
-NOT_COPIED = (".venv", ".git", "data", "results", "__pycache__", ".*_cache", ".hypothesis")
+# Hidden folders hold environments, which may have several GB.
+NOT_COPIED = (".*", "data", "results", "__pycache__")
 MAKE_DEMO = "python run_week1.py --config configs/demo.yaml"
 ACTIVATE = "source .venv/bin/activate"
 MAX_COLUMNS = 120

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -29,6 +29,8 @@ INPUT_KEYS = ("model.name", "model.tokenizer", "model.adapter_base", "dataset.hf
 """Settings that may name a local file, folder or pattern to read."""
 MIN_SIMILARITY = 0.6
 """From this ratio of difflib on, a valid name is suggested for an unknown one."""
+YAML_TEXT = "tag:yaml.org,2002:str"
+YAML_NULL = "tag:yaml.org,2002:null"
 
 
 def default_config() -> str:
@@ -79,7 +81,7 @@ def _config_file(path: str | Path | None) -> Path:
 
 def _read_yaml(file: Path, name: str | Path | None) -> JsonObject:
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        settings = _load_yaml(file.read_text(encoding="utf-8"), ())
     except FileNotFoundError as error:
         raise _no_such_file(name or file) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -91,6 +93,58 @@ def _read_yaml(file: Path, name: str | Path | None) -> JsonObject:
             "The config file has no settings by name.", where=file, fix=f"see {DEFAULT_FILE}"
         )
     return settings or {}
+
+
+def _load_yaml(text: str, keys: tuple[str, ...]) -> Any:
+    """What a YAML text holds; settings that are text are taken as they are written.
+
+    Plain YAML reads ``yes`` and ``no`` as truth values, ``010`` as the number 8 and ``2024-01-01``
+    as a date. All of them are labels of data sets, or names of configurations and revisions.
+
+    Args:
+        keys: the setting that the text is the value of; empty for a complete file.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _keep_text(node, keys)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _keep_text(node: yaml.Node, keys: tuple[str, ...]) -> None:
+    """Mark everything below ``node`` as text that belongs to a setting which is text."""
+    if len(keys) < 2:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                _keep_text(value, (*keys, str(key.value)))
+        return
+    field = SECTIONS.get(keys[0], {}).get(keys[1])
+    if field is None:
+        return
+    if _is_text(field.annotation) and len(keys) == 2:
+        _mark_as_text(node)
+    elif get_origin(field.annotation) is dict and get_args(field.annotation) == (str, str):
+        _mark_as_text(node)
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                _mark_as_text(key, null=True)
+                _mark_as_text(value)
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether a setting of this type is a text, or null."""
+    return annotation is str or set(get_args(annotation)) == {str, type(None)}
+
+
+def _mark_as_text(node: yaml.Node, *, null: bool = False) -> None:
+    """Read an unquoted scalar as text, null only where ``null`` is true."""
+    is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    if is_plain and (null or node.tag != YAML_NULL):
+        node.tag = YAML_TEXT
 
 
 def _no_such_file(name: str | Path) -> ConfigError:
@@ -110,7 +164,7 @@ def _apply_override(settings: JsonObject, override: str) -> None:
             fix="write --set section.key=VALUE",
         )
     try:
-        value = yaml.safe_load(text)
+        value = _load_yaml(text, tuple(keys))
     except yaml.YAMLError as error:
         raise ConfigError(
             f"The override {override!r} is not valid YAML.", where=f"--set {dotted}"

@@ -109,7 +109,7 @@ class DatasetConfig(Section):
     label_map: dict[str, str] = Field(
         {},
         description="Renames labels: the data set's name to the model's name, or to LABEL_0, "
-        "LABEL_1 … of a model without names.",
+        "LABEL_1 … of a model without names; null: rows with that name have no label.",
     )
     sample_sizes: tuple[PositiveInt, ...] = Field(
         (100,),
@@ -127,10 +127,13 @@ class DatasetConfig(Section):
     @field_validator("label_map", mode="before")
     @classmethod
     def _labels_as_text(cls, value: Any) -> Any:
-        """Labels that YAML reads as numbers (1: positive) are text."""
+        """Numbers (1: positive) are text, and null as a target is no label."""
         if not isinstance(value, dict):
             return value
-        return {str(name): str(target) for name, target in value.items()}
+        texts = {}
+        for name, target in value.items():
+            texts[str(name)] = "" if target is None else str(target)
+        return texts
 
 
 class ProfilingConfig(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,9 +31,11 @@ from utils.schema.baseline import BaselineMetrics, load_baseline_metrics
 from utils.schema.batch_size import COLUMNS
 from utils.schema.common import NO_REASON, MeasuredRecord, nullable_metrics
 from utils.schema.run import GpuInfo
+from utils.schema.warning_codes import WarningCode
 from utils.system.environment import DRIVER_SETTINGS
 
 SCHEMA = json.loads(METRICS_SCHEMA.read_text())
+OF_STEP_01 = WarningCode.DATA.warn("2 of 60 texts are empty or missing")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,8 @@ def metrics(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Basel
     config = support.small_config(tmp_path_factory.mktemp("baseline"), tiny_model)
     loaded = load_model(config)
     prepared = check_prepared_data(DatasetSettings.of(config), model_labels(config))
+    info = prepared.info.model_copy(update={"warnings": (OF_STEP_01,)})
+    prepared = replace(prepared, info=info)
     sweep = measure_sweep(loaded, config, hash_data(config.data_file))
     evaluation = evaluate_dataset(
         loaded, EvaluationSettings.of(config), data_sha256=hash_data(config.data_file)
@@ -59,6 +64,10 @@ def test_the_file_fits_the_published_schema_and_loads_again(
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(json.loads(files.metrics.read_text()), SCHEMA)
     assert load_baseline_metrics(files.metrics) == metrics
+
+
+def test_what_step_01_noticed_stands_beside_the_results(metrics: BaselineMetrics) -> None:
+    assert OF_STEP_01 in metrics.run.warnings
 
 
 def test_every_metric_that_is_null_has_its_reason(metrics: BaselineMetrics) -> None:

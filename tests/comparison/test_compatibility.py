@@ -185,7 +185,8 @@ def test_repeats_on_another_version_of_a_library_are_a_warning(tmp_path: Path) -
     before = write_processes(tmp_path, "before", [1.0, 1.01])
     mixed = [write_process(tmp_path, "one"), write_process(tmp_path, "two", change=change)]
     comparison = compare(before, mixed)
-    assert "The runs of the candidate differ in torch: 2.6.0, 2.13.0" in comparison.warnings
+    warning = "comparison: The runs of the candidate differ in torch: 2.6.0, 2.13.0"
+    assert warning in comparison.warnings
     assert differences(comparison) == {"torch": ("2.6.0", "2.6.0 | 2.13.0")}
 
 

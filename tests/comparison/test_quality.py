@@ -253,7 +253,7 @@ def test_rows_with_a_label_on_one_side_alone_are_named(tmp_path: Path) -> None:
     second = write_predictions(tmp_path / "b", [0, 1, 2, None], [0, 1, 1, 2])
     quality = compare_quality(first, second, NAMES)
     assert quality.num_labelled == 2
-    assert quality.warnings[0].startswith("2 rows have a label on one side alone")
+    assert quality.warnings[0].startswith("labels: 2 rows have a label on one side alone")
 
 
 def test_chunks_of_different_sizes_are_the_same_rows(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from utils.core.rounding import Rounded, round_mean_std, round_value, three_digits
@@ -25,7 +27,17 @@ def test_an_interval_decides_the_digits(
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(1976.21, "1,980"), (64.508, "64.5"), (0.012345, "0.0123"), (0.0, "0.00"), (5.0, "5.00")],
+    [
+        (1976.21, "1,980"),
+        (64.508, "64.5"),
+        (0.012345, "0.0123"),
+        (0.0, "0.00"),
+        (5.0, "5.00"),
+        (0.9998, "1.00"),
+        (9.996, "10.0"),
+        (999.7, "1,000"),
+        (math.inf, "inf"),
+    ],
 )
 def test_without_an_interval_three_digits_are_shown(value: float, expected: str) -> None:
     assert round_value(value) == Rounded(value=expected)

@@ -19,6 +19,17 @@ from utils.core.errors import DataError
 from utils.data.sources import DatasetSource
 
 LABELS = ("good", "bad", "fair")
+MARKS_IN_TEXTS = [
+    (r'"he said \"yes\" twice",good', "after a closing"),
+    ('"quoted" and more,good', "after a closing"),
+    (' "in marks",good', "a space before"),
+    ('a text, "good"', "a space before"),
+    ('"a ""good"" text",good', None),
+    ('" ""in marks""",good', None),
+    ('"one, ""two""",good', None),
+    ('a "good" text,good', None),
+]
+"""A row, and what its warning says."""
 SAFE_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 
 
@@ -180,6 +191,39 @@ def test_the_conversions_that_a_refusal_shows_give_the_rows(
     commands = re.findall(r"pandas\.read_csv\(.*?\)(?=\.to_parquet)", str(caught.value.fix))
     tables = [eval(text, {"pandas": pd, "PATH": tmp_path / name}) for text in commands]
     assert [len(table) for table in tables] == [20, 16]
+
+
+@pytest.mark.parametrize(
+    ("row", "warning"),
+    MARKS_IN_TEXTS,
+)
+def test_marks_that_change_the_text_are_warned_about(
+    tmp_path: Path, row: str, warning: str | None
+) -> None:
+    source = open_csv(tmp_path, f"text,label\nsome text,bad\n{row}\n")
+    if warning is None:
+        assert source.warnings == ()
+    else:
+        [message] = source.warnings
+        assert "the row at line 3 has" in message
+        assert warning in message
+
+
+def test_the_conversions_that_a_warning_shows_give_the_texts(tmp_path: Path) -> None:
+    content = {
+        "backslashes.csv": (r'"he said \"yes\"",good', 'he said "yes"'),
+        "raw.csv": ('"yes" he said,good', '"yes" he said'),
+        "spaces.csv": ('good, "yes he said"', "yes he said"),
+    }
+    for name, (row, text) in content.items():
+        columns = "label,text" if row.startswith("good") else "text,label"
+        source = open_csv(tmp_path, f"{columns}\n{row}\n", name)
+        calls = re.findall(r"pandas\.read_csv\(PATH, (.*?)\)\.", source.warnings[0])
+        texts = []
+        for options in calls:
+            options = eval(f"dict({options})")  # noqa: S307 - of our own message
+            texts.append(pd.read_csv(tmp_path / name, **options).text[0])
+        assert text in texts
 
 
 def test_tabs_are_read_as_pandas_reads_them_and_checked_alike(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tests import support
 from utils.config_loader import Config, load_config
 from utils.core.errors import DataError
 from utils.data.dataset_settings import DatasetSettings
+from utils.data.files import warn_about_file_names
 from utils.data.writer import check_target
 
 FRAME = pd.DataFrame(
@@ -228,6 +229,23 @@ def test_a_folder_gives_the_files_of_the_split(
 ) -> None:
     folder = folder_of(tmp_path / "in", *names)
     assert [text for text, _ in rows_of(folder, f"dataset.split={split}")] == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "is_warned_about"),
+    [
+        (("test.csv", "test_old.csv"), True),
+        (("test-00000-of-00002.csv", "test-00001-of-00002.csv"), False),
+        (("test-00000-of-00002-0f3a9b1c.csv", "test-00001-of-00002-9d8e7f6a.csv"), False),
+    ],
+)
+def test_files_of_a_folder_that_are_not_parts_of_one_are_warned_about(
+    tmp_path: Path, names: tuple[str, ...], is_warned_about: bool
+) -> None:
+    for name in names:
+        (tmp_path / name).write_text("text,label\na,b\n")
+    warnings = warn_about_file_names(str(tmp_path), [tmp_path / name for name in names])
+    assert bool(warnings) == is_warned_about
 
 
 def test_what_describes_a_downloaded_data_set_is_not_read(tmp_path: Path) -> None:

@@ -241,6 +241,13 @@ def test_names_that_differ_in_spelling_are_refused_with_the_complete_setting(
     assert [decision.ids[label] for label in labels] == [0, 1, 2]
 
 
+def test_names_that_unicode_composes_otherwise_are_refused_with_the_complete_setting() -> None:
+    composed = ModelLabels(names=("caf\u00e9", "tea"), num_labels=2, source="id2label")
+    with pytest.raises(DataError, match="Unicode composes") as caught:
+        decide(["cafe\u0301", "tea"], composed)
+    assert setting_in(caught.value) == {"cafe\u0301": "caf\u00e9"}
+
+
 def test_a_suggestion_keeps_what_label_map_has() -> None:
     with pytest.raises(DataError) as caught:
         decide(["good", "NEUTRAL"], label_map={"good": "positive"})
@@ -317,6 +324,39 @@ def test_a_model_with_one_output_has_no_labels_to_choose_from() -> None:
     assert caught.value.fix == (
         "use a classifier with one output for each label: --set model.name=NAME"
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (("02", "01", "00"), ("2", "1", "0")),
+        (("2.0", "1.0", "0.0"), ("2", "1", "0")),
+        (("2", "1", "0"), ("02", "01", "00")),
+    ],
+)
+def test_a_number_is_the_name_that_is_the_same_number(
+    names: tuple[str, ...], labels: tuple[str, ...]
+) -> None:
+    model = ModelLabels(names=names, num_labels=3, source="id2label")
+    decision = decide(labels, model)
+    assert [decision.ids[label] for label in labels] == [0, 1, 2]
+    # They could be ids as well, with another meaning.
+    assert decision.confidence == "assumed"
+    assert "taken as its names" in decision.warnings[0]
+
+
+def test_a_number_that_several_names_are_belongs_to_none_of_them() -> None:
+    model = ModelLabels(names=("7", "07", "a"), num_labels=3, source="id2label")
+    assert decide(["7", "07"], model).ids == {"7": 0, "07": 1}
+    with pytest.raises(DataError, match="'007'"):
+        decide(["7", "007"], model)
+
+
+def test_truth_values_are_the_same_in_any_spelling() -> None:
+    model = ModelLabels(names=("true", "false"), num_labels=2, source="id2label")
+    assert decide(["False", "True"], model).ids == {"False": 1, "True": 0}
+    renamed = decide(["False", "True"], label_map={"true": "positive", "false": "negative"})
+    assert renamed.ids == {"False": 2, "True": 0}
 
 
 def test_label_map_renames_labels_merges_them_and_takes_them_out() -> None:

@@ -27,6 +27,7 @@ from utils.data.labels import ModelLabels
 from utils.data.reader import iter_rows
 from utils.data.sources import DatasetSource, collect_stats
 from utils.pipeline.steps import get_step
+from utils.schema.warning_codes import WarningCode, code_of
 
 # Python 3.10's csv module neither writes nor reads NUL.
 NUL = "\0" if sys.version_info >= (3, 11) else " "
@@ -102,6 +103,8 @@ def save(frame: pd.DataFrame, file: Path) -> Path:
 @drawn(texts=st.lists(TEXT, min_size=1, max_size=8))
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_any_text_comes_back_as_it_was(tmp_path: Path, suffix: str, texts: list[str]) -> None:
+    # A data set of empty texts alone is refused.
+    texts = ["a word", *texts]
     source = given(texts, ["a"] * len(texts))
     assert write(config_for(tmp_path, "x.csv", suffix=suffix), source) == [
         (text, 0) for text in texts
@@ -162,8 +165,63 @@ def test_texts_that_are_numbers_with_gaps_stay_integers_and_blank_lines_are_no_r
 
 def test_lone_surrogates_are_replaced_with_a_warning(tmp_path: Path) -> None:
     source = given(["a\ud800", "b"], ["x", "x"])
-    assert "1 texts" in collect_stats(source, "here").warnings[0]
+    [warning] = collect_stats(source, "here").warnings
+    assert warning.startswith("data: 1 texts")
     assert write(config_for(tmp_path, "x.csv"), source) == [("a?", 0), ("b", 0)]
+
+
+def test_empty_and_missing_texts_are_counted_in_a_warning() -> None:
+    stats = collect_stats(given(["", " \n", "a word"], ["a", "b", "a"]), "x")
+    assert "2 of 3 texts are empty or missing" in stats.warnings[0]
+
+
+def test_a_data_set_of_empty_texts_alone_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"text": null, "label": "a"}\n{"label": "b"}\n')
+    source = support.read_configured_source(config_for(tmp_path, file))
+    with pytest.raises(DataError, match="Every text of the column 'text' is empty"):
+        collect_stats(source, str(file))
+
+
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [
+        ("premise", "hypothesis"),
+        ("sentence", "question"),
+        ("text1", "text2"),
+        ("sentence_B", "sentence_A"),
+    ],
+)
+def test_one_half_of_a_pair_of_texts_is_warned_about(
+    tmp_path: Path, column: str, other: str
+) -> None:
+    frame = pd.DataFrame({column: ["a"], other: ["b"], "label": ["c"]})
+    file = save(frame, tmp_path / "in.parquet")
+    source = support.read_configured_source(
+        config_for(tmp_path, file, f"dataset.text_column={column}")
+    )
+    assert f"the column '{other}' beside '{column}'" in source.warnings[0]
+
+
+def test_two_columns_that_could_be_the_labels_are_warned_about_unless_one_is_named(
+    tmp_path: Path,
+) -> None:
+    frame = pd.DataFrame({"text": ["a"], "label": ["b"], "labels": ["c"]})
+    file = save(frame, tmp_path / "in.parquet")
+    source = support.read_configured_source(config_for(tmp_path, file))
+    assert as_lists(source) == (["a"], ["c"])
+    assert "'labels' is read; to read the other one" in source.warnings[0]
+    named = support.read_configured_source(config_for(tmp_path, file, "dataset.label_column=label"))
+    assert as_lists(named) == (["a"], ["b"])
+    assert named.warnings == ()
+
+
+def test_a_text_without_its_pair_is_not_warned_about(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["a"], "texta": ["b"], "label": ["c"]})
+    source = support.read_configured_source(
+        config_for(tmp_path, save(frame, tmp_path / "in.parquet"))
+    )
+    assert source.warnings == ()
 
 
 def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
@@ -184,6 +242,7 @@ def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
     )
     assert record["sha256"] == hashlib.sha256(config.data_file.read_bytes()).hexdigest()
     assert any("guess" in warning for warning in record["warnings"])
+    assert all(code_of(warning) is WarningCode.LABELS for warning in record["warnings"])
     table = pd.read_csv(config.data_file)
     assert list(table.columns) == ["text", "labels", "label_id"]
 
@@ -197,7 +256,8 @@ def test_the_record_beside_the_data_set(tmp_path: Path) -> None:
         ("in.csv", b"text,intent\na,b\n", "no column 'labels'"),
         ("in.csv", b"words,labels\na,b\n", "no column 'text'"),
         ("in.csv", b"text,labels\na,b,c\n", "row at line 2 has 3"),
-        ("in.csv", b"", "no column"),
+        ("in.csv", b"", "file is empty"),
+        ("in.csv", b"sep=,\ntext,labels\na,b\n", "for Excel"),
         ("in.jsonl", b"{", "cannot be read"),
         ("in.parquet", b"PAR", "cannot be read"),
     ],

@@ -110,7 +110,7 @@ def test_unknown_tokens_are_counted_and_warned_about(tmp_path: Path) -> None:
 def test_a_data_set_without_labels_has_one_warning_about_it(tmp_path: Path) -> None:
     file = save(tmp_path, ["one", "two"], [-1, -1])
     _, warnings = validate_dataset(file, MAPPING, words, max_length=8)
-    assert warnings == ("no row has a label: accuracy and F1 will not be measured",)
+    assert warnings == ("labels: no row has a label: accuracy and F1 will not be measured",)
 
 
 def wordpiece(template: str, unknown: str) -> PreTrainedTokenizerFast:

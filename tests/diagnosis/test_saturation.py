@@ -46,7 +46,8 @@ def test_where_larger_batches_stop_helping() -> None:
     )
     for then in ("no-dominant-limit", "overhead-bound"):
         unknown = saturation_of((1, 40, 0.0), (64, 30, 0.0), then=then)
-        assert unknown.limited_by is None and "is near no limit of the machine" in unknown.sentence
+        assert unknown.limited_by is None
+        assert "is limited neither by arithmetic nor by the memory" in unknown.sentence
 
 
 def test_larger_batches_may_help_to_the_end() -> None:

@@ -245,13 +245,14 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(
 
 
 LIMITED = """
-import resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
+import resource, sys
 from utils.config_loader import load_config
 from utils.core.errors import UserError
 from utils.evaluation import runner
 from utils.evaluation.evaluation_settings import EvaluationSettings
 from utils.model_utils import load_model
+# After the imports: torch 2.6 writes a source file when it is imported.
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
 config = load_config(overrides=sys.argv[1:])
 try:
     runner.evaluate_dataset(load_model(config), EvaluationSettings.of(config))

@@ -94,6 +94,21 @@ def test_predictions_equal_the_plain_loop(
     assert got.probabilities == pytest.approx(expected.values.numpy(), abs=1e-5)
 
 
+def test_the_largest_logit_decides_where_all_sigmoids_are_one(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    # Above 17 the sigmoid is 1 in float32.
+    shift = model.score.register_forward_hook(lambda module, inputs, logits: logits + 40)
+    try:
+        expected = plain_loop(model, tokenizer, TEXTS, 1)
+        predictor = Predictor(model, FORMAT, CPU, BATCHINGS[0], multi_label=True)
+        got = predictor.predict(tokenize(tokenizer, TEXTS, MAX_LENGTH, FORMAT))
+    finally:
+        shift.remove()
+    assert len(set(expected.argmax(-1).tolist())) > 1
+    assert got.predicted_ids.tolist() == expected.argmax(-1).tolist()
+    assert got.probabilities == pytest.approx(1.0)
+
+
 def test_an_empty_text_is_predicted_as_in_a_padded_batch(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     texts = ("", "books number 1", "")

@@ -231,7 +231,7 @@ def test_the_tokenizer_the_adapter_and_its_base_are_settings_too(
 
 # The versions of the libraries are left out: they are those of the environment.
 STORED_IDENTITY = {
-    "version": 7,
+    "version": 8,
     "model.name": "codefactory4791/intent-classification-qwen",
     "model.revision": None,
     "model.tokenizer": None,

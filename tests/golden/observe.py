@@ -116,7 +116,7 @@ def console_outline(output: str) -> list[str]:
 
 def report_outline(report: str) -> list[str]:
     """Rules, section titles, table headers and labels of the text report, in order."""
-    lines = ["", *report.splitlines(), ""]
+    lines = ["", *_without_noise_paragraph(report.splitlines()), ""]
     outline = []
     section = ""
     for number in range(1, len(lines) - 1):
@@ -124,8 +124,6 @@ def report_outline(report: str) -> list[str]:
         following = lines[number + 1]
         is_above_rule = following != "" and following.strip("-") == ""
         label = re.match(r"[A-Za-z][^:]*:(?= |$)", line)
-        if line.startswith(BUSY_MACHINE):
-            continue
         if line == REPORT_RULE:
             outline.append(line)
         elif is_above_rule and lines[number - 1] == "":
@@ -136,6 +134,18 @@ def report_outline(report: str) -> list[str]:
         elif label and section not in PROSE_SECTIONS:
             outline.append(label[0])
     return outline
+
+
+def _without_noise_paragraph(lines: list[str]) -> list[str]:
+    """The lines without the paragraph that is there only where no batch size is stable."""
+    kept = []
+    is_inside = False
+    for line in lines:
+        starts = line.startswith(BUSY_MACHINE)
+        is_inside = starts or (is_inside and line != "")
+        if not is_inside:
+            kept.append(line)
+    return kept
 
 
 def script_names() -> list[str]:

@@ -27,6 +27,7 @@ GENERIC_NAMES = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
         {"id2label": ID2LABEL, "label2id": {"positive": "0", "neutral": "1", "negative": "2"}},
         {"id2label": dict(reversed(ID2LABEL.items())), "label2id": LABEL2ID},
         {"id2label": ID2LABEL, "label2id": {**LABEL2ID, "good": 0}},
+        {"id2label": ID2LABEL, "label2id": {"POSITIVE": 0, " Neutral": 1, "Negative": 2}},
     ],
 )
 def test_names_of_id2label(config: dict[str, Any]) -> None:
@@ -72,6 +73,10 @@ def test_generic_names_in_another_order_are_names() -> None:
         (
             {"id2label": ID2LABEL, "label2id": {"positive": 0, "neutral": 1, "bad": 2}},
             "'negative' is 2 in id2label and absent",
+        ),
+        (
+            {"id2label": ID2LABEL, "label2id": {"NEGATIVE": 0, "NEUTRAL": 1, "POSITIVE": 2}},
+            "'positive' is 0 in id2label and 2",
         ),
         ({"id2label": list(NAMES)}, "id2label is a list"),
         ({"id2label": LABEL2ID}, "maps names to ids; it looks like label2id"),

@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 import torch
 import transformers as tr
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests import builders, small_tokenizers
 from tests.model.test_results_are_those_of_single_texts import config_of, evaluate
 from utils.core.errors import ModelError
 from utils.evaluation.batching import Batching
+from utils.model.load_errors import translate_load_errors
+from utils.model.location import ModelLocation
+from utils.model.padding import configure_padding
 from utils.model_utils import (
     check_max_length,
+    check_on_texts,
     load_model,
     load_tokenizer_only,
     model_labels,
@@ -70,6 +74,17 @@ class TestTokenizer:
         tokenizer.add_tokens(["<never_used>"])
         tokenizer.save_pretrained(folder)
         assert_right(folder, builders.judge(bert, builders.TEXTS))
+
+    def test_that_truncates_earlier_by_itself(self, bert: Path, tmp_path: Path) -> None:
+        folder = copy_of(bert, tmp_path / "model")
+        tokenizer = tr.AutoTokenizer.from_pretrained(folder, model_max_length=16)
+        tokenizer.save_pretrained(folder)
+        lengths = [len(tokenizer(text, truncation=False)["input_ids"]) for text in builders.TEXTS]
+        num_longer = sum(length > 16 for length in lengths)
+        loaded = load_model(config_of(folder))
+        [warning] = check_on_texts(loaded, builders.TEXTS, 64)
+        assert f"{num_longer} of {len(lengths)} texts are longer than the 16 tokens" in warning
+        assert check_on_texts(loaded, builders.TEXTS, 16) == ()
 
     def test_of_a_sentencepiece_model_without_the_package(self, bert: Path, tmp_path: Path) -> None:
         folder = copy_of(bert, tmp_path / "model", "tokenizer*")
@@ -181,6 +196,18 @@ class TestCheckpoint:
         with pytest.raises(ModelError, match="Qwen2ForTokenClassification"):
             load_model(config_of(tmp_path))
 
+    def test_head_with_more_rows_than_labels(self, bert: Path, tmp_path: Path) -> None:
+        folder = copy_of(bert, tmp_path / "model")
+        weights = load_file(folder / "model.safetensors")
+        for name in ("classifier.weight", "classifier.bias"):
+            weights[name] = torch.cat([weights[name]] * 2)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ModelError, match="do not fit its config.json") as caught:
+            load_model(config_of(folder))
+        assert "classifier.bias is [6] in the checkpoint and [3] by config.json" in str(
+            caught.value
+        )
+
     def test_regression_head(self, bert: Path, tmp_path: Path) -> None:
         folder = copy_of(bert, tmp_path / "model")
         builders.edit_config(folder, lambda config: config.update(problem_type="regression"))
@@ -205,6 +232,19 @@ class TestPositions:
         # The advice is right: a text of that length runs.
         classify = evaluate(loaded, [" ".join(small_tokenizers.WORDS * 2)], UNSPLIT)
         assert len(classify.predicted_ids) == 1
+
+    def test_mpt_calls_them_otherwise(self, tmp_path: Path) -> None:
+        tokenizer = small_tokenizers.bpe_tokenizer()
+        config = tr.MptConfig(
+            d_model=32, n_heads=2, n_layers=1, vocab_size=len(tokenizer), max_seq_len=32
+        )
+        model = tr.MptForSequenceClassification(config).eval()
+        check_max_length(32, model)
+        model(input_ids=torch.ones(1, 32, dtype=torch.long))
+        with pytest.raises(RuntimeError):
+            model(input_ids=torch.ones(1, 33, dtype=torch.long))
+        with pytest.raises(ModelError, match="32 positions"):
+            check_max_length(33, model)
 
     def test_big_bird_above_the_length_of_full_attention(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
@@ -247,3 +287,38 @@ class TestAttention:
         ) as caught:
             load_model(config_of(folder, "model.attn_implementation=sdpa"))
         assert "--set model.attn_implementation=auto" in str(caught.value)
+
+
+def test_a_model_that_returns_tuples_by_its_configuration(bert: Path, tmp_path: Path) -> None:
+    folder = copy_of(bert, tmp_path / "model")
+    builders.edit_config(folder, lambda config: config.update(return_dict=False))
+    assert_right(folder, builders.judge(bert, builders.TEXTS))
+
+
+class Tuples(torch.nn.Module):
+    """Code of a hub's model that returns its logits without a name."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.inner = model
+        self.config = model.config
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[Any, ...]:
+        return (self.inner(input_ids=input_ids, attention_mask=attention_mask).logits,)
+
+
+def test_code_that_returns_no_logits_by_name(bert: Path) -> None:
+    model = Tuples(tr.AutoModelForSequenceClassification.from_pretrained(bert).eval())
+    tokenizer = tr.AutoTokenizer.from_pretrained(bert)
+    with pytest.raises(ModelError, match="returns no logits by name"):
+        configure_padding(model, tokenizer, "float32", "a model")
+
+
+@pytest.mark.parametrize(
+    "advice", ["pip install -U bitsandbytes>=0.46.1", "pip install bitsandbytes"]
+)
+def test_a_missing_package_is_named_without_pips_options(advice: str) -> None:
+    location = ModelLocation(name="org/model")
+    with pytest.raises(ModelError) as caught, translate_load_errors("model", location):
+        raise ImportError(f"Quantization requires bitsandbytes: `{advice}`")
+    assert caught.value.fix == "pip install bitsandbytes"

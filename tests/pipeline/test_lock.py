@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import support
@@ -115,8 +116,11 @@ def test_a_step_runs_under_the_lock_of_its_runner(tmp_path: Path) -> None:
 
 def test_a_step_keeps_the_lock_of_its_killed_runner(tmp_path: Path) -> None:
     runner = start_runner_with_step(tmp_path)
+    [step] = psutil.Process(runner.pid).children()
     kill(runner)
-    with pytest.raises(UserError, match=f"pid {runner.pid} "), run_lock(tmp_path / "lock"):
+    owner = f"pid {step.pid} on {platform.node()}, started by pid {runner.pid}, which has ended"
+    assert lock_owner(tmp_path / "lock") == owner
+    with pytest.raises(UserError, match=owner), run_lock(tmp_path / "lock"):
         pass
     wait_for_end_of_step(runner)
     with run_lock(tmp_path / "lock"):

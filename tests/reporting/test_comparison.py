@@ -18,7 +18,7 @@ from tests.comparison.builders import (
 )
 from tests.reporting.builders import Scenario
 from utils.comparison.costs import GivenPrices
-from utils.reporting.comparison_facts import SPEED
+from utils.reporting.comparison_facts import SPEED, repeats_text
 from utils.reporting.comparison_forest import LEFT, RIGHT, forest_plot
 from utils.reporting.comparison_markdown import escape, render_markdown
 from utils.reporting.comparison_page import render_comparison_page
@@ -106,6 +106,31 @@ def test_inconclusive_values_say_what_they_need(tmp_path: Path) -> None:
     assert re.search(r"these runs could show differences from \d", text)
     assert "more processes a side would decide" in text
     assert "One process a side" in text
+
+
+def test_repeats_that_would_decide_the_speed_are_suggested(tmp_path: Path) -> None:
+    before = write_processes(tmp_path, "before", [1.0, 1.06, 0.95])
+    after = write_processes(tmp_path, "after", [1.1, 1.16, 1.05])
+    comparison = compare(before, after)
+    speeds = [item for item in comparison.metrics if item.metric == SPEED]
+    more_processes = [item.decision.more_processes or 0 for item in speeds if item.decision]
+    text = repeats_text(comparison, 3)
+    assert text is not None
+    assert text.startswith(f"About --repeats {3 + max(more_processes)} in the same command")
+
+
+def test_a_speed_that_is_decided_needs_no_more_repeats(tmp_path: Path) -> None:
+    before = write_processes(tmp_path, "before", [1.0, 1.001, 0.999])
+    after = write_processes(tmp_path, "after", [1.5, 1.501, 1.499])
+    assert repeats_text(compare(before, after), 3) is None
+
+
+def test_so_many_repeats_that_nobody_takes_are_not_suggested(tmp_path: Path) -> None:
+    before = write_processes(tmp_path, "before", [1.0, 2.0, 0.5])
+    after = write_processes(tmp_path, "after", [1.01, 2.02, 0.505])
+    text = repeats_text(compare(before, after), 3)
+    assert text is not None
+    assert text.startswith("More than 50 repeats would be needed")
 
 
 def test_a_refusal_stands_before_the_conclusion(tmp_path: Path) -> None:

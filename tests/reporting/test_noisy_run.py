@@ -53,7 +53,7 @@ COMMAND = "python run_week1.py --config configs/demo.yaml --skip-download"
 
 def test_the_first_advice_of_every_report_is_to_measure_again(noisy: Results) -> None:
     page = render_page(noisy)
-    alert = page.index("First measure again while nothing else runs on this machine")
+    alert = page.index("First measure again with this command, while nothing else runs")
     assert alert < page.index(COMMAND) < page.index("Measure again first") < page.index("then try")
     for text in (render_text_report(noisy), "\n".join(answer_lines(noisy))):
         lines = text.splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from utils.reporting.html_report import render_page
 from utils.reporting.report import read_flame_graph
 from utils.reporting.results import read_results
 
+# Python 3.10's csv module, which writes the data set of the test, cannot write it.
+NUL = "\0" if sys.version_info >= (3, 11) else " "
 HOSTILE = (
     '<img src="https://evil.example/a.png" onerror="window.hacked=1">',
     "</script><script>window.hacked=1</script>",
@@ -34,7 +37,7 @@ HOSTILE = (
     '=HYPERLINK("https://evil.example","click")',
     "@SUM(1+1)*cmd|' /C calc'!A0",
     "\u202egnp.exe reversed \u2066isolated",
-    "controls \x00 \x1b[31m \x7f",
+    f"controls {NUL} \x1b[31m \x7f",
     "{{ 7 * 7 }} {% raw %} ${window.hacked=1}",
     "شكرا جزيلا",
     "x" * 10_000,
@@ -209,7 +212,8 @@ def test_hostile_texts_do_nothing(browser: Browser, hostile_report: Path, window
         for hostile in (*HOSTILE[:5], HOSTILE[7], HOSTILE[8]):
             assert hostile in text
         assert "⟨U+202E⟩gnp.exe reversed ⟨U+2066⟩isolated" in text
-        assert "controls ⟨U+0000⟩ ⟨U+001B⟩[31m ⟨U+007F⟩" in text
+        shown_nul = "⟨U+0000⟩" if NUL == "\0" else NUL
+        assert f"controls {shown_nul} ⟨U+001B⟩[31m ⟨U+007F⟩" in text
         assert "x" * 100 in text
         assert page.locator("script").count() == 1
         assert page.locator("img, iframe, object").count() == 0

@@ -76,9 +76,13 @@ def wait_until(condition: Callable[[], bool], process: StartedScript) -> None:
 def kill_with_children(process: StartedScript) -> None:
     """As when the machine goes down: nobody has time for anything."""
     running = psutil.Process(process.pid)
-    for victim in [running, *running.children(recursive=True)]:
+    victims = [running, *running.children(recursive=True)]
+    for victim in victims:
         victim.kill()
     process.communicate(timeout=60)
+    # Only then is the lock of the step, which is not this process's child, given up.
+    _, alive = psutil.wait_procs(victims, timeout=60)
+    assert alive == []
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def build_metrics(
             seed=config.profiling.seed,
             config_sha256=fingerprint(settings),
             data_sha256=prepared.info.sha256,
-            warnings=_warnings(sweep, evaluation),
+            warnings=_warnings(prepared, sweep, evaluation),
         ),
         environment=read_environment(loaded.info.device),
         config=settings,
@@ -88,11 +88,14 @@ def build_metrics(
     )
 
 
-def _warnings(sweep: SweepResult, evaluation: EvaluationMetrics | None) -> tuple[str, ...]:
-    """What to know about the sweep and the evaluation."""
+def _warnings(
+    prepared: PreparedData, sweep: SweepResult, evaluation: EvaluationMetrics | None
+) -> tuple[str, ...]:
+    """What to know about the data set, the sweep and the evaluation."""
+    warnings = (*prepared.info.warnings, *sweep.warnings)
     if evaluation is None:
-        return sweep.warnings
-    return (*sweep.warnings, *evaluation.warnings)
+        return warnings
+    return (*warnings, *evaluation.warnings)
 
 
 def _missing_parts(evaluation: EvaluationMetrics | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from utils.comparison.metric_table import MetricKey
 from utils.core.errors import UserError
 from utils.core.files import JsonObject
 from utils.schema.comparison import Category, Difference
+from utils.schema.warning_codes import WarningCode
 from utils.settings import Config
 
 NOT_COMPARED = (
@@ -21,6 +22,7 @@ NOT_COMPARED = (
     "dataset.local_path",
     "evaluation.enabled",
 )
+
 """Settings that decide where files are, what is shown, or which parts are measured at all."""
 RESOLVED = ("model.name", "model.revision", "model.device", "model.dtype", "dataset.hf_name")
 """Settings whose resolved values are among the facts of the model, the data and the device."""
@@ -106,7 +108,7 @@ def check_repeats(side: Side, *, force: bool) -> list[str]:
                 where=", ".join(str(run.file) for run in side.runs),
                 fix="compare those that were measured alike, or add --force",
             )
-        warnings.append(message)
+        warnings.append(WarningCode.COMPARISON.warn(message))
     return warnings
 
 

@@ -18,6 +18,7 @@ from utils.schema.batch_size import SweepRow
 from utils.schema.diagnosis import DIAGNOSIS_VERSION, Diagnosis, load_diagnosis
 from utils.schema.evaluation import EvaluationMetrics
 from utils.schema.trace_tables import TraceTables, read_trace_tables
+from utils.schema.warning_codes import WarningCode
 
 METRICS_NAME = "baseline_metrics.json"
 REQUIRED_KEYS = ("schema_version", "run", "model_info", "batch_size_profiling")
@@ -240,7 +241,8 @@ def _read_tables(files: ResultFiles) -> tuple[TraceTables | None, tuple[str, ...
     try:
         tables = read_trace_tables(files)
     except (UserError, OSError) as error:
-        return None, (f"{files.traces_dir}: {reason_of(error)}",)
+        warning = WarningCode.DIAGNOSIS.warn(f"{files.traces_dir}: {reason_of(error)}")
+        return None, (warning,)
     if not (tables.operators or tables.layers or tables.kernels):
         return None, ()
     return tables, ()
@@ -276,5 +278,9 @@ def copy_warnings(baseline: Side, candidate: Side) -> list[str]:
     for run in candidate.runs:
         run_id = run.metrics.run.id
         if run_id in of_baseline:
-            warnings.append(f"run {run_id} is on both sides, as copies: they cannot differ")
+            warnings.append(
+                WarningCode.COMPARISON.warn(
+                    f"run {run_id} is on both sides, as copies: they cannot differ"
+                )
+            )
     return warnings

@@ -21,6 +21,7 @@ from utils.core.errors import UserError
 from utils.core.files import JsonObject
 from utils.schema.common import complete_reasons
 from utils.schema.comparison_quality import ChangedRow, ClassChange, QualityComparison
+from utils.schema.warning_codes import WarningCode
 
 NUM_CLASSES_SHOWN = 5
 NUM_ROWS_SHOWN = 20
@@ -93,10 +94,11 @@ def _check_ids(pairs: PairedPredictions, num_labels: int, *, where: str) -> None
 def _warnings(pairs: PairedPredictions) -> tuple[str, ...]:
     if not pairs.num_labelled_on_one_side:
         return ()
-    return (
+    warning = WarningCode.LABELS.warn(
         f"{pairs.num_labelled_on_one_side:,} rows have a label on one side alone; they do not "
-        "count for accuracy and F1",
+        "count for accuracy and F1"
     )
+    return (warning,)
 
 
 def _quality(pairs: PairedPredictions, label_names: Sequence[str], seed: int) -> JsonObject:

@@ -13,6 +13,7 @@ from utils.core.paths import project_path
 from utils.data.reader import iter_rows
 from utils.schema.baseline import STEP_02
 from utils.schema.comparison_quality import QualityComparison
+from utils.schema.warning_codes import WarningCode
 
 MAX_ACCURACY_ERROR = 1e-6
 """Accuracies of the same predictions differ by rounding at most."""
@@ -80,8 +81,12 @@ def compare_predictions(
         return QualityResult(None, f"{refused}; forced: {reason_of(error)}")
     _check_belonging(one, quality.num_rows, quality.accuracy_baseline)
     _check_belonging(other, quality.num_rows, quality.accuracy_candidate)
-    warnings = [*_varying_accuracy(baseline), *_varying_accuracy(candidate)]
-    return QualityResult(quality, refused, tuple(warnings))
+    warnings = (
+        *_varying_accuracy(baseline),
+        *_varying_accuracy(candidate),
+        *quality.warnings,
+    )
+    return QualityResult(quality, refused, warnings)
 
 
 def chance_reason(quality: QualityComparison, name: str) -> str | None:
@@ -148,10 +153,11 @@ def _varying_accuracy(side: Side) -> list[str]:
             accuracies.add(run.evaluation.accuracy)
     if len(accuracies) < 2:
         return []
-    return [
+    warning = WarningCode.OUTPUTS.warn(
         f"the processes of the {side.name} predict differently: accuracy {min(accuracies):.4f} to "
         f"{max(accuracies):.4f}; the predictions of the first are compared"
-    ]
+    )
+    return [warning]
 
 
 def _text_reader(run: RunResults) -> ReadTexts:

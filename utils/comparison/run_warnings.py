@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from utils.comparison.compatibility import check_repeats
 from utils.comparison.loading import Side, copy_warnings
+from utils.schema.warning_codes import WarningCode
 
 
 def side_warnings(baseline: Side, candidate: Side, *, force: bool) -> list[str]:
@@ -33,17 +34,20 @@ def _unstable_rows(side: Side) -> list[str]:
     if not batch_sizes:
         return []
     named = ", ".join(map(str, sorted(batch_sizes)))
-    return [
+    warning = WarningCode.SPREAD.warn(
         f"the {side.name} was not stable at batch size {named} in at least one process; the "
         "warnings of that run say why"
-    ]
+    )
+    return [warning]
 
 
 def _shared_gpu(side: Side) -> list[str]:
     is_shared = any(run.metrics.measurement.gpu_shared for run in side.runs)
     if not is_shared:
         return []
-    return [f"another process used the GPU while the {side.name} was measured"]
+    return [
+        WarningCode.SHARED.warn(f"another process used the GPU while the {side.name} was measured")
+    ]
 
 
 def _resumed_rows(side: Side) -> list[str]:
@@ -54,7 +58,8 @@ def _resumed_rows(side: Side) -> list[str]:
             num_resumed += run.evaluation.resumed_rows
     if not num_resumed:
         return []
-    return [
+    warning = WarningCode.RESUMED.warn(
         f"{num_resumed:,} rows of the {side.name} were predicted by an interrupted process before; "
         "their time counts in the speed of the evaluation"
-    ]
+    )
+    return [warning]

@@ -49,7 +49,9 @@ def round_value(value: float, low: float | None = None, high: float | None = Non
     negative end, such as a speed, keeps its first digit however wide the interval is.
     """
     if low is None or high is None or high <= low:
-        return Rounded(value=_to_place(value, _place_of(value) - DIGITS_WITHOUT_INTERVAL + 1))
+        # Rounding may add a digit: 9.996 becomes 10.0.
+        first = _place_of(float(f"{value:.{DIGITS_WITHOUT_INTERVAL}g}"))
+        return Rounded(value=_to_place(value, first - DIGITS_WITHOUT_INTERVAL + 1))
     place = _place_of((high - low) / 4)
     interval = f"{_to_place(low, place)} to {_to_place(high, place)}"
     if low >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,16 @@ USUAL_TEXT_NAMES = {
     "description",
     "prompt",
 }
+TEXT_PAIRS = (
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("query", "passage"),
+    ("query", "document"),
+)
+"""Columns of data sets whose models read two texts a row."""
+NUMBERED_PAIR = re.compile(r"(.+?)(1|2|a|b)", re.IGNORECASE)
+"""Names as in text1 and text2, sentence_A and sentence_B."""
+OTHERS = {"1": "2", "2": "1", "a": "b", "b": "a", "A": "B", "B": "A"}
 MAX_SHOWN = 20
 MAX_NAME = 60
 WITHOUT_LABELS = "for data without labels: --set dataset.label_column=null"
@@ -99,6 +110,41 @@ def choose_columns(names: Sequence[str], settings: DatasetConfig, where: object)
                 fix="rename or remove one of them",
             )
     return Columns(text=text, label=label)
+
+
+def warn_about_other_columns(
+    names: Sequence[str], columns: Columns, settings: DatasetConfig
+) -> tuple[str, ...]:
+    """Warnings if a column that is not read may be meant instead, or as well."""
+    warnings = _warn_about_text_pair(names, columns.text)
+    for key, chosen in (("text_column", columns.text), ("label_column", columns.label)):
+        configured = getattr(settings, key)
+        # Whoever names a column knows the others.
+        is_default = configured == DatasetConfig.model_fields[key].default
+        synonym = SYNONYMS.get(configured)
+        if is_default and chosen == configured and synonym in names:
+            warnings.append(
+                f"the data set has the columns {chosen!r} and {synonym!r}, and {chosen!r} is read; "
+                f"to read the other one: --set dataset.{key}={synonym}"
+            )
+    return tuple(warnings)
+
+
+def _warn_about_text_pair(names: Sequence[str], text: str) -> list[str]:
+    """A warning if the column of the texts is one of a pair, whose other half is not read."""
+    others = [second for first, second in TEXT_PAIRS if first == text]
+    others += [first for first, second in TEXT_PAIRS if second == text]
+    match = NUMBERED_PAIR.fullmatch(text)
+    if match is not None:
+        others.append(match[1] + OTHERS[match[2]])
+    present = [name for name in others if name in names]
+    if not present:
+        return []
+    return [
+        f"the data set has the column {present[0]!r} beside {text!r}, and only {text!r} is read: a "
+        "model that was trained on pairs of texts gets half of its input, and its accuracy means "
+        "nothing"
+    ]
 
 
 def _choose_label_column(
@@ -169,7 +215,10 @@ def _no_text_column(names: Sequence[str], configured: str, where: object) -> Dat
     if likely:
         fix = f"{setting_flag('dataset.text_column', likely[0])}, or another one of those"
     else:
-        fix = "--set dataset.text_column=NAME, with one of those"
+        fix = (
+            "--set dataset.text_column=NAME, with one of those; where they are no names, give the "
+            "file a first line with the names of its columns"
+        )
     return DataError(what, where=where, fix=fix)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from utils.core.errors import DataError
+from utils.data.csv_quotes import QuotationMarks, conversion
 
 END = "end of file"
 """Given to the parser after the last line: it becomes a row of its own unless a quoted field is
@@ -135,6 +136,7 @@ def _check(
     if label_column is not None:
         label_index = header.index(label_column)
     seen = _SeenRows(width=len(header), label_index=label_index, delimiter=delimiter)
+    marks = QuotationMarks(delimiter)
     first_line = feed.count + 1
     feed.row_lines.clear()
     for fields in reader:
@@ -144,16 +146,17 @@ def _check(
             break
         if len(fields) == len(header):
             seen.add(fields, feed.row_lines, first_line)
+            marks.add(fields, feed.row_lines, first_line)
         elif any(cell.strip() for cell in fields):
             raise _wrong_width(fields, header, first_line, where)
         first_line = feed.count + 1
         feed.row_lines.clear()
     if len(header) == 1:
-        return _warn_about_multi_line_texts(seen.multi_line_rows)
+        return (*_warn_about_multi_line_texts(seen.multi_line_rows), *marks.warnings())
     possible, certain = _find_swallowing_rows(seen)
     if certain:
         raise _swallowed_rows(min(certain), delimiter, where)
-    return _warn_about_further_rows(possible)
+    return (*_warn_about_further_rows(possible), *marks.warnings())
 
 
 class _SeenRows:
@@ -268,7 +271,7 @@ def _swallowed_rows(line: int, delimiter: str, where: object) -> DataError:
         "like rows of their own: a quotation mark is not closed.",
         where=where,
         fix=f"{_fix_quotes(delimiter)}. Where the lines do belong to the text, convert the file "
-        f"with: {_conversion(delimiter)}",
+        f"with: {conversion(delimiter)}",
     )
 
 
@@ -276,15 +279,8 @@ def _fix_quotes(delimiter: str) -> str:
     return (
         "close the quotation mark. Where it belongs to the text, double it and put the text in "
         "quotation marks. Where no field of the file is quoted, convert the file with: "
-        f"{_conversion(delimiter, 'quoting=3')}"
+        f"{conversion(delimiter, 'quoting=3')}"
     )
-
-
-def _conversion(delimiter: str, *options: str) -> str:
-    arguments = ["PATH", *options]
-    if delimiter == "\t":
-        arguments.append(r"sep='\t'")
-    return f"pandas.read_csv({', '.join(arguments)}).to_parquet('NEW.parquet')"
 
 
 def _unclosed(fields: Sequence[str], feed: _Feed, delimiter: str, where: object) -> DataError:
@@ -310,5 +306,5 @@ def _wrong_width(
     return DataError(
         f"The row at line {line} has {len(fields)} fields, the header {len(header)}.",
         where=where,
-        fix="put texts with the separator in quotation marks",
+        fix="put texts with the separator in quotation marks, with no space before the first mark",
     )

@@ -36,6 +36,8 @@ METADATA_NAMES = {
     "label_mappings.json",
     "package.json",
 }
+SHARD_NUMBER = re.compile(r"[0-9a-f]{8,}|[0-9]+")
+"""What the names of the parts of one file differ in: numbers, and hashes as the hub has them."""
 MAX_SHOWN = 8
 FIX_TARGET = "write the data set to a place of its own: --set dataset.local_path=PATH"
 
@@ -92,6 +94,23 @@ def find_files(name: str, split: str, embedded_dir: Path) -> list[Path]:
         known = _files_of_split(known, place, split)
     _check_one_kind(known, place)
     return known
+
+
+def warn_about_file_names(name: str, files: Sequence[Path]) -> tuple[str, ...]:
+    """A warning if the files that were found in a folder are not evidently parts of one.
+
+    Args:
+        name: ``dataset.hf_name``.
+    """
+    if origin_of(name) != "folder":
+        return ()
+    stems = {SHARD_NUMBER.sub("", file.name.lower()) for file in files}
+    if len(stems) < 2:
+        return ()
+    return (
+        f"{len(files)} files of the folder are read as one data set, although their names differ: "
+        f"{_names(files)}",
+    )
 
 
 def _check_one_kind(known: Sequence[Path], place: Path) -> None:

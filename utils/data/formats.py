@@ -176,6 +176,18 @@ def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
 def _read_header(path: Path, delimiter: str) -> list[str]:
     with _open_text(path) as lines:
         header = next(csv.reader(lines, delimiter=delimiter), [])
+    if not header:
+        raise DataError(
+            "The data file is empty, or its first line is.",
+            where=path,
+            fix="name another file; its first line has the names of the columns",
+        )
+    if header[0].lower().startswith("sep="):
+        raise DataError(
+            "The first line of the data file is for Excel (sep=…) and has no columns.",
+            where=path,
+            fix="remove that line",
+        )
     other = looks_like_other_delimiter(header, delimiter)
     if other is None:
         return header

@@ -19,7 +19,7 @@ from utils.data.label_readings import (
     integer_of,
     is_decimal,
     label_map_by_ids,
-    name_among,
+    match_names,
     numbers_of,
 )
 from utils.data.label_refusals import (
@@ -36,6 +36,7 @@ from utils.data.label_refusals import (
     unknown_labels,
 )
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping, ModelLabels
+from utils.schema.warning_codes import WarningCode, with_code
 
 Confidence = Literal["certain", "assumed", "guessed", "none"]
 NO_LABEL = ""
@@ -103,7 +104,8 @@ def decide_labels(
     else:
         decision = _without_model_names(labels, model.num_labels, class_names, skip_unknown)
     ids = {**labels.renamed, **decision.ids}
-    return replace(decision, ids=ids, warnings=(*warnings, *decision.warnings))
+    warnings += decision.warnings
+    return replace(decision, ids=ids, warnings=with_code(WarningCode.LABELS, warnings))
 
 
 def _apply_label_map(
@@ -118,13 +120,9 @@ def _apply_label_map(
             where="dataset.label_map",
             fix=f"use the model's labels: {list_labels(label_targets(model))}",
         )
-    renamed: dict[str, int] = {}
-    used: set[str] = set()
-    for label in rows:
-        key = name_among(label, label_map)
-        if key is not None:
-            used.add(key)
-            renamed[label] = targets[label_map[key]]
+    keys = match_names(rows, label_map)
+    used = set(keys.values())
+    renamed = {label: targets[label_map[key]] for label, key in keys.items()}
     rest = Counter({label: count for label, count in rows.items() if label not in renamed})
     unused = [key for key in label_map if key not in used]
     warnings: tuple[str, ...] = ()
@@ -178,11 +176,8 @@ def _with_model_names(
     skip_unknown: bool,
 ) -> LabelDecision:
     mapping = LabelMapping(names=names)
-    ids: dict[str, int] = {}
-    for label in labels.rows:
-        name = name_among(label, mapping.label2id)
-        if name is not None:
-            ids[label] = mapping.label2id[name]
+    matches = match_names(labels.rows, names)
+    ids = {label: mapping.label2id[name] for label, name in matches.items()}
     unknown = Counter({label: count for label, count in labels.rows.items() if label not in ids})
     numbers = ids_in_range(labels.rows, len(names))
     if not unknown:
@@ -194,7 +189,7 @@ def _with_model_names(
     if numbers is not None:
         if ids:
             # Skipping the labels without a name would measure a wrong accuracy where they are ids.
-            raise names_or_ids(labels, unknown, numbers, mapping)
+            raise names_or_ids(labels, matches, numbers, mapping)
         return _numbers_are_ids(mapping, numbers)
     if skip_unknown and (ids or labels.are_scored):
         total = sum(unknown.values())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 GENERIC_LABEL = re.compile(r"LABEL_([0-9]{1,18})")
+TRUTH_VALUES = ("true", "false")
 
 
 def integer_of(label: str) -> int | None:
@@ -54,14 +56,47 @@ def ids_in_range(labels: Iterable[str], num_labels: int) -> dict[str, int] | Non
     return None
 
 
-def name_among(label: str, names: Mapping[str, object]) -> str | None:
-    """The label, or the label without its decimal point (3 for ``3.0``), if it is among names."""
-    if label in names:
-        return label
-    number = integer_of(label)
-    if number is not None and str(number) in names:
-        return str(number)
-    return None
+def match_names(labels: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """The name of each label that has one among ``names``.
+
+    A label that is not a name itself has the name that is the same number or truth value: 3 for
+    ``3.0``, ``03`` for 3, because other programs have read it as a number, and ``true`` for
+    ``True``. Several such names leave it without one.
+    """
+    known = set(names)
+    by_value: dict[int | str, list[str]] = {}
+    for name in known:
+        value = _value_of(name)
+        if value is not None:
+            by_value.setdefault(value, []).append(name)
+    matches: dict[str, str] = {}
+    for label in labels:
+        if label in known:
+            matches[label] = label
+            continue
+        value = _value_of(label)
+        candidates = [] if value is None else by_value.get(value, [])
+        if len(candidates) == 1:
+            matches[label] = candidates[0]
+    return matches
+
+
+def _value_of(text: str) -> int | str | None:
+    """The integer or the truth value that a text is, or None."""
+    number = integer_of(text)
+    if number is not None:
+        return number
+    lowered = text.lower()
+    return lowered if lowered in TRUTH_VALUES else None
+
+
+def spelling_of(name: str) -> str:
+    """The name without what spellings differ in.
+
+    That is case, spaces, underscores, hyphens, and how Unicode composes letters with accents.
+    """
+    composed = unicodedata.normalize("NFKC", name)
+    return re.sub(r"[\s_-]+", "", composed).casefold()
 
 
 def label_map_key(label: str) -> str:

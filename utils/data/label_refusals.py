@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from utils.data.label_readings import (
     label_map_by_ids,
     label_map_key,
     numbers_of,
+    spelling_of,
 )
 from utils.data.labels import LabelMapping, ModelLabels
 
@@ -60,7 +60,7 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
         return ids_out_of_range(labels, ModelLabels(names=names, num_labels=len(names)))
     if nothing_agrees and all(is_decimal(label) for label in unknown):
         return scores(labels)
-    spelled = _same_but_for_spelling(unknown, names)
+    spelled = _same_but_forspelling_of(unknown, names)
     agreeing = len(labels.rows) - len(unknown)
     total = sum(unknown.values())
     absent = sorted(set(names) - set(labels.rows))
@@ -71,7 +71,10 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
         f"  only in the model: {list_labels(absent)}"
     )
     if len(spelled) == len(unknown):
-        what += "\n  They differ only in upper and lower case, spaces, underscores or hyphens."
+        what += (
+            "\n  They differ only in upper and lower case, spaces, underscores, hyphens, or in how "
+            "Unicode composes their letters."
+        )
         fix = f"rename them: {label_map_flag({**labels.label_map, **spelled})}"
         return DataError(what, where="dataset.label_column", fix=fix)
     template = dict(labels.label_map)
@@ -92,16 +95,20 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
 
 
 def names_or_ids(
-    labels: OpenLabels, unknown: Counter[str], numbers: Mapping[str, int], mapping: LabelMapping
+    labels: OpenLabels,
+    matches: Mapping[str, str],
+    numbers: Mapping[str, int],
+    mapping: LabelMapping,
 ) -> DataError:
     """The error for numbers that are all ids of the model, and only some of them its names.
 
     Args:
-        unknown: number of rows by label, of the labels that are no names of the model.
+        matches: names by label if the labels are names; not all of them have one.
         numbers: ids by label if the labels are ids.
     """
     names = mapping.names
-    example = next(iter(unknown))
+    unknown = [label for label in labels.rows if label not in matches]
+    example = unknown[0]
     what = (
         f"The model's label names are numbers ({list_labels(names)}), and the data set's labels "
         "can be read in two ways:\n"
@@ -113,10 +120,7 @@ def names_or_ids(
     as_ids = {**labels.label_map, **label_map_by_ids(numbers, names)}
     as_names = dict(labels.label_map)
     for label in numbers:
-        key = label_map_key(label)
-        as_names[key] = key
-        if label in unknown:
-            as_names[key] = PLACEHOLDER
+        as_names[label_map_key(label)] = matches.get(label, PLACEHOLDER)
     fix = (
         f"if they are ids: {label_map_flag(as_ids)}; or, if they are names, also give a name to "
         f"those that have none: {label_map_flag(as_names)}; or {OTHER_MODEL}"
@@ -124,24 +128,20 @@ def names_or_ids(
     return DataError(what, where="dataset.label_column", fix=fix)
 
 
-def _same_but_for_spelling(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, str]:
+def _same_but_forspelling_of(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, str]:
     """The model's name of each label that differs from it in spelling only.
 
-    These are differences in case, spaces, underscores and hyphens, from exactly one name.
+    These are differences that ``spelling_of`` leaves out, from exactly one name.
     """
     spellings: dict[str, list[str]] = {}
     for name in names:
-        spellings.setdefault(_spelling(name), []).append(name)
+        spellings.setdefault(spelling_of(name), []).append(name)
     pairs: dict[str, str] = {}
     for label in labels:
-        candidates = spellings.get(_spelling(label), [])
+        candidates = spellings.get(spelling_of(label), [])
         if len(candidates) == 1:
             pairs[label] = candidates[0]
     return dict(sorted(pairs.items(), key=lambda pair: names.index(pair[1])))
-
-
-def _spelling(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def ids_out_of_range(labels: OpenLabels, model: ModelLabels) -> DataError:

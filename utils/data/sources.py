@@ -12,11 +12,12 @@ from pathlib import Path
 
 from utils.core.errors import DataError
 from utils.data.cells import class_name, label_of, replace_surrogates, text_of
-from utils.data.columns import Columns, choose_columns
-from utils.data.files import find_files, origin_of
+from utils.data.columns import Columns, choose_columns, warn_about_other_columns
+from utils.data.files import find_files, origin_of, warn_about_file_names
 from utils.data.formats import SourceFile, check_source_file, iter_cells, open_source_file
 from utils.data.partitions import refuse_labels_in_folder_names
 from utils.pipeline import console
+from utils.schema.warning_codes import WarningCode, with_code
 from utils.settings import DatasetConfig
 
 
@@ -77,6 +78,7 @@ def read_source(settings: DatasetConfig, embedded_dir: Path) -> DatasetSource:
             revision=table.revision,
             class_names=table.class_names(columns.label),
             columns=columns,
+            warnings=warn_about_other_columns(table.column_names, columns, settings),
         )
     files = find_files(settings.hf_name, settings.split, embedded_dir)
     return _source_of_files(files, settings)
@@ -86,27 +88,37 @@ def collect_stats(source: DatasetSource, where: str) -> DatasetStats:
     """Read the source once and count.
 
     Raises:
-        DataError: there are no rows, or what reading them raises.
+        DataError: there are no rows, every text is empty, or what reading them raises.
     """
     labels: Counter[str] = Counter()
     num_rows = 0
     text_bytes = 0
     nul_texts = 0
     num_replaced = 0
+    num_empty = 0
     for text, label in console.progress(source.rows(), what="Reading the source", unit="row"):
         num_rows += 1
         text_bytes += len(text.encode("utf-8", "replace"))
         if "\0" in text:
             nul_texts += 1
+        if not text.strip():
+            num_empty += 1
         if replace_surrogates(text) != text:
             num_replaced += 1
         if label:
             labels[label] += 1
     if not num_rows:
         raise DataError("The data set has no rows.", where=where, fix="name another file or split")
-    warnings = list(source.warnings)
+    if num_empty == num_rows:
+        raise _only_empty_texts(source, where)
+    sentences = list(source.warnings)
+    if num_empty:
+        sentences.append(
+            f"{num_empty:,} of {num_rows:,} texts are empty or missing: the model classifies them "
+            "as empty texts, and they count in accuracy and F1"
+        )
     if num_replaced:
-        warnings.append(
+        sentences.append(
             f"{num_replaced} texts had lone surrogates, which UTF-8 cannot encode; each became '?'"
         )
     return DatasetStats(
@@ -114,7 +126,18 @@ def collect_stats(source: DatasetSource, where: str) -> DatasetStats:
         text_bytes=text_bytes,
         nul_texts=nul_texts,
         label_rows=labels,
-        warnings=tuple(warnings),
+        warnings=with_code(WarningCode.DATA, sentences),
+    )
+
+
+def _only_empty_texts(source: DatasetSource, where: str) -> DataError:
+    column = "of texts"
+    if source.columns is not None:
+        column = repr(source.columns.text)
+    return DataError(
+        f"Every text of the column {column} is empty.",
+        where=where,
+        fix="name the column of the texts: --set dataset.text_column=NAME",
     )
 
 
@@ -125,7 +148,10 @@ def _source_of_files(paths: list[Path], settings: DatasetConfig) -> DatasetSourc
     columns = choose_columns(first.column_names, settings, first.path)
     _refuse_different_columns(files)
     class_names = _common_class_names(files, columns.label)
-    warnings: list[str] = []
+    warnings = [
+        *warn_about_other_columns(first.column_names, columns, settings),
+        *warn_about_file_names(settings.hf_name, paths),
+    ]
     for file in files:
         warnings += check_source_file(file, columns)
 

@@ -14,6 +14,7 @@ import numpy as np
 from utils.core.errors import DataError
 from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping
 from utils.data.reader import FIX, Rows, iter_rows
+from utils.schema.warning_codes import WarningCode, with_code
 
 BLOCK_ROWS = 1024
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
@@ -200,12 +201,19 @@ def _findings(totals: _Totals, mapping: LabelMapping, max_length: int) -> dict[s
 
 
 def _warnings(totals: _Totals, mapping: LabelMapping, max_length: int) -> tuple[str, ...]:
-    warnings: list[str] = []
+    return (
+        *with_code(WarningCode.DATA, _data_warnings(totals)),
+        *with_code(WarningCode.LABELS, _label_warnings(totals, mapping)),
+        *with_code(WarningCode.TEXTS, _text_warnings(totals, max_length)),
+    )
+
+
+def _data_warnings(totals: _Totals) -> list[str]:
+    warnings = []
     if totals.empty:
         warnings.append(f"{totals.empty:,} texts are empty")
     if totals.repeated:
         warnings.append(f"{totals.repeated:,} texts repeat an earlier one")
-    warnings += _label_warnings(totals, mapping)
     if totals.replaced:
         warnings.append(
             f"{totals.replaced:,} texts contain U+FFFD: they were once decoded with the wrong "
@@ -213,6 +221,12 @@ def _warnings(totals: _Totals, mapping: LabelMapping, max_length: int) -> tuple[
         )
     if totals.nul:
         warnings.append(f"{totals.nul:,} texts contain NUL characters")
+    return warnings
+
+
+def _text_warnings(totals: _Totals, max_length: int) -> list[str]:
+    """What shows that the tokenizer or ``max_length`` does not suit the texts."""
+    warnings = []
     if totals.unknown_share >= MANY_UNKNOWN_TOKENS:
         warnings.append(
             f"{totals.unknown_share:.1%} of the tokens are unknown to the tokenizer: check that it "
@@ -225,7 +239,7 @@ def _warnings(totals: _Totals, mapping: LabelMapping, max_length: int) -> tuple[
     truncated = totals.longer_than(max_length)
     if truncated:
         warnings.append(f"max_length {max_length} truncates {truncated:,} rows")
-    return tuple(warnings)
+    return warnings
 
 
 def _label_warnings(totals: _Totals, mapping: LabelMapping) -> list[str]:

@@ -40,9 +40,9 @@ PARTS = {
     "compute": "arithmetic",
     "memory": "moving bytes",
     "overhead": "starting operators",
-    "slow": "operators that are slower than the ceilings of the machine",
+    "rest": "operators that are slower than this machine's best",
 }
-"""What each part of the time of a batch is."""
+"""What each part of the time of a batch is spent on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,30 +93,35 @@ def classify_bottleneck(evidence: Evidence) -> Bottleneck:
 
 def _reason_without_limit(evidence: Evidence) -> str:
     """The largest part of the time, which no rule calls a limit."""
-    parts = _parts_of_batch(evidence)
-    largest = max(parts, key=lambda name: parts[name])
+    largest, largest_ms = max(_parts_ms(evidence).items(), key=lambda item: item[1])
     growth = evidence.doubling_growth
-    # "Starting operators" is then what does not grow with the batch. By the rule of the doubled
-    # batch that is no limit, even if it is most of the time.
-    if largest == "overhead" and growth is not None and evidence.starting_ms < evidence.overhead_ms:
+    # The overhead is then what does not grow with the batch. By the rule of the doubled batch that
+    # is no limit, even if it is most of the time.
+    if largest == "overhead" and growth is not None and evidence.starting_ms < largest_ms:
         return (
-            f"twice the work changes {_forward(evidence)} by {growth:+.1%}; it is limited by"
-            f" starting operators if that is at most {DOUBLING_GROWTH:.0%}, up or down"
+            f"twice the work changes {_forward(evidence)} by {growth:+.1%}; up to"
+            f" {DOUBLING_GROWTH:.0%}, more or less, starting operators would be the limit"
         )
-    return f"the largest part of the time is {PARTS[largest]} with {parts[largest]:.0%}"
+    share = largest_ms / evidence.total_ms
+    return f"the largest part of a batch's time is {PARTS[largest]} with {share:.0%}"
 
 
-def _parts_of_batch(evidence: Evidence) -> dict[str, float]:
-    """Shares of the time of a batch, by the names of ``PARTS``."""
-    forward_share = evidence.forward_ms / evidence.total_ms
-    shares = evidence.shares
-    explained = shares.compute + shares.memory + shares.overhead
+def _parts_ms(evidence: Evidence) -> dict[str, float]:
+    """What each part takes of a batch, by its name in ``PARTS``.
+
+    The shares of the evidence could not be compared: those of arithmetic, memory and overhead are
+    of the forward pass alone.
+    """
+    forward_ms = evidence.forward_ms
+    compute_ms = min(forward_ms, evidence.matmul_limited_ms)
+    memory_ms = min(forward_ms, evidence.copy_limited_ms)
+    explained_ms = compute_ms + memory_ms + evidence.overhead_ms
     return {
-        "input": shares.input,
-        "compute": shares.compute * forward_share,
-        "memory": shares.memory * forward_share,
-        "overhead": shares.overhead * forward_share,
-        "slow": max(0.0, 1 - explained) * forward_share,
+        "input": evidence.input_ms,
+        "compute": compute_ms,
+        "memory": memory_ms,
+        "overhead": evidence.overhead_ms,
+        "rest": max(0.0, forward_ms - explained_ms),
     }
 
 

@@ -154,7 +154,7 @@ def fusion_suggestions(findings: Findings, settings: PresentSettings) -> Iterato
         title="Store fewer intermediate results",
         cause="each of these operators writes its result to memory, and the next reads it again",
         saving_ms=max(0.0, saving_ms),
-        advice="compile the model with torch.compile, which joins such operators into one",
+        advice="compile the model with torch.compile, which fuses many small operators into few",
         prediction="upper-bound",
         setting=COMPILE,
         evidence=(

@@ -94,7 +94,7 @@ def _still_helping(last: Throughput, number: int) -> str:
 def _cause(
     saturated: Throughput, last: Throughput, bottlenecks: Mapping[int, Bottleneck]
 ) -> SaturationCause | None:
-    """What limits the larger batches; None where no ceiling is near."""
+    """What limits the larger batches; None where neither arithmetic nor the memory does."""
     if last.computed_tokens > (1 + MIN_GAIN) * saturated.computed_tokens:
         return "padding"
     return LIMITS.get(bottlenecks[max(bottlenecks)].verdict)
@@ -115,6 +115,6 @@ def _reason(
     if cause is None:
         return (
             "no more tokens are computed per second; batch size"
-            f" {max(bottlenecks)} itself is near no limit of the machine"
+            f" {max(bottlenecks)} itself is limited neither by arithmetic nor by the memory"
         )
     return f"batch size {max(bottlenecks)} is {cause}"

@@ -19,7 +19,7 @@ from utils.model_utils import LoadedModel
 from utils.pipeline import console
 from utils.settings import EMBEDDED
 
-IDENTITY_VERSION = 7
+IDENTITY_VERSION = 8
 """Raise it when the same settings would give other bytes."""
 
 

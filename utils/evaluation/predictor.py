@@ -169,10 +169,12 @@ class Predictor:
         try:
             logits = self._compute_logits(self._make_batch(chunk, rows)).float()  # (rows, labels)
             probabilities = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
-            best = probabilities.max(dim=-1)
+            # By the logits, because the sigmoids of all logits above 17 are 1 in float32.
+            label_ids = logits.argmax(dim=-1)
+            of_labels = probabilities.gather(1, label_ids[:, None])[:, 0]
             is_invalid = ~logits.isfinite().all(dim=-1)
             return BatchOutput(
-                label_ids=best.indices, probabilities=best.values.masked_fill(is_invalid, torch.nan)
+                label_ids=label_ids, probabilities=of_labels.masked_fill(is_invalid, torch.nan)
             )
         except RuntimeError as error:
             if not is_out_of_memory(error):

@@ -17,6 +17,7 @@ from transformers import PretrainedConfig
 
 from utils.core.errors import ModelError
 from utils.core.files import JsonObject, read_json
+from utils.data.label_readings import spelling_of
 from utils.data.labels import ModelLabels
 from utils.model.adapter import read_head
 from utils.model.load_errors import translate_load_errors
@@ -129,10 +130,15 @@ def _names_by_id(names: Mapping[int, str], key: str, where: object) -> tuple[str
 
 
 def _check_agreement(names: tuple[str, ...], label2id: Mapping[str, int], where: object) -> None:
-    """Refuse a configuration whose two mappings give a name different ids."""
+    """Refuse a configuration whose two mappings give a name different ids.
+
+    A name that only the case, spaces, underscores or hyphens of its other spelling differ from is
+    the same name.
+    """
+    by_spelling = {spelling_of(name): number for name, number in label2id.items()}
     differences = []
     for number, name in enumerate(names):
-        other = label2id.get(name, "absent")
+        other = label2id.get(name, by_spelling.get(spelling_of(name), "absent"))
         if other != number:
             differences.append(f"{name!r} is {number} in id2label and {other} in label2id")
     if differences:

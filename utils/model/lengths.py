@@ -7,6 +7,8 @@ from typing import Any
 from utils.core.errors import ModelError
 from utils.model.adapter import num_virtual_tokens
 
+POSITION_SETTINGS = ("max_position_embeddings", "max_seq_len")
+"""How configurations call the number of positions; MPT has the second."""
 ROPE_OF_VARIABLE_LENGTH = {"longrope", "dynamic"}
 """Kinds of rotary embeddings that change once an input passes a length."""
 
@@ -17,12 +19,13 @@ def max_positions(model: Any) -> int | None:
     if config is None:
         return None
     limits = []
-    configured = getattr(config.get_text_config(), "max_position_embeddings", None)
     # DeBERTa without this input has relative positions alone.
     is_limited = getattr(config, "position_biased_input", True) is not False
-    # XLNet has -1, because its positions are relative.
-    if is_limited and isinstance(configured, int) and configured >= 1:
-        limits.append(configured)
+    for name in POSITION_SETTINGS:
+        configured = getattr(config.get_text_config(), name, None)
+        # XLNet has -1, because its positions are relative.
+        if is_limited and isinstance(configured, int) and configured >= 1:
+            limits.append(configured)
     limits += _usable_embedding_rows(model)
     if not limits:
         return None

@@ -86,6 +86,8 @@ def load_classifier(resolver: ModelResolver) -> LoadedModel:
         model = _move_to_device(weights.model, source, device)
 
     model.eval()
+    # Some configurations ask for tuples, whose places mean something else in each architecture.
+    model.config.return_dict = True
     if labels.names is not None:
         model.config.id2label = dict(enumerate(labels.names))
     inputs = _configure_inputs(model, tokenizer, settings.dtype, source)

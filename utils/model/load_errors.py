@@ -117,7 +117,7 @@ def _suggest_fix(reason: str) -> str:
         return (
             "read the code in the repository; if you trust it, --set model.trust_remote_code=true"
         )
-    missing = re.search(r"pip install ([A-Za-z0-9_.\[\]-]+)", reason)
+    missing = re.search(r"pip install (?:-\S+ )*([A-Za-z0-9_.\[\]-]+)", reason)
     if missing:
         return f"pip install {missing[1]}"
     if DAMAGED.search(reason):

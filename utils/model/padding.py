@@ -156,6 +156,8 @@ def _classify_usable(
             usable.append(text)
     # Some models cannot take a text of a single token (CANINE), so a single failure is accepted.
     if failure is not None and len(usable) < MIN_USABLE_SHARE * len(texts):
+        if isinstance(failure, AttributeError) and "no attribute 'logits'" in str(failure):
+            raise _without_logits(failure, place) from failure
         raise ModelError(
             f"The model cannot classify a text: {type(failure).__name__}: {reason_of(failure)}",
             where=place,
@@ -163,6 +165,16 @@ def _classify_usable(
             "with",
         ) from failure
     return usable, torch.cat(rows)
+
+
+def _without_logits(failure: AttributeError, place: object) -> ModelError:
+    """The error for custom code that returns something else than transformers' classifiers."""
+    return ModelError(
+        f"The model's code returns no logits by name: {failure}.",
+        where=place,
+        fix="let its forward return transformers.modeling_outputs.SequenceClassifierOutput("
+        "logits=logits)",
+    )
 
 
 def _check_logits(logits: torch.Tensor, dtype: str, place: object) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from utils.core.errors import ModelError
+from utils.data.cells import replace_surrogates
 from utils.model.checks import (
     Agreement,
     choose_texts,
@@ -20,6 +22,7 @@ from utils.model.load import LoadedModel
 from utils.model.load_errors import full_reason
 from utils.model.padding import FORWARD_ERRORS
 from utils.model.tokenizer import check_texts
+from utils.schema.warning_codes import WarningCode
 
 CHECKED_TEXTS = 8
 
@@ -100,7 +103,10 @@ def check_on_texts(loaded: LoadedModel, texts: Sequence[str], max_length: int) -
     """
     if loaded.info.weights == "dummy":
         return ()
-    warnings = check_texts(loaded.tokenizer, texts, loaded.inputs.vocab_size, loaded.info.name)
+    warnings = (
+        *check_texts(loaded.tokenizer, texts, loaded.inputs.vocab_size, loaded.info.name),
+        *_warn_about_other_limit(loaded.tokenizer, texts, max_length),
+    )
     chosen = choose_texts(texts_of_one_end_token(loaded, texts, max_length), CHECKED_TEXTS)
     if not chosen:
         return warnings
@@ -113,6 +119,31 @@ def check_on_texts(loaded: LoadedModel, texts: Sequence[str], max_length: int) -
             fix="lower profiling.max_length, or name a model whose inputs are texts alone",
         ) from error
     return warnings
+
+
+def _warn_about_other_limit(
+    tokenizer: Any, texts: Sequence[str], max_length: int
+) -> tuple[str, ...]:
+    """A warning where the tokenizer by itself truncates the texts at fewer tokens.
+
+    Its ``model_max_length`` is the length that the model was trained with, and the one that the
+    pipeline of transformers truncates at.
+    """
+    own_limit = getattr(tokenizer, "model_max_length", None)
+    if own_limit is None or own_limit >= max_length:
+        return ()
+    encoded = tokenizer(
+        [replace_surrogates(text) for text in texts], truncation=True, max_length=max_length
+    )
+    num_longer = sum(len(ids) > own_limit for ids in encoded["input_ids"])
+    if not num_longer:
+        return ()
+    warning = WarningCode.TEXTS.warn(
+        f"{num_longer} of {len(texts)} texts are longer than the {own_limit} tokens of the "
+        f"tokenizer's model_max_length, and profiling.max_length is {max_length}: transformers' "
+        f"pipeline truncates them. To do the same: --set profiling.max_length={own_limit}"
+    )
+    return (warning,)
 
 
 def texts_of_one_end_token(loaded: LoadedModel, texts: Sequence[str], max_length: int) -> list[str]:

@@ -140,8 +140,9 @@ def load_weights(settings: ModelConfig, source: ModelSource, labels: ModelLabels
             **options,
             use_safetensors=weights_format != "pytorch_model.bin",
             weights_only=True,
-            # The adapter's own head replaces a base model's head of another size.
-            ignore_mismatched_sizes=head is not None,
+            # The adapter's own head replaces a base model's head of another size; other weights of
+            # another size are refused below, by name.
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     adapter_weights: frozenset[str] = frozenset()
@@ -257,12 +258,7 @@ def _check_keys(
     missing = sorted(set(report["missing_keys"]) - adapter_weights)
     if missing:
         raise not_a_classifier(base, f"its checkpoint lacks {', '.join(missing[:MAX_SHOWN])}")
-    other_shapes = {str(item[0]) for item in report.get("mismatched_keys", ())}
-    mismatched = sorted(other_shapes - adapter_weights)
-    if mismatched:
-        raise not_a_classifier(
-            base, f"its checkpoint has other shapes for {', '.join(mismatched[:MAX_SHOWN])}"
-        )
+    _refuse_other_shapes(report, adapter_weights, base)
     if is_standard:
         return
     unexpected = []
@@ -273,6 +269,26 @@ def _check_keys(
         shown = ", ".join(sorted(unexpected)[:MAX_SHOWN])
         raise not_a_classifier(
             base, f"its checkpoint has weights that transformers' class has no place for: {shown}"
+        )
+
+
+def _refuse_other_shapes(
+    report: dict[str, Any], adapter_weights: frozenset[str], base: ModelLocation
+) -> None:
+    """Refuse weights whose shapes in the checkpoint do not follow from config.json (ModelError)."""
+    differences = []
+    for name, in_checkpoint, by_config in sorted(report.get("mismatched_keys", ())):
+        if name not in adapter_weights:
+            differences.append(
+                f"{name} is {list(in_checkpoint)} in the checkpoint and {list(by_config)} by "
+                "config.json"
+            )
+    if differences:
+        raise ModelError(
+            f"The model's weights do not fit its config.json: {'; '.join(differences[:MAX_SHOWN])}",
+            where=base,
+            fix="correct config.json (id2label has a name for each row of the head), or name "
+            "another model",
         )
 
 

@@ -16,6 +16,7 @@ from filelock import SoftFileLock, Timeout, lock_descriptor
 
 from utils.core.errors import UserError
 from utils.core.files import JsonObject, write_error
+from utils.pipeline.lock_holders import processes_with_open_file
 
 LOCK_TRIES = 3
 LOCK_PAUSE_S = 0.05
@@ -64,8 +65,7 @@ def lock_owner(file: Path) -> str | None:
         is_held = marker.exists()
     if not is_held:
         return None
-    owner = _read_owner_record(file)
-    return f"pid {owner.get('pid', 'unknown')} on {owner.get('host', 'an unknown host')}"
+    return _owner_text(file, _read_owner_record(file))
 
 
 def lock_command(file: Path) -> list[str]:
@@ -121,9 +121,11 @@ def _kernel_lock(handle: TextIO) -> Iterator[None]:
 def _marker_lock(file: Path, handle: TextIO) -> Iterator[None]:
     """Hold a marker file beside the lock file, for file systems without a kernel lock."""
     marker = _marker_of(file)
-    soft_lock = SoftFileLock(marker, blocking=False)
+    # One version of filelock removes the marker of a dead process and then fails; the next try of
+    # the same call succeeds.
+    soft_lock = SoftFileLock(marker, timeout=LOCK_TRIES * LOCK_PAUSE_S)
     try:
-        soft_lock.acquire()
+        soft_lock.acquire(poll_interval=LOCK_PAUSE_S)
     except Timeout:
         fix = f"wait for it, stop it, or remove {marker} if that process no longer exists"
         _raise_unless_parent(file, fix=fix)
@@ -158,15 +160,24 @@ def _read_owner_record(file: Path) -> JsonObject:
         return {}
 
 
+def _owner_text(file: Path, owner: JsonObject) -> str:
+    """Who keeps the lock: its owner, or a step that goes on after its runner was killed."""
+    pid = owner.get("pid", "unknown")
+    host = owner.get("host", "an unknown host")
+    if host == platform.node() and pid != os.getpid():
+        holders = processes_with_open_file(file)
+        if holders and pid not in holders:
+            return f"pid {holders[0]} on {host}, started by pid {pid}, which has ended"
+    return f"pid {pid} on {host}"
+
+
 def _raise_unless_parent(file: Path, *, fix: str) -> None:
     """Refuse a second run; let a step pass whose runner holds the lock."""
     owner = _read_owner_record(file)
-    pid = owner.get("pid", "unknown")
-    host = owner.get("host", "an unknown host")
-    if pid == os.getppid() and host == platform.node():
+    if owner.get("pid") == os.getppid() and owner.get("host") == platform.node():
         return
     raise UserError(
-        f"Another run is using this results folder: pid {pid} on {host}.",
+        f"Another run is using this results folder: {_owner_text(file, owner)}.",
         where=file.parent.parent,
         fix=f"{fix}, or choose another folder with --set output.results_dir=PATH",
     )

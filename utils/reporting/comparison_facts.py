@@ -22,6 +22,8 @@ HEADLINE_METRICS = {
 """Metrics of the conclusion, with their titles."""
 USUAL_METRICS_FILE = "baseline_metrics.json"
 MAX_NAMED_DIFFERENCES = 6
+MOST_REPEATS = 50
+"""More repeats are not suggested."""
 LARGEST_FACTOR = 100.0
 """Differences above it are not given as a number."""
 
@@ -201,6 +203,31 @@ def needs_text(item: MetricComparison) -> str:
         noun = "process" if decision.more_processes == 1 else "processes"
         parts.append(f"about {decision.more_processes} more {noun} a side would decide")
     return "; ".join(parts)
+
+
+def repeats_text(comparison: Comparison, repeats: int) -> str | None:
+    """How many repeats of a measured change would decide its speed; None where it is decided.
+
+    Args:
+        repeats: processes a side that were measured.
+    """
+    more_processes = 0
+    for item in comparison.metrics:
+        decision = item.decision
+        if item.metric == SPEED and decision is not None and decision.more_processes is not None:
+            more_processes = max(more_processes, decision.more_processes)
+    if not more_processes:
+        return None
+    enough = repeats + more_processes
+    if enough > MOST_REPEATS:
+        return (
+            f"More than {MOST_REPEATS} repeats would be needed to decide every inconclusive speed: "
+            "measure on a quieter machine, or allow a larger difference with --margin."
+        )
+    return (
+        f"About --repeats {enough} in the same command would decide every inconclusive speed; the "
+        f"{repeats} that are measured are taken over."
+    )
 
 
 def _detectable_text(difference: float) -> str:

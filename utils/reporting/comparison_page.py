@@ -14,6 +14,7 @@ from utils.reporting import (
 )
 from utils.reporting.comparison_forest import forest_plot
 from utils.schema.comparison import Comparison
+from utils.schema.warning_codes import sentences_of
 
 MARKED = ("faster", "slower", "less", "more", "passed", "violated")
 """Words that have a colour of their own in a table."""
@@ -34,6 +35,7 @@ def render_comparison_page(comparison: Comparison) -> str:
     )
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
+        warnings=sentences_of(comparison.warnings),
         facts=comparison_facts,
         tables=comparison_tables,
         times=comparison_time_tables,

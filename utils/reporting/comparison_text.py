@@ -33,6 +33,7 @@ from utils.reporting.comparison_time_tables import (
 from utils.reporting.tables import Table
 from utils.reporting.text_layout import TextLayout, section
 from utils.schema.comparison import Comparison
+from utils.schema.warning_codes import sentences_of
 
 LAYOUT = TextLayout(width=80)
 MAX_PARTS = 5
@@ -74,7 +75,7 @@ def _details(comparison: Comparison) -> dict[str, list[str]]:
         "Quality": _quality(comparison),
         "Where the time went": _diagnosis(comparison),
         "Cost": _tables([cost_table(comparison)]),
-        "Warnings": LAYOUT.bullets(comparison.warnings),
+        "Warnings": LAYOUT.bullets(sentences_of(comparison.warnings)),
         "How to read this": LAYOUT.bullets(reading_notes(comparison)),
     }
 

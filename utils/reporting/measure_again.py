@@ -19,7 +19,7 @@ class MeasureAgain:
     """How to measure again.
 
     Args:
-        text: under which circumstances, as a sentence that ends in a colon.
+        text: under which circumstances, in sentences; the command follows them.
         command: measures the sweep and the evaluation, diagnoses, and reports.
     """
 
@@ -33,17 +33,17 @@ def measure_again_advice(results: Results) -> MeasureAgain | None:
         return None
     command = f"python run_week1.py {flags_of_command(results.metrics.run.command)}".rstrip()
     if noise.has_only_few_runs(results.sweep.measured_rows):
-        text = "First measure again with more runs"
+        text = "First measure again with more runs, with this command."
         command += f" --set profiling.num_measurement_runs={_suggested_runs(results)}"
     else:
-        text = "First measure again while nothing else runs on this machine"
+        text = "First measure again with this command, while nothing else runs on the machine."
     if results.evaluation is not None:
         folder = results.files.predictions_dir.name
         text += (
-            f". Remove the folder {folder}/ of the results before, or the evaluation keeps its "
-            "present times"
+            f" Remove the folder {folder}/ of the results before, or the evaluation keeps its "
+            "present times."
         )
-    return MeasureAgain(text=f"{text}:", command=f"{command} --skip-download")
+    return MeasureAgain(text=text, command=f"{command} --skip-download")
 
 
 def _suggested_runs(results: Results) -> int:

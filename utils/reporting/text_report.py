@@ -84,7 +84,7 @@ def _title(results: Results) -> str:
     model = f"Model: {model_title(results.metrics.model_info)}"
     lines = [
         rule,
-        "BASELINE SUMMARY REPORT: what was measured, and what holds it back",
+        "BASELINE SUMMARY REPORT: what was measured, and what limits it",
         *PAGE.wrap(model, "", " " * len("Model: ")),
         rule,
     ]

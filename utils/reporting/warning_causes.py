@@ -115,6 +115,13 @@ CAUSES = (
         fix="Run step 03 with the same --config: python scripts/03_detailed_profiling.py",
     ),
     Cause(
+        code=WarningCode.COMPARISON,
+        title="The compared runs",
+        pattern=r"the runs of the (baseline|candidate) differ|run \S+ is on both sides",
+        short="the compared runs are not of one kind",
+        fix="Measure both sides in turn with scripts/06_measure_change.py.",
+    ),
+    Cause(
         code=WarningCode.LABELS,
         title="Labels",
         pattern=r".*(have no label|label that the model)",
@@ -128,6 +135,13 @@ CAUSES = (
         short="some texts do not suit the model",
         fix="Check that the data set is in the language that the model was trained on.",
         serious=False,
+    ),
+    Cause(
+        code=WarningCode.DATA,
+        title="The data set",
+        pattern=r".*(lone surrogates|texts are empty or missing)",
+        short="something in the data set needs a look",
+        fix="Look at the rows that are named, and check all: python scripts/validate_dataset.py",
     ),
     Cause(
         code=WarningCode.SAMPLE,

@@ -5,6 +5,7 @@ A program finds warnings by their code; a reader finds the code in ``docs/WARNIN
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 
@@ -20,7 +21,9 @@ class WarningCode(str, Enum):
     DRIFT = "drift"
     FEW_RUNS = "few-runs"
     DIAGNOSIS = "diagnosis"
+    COMPARISON = "comparison"
     LABELS = "labels"
+    DATA = "data"
     TEXTS = "texts"
     MEMORY = "memory"
     SAMPLE = "sample"
@@ -44,6 +47,16 @@ CODES = {code.value: code for code in WarningCode}
 def code_of(warning: str) -> WarningCode | None:
     """The code of a warning; None where it has none."""
     return CODES.get(warning.partition(SEPARATOR)[0])
+
+
+def with_code(code: WarningCode, sentences: Iterable[str]) -> tuple[str, ...]:
+    """Several warnings of one kind, as files store them."""
+    return tuple(code.warn(sentence) for sentence in sentences)
+
+
+def sentences_of(warnings: Iterable[str]) -> list[str]:
+    """Warnings for a reader: the sentences without their codes."""
+    return [sentence_of(warning) for warning in warnings]
 
 
 def sentence_of(warning: str) -> str:

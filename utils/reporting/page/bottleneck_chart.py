@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.formatting import format_number, not_measured
+from utils.reporting.page import captions
 from utils.reporting.page.blocks import Chart, draw_chart
 from utils.reporting.page.colours import (
     COMPUTE,
@@ -25,11 +26,6 @@ from utils.reporting.results import Results
 from utils.schema.diagnosis import BatchSizeDiagnosis
 
 TITLE = "What the time of a batch is spent on"
-CAPTION = (
-    "Input: tokenising and copying. Compute and memory: the time that the forward would take at "
-    "the machine's ceilings. Overhead: starting operators, or a GPU that waits. Slower than the "
-    "ceilings: the rest of the forward. Padding: its share of compute, memory and that rest."
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +74,7 @@ def bottleneck_chart(results: Results) -> Chart:
     if not diagnosis.batch_sizes:
         return Chart(title=TITLE, missing=not_measured("no batch size was diagnosed"), wide=True)
     draw = partial(_draw, diagnosis.batch_sizes)
-    return draw_chart("bottleneck", TITLE, CAPTION, draw, wide=True)
+    return draw_chart("bottleneck", TITLE, captions.BOTTLENECK, draw, wide=True)
 
 
 def _draw(items: Sequence[BatchSizeDiagnosis], tips: Tips) -> Figure:

@@ -8,7 +8,8 @@ from functools import partial
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from utils.reporting.formatting import format_number, not_measured
+from utils.reporting.formatting import not_measured
+from utils.reporting.page import captions
 from utils.reporting.page.blocks import Chart, draw_chart
 from utils.reporting.page.colours import LINE, MEASURED, SOFT, WRONG
 from utils.reporting.page.inline_svg import Tips, new_figure
@@ -40,10 +41,10 @@ def lengths_chart(results: Results, stats: PredictionStats) -> Chart:
     if stats.lengths is None:
         return Chart(title=title, missing=not_measured(stats.reason))
     max_length = results.metrics.config["profiling"].get("max_length")
-    caption = "All texts of the data set as the model got them."
-    if max_length is not None and results.evaluation is not None:
-        truncated = format_number(results.evaluation.num_truncated)
-        caption += f" Longer ones end at max_length = {max_length}: {truncated}."
+    num_truncated = None
+    if results.evaluation is not None:
+        num_truncated = results.evaluation.num_truncated
+    caption = captions.token_lengths(max_length, num_truncated)
     draw = partial(_draw_lengths, stats.lengths, max_length)
     return draw_chart("lengths", title, caption, draw)
 
@@ -80,12 +81,7 @@ def calibration_chart(stats: PredictionStats) -> Chart:
     title = "Calibration"
     if not stats.calibration:
         return Chart(title=title, missing=not_measured(stats.label_reason))
-    caption = (
-        "How often predictions are right, by the probability that the model gives them. On the "
-        "dashed line they are right as often as they promise; below it the model is too sure."
-    )
-    if stats.calibration_error is not None:
-        caption += f" Mean distance: {100 * stats.calibration_error:.1f} points."
+    caption = captions.calibration(stats.calibration_error)
     draw = partial(_draw_calibration, stats.calibration)
     return draw_chart("calibration", title, caption, draw)
 
@@ -124,9 +120,7 @@ def confusion_chart(results: Results, stats: PredictionStats) -> Chart:
         return Chart(title=title, missing=not_measured(stats.label_reason))
     label_ids = _most_confused(cells)
     num_labels = len({label_id for pair in cells for label_id in pair})
-    caption = "Share of a true label's rows (row) that got each prediction (column)."
-    if num_labels > len(label_ids):
-        caption += f" The {len(label_ids)} of {num_labels} labels with the most mistakes."
+    caption = captions.confusion(len(label_ids), num_labels)
     names = {label_id: label_name(results, label_id) for label_id in label_ids}
     return draw_chart("confusion", title, caption, partial(_draw_confusion, cells, names))
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.diagnosis_tables import own_time_column
 from utils.reporting.formatting import format_number, not_measured
+from utils.reporting.page import captions
 from utils.reporting.page.blocks import Chart, draw_chart
 from utils.reporting.page.colours import COMPUTE, MEMORY, SOFT
 from utils.reporting.page.inline_svg import Tips, new_figure, plain_log_ticks
@@ -21,16 +22,7 @@ from utils.schema.ceilings import Ceilings
 from utils.schema.trace_tables import OperatorRow
 
 TITLE = "Roofline"
-CAPTION = (
-    "Each circle is an operator with the shapes of its inputs; its area is its time. The line is "
-    "the best that this machine reached: left of the bend memory limits an operator, right of it "
-    "arithmetic does. The distance to the line is what could be won."
-)
 COPY_TITLE = "Operators without arithmetic"
-COPY_CAPTION = (
-    "Operators without a formula for FLOPs move bytes only. The dashed line is the fastest copy of "
-    "a large buffer; small tensors stay in a cache and can be above it."
-)
 MAX_OPERATORS = 250
 """Operators with the most time that are drawn; the others take next to none."""
 LARGEST_POINT = 26.0
@@ -52,10 +44,10 @@ def roofline_charts(results: Results) -> tuple[Chart, ...]:
     ]
     if with_flops:
         draw = partial(_draw_roofline, with_flops, diagnosis.ceilings)
-        charts = [draw_chart("roofline", TITLE, CAPTION, draw)]
+        charts = [draw_chart("roofline", TITLE, captions.ROOFLINE, draw)]
     if copying:
         draw = partial(_draw_copies, copying, diagnosis.ceilings)
-        charts.append(draw_chart("copies", COPY_TITLE, COPY_CAPTION, draw))
+        charts.append(draw_chart("copies", COPY_TITLE, captions.COPIES, draw))
     return tuple(charts)
 
 
@@ -118,11 +110,14 @@ def _draw_ceilings(axes: Axes, peak: float, bandwidth: float) -> None:
         ha="right",
         color=SOFT,
     )
+    # Below the middle of the slope, where the line does not cross it.
+    middle = math.sqrt(left * bend)
     axes.annotate(
         f"{format_number(bandwidth)} GB/s",
-        (left, left * bandwidth),
-        xytext=(8, 12),
+        (middle, middle * bandwidth),
+        xytext=(8, -4),
         textcoords="offset points",
+        va="top",
         color=SOFT,
     )
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.reporting.formatting import format_interval, format_number, not_measured
+from utils.reporting.page import captions
 from utils.reporting.page.batch_axis import (
     Curve,
     draw_bars_of_spread,
@@ -24,7 +25,6 @@ from utils.reporting.results import Results
 from utils.reporting.sweeps import NO_BATCH_SIZE_FINISHED, Sweep
 from utils.schema.batch_size import SweepRow
 
-HOLLOW = "A hollow point is not stable."
 LATENCY = "latency_per_batch_ms_median"
 THROUGHPUT = "throughput_samples_per_sec_mean"
 LOW = "throughput_samples_per_sec_ci95_low"
@@ -44,7 +44,7 @@ class Panel:
     name: str
     title: str
     curve: Curve
-    caption: str = HOLLOW
+    caption: str
     interval: tuple[str, str] | None = None
     always: bool = False
 
@@ -55,7 +55,7 @@ PANELS = (
         title="Throughput",
         curve=Curve(metric=THROUGHPUT, unit="texts/s"),
         interval=(LOW, HIGH),
-        caption=f"The broad line is the 95% interval. {HOLLOW}",
+        caption=captions.THROUGHPUT,
         always=True,
     ),
     Panel(
@@ -66,47 +66,47 @@ PANELS = (
             "latency_per_sample_ms_median_ci95_low",
             "latency_per_sample_ms_median_ci95_high",
         ),
-        caption=f"Median of the runs; the broad line is its 95% interval. {HOLLOW}",
+        caption=captions.TEXT_TIME,
         always=True,
     ),
     Panel(
         name="padding",
         title="Padding",
         curve=Curve(metric="padding_fraction", unit="% of tokens", factor=100.0, colour=PADDING),
-        caption="Tokens that are computed although no text has them.",
+        caption=captions.PADDING,
         always=True,
     ),
     Panel(
         name="gpu-memory",
         title="Peak of the GPU memory",
         curve=Curve(metric="peak_gpu_mem", unit="MB"),
-        caption="What PyTorch had allocated at once, the weights included.",
+        caption=captions.GPU_MEMORY,
         always=True,
     ),
     Panel(
         name="cpu-memory",
         title="Memory of the process",
         curve=Curve(metric="cpu_mem_used", unit="MB"),
-        caption="Resident memory after a run.",
+        caption=captions.PROCESS_MEMORY,
     ),
     Panel(
         name="gpu-use",
         title="GPU utilisation",
         curve=Curve(metric="gpu_util_pct_mean", unit="% of the time"),
-        caption="Time in which a kernel ran: busy, not full.",
+        caption=captions.GPU_USE,
         always=True,
     ),
     Panel(
         name="energy",
         title="Energy",
         curve=Curve(metric="energy_per_sample_j", unit="J per text"),
-        caption="Energy of the GPU's board.",
+        caption=captions.ENERGY,
     ),
     Panel(
         name="flops",
         title="Arithmetic rate",
         curve=Curve(metric="achieved_tflops", unit="TFLOP/s"),
-        caption="FLOPs of the forward passes, padding included, over their time.",
+        caption=captions.ARITHMETIC_RATE,
     ),
 )
 
@@ -117,11 +117,8 @@ def tradeoff_chart(results: Results) -> Chart:
     if not results.sweep.has(LATENCY):
         reason = results.sweep.reason(LATENCY) or NO_BATCH_SIZE_FINISHED
         return Chart(title=title, missing=not_measured(reason), wide=True)
-    caption = (
-        "Up is more texts a second, left is a faster answer. Each point is a batch size of the "
-        f"sweep; the broad line is its 95% interval. {HOLLOW}"
-    )
-    return draw_chart("tradeoff", title, caption, partial(_draw_tradeoff, results), wide=True)
+    draw = partial(_draw_tradeoff, results)
+    return draw_chart("tradeoff", title, captions.TRADEOFF, draw, wide=True)
 
 
 def _draw_tradeoff(results: Results, tips: Tips) -> Figure:
@@ -177,16 +174,15 @@ def _mark_knee(axes: Axes, results: Results, places: Mapping[int, tuple[float, f
     if place is None:
         return
     axes.plot(*place, "o", color=SOFT, markersize=17, markerfacecolor="none", mew=1.6)
-    latencies = [latency for latency, _ in places.values()]
-    # Towards the side with more room.
-    is_left = place[0] ** 2 < min(latencies) * max(latencies)
+    # The upper left corner is free: smaller batches are faster to finish, and have less throughput.
     axes.annotate(
         "larger batches stop helping",
         place,
-        xytext=(14 if is_left else -14, 12),
-        textcoords="offset points",
-        ha="left" if is_left else "right",
+        xytext=(0.02, 0.97),
+        textcoords="axes fraction",
+        va="top",
         color=SOFT,
+        arrowprops={"arrowstyle": "-", "color": SOFT, "shrinkB": 9, "alpha": 0.6},
     )
 
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.diagnosis_tables import own_time_column
 from utils.reporting.formatting import format_number, not_measured
+from utils.reporting.page import captions
 from utils.reporting.page.blocks import Chart, draw_chart
 from utils.reporting.page.colours import INPUT, MEASURED, PAPER, SOFT
 from utils.reporting.page.inline_svg import Tips, new_figure
@@ -40,8 +41,7 @@ def phases_chart(results: Results) -> Chart:
     sweep = results.sweep
     if not any(sweep.has(metric) for metric in PHASES):
         return Chart(title=title, missing=not_measured(sweep.reason("forward_ms_mean")))
-    caption = "Share of the time of a full batch, from the texts to the logits on the host."
-    return draw_chart("phases", title, caption, partial(_draw_phases, sweep))
+    return draw_chart("phases", title, captions.PHASES, partial(_draw_phases, sweep))
 
 
 def _draw_phases(sweep: Sweep, tips: Tips) -> Figure:
@@ -92,12 +92,11 @@ def module_charts(results: Results) -> tuple[Chart, ...]:
         if row.layer_index is not None:
             index = int(row.layer_index)
             by_layer[index] = by_layer.get(index, 0.0) + row.self_time_ms
-    caption = "Own time of a forward, without the modules that a module calls."
-    charts = [
-        draw_chart("kinds", kind_title, caption, partial(_draw_bars, by_kind)),
-    ]
+    draw_kinds = partial(_draw_bars, by_kind)
+    charts = [draw_chart("kinds", kind_title, captions.MODULES, draw_kinds)]
     if by_layer:
-        charts.append(draw_chart("layers", layer_title, caption, partial(_draw_layers, by_layer)))
+        draw_layers = partial(_draw_layers, by_layer)
+        charts.append(draw_chart("layers", layer_title, captions.MODULES, draw_layers))
     return tuple(charts)
 
 
@@ -113,11 +112,8 @@ def operator_chart(results: Results) -> Chart:
     operators = results.tables.operators
     if not operators:
         return Chart(title=title, missing=not_measured(STEP_03_MISSING))
-    caption = (
-        "Own time of a batch in the traced run. The dark part is the time at the machine's "
-        "ceilings, where it is known: the rest is what could be won."
-    )
-    return draw_chart("operators", title, caption, partial(_draw_operators, operators))
+    draw = partial(_draw_operators, operators)
+    return draw_chart("operators", title, captions.OPERATORS, draw)
 
 
 def _draw_operators(operators: Sequence[OperatorRow], tips: Tips) -> Figure:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from utils.reporting.commands import STEP_03_MISSING
 from utils.reporting.formatting import format_number, not_measured
+from utils.reporting.page import captions
 from utils.reporting.page.blocks import Chart, draw_chart
 from utils.reporting.page.colours import MEASURED, MEMORY, SOFT
 from utils.reporting.page.inline_svg import Tips, new_figure
@@ -47,10 +48,10 @@ def timeline_charts(results: Results) -> tuple[Chart, ...]:
     if not drawn:
         reason = NO_READINGS if results.on_gpu else NO_GPU
         charts.append(Chart(title="GPU over time", missing=not_measured(reason)))
-    caption = "As NVML reads it: utilisation and power describe up to a second before."
     for reading in drawn:
         draw = partial(_draw_reading, readings, reading)
-        charts.append(draw_chart(f"gpu-{reading.column}", reading.title, caption, draw))
+        name = f"gpu-{reading.column}"
+        charts.append(draw_chart(name, reading.title, captions.GPU_READINGS, draw))
     charts.append(_memory_chart(results))
     return tuple(charts)
 
@@ -92,8 +93,8 @@ def _memory_chart(results: Results) -> Chart:
         if results.diagnosis is not None:
             reason = results.diagnosis.reason("peak_memory") or "memory.csv is missing"
         return Chart(title=title, missing=not_measured(reason))
-    caption = "What PyTorch has allocated beyond the weights while one traced batch runs."
-    return draw_chart("memory-time", title, caption, partial(_draw_memory, points))
+    draw = partial(_draw_memory, points)
+    return draw_chart("memory-time", title, captions.MEMORY_OF_BATCH, draw)
 
 
 def _draw_memory(points: Sequence[MemoryPoint], tips: Tips) -> Figure:

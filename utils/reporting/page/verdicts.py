@@ -32,6 +32,6 @@ VERDICTS = {
         name="compute-bound", meaning="arithmetic: the machine computes about as fast as it can"
     ),
     "no-dominant-limit": VerdictWords(
-        name="no single limit", meaning="several causes, of which none dominates"
+        name="no dominant limit", meaning="several things, of which none dominates"
     ),
 }

@@ -12,8 +12,8 @@ INVISIBLE = re.compile(
 )
 LONGEST_TEXT = 2000
 """Characters of any text on the page; the files have all of it."""
-LONGEST_CELL = 300
-"""Characters of a cell of a table."""
+LONGEST_CELL = 800
+"""Characters of a cell of a table: a verdict with all its doubts fits."""
 LONGEST_EXCERPT = 160
 """Characters of a text of the data set."""
 LONGEST_LABEL = 26
