@@ -10,8 +10,9 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -32,7 +33,7 @@ from benchmarks.peers.contestants import (
     time_rounds,
 )
 from benchmarks.peers.limit import real_flops
-from benchmarks.peers.time_spent import operator_shares, phase_shares
+from benchmarks.peers.time_spent import device_busy_fraction, operator_shares, phase_shares
 from utils.config_loader import Config, load_config
 from utils.demo.assets import ensure_demo_assets
 from utils.diagnosis import roofline
@@ -119,9 +120,9 @@ class Comparison:
     """
 
     timings: Timings
-    absent: dict[str, str]
     flops: float
     ceiling: float
+    absent: dict[str, str] = field(default_factory=dict)
 
     @property
     def limit_s(self) -> float:
@@ -132,23 +133,49 @@ class Comparison:
         return median(self.timings.seconds[EVALUATOR])
 
 
-def compare(
-    evaluator: Evaluator, texts: list[str], peers: Sequence[str], num_rounds: int
-) -> Comparison:
-    """Time the evaluator and its peers in turn, and measure the limit."""
+def compare_alone(evaluator: Evaluator, texts: list[str]) -> Comparison:
+    """One round of the evaluator alone, after one in which it chose its budget, and the limit."""
     loaded = evaluator.loaded
-    with tempfile.TemporaryDirectory() as folder:
-        contestants = prepare_contestants(evaluator, Path(folder), texts, peers)
-        before = roofline.measure_ceilings(loaded.device, loaded.model.dtype).matmul_flops_per_s
-        timings = time_rounds(contestants.running, texts, num_rounds)
-        after = roofline.measure_ceilings(loaded.device, loaded.model.dtype).matmul_flops_per_s
+    evaluator(texts)
     max_length = evaluator.config.profiling.max_length
     chunk = tokenize(loaded.tokenizer, texts, max_length, loaded.inputs)
     return Comparison(
+        timings=time_rounds({EVALUATOR: evaluator}, texts, 1),
+        flops=real_flops(loaded.model, chunk.lengths),
+        ceiling=roofline.measure_matmul_flops_per_s(loaded.device, loaded.model.dtype),
+    )
+
+
+def compare(
+    evaluator: Evaluator,
+    texts: list[str],
+    peers: Sequence[str],
+    num_rounds: int,
+    after_round: Callable[[Comparison], object] = lambda comparison: None,
+) -> Comparison:
+    """Time the evaluator and its peers in turn, and measure the limit before and after.
+
+    Args:
+        after_round: receives what is known so far: first of the evaluator alone, then after each
+            round of all.
+    """
+    loaded = evaluator.loaded
+    alone = compare_alone(evaluator, texts)
+    after_round(alone)
+    with tempfile.TemporaryDirectory() as folder:
+        names = [name for name in peers if name != COMPILED]
+        contestants = prepare_contestants(evaluator, Path(folder), texts, names)
+
+        def save_round(timings: Timings) -> None:
+            after_round(replace(alone, timings=timings, absent=contestants.absent))
+
+        timings = time_rounds(contestants.running, texts, num_rounds, save_round)
+    ceiling = roofline.measure_matmul_flops_per_s(loaded.device, loaded.model.dtype)
+    return Comparison(
         timings=timings,
         absent=contestants.absent,
-        flops=real_flops(loaded.model, chunk.lengths),
-        ceiling=max(before, after),
+        flops=alone.flops,
+        ceiling=max(alone.ceiling, ceiling),
     )
 
 
@@ -161,26 +188,44 @@ def comparison_rows(
     rate = num_texts / comparison.evaluator_s
     minutes = DEFAULT_DATASET_ROWS / rate / 60
     projection = f"{minutes:,.1f} min at {rate:,.0f} rows/s"
-    rows = verdicts.peer_rows(
-        timings, comparison.absent, args.peers, dtype=args.dtype, is_cuda=is_cuda
-    )
-    rows += verdicts.limit_rows(timings, share, dtype=args.dtype, is_cuda=is_cuda)
+    peers = [name for name in args.peers if name != COMPILED]
+    rows = verdicts.peer_rows(timings, comparison.absent, peers, dtype=args.dtype, is_cuda=is_cuda)
+    rows.append(verdicts.limit_row(share, dtype=args.dtype, is_cuda=is_cuda))
     name = f"{DEFAULT_DATASET_ROWS:,} such rows"
     return [*rows, common.reported(name, projection, expected="reported")]
+
+
+def compare_compiled(
+    evaluator: Evaluator, texts: list[str], args: argparse.Namespace, comparison: Comparison
+) -> list[Row]:
+    """The evaluator with and without ``evaluation.compile``, which may take a minute to compile."""
+    with tempfile.TemporaryDirectory() as folder:
+        contestants = prepare_contestants(evaluator, Path(folder), texts, [COMPILED])
+    timings = time_rounds(contestants.running, texts, args.rounds)
+    return verdicts.compiled_rows(
+        timings,
+        contestants.absent,
+        comparison.limit_s,
+        dtype=args.dtype,
+        is_cuda=evaluator.loaded.device.type == "cuda",
+    )
 
 
 def float32_row(
     evaluator: Evaluator, texts: list[str], args: argparse.Namespace, comparison: Comparison
 ) -> Row:
     """How many labels are those of the same model in float32."""
-    exact = Evaluator(load_model(read_config(args, "float32")), evaluator.config)(texts)
+    with closing(Evaluator(load_model(read_config(args, "float32")), evaluator.config)) as other:
+        exact = other(texts)
     agreement = verdicts.label_agreement(exact, comparison.timings.labels[EVALUATOR])
     name = f"labels of {args.dtype} as float32"
     return common.reported(name, f"{agreement:.3%}", expected="reported")
 
 
-def busy_row(fraction: float) -> Row:
+def busy_row(fraction: float | None) -> Row:
     """The time in which a kernel ran, compared with its bar."""
+    if fraction is None:
+        return common.not_here("device busy", "the profiler saw no kernels")
     return common.checked(
         "device busy",
         fraction >= MIN_BUSY,
@@ -189,10 +234,29 @@ def busy_row(fraction: float) -> Row:
     )
 
 
-def print_rows(rows: Sequence[Row]) -> None:
-    words = {common.PASS: "pass", common.MISS: "MISSED", common.REPORTED: ""}
-    for row in rows:
-        print(f"{row.check:32} {row.expected:>12}  {row.measured:44} {words[row.status]}")
+def further_rows(
+    evaluator: Evaluator, texts: list[str], args: argparse.Namespace, comparison: Comparison
+) -> Iterator[Row]:
+    """What is measured after the rounds; traces come last, because they slow later launches."""
+    is_cuda = evaluator.loaded.device.type == "cuda"
+    if args.tf32 and is_cuda and args.dtype == "float32":
+        exact = comparison.timings.labels[EVALUATOR]
+        yield from verdicts.tf32_rows(evaluator, texts, exact, comparison.flops, args.rounds)
+    if args.dtype != "float32":
+        yield float32_row(evaluator, texts, args, comparison)
+    if COMPILED in args.peers:
+        yield from compare_compiled(evaluator, texts, args, comparison)
+    if is_cuda:
+        yield busy_row(device_busy_fraction(evaluator, texts))
+    print_time_spent(evaluator, texts)
+
+
+def print_time_spent(evaluator: Evaluator, texts: list[str]) -> None:
+    of_what = "" if evaluator.loaded.device.type == "cuda" else " of all cores"
+    phases = phase_shares(evaluator, texts)
+    print_shares(f"\nWhere the evaluator's time goes, percent of the time{of_what}", phases)
+    operators = operator_shares(evaluator, texts)
+    print_shares("Inside the forward pass, percent", operators)
 
 
 def print_shares(title: str, shares: dict[str, float]) -> None:
@@ -201,8 +265,17 @@ def print_shares(title: str, shares: dict[str, float]) -> None:
         print(f"  {name:24} {percent:6.1f}")
 
 
+def print_rows(rows: Sequence[Row]) -> None:
+    words = {common.PASS: "pass", common.MISS: "MISSED", common.REPORTED: ""}
+    for row in rows:
+        word = words.get(row.status, f"{row.status}: {row.note}")
+        print(f"{row.check:32} {row.expected or '':>12}  {row.measured or '':44} {word}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
+    if args.quick:
+        args.rounds = QUICK_ROUNDS
     logging.disable(logging.INFO)
     transformers_logging.set_verbosity_error()
     config = read_config(args, args.dtype)
@@ -210,33 +283,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     loaded = load_model(config)
     is_cuda = loaded.device.type == "cuda"
     startup.prepare_evaluation(on_cuda=is_cuda)
-    evaluator = Evaluator(loaded, config)
     size = f"{loaded.info.total_params / 1e6:.1f}M parameters"
     print(f"{len(texts):,} texts, {size}, {args.dtype}, {loaded.device}")
-    num_rounds = QUICK_ROUNDS if args.quick else args.rounds
-    comparison = compare(evaluator, texts, args.peers, num_rounds)
-    rows = comparison_rows(comparison, args, len(texts), is_cuda=is_cuda)
+
     # Written at each stage, so that a benchmark that is ended early keeps its rows.
-    save(args.json, rows)
-    if args.tf32 and is_cuda and args.dtype == "float32":
-        exact = comparison.timings.labels[EVALUATOR]
-        rows += verdicts.tf32_rows(evaluator, texts, exact, comparison.flops, num_rounds)
+    def save_round(comparison: Comparison) -> None:
+        save(args.json, comparison_rows(comparison, args, len(texts), is_cuda=is_cuda))
+
+    with closing(Evaluator(loaded, config)) as evaluator:
+        comparison = compare(evaluator, texts, args.peers, args.rounds, save_round)
+        rows = comparison_rows(comparison, args, len(texts), is_cuda=is_cuda)
         save(args.json, rows)
-    if args.dtype != "float32":
-        rows.append(float32_row(evaluator, texts, args, comparison))
-        save(args.json, rows)
-    operators, busy = operator_shares(evaluator, texts)
-    if busy is not None:
-        rows.append(busy_row(busy))
-        save(args.json, rows)
+        for row in further_rows(evaluator, texts, args, comparison):
+            rows.append(row)
+            save(args.json, rows)
     ceiling = f"Matrix ceiling {comparison.ceiling / 1e9:,.1f} GFLOP/s in {args.dtype}"
     print(f"\n{ceiling}: at most {len(texts) / comparison.limit_s:,.0f} samples/s")
     print_rows(rows)
-    of_what = "" if is_cuda else " of all cores"
-    phases = phase_shares(evaluator, texts)
-    print_shares(f"\nWhere the evaluator's time goes, percent of the time{of_what}", phases)
-    print_shares("Inside the forward pass, percent", operators)
-    return 0
+    return common.exit_code(rows)
 
 
 def save(path: Path | None, rows: Sequence[Row]) -> None:

@@ -1,9 +1,9 @@
 """Runs checks of a GPU machine in turn within a time budget, and leaves one folder of results.
 
 There are three groups of checks, one a call: ``quick``, ``figures`` and ``speed``. Results are
-written after each part, so that a call that is killed keeps what it has; it goes on after a
-failure. Started by gpu_check.sh, which installs missing packages first, so this module and
-``gpu_parts`` import nothing but the standard library.
+written after each part and every few seconds while one runs, so that a call that is killed keeps
+what it has; it goes on after a failure. Started by gpu_check.sh, which installs missing packages
+first, so this module and ``gpu_parts`` import nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import argparse
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,14 +30,19 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import common
 from benchmarks.common import Row
-from benchmarks.gpu_parts.parts import BUDGET_S, Part, parts_of
+from benchmarks.gpu_parts.part import Part
+from benchmarks.gpu_parts.parts import BUDGET_S, parts_of
 
 # A dry run may take longer than a GPU: it runs on two shared cores.
 DRY_RUN_SLACK = 4.0
 MIN_PART_S = 5.0
+# Between two writings of what a running part has so far.
+SAVE_EVERY_S = 10.0
 LOG_BYTES_A_PART = 200_000
 ARCHIVE_BYTES = 15_000_000
 NOT_ARCHIVED = ("predictions", ".state")
+NO_LARGE_TRACE = (*NOT_ARCHIVED, "trace.json", "trace.json.gz")
+NO_TRACES = (*NOT_ARCHIVED, "profiler_traces")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +54,19 @@ class PartResult:
     seconds: float = 0.0
 
 
+WhileRunning = Callable[[PartResult], object]
+"""Receives what a part that still runs has so far."""
+
+
+def ignore(_: PartResult) -> None: ...
+
+
 def run_parts(
-    parts: Sequence[Part], work: Path, budget_s: float, slack: float = 1.0
+    parts: Sequence[Part],
+    work: Path,
+    budget_s: float,
+    slack: float = 1.0,
+    while_running: WhileRunning = ignore,
 ) -> Iterator[PartResult]:
     """Run the parts in turn; one that cannot run, or for which no time is left, says so in a row.
 
@@ -70,15 +87,22 @@ def run_parts(
         else:
             # What earlier parts have left of their time, this one may use.
             limit_s = min(max(slack * part.seconds, left_s - later_s), left_s)
-            yield run_part(part, work, limit_s)
+            yield run_part(part, work, limit_s, while_running)
 
 
-def run_part(part: Part, work: Path, limit_s: float) -> PartResult:
+def run_part(
+    part: Part, work: Path, limit_s: float, while_running: WhileRunning = ignore
+) -> PartResult:
     """Run one part, with its output in a log, and read its rows."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     started = time.monotonic()
     log = work / part.log_name
-    code, is_late = run_process(part.command, limit_s, log, environment)
+
+    def show_progress() -> None:
+        seconds = time.monotonic() - started
+        while_running(PartResult(part=part, rows=part.rows(None), seconds=seconds))
+
+    code, is_late = run_process(part.command, limit_s, log, environment, show_progress)
     rows = part.rows(code)
     if is_late:
         late = common.checked(
@@ -93,24 +117,35 @@ def run_part(part: Part, work: Path, limit_s: float) -> PartResult:
 
 
 def run_process(
-    command: Sequence[str], limit_s: float, log: Path, environment: dict[str, str]
+    command: Sequence[str],
+    limit_s: float,
+    log: Path,
+    environment: dict[str, str],
+    while_running: Callable[[], object] = lambda: None,
 ) -> tuple[int, bool]:
     """Run one process and wait, asleep, until it ends or its time is over.
+
+    Args:
+        while_running: called every ``SAVE_EVERY_S``.
 
     Returns:
         Its exit code, and whether it was ended because its time was over.
     """
+    deadline = time.monotonic() + limit_s
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment
         )
         try:
-            return process.wait(timeout=limit_s), False
-        except subprocess.TimeoutExpired:
-            return kill_family(process), True
+            while time.monotonic() < deadline:
+                left_s = deadline - time.monotonic()
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(timeout=min(SAVE_EVERY_S, left_s)), False
+                while_running()
         except BaseException:
             kill_family(process)
             raise
+        return kill_family(process), True
 
 
 def kill_family(process: subprocess.Popen[bytes]) -> int:
@@ -127,30 +162,60 @@ def kill_family(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
-def collect(out: Path, work: Path, results: Sequence[PartResult]) -> None:
+def delete_earlier_results(out: Path) -> None:
+    """Delete what an earlier call has left, so that its results are not taken for this one's."""
+    for pattern in ("table.txt", "results.json", "log.txt", "pipeline-*.tar.gz", ".*.part"):
+        for file in out.glob(pattern):
+            file.unlink()
+
+
+def collect(
+    out: Path, work: Path, results: Sequence[PartResult], *, is_running: bool = False
+) -> None:
     """Leave the table, the rows, one log and, if the last part has a results folder, its archive.
 
-    Called after each part: with two pipelines it leaves five files at most.
+    Called again and again: with two pipelines it leaves five files at most.
+
+    Args:
+        is_running: the last part has not ended.
     """
     out.mkdir(parents=True, exist_ok=True)
+    replace_file(out / "log.txt", read_logs(work))
     rows = all_rows(results)
     seconds = {result.part.name: result.seconds for result in results}
-    lines = [common.table(rows), "", common.tally(rows), ""]
-    lines += [f"{part_s:6.1f} s  {name}" for name, part_s in seconds.items()]
-    (out / "table.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     payload = {
         "rows": [asdict(row) for row in rows],
         "seconds": seconds,
         "environment": read_environment(work),
     }
-    (out / "results.json").write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")
-    with (out / "log.txt").open("wb") as log:
-        for file in sorted(work.glob("*.log")):
-            end = file.read_bytes()[-LOG_BYTES_A_PART:]
-            log.write(f"== {file.stem}\n".encode() + end + b"\n")
+    replace_file(out / "results.json", f"{json.dumps(payload, indent=1)}\n".encode())
+    lines = [common.table(rows), "", common.tally(rows), ""]
+    lines += [f"{part_s:6.1f} s  {name}" for name, part_s in seconds.items()]
+    replace_file(out / "table.txt", "".join(f"{line}\n" for line in lines).encode())
     results_folder = results[-1].part.results_folder
-    if results_folder is not None and results_folder.is_dir():
-        archive(results_folder, out / f"pipeline-{results_folder.name}.tar.gz")
+    if results_folder is None or not results_folder.is_dir():
+        return
+    target = out / f"pipeline-{results_folder.name}.tar.gz"
+    if is_running:
+        archive_finished_steps(results_folder, target)
+    else:
+        archive(results_folder, target)
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Write a file so that it is complete at any moment, the old one or the new one."""
+    unfinished = file.with_name(f".{file.name}.part")
+    unfinished.write_bytes(content)
+    unfinished.replace(file)
+
+
+def read_logs(work: Path) -> bytes:
+    """The end of each part's output, under its name."""
+    ends = []
+    for file in sorted(work.glob("*.log")):
+        end = file.read_bytes()[-LOG_BYTES_A_PART:]
+        ends.append(f"== {file.stem}\n".encode() + end + b"\n")
+    return b"".join(ends)
 
 
 def all_rows(results: Sequence[PartResult]) -> list[Row]:
@@ -171,15 +236,30 @@ def read_environment(work: Path) -> Any:
 
 def archive(folder: Path, target: Path) -> None:
     """The small results; the trace only where the archive stays small with it."""
-    for left_out in (
-        NOT_ARCHIVED,
-        (*NOT_ARCHIVED, "trace.json", "trace.json.gz"),
-        (*NOT_ARCHIVED, "profiler_traces"),
-    ):
-        with tarfile.open(target, "w:gz") as tar:
-            tar.add(folder, arcname=folder.name, filter=partial(_unless_named, left_out))
+    for left_out in (NOT_ARCHIVED, NO_LARGE_TRACE, NO_TRACES):
+        write_archive(folder, target, left_out)
         if target.stat().st_size <= ARCHIVE_BYTES:
             return
+
+
+def archive_finished_steps(folder: Path, target: Path) -> None:
+    """What the finished steps of a running pipeline have left, where it is not archived yet.
+
+    A file that the running step renames meanwhile ends the attempt; the next call repeats it.
+    """
+    written_s = [file.stat().st_mtime for file in folder.glob("*.json")]
+    if target.exists() and max(written_s, default=0.0) < target.stat().st_mtime:
+        return
+    with suppress(OSError):
+        write_archive(folder, target, NO_TRACES)
+
+
+def write_archive(folder: Path, target: Path, left_out: Sequence[str]) -> None:
+    """The folder but for what has one of these names, complete at any moment."""
+    unfinished = target.with_name(f".{target.name}.part")
+    with tarfile.open(unfinished, "w:gz") as tar:
+        tar.add(folder, arcname=folder.name, filter=partial(_unless_named, left_out))
+    unfinished.replace(target)
 
 
 def _unless_named(names: Sequence[str], item: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -234,6 +314,12 @@ def default_folder(group: str) -> Path:
     return Path(os.environ.get("OUT") or ROOT / "results" / "gpu_check") / group
 
 
+def end_on_signals() -> None:
+    """Let a signal that asks to end raise, so that the running part is ended too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     if args.missing_wheels:
@@ -241,11 +327,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     out = args.out or default_folder(args.group)
     results: list[PartResult] = []
+    delete_earlier_results(out)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         parts = parts_of(args.group, work, is_dry_run=args.dry_run)
         slack = DRY_RUN_SLACK if args.dry_run else 1.0
-        for result in run_parts(parts, work, BUDGET_S[args.group], slack):
+
+        def save_running(running: PartResult) -> None:
+            collect(out, work, [*results, running], is_running=True)
+
+        for result in run_parts(parts, work, BUDGET_S[args.group], slack, save_running):
             results.append(result)
             collect(out, work, results)
             tally = common.tally(result.rows)
@@ -256,4 +347,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     raise SystemExit(main())

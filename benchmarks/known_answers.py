@@ -12,12 +12,13 @@ row says which one it was.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ from utils.diagnosis.bottleneck import classify_bottleneck
 from utils.diagnosis.diagnose import diagnose
 from utils.diagnosis.diagnosis_settings import DiagnosisSettings
 from utils.diagnosis.findings import Findings, PresentSettings
-from utils.diagnosis.measurement import measure_batch_size
+from utils.diagnosis.measurement import measure_batch_size, observe_device
 from utils.diagnosis.suggestions import rank_suggestions
 from utils.diagnosis.verify import measure_suggestion
 from utils.diagnosis.workload import Workload
+from utils.schema.ceilings import Ceilings
 from utils.schema.diagnosis import Suggestion
 from utils.system.timing import time_interleaved
 
@@ -54,10 +56,30 @@ OPERATORS = {
 }
 
 
+@cache
+def ceilings_file(device: torch.device) -> Path:
+    """The file of the ceilings of a CUDA device, which take 20 s, once for all checks."""
+    return Path(tempfile.mkdtemp()) / "ceilings.json"
+
+
+def measure_ceilings(device: torch.device, file: Path) -> Ceilings:
+    """The ceilings in float32, also saved to ``file`` for a diagnosis that reads them there.
+
+    On a CPU, whose speed other programs change, they are measured just before each check.
+    """
+    if device.type == "cpu":
+        return roofline.load_or_measure_ceilings(device, torch.float32, file)
+    shared = ceilings_file(device)
+    ceilings = roofline.load_or_measure_ceilings(device, torch.float32, shared)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(shared, file)
+    return ceilings
+
+
 def operator_rows(name: str, folder: Path, device: torch.device) -> list[Row]:
-    """The verdict on operators alone, ceilings measured just before."""
+    """The verdict on operators alone."""
     make, expected = OPERATORS[name]
-    ceilings = roofline.measure_ceilings(device, torch.float32)
+    ceilings = measure_ceilings(device, folder / "ceilings.json")
     evidence = workloads.operator_evidence(make(device), ceilings, device)
     bottleneck = classify_bottleneck(evidence)
     row = checked(
@@ -73,14 +95,13 @@ def operator_rows(name: str, folder: Path, device: torch.device) -> list[Row]:
 def tokeniser_rows(folder: Path, device: torch.device) -> list[Row]:
     """A tokeniser that sleeps: the verdict, and what the same without the sleep saves."""
     loaded, config = workloads.ready(folder, workloads.small_qwen2(device), [16] * 16)
-    ceilings = roofline.load_or_measure_ceilings(
-        loaded.device, torch.float32, config.files.ceilings
-    )
+    ceilings = measure_ceilings(loaded.device, config.files.ceilings)
     texts = [workloads.text_of(16)] * 16
     sleeping = replace(loaded, tokenizer=workloads.SleepingTokenizer(loaded.tokenizer, SLEEP_S))
     with torch.inference_mode():
-        slow = measure_batch_size(sleeping, texts, 4, 64, ceilings).evidence
+        timed = measure_batch_size(sleeping, texts, 4, 64, ceilings)
         quick = measure_batch_size(loaded, texts, 4, 64, ceilings).evidence
+        slow = observe_device(timed).evidence
     verdict = classify_bottleneck(slow).verdict
     suggestions = rank_suggestions(Findings(evidence=slow), PresentSettings.of(config))
     suggestion = _with_title(suggestions, "Faster tokeniser")
@@ -113,6 +134,7 @@ def padding_rows(folder: Path, device: torch.device) -> list[Row]:
     )
     lengths = workloads.padded_lengths(size) * 4
     loaded, config = workloads.ready(folder, model, lengths, *settings)
+    measure_ceilings(loaded.device, config.files.ceilings)
     diagnosis = diagnose(loaded, DiagnosisSettings.of(config))
     largest = diagnosis.batch_sizes[-1]
     first = diagnosis.suggestions[0]
@@ -149,6 +171,7 @@ def layer_rows(folder: Path, device: torch.device) -> list[Row]:
     size, model = _decided_by_the_device(device, layers=4)
     settings = f"profiling.batch_sizes=[{size}]", "profiling.trace_steps=1"
     loaded, config = workloads.ready(folder, model, [32] * 2 * size, *settings)
+    measure_ceilings(loaded.device, config.files.ceilings)
     rate = workloads.cycles_per_s(device) if device.type == "cuda" else 0.0
     slow = workloads.SlowModule(loaded.model.model.layers[2].mlp, SLOW_S, rate)
     loaded.model.model.layers[2].mlp = slow
@@ -194,6 +217,7 @@ def batch_size_rows(folder: Path, device: torch.device) -> list[Row]:
     lengths = [8] * 16 + [32] * 16 + [64] * 16 + [128] * 16
     settings = "profiling.batch_sizes=[1, 2, 4]", "profiling.trace_steps=1"
     loaded, config = workloads.ready(folder, workloads.small_qwen2(device), lengths, *settings)
+    measure_ceilings(loaded.device, config.files.ceilings)
     diagnosis = diagnose(loaded, DiagnosisSettings.of(config))
     suggestion = _with_title(diagnosis.all_suggestions, "Larger batches")
     if suggestion is None:

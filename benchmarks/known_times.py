@@ -31,6 +31,7 @@ from benchmarks import common, workloads
 from benchmarks.common import Row, within
 from utils.metrics import MetricsCollector
 from utils.profiler import InferenceProfiler
+from utils.system.gpu_monitor import GpuMonitor
 
 TIMES_MS = (0.2, 1.0, 5.0, 20.0, 100.0)
 TOLERANCE, TOLERANCE_MS = 0.01, 0.05
@@ -42,10 +43,16 @@ GIB = 1 << 30
 ALLOCATOR_ROUNDING = 8 * 512
 # Resident memory is counted in pages, for each thread in a cache that the kernel adds up at times.
 RESIDENT_ROUNDING_MB = 1.0
+# Rows of the square matrix whose products draw much power.
+POWERFUL_PRODUCT = 8192
 # The card's clock moves between counting and reading.
 CLOCK_TOLERANCE = 0.05
+CLOCK_CHECK = "cycles a second of a spinning kernel: SM clock"
+# How long the kernel spins: long enough for several readings.
+SPIN_S = 1.0
 # Power is sampled 25% of the time on an H100 (arXiv 2312.02741).
 ENERGY_TOLERANCE = 0.10
+ENERGY_CHECK = "matrix products: energy against power x time"
 
 
 def sweep(
@@ -294,25 +301,32 @@ def _bytes(megabytes: float | None) -> int | None:
 
 def device_rows(device: torch.device, rate: float, seconds: float) -> Iterator[Row]:
     """The card's clock and energy: NVML's readings against counted cycles, power and time."""
-    checks = (
-        "cycles a second of a spinning kernel: SM clock",
-        "matrix products: energy against power x time",
-    )
     if device.type != "cuda":
-        yield from (common.not_here(check, "no CUDA device") for check in checks)
+        for check in (CLOCK_CHECK, ENERGY_CHECK):
+            yield common.not_here(check, "no CUDA device")
         return
-    import pynvml
+    yield clock_row(device, rate)
+    yield energy_row(device, seconds)
 
-    pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByUUID(
-        f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    )
-    torch.cuda._sleep(round(0.5 * rate))
-    time.sleep(0.2)  # the kernel is still running
-    clock_mhz = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+
+def clock_row(device: torch.device, rate: float) -> Row:
+    """The clock that NVML reads while a kernel of counted cycles runs."""
+    monitor = GpuMonitor(device)
+    torch.cuda._sleep(round(SPIN_S * rate))
+    monitor.start()
+    # The kernel is still running when the window ends.
+    time.sleep(SPIN_S / 2)
+    readings = monitor.stop()
     torch.cuda.synchronize(device)
-    yield within(checks[0], clock_mhz, rate / 1e6, "MHz", relative=CLOCK_TOLERANCE)
-    a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    clock_mhz = readings.sm_clock_mhz_mean
+    if clock_mhz is None:
+        return common.not_here(CLOCK_CHECK, readings.unavailable["sm_clock_mhz_mean"])
+    return within(CLOCK_CHECK, clock_mhz, rate / 1e6, "MHz", relative=CLOCK_TOLERANCE)
+
+
+def energy_row(device: torch.device, seconds: float) -> Row:
+    """The energy that NVML counts while products run, against its power and the time."""
+    a = torch.randn(POWERFUL_PRODUCT, POWERFUL_PRODUCT, device=device, dtype=torch.bfloat16)
     collector = MetricsCollector(device)
     with collector.measure(batch_size=1, num_samples=1) as measurement:
         end = time.perf_counter() + seconds
@@ -323,10 +337,11 @@ def device_rows(device: torch.device, rate: float, seconds: float) -> Iterator[R
     assert record is not None
     if record.gpu_power_w_mean is None or record.energy_per_sample_j is None:
         reason = record.reason("gpu_power_w_mean") or record.reason("energy_per_sample_j")
-        yield common.not_here(checks[1], reason or "this card gives no power or no energy")
-        return
+        return common.not_here(ENERGY_CHECK, reason or "this card gives no power or no energy")
     expected_j = record.gpu_power_w_mean * (record.latency_total_s_mean or 0.0)
-    yield within(checks[1], expected_j, record.energy_per_sample_j, "J", relative=ENERGY_TOLERANCE)
+    return within(
+        ENERGY_CHECK, expected_j, record.energy_per_sample_j, "J", relative=ENERGY_TOLERANCE
+    )
 
 
 def measure(args: argparse.Namespace) -> Iterator[Row]:

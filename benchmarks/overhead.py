@@ -16,7 +16,7 @@ import hashlib
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +27,10 @@ import torch
 
 from benchmarks import common, workloads
 from benchmarks.common import Row
+from utils.diagnosis import tracing
 from utils.profiler import InferenceProfiler
 from utils.system.gpu_monitor import GpuMonitor
+from utils.system.timing import time_callable
 
 TIMES_MS = (0.1, 0.5, 2.0, 5.0, 20.0)
 LONG_MS, RELATIVE_BAR, SHORT_BAR_US = 5.0, 0.01, 50.0
@@ -231,6 +233,30 @@ def thread_rows(device: torch.device, seconds: float) -> Iterator[Row]:
         )
 
 
+def trace_rows(device: torch.device) -> Iterator[Row]:
+    """What a trace leaves behind: CUPTI stays attached to the process (pytorch issue 144455).
+
+    The program times everything before its first trace, so there is no bar. These rows come last,
+    because nothing should be timed in this process after them.
+    """
+    check = "launching a kernel after a trace in the same process"
+    if device.type != "cuda":
+        yield common.not_here(check, "no CUDA device")
+        return
+    launches = workloads.tiny_operators(device)
+    before_us = launch_us(launches, device)
+    tracing.measure_device_busy(lambda _: launches(), steps=1, device=device)
+    after_us = launch_us(launches, device)
+    yield common.reported("launching a kernel before the first trace", before_us, "us")
+    yield common.reported(check, after_us, "us", error=f"{after_us / before_us - 1:+.1%}")
+
+
+def launch_us(launches: Callable[[], object], device: torch.device) -> float:
+    """Microseconds of each of the tiny operators that follow each other."""
+    times = time_callable(launches, device, repeats=5)
+    return 1e6 * times.fastest_s / workloads.TINY_OPERATORS
+
+
 def _middle_half(values: Sequence[float]) -> tuple[float, float]:
     low, _, high = statistics.quantiles(values, n=4)
     return low, high
@@ -244,6 +270,7 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
     yield from planted_rows(device, times, run_s, rounds)
     yield from real_rows(device, sizes, 2 * run_s, 2 * rounds)
     yield from thread_rows(device, thread_s)
+    yield from trace_rows(device)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

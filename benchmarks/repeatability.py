@@ -164,29 +164,36 @@ def sweep_in_a_process(path: Path, args: argparse.Namespace) -> list[dict[str, A
     return list(json.loads(path.read_text(encoding="utf-8")))
 
 
-def measure(args: argparse.Namespace) -> list[Row]:
+def process_row(number: int, sweep: Sequence[dict[str, Any]], column: str, unit: str) -> Row:
+    """What one process measured: all that is left where the others do not end."""
+    means = []
+    for row in sweep:
+        mean = "none" if row[column] is None else f"{row[column]:,.4g}"
+        means.append(f"{mean} at {row['batch_size']}")
+    return common.reported(f"process {number}: mean", f"{', '.join(means)} {unit}".rstrip())
+
+
+def measure(args: argparse.Namespace) -> Iterator[Row]:
     if args.quick:
         args.processes, args.runs, args.samples = min(args.processes, 2), min(args.runs, 5), 32
     sweeps = []
+    unit = "samples/s" if args.mean == MEAN else ""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(args.processes):
             sweeps.append(sweep_in_a_process(Path(folder) / f"{number}.json", args))
-    unit = "samples/s" if args.mean == MEAN else ""
-    rows = list(claim_rows(claims_of(sweeps, (args.mean, args.low, args.high)), unit))
+            yield process_row(number + 1, sweeps[-1], args.mean, unit)
+    yield from claim_rows(claims_of(sweeps, (args.mean, args.low, args.high)), unit)
     spread = process_spread(sweeps)
     if spread is not None:
         known = BETWEEN_PROCESS_CV.get(common.resolve(args.device).type)
         allowed = (
             f"the intervals allow for {known or 'nothing: none is known for this kind of device'}"
         )
-        rows.append(
-            common.reported(
-                "what processes differ by: profiling.process_spread for this machine",
-                spread,
-                note=allowed,
-            )
+        yield common.reported(
+            "what processes differ by: profiling.process_spread for this machine",
+            spread,
+            note=allowed,
         )
-    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:

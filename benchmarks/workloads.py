@@ -29,6 +29,7 @@ from utils.system.timing import time_callable
 # A tenth of a second on a data-centre GPU: long beside the resolution of CUDA events (0.5 us).
 CALIBRATION_CYCLES = 200_000_000
 WORD = "word"
+TINY_OPERATORS = 3000
 
 
 def cycles_per_s(device: torch.device) -> float:
@@ -187,7 +188,7 @@ def element_wise_chain(device: torch.device) -> Callable[[], object]:
 def tiny_operators(device: torch.device) -> Callable[[], object]:
     """Thousands of additions of one element."""
     one = torch.ones(1, device=device)
-    return lambda: [torch.add(one, one) for _ in range(3000)]
+    return lambda: [torch.add(one, one) for _ in range(TINY_OPERATORS)]
 
 
 @torch.inference_mode()

@@ -1,56 +1,46 @@
-"""The processes of the check for a GPU machine, each with its command and the time it may take."""
+"""The processes of the check for a GPU machine: three groups, in each the most valuable first.
+
+The times are those of one H100 whose host is slow: see ``SLOW_START_S``. Benchmarks that can share
+a process do, so that PyTorch is imported once. None is timed in a process in which another one has
+traced: that slows later launches, see ``utils/diagnosis/measurement.py``.
+"""
 
 from __future__ import annotations
 
-import json
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common import Row
-from benchmarks.gpu_parts import inputs, pipeline_results
+from benchmarks.gpu_parts.part import Part, file_stem, log_name
+from benchmarks.gpu_parts.pipelines import ARCHITECTURE, ROOT, Pipeline, pipeline_part
 from benchmarks.gpu_parts.rows import benchmark_rows, rows_of_tests
 
-ROOT = Path(__file__).resolve().parents[2]
-ARCHITECTURE = ROOT / "configs" / "architectures" / "qwen2.5-0.5b.json"
 GPU_PEERS = ("plain loop", "pipeline", "Trainer.predict", "this evaluator, compiled")
-BATCH_SIZES = {"float32": [1, 8, 32, 128], "bfloat16": [1, 8, 32, 128, 512]}
-SHORT_BATCH_SIZES = (1, 8, 64)
 # For all parts of a call together. The rest of 4 and of 9 minutes is for installing what is missing
 # and for packing.
 BUDGET_S = {"quick": 220.0, "figures": 510.0, "speed": 510.0}
+# Parts of a start: step 01, step 04 and run_week1.py itself import less than steps 02 and 03.
+START_OF_ALL_STEPS = 3.25
+START_OF_STEP_02 = 1.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """One process of the check.
+class Benchmark:
+    """A benchmark of this folder with its options.
 
     Args:
-        seconds: what it may take even where every other part takes its own. When it has used these
-            and those that earlier parts have left, it is ended with all processes it has started.
-        rows: reads the rows from what the process left, given its exit code.
-        needs: a file without which the part does not run.
-        results_folder: where a pipeline leaves its results.
+        title: in its rows; the name of the benchmark where it is empty.
     """
 
     name: str
-    command: list[str]
-    seconds: float
-    rows: Callable[[int], list[Row]]
-    needs: Path | None = None
-    results_folder: Path | None = None
+    options: tuple[str, ...] = ()
+    title: str = ""
 
     @property
-    def log_name(self) -> str:
-        """The file of its output in the work folder."""
-        return log_name(self.name)
-
-
-def log_name(name: str) -> str:
-    """The part's name as a file's, with an underscore for all that it should not have."""
-    return re.sub(r"\W+", "_", name) + ".log"
+    def shown_name(self) -> str:
+        return self.title or self.name
 
 
 def parts_of(group: str, work: Path, *, is_dry_run: bool) -> list[Part]:
@@ -71,99 +61,142 @@ def parts_of(group: str, work: Path, *, is_dry_run: bool) -> list[Part]:
 def quick_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
     """Whether the program works on this GPU at all.
 
-    On one H100's virtual machine each step took 10 to 16 s to start. The pipelines keep the windows
-    for the GPU's readings: three batch sizes of 2 s each.
+    All steps in bfloat16; in float32 step 02 alone, because step 03 needs 20 s more for its
+    ceilings there and runs in ``figures``. The pipelines keep the windows for the GPU's readings:
+    2 s for each batch size.
     """
+    short = ("evaluation.compare_batching=false",)
+    bfloat16 = Pipeline(
+        dtype="bfloat16", batch_sizes=(1, 8, 64), num_runs=3, max_samples=1000, settings=short
+    )
+    float32 = Pipeline(
+        dtype="float32",
+        batch_sizes=(1, 8, 64),
+        num_runs=3,
+        max_samples=500,
+        flags=("--skip-download", "--skip-profiling", "--skip-viz"),
+        settings=short,
+    )
     return [
-        tests_part(work, 50, are_slow=False),
-        pipeline_part(work, "float32", 100, is_short=True, is_dry_run=is_dry_run),
-        pipeline_part(
-            work, "bfloat16", 70, is_short=True, uses_data_before=True, is_dry_run=is_dry_run
-        ),
+        pipeline_part(work, bfloat16, starts=START_OF_ALL_STEPS, work_s=65, is_dry_run=is_dry_run),
+        pipeline_part(work, float32, starts=START_OF_STEP_02, work_s=32, is_dry_run=is_dry_run),
+        tests_part(work, starts=1, work_s=35, are_slow=False),
     ]
 
 
 def figure_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
-    """Whether the numbers are right, the cheapest part first."""
+    """Whether the numbers are right: those that are known by construction, then the predictions."""
+    numbers = (
+        Benchmark(name="known_times"),
+        Benchmark(name="gpu_devices"),
+        # It traces.
+        Benchmark(name="known_answers", options=("--quick",)),
+    )
+    verified = Pipeline(
+        dtype="float32",
+        batch_sizes=(1, 8, 32, 128),
+        num_runs=3,
+        max_samples=1000,
+        flags=("--verify",),
+    )
     return [
-        benchmark_part(work, "known_times", 45, is_dry_run=is_dry_run),
-        benchmark_part(work, "gpu_devices", 50, is_dry_run=is_dry_run),
-        benchmark_part(work, "known_answers", 60, ["--quick"], is_dry_run=is_dry_run),
-        tests_part(work, 35, are_slow=True),
-        pipeline_part(work, "bfloat16", 130, is_dry_run=is_dry_run),
-        pipeline_part(
-            work,
-            "float32",
-            180,
-            is_verified=True,
-            uses_data_before=True,
-            is_dry_run=is_dry_run,
+        # gpu_devices starts two more processes, one of which imports PyTorch alone.
+        benchmarks_part(
+            work, "known numbers", numbers, starts=2.4, work_s=155, is_dry_run=is_dry_run
         ),
+        pipeline_part(work, verified, starts=START_OF_ALL_STEPS, work_s=200, is_dry_run=is_dry_run),
+        # They start three processes that import PyTorch alone.
+        tests_part(work, starts=2.5, work_s=20, are_slow=True),
     ]
 
 
 def speed_parts(work: Path, *, is_dry_run: bool) -> list[Part]:
     """The evaluator and its peers, what measuring costs, and whether results repeat."""
-    few_rounds = ["--quick", "--rounds", "5"]
-    peers: list[str] = []
-    peers_float32 = ["--peers", "plain loop"]
-    if not is_dry_run:
-        peers = peer_options(work, "bfloat16")
-        peers_float32 = peer_options(work, "float32")
-    repeats = ["--processes", "3", "--runs", "10"]
+    bfloat16 = Benchmark(
+        name="evaluation_peers", options=peer_options(work, "bfloat16", is_dry_run=is_dry_run)
+    )
+    float32 = Benchmark(
+        name="evaluation_peers",
+        options=peer_options(work, "float32", is_dry_run=is_dry_run),
+        title="evaluation_peers, float32",
+    )
+    few_rounds = ("--quick", "--rounds", "5")
+    costs = (
+        Benchmark(name="measurement_peers", options=few_rounds),
+        # Its last rows trace.
+        Benchmark(name="overhead", options=few_rounds),
+    )
+    repeats = Benchmark(name="repeatability", options=("--processes", "3", "--runs", "10"))
     return [
-        benchmark_part(work, "overhead", 50, few_rounds, is_dry_run=is_dry_run),
-        benchmark_part(work, "measurement_peers", 50, few_rounds, is_dry_run=is_dry_run),
-        benchmark_part(work, "evaluation_peers", 200, peers, is_dry_run=is_dry_run),
-        benchmark_part(
-            work,
-            "evaluation_peers",
-            120,
-            peers_float32,
-            title="evaluation_peers, float32",
-            is_dry_run=is_dry_run,
+        # It also makes the embedded corpus.
+        benchmarks_part(work, "float32", (float32,), starts=1.3, work_s=75, is_dry_run=is_dry_run),
+        benchmarks_part(work, "bfloat16", (bfloat16,), starts=1, work_s=225, is_dry_run=is_dry_run),
+        benchmarks_part(
+            work, "cost of measuring", costs, starts=1, work_s=55, is_dry_run=is_dry_run
         ),
-        benchmark_part(work, "repeatability", 80, repeats, is_dry_run=is_dry_run),
+        benchmarks_part(
+            work, "repeatability", (repeats,), starts=4.5, work_s=20, is_dry_run=is_dry_run
+        ),
     ]
 
 
-def benchmark_part(
+def benchmarks_part(
     work: Path,
     name: str,
-    seconds: float,
-    options: Sequence[str] = (),
+    benchmarks: Sequence[Benchmark],
     *,
-    title: str = "",
+    starts: float,
+    work_s: float,
     is_dry_run: bool,
 ) -> Part:
-    """A benchmark of this folder, which writes its rows as JSON as they come."""
-    title = title or name
-    words = ["--device", "cpu" if is_dry_run else "cuda", *options]
-    if is_dry_run:
-        words.append("--quick")
-    script = ROOT / "benchmarks" / f"{name}.py"
-    file_name = re.sub(r"\W+", "_", title)
-    out = work / f"{file_name}.json"
+    """Benchmarks in one process, each of which writes its rows as JSON as they come."""
+    words: list[str] = []
+    for benchmark in benchmarks:
+        if words:
+            words.append("+")
+        words += [benchmark.name, "--json", str(rows_file(work, benchmark))]
+        words += ["--device", "cpu" if is_dry_run else "cuda", *benchmark.options]
+        if is_dry_run and "--quick" not in benchmark.options:
+            words.append("--quick")
+
+    def read_rows(code: int | None) -> list[Row]:
+        rows: list[Row] = []
+        for benchmark in benchmarks:
+            rows += benchmark_rows(benchmark.shown_name, rows_file(work, benchmark), code)
+        return rows
+
+    script = ROOT / "benchmarks" / "gpu_parts" / "several.py"
     return Part(
-        name=title,
-        command=[sys.executable, str(script), "--json", str(out), *words],
-        seconds=seconds,
-        needs=script,
-        rows=lambda code: benchmark_rows(title, out, code),
+        name=name,
+        command=[sys.executable, str(script), *words],
+        starts=starts,
+        work_s=work_s,
+        rows=read_rows,
     )
 
 
-def peer_options(work: Path, dtype: str) -> list[str]:
+def rows_file(work: Path, benchmark: Benchmark) -> Path:
+    """Where a benchmark writes its rows."""
+    return work / f"{file_stem(benchmark.shown_name)}.json"
+
+
+def peer_options(work: Path, dtype: str, *, is_dry_run: bool) -> tuple[str, ...]:
     """The evaluator's peers on the 0.5B architecture with the embedded corpus."""
-    options = ["--architecture", str(ARCHITECTURE), "--dtype", dtype]
+    options: list[str] = []
     for setting in embedded_settings(work):
         options += ["--set", setting]
+    if is_dry_run:
+        # The small embedded model itself.
+        return (*options, "--peers", "plain loop")
+    options += ["--architecture", str(ARCHITECTURE), "--dtype", dtype]
+    # With the demo's chunks of 1,024 rows a quarter of the tokens is padding.
+    options += ["--set", "evaluation.chunk_rows=2048"]
     if dtype == "bfloat16":
-        return [*options, "--rows", "4096", "--rounds", "3", "--peers", *GPU_PEERS]
-    return [*options, "--tf32", "--rows", "1024", "--rounds", "1", "--peers", "plain loop"]
+        return (*options, "--rows", "4096", "--rounds", "3", "--peers", *GPU_PEERS)
+    return (*options, "--tf32", "--rows", "1024", "--rounds", "1", "--peers", "plain loop")
 
 
-def tests_part(work: Path, seconds: float, *, are_slow: bool) -> Part:
+def tests_part(work: Path, *, starts: float, work_s: float, are_slow: bool) -> Part:
     """The tests that need a GPU: those that start other processes, or all others."""
     folder = ROOT / "tests" / "gpu"
     marks = "gpu and slow" if are_slow else "gpu and not slow"
@@ -174,111 +207,13 @@ def tests_part(work: Path, seconds: float, *, are_slow: bool) -> Part:
     return Part(
         name=name,
         command=[sys.executable, "-m", "pytest", *options, str(folder)],
-        seconds=seconds,
+        starts=starts,
+        work_s=work_s,
         needs=folder,
         rows=lambda code: rows_of_tests(report, code, work / log_name(name), name),
-    )
-
-
-def pipeline_part(
-    work: Path,
-    dtype: str,
-    seconds: float,
-    *,
-    is_short: bool = False,
-    is_verified: bool = False,
-    uses_data_before: bool = False,
-    is_dry_run: bool,
-) -> Part:
-    """The steps on the 0.5B architecture with random weights and texts of random words.
-
-    Args:
-        is_short: few batch sizes and rows.
-        is_verified: suggestions are tried, which takes most of the time.
-        uses_data_before: an earlier pipeline of the same call has run step 01.
-    """
-    command = [sys.executable, str(ROOT / "run_week1.py"), "--config", "configs/demo.yaml"]
-    if is_verified:
-        command.append("--verify")
-    if uses_data_before:
-        command.append("--skip-download")
-    settings = common_settings(work, dtype)
-    if is_dry_run:
-        settings += dry_run_settings(work)
-    elif is_short:
-        settings += gpu_settings(SHORT_BATCH_SIZES, num_runs=3, max_samples=1000)
-        settings.append("profiling.trace_steps=1")
-    else:
-        settings += gpu_settings(BATCH_SIZES[dtype], num_runs=5, max_samples=inputs.NUM_ROWS)
-    for setting in settings:
-        command += ["--set", setting]
-    return Part(
-        name=f"pipeline, {dtype}",
-        command=command,
-        seconds=seconds,
-        results_folder=work / dtype,
-        rows=lambda code: pipeline_results.pipeline_rows(
-            work / dtype, dtype, code, uses_gpu=not is_dry_run
-        ),
     )
 
 
 def embedded_settings(work: Path) -> list[str]:
     """The corpus and its tokenizer: the same for both peers, so that one model is trained."""
     return [f"embedded.dir={work / 'demo'}", "embedded.training_rows=2000", "embedded.epochs=1"]
-
-
-def common_settings(work: Path, dtype: str) -> list[str]:
-    """What differs from ``configs/demo.yaml`` in all pipelines."""
-    return [
-        "model.load_format=dummy",
-        f"model.tokenizer={inputs.write_tokenizer(work / 'tokenizer')}",
-        f"model.dtype={dtype}",
-        "model.matmul_precision=highest",
-        f"dataset.hf_name={inputs.write_texts(work / 'texts' / 'texts.csv')}",
-        f"dataset.local_path={work / 'data' / 'val_df.csv'}",
-        "profiling.max_length=512",
-        f"output.results_dir={work / dtype}",
-    ]
-
-
-def dry_run_settings(work: Path) -> list[str]:
-    """A small model on the CPU."""
-    return [
-        f"model.name={write_small_architecture(work)}",
-        "model.device=cpu",
-        "dataset.sample_sizes=[8]",
-        "profiling.batch_sizes=[1, 4]",
-        "profiling.num_measurement_runs=3",
-        "evaluation.max_samples=40",
-    ]
-
-
-def gpu_settings(batch_sizes: Sequence[int], num_runs: int, max_samples: int) -> list[str]:
-    """The 0.5B architecture on the GPU."""
-    return [
-        f"model.name={ARCHITECTURE}",
-        "model.device=cuda",
-        "dataset.sample_sizes=[64]",
-        f"profiling.batch_sizes={list(batch_sizes)}",
-        f"profiling.num_measurement_runs={num_runs}",
-        f"evaluation.max_samples={max_samples}",
-    ]
-
-
-def write_small_architecture(work: Path) -> Path:
-    """The same kind of model, small for a CPU; its file."""
-    architecture = json.loads(ARCHITECTURE.read_text(encoding="utf-8"))
-    architecture.update(
-        num_hidden_layers=2,
-        hidden_size=64,
-        num_attention_heads=4,
-        intermediate_size=128,
-        vocab_size=9000,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    path = work / "small.json"
-    path.write_text(json.dumps(architecture), encoding="utf-8")
-    return path

@@ -10,27 +10,24 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import Row
+from benchmarks.gpu_parts.rows import STILL_RUNNING
 
 MAX_PREDICTION_ERROR = 0.15
 
 
-def pipeline_rows(results: Path, dtype: str, code: int, *, uses_gpu: bool) -> list[Row]:
+def pipeline_rows(
+    results: Path, dtype: str, code: int | None, *, uses_gpu: bool, is_diagnosed: bool = True
+) -> list[Row]:
     """What the metrics file and the diagnosis of a run show.
 
     Args:
         results: the run's results folder.
-        code: the run's exit code.
+        code: the run's exit code; None while it runs.
         uses_gpu: whether GPU utilisation must be there.
+        is_diagnosed: step 03 is among its steps.
     """
     name = f"pipeline, {dtype}"
-    rows = [
-        common.checked(
-            f"{name}: all four steps",
-            code == 0,
-            expected="exit code 0",
-            measured=f"exit code {code}",
-        )
-    ]
+    rows = [_exit_row(name, code)]
     file = results / "baseline_metrics.json"
     if not file.exists():
         return [*rows, common.not_here(f"{name}: results", "no baseline_metrics.json; see log.txt")]
@@ -43,7 +40,16 @@ def pipeline_rows(results: Path, dtype: str, code: int, *, uses_gpu: bool) -> li
     rows.append(_phases_row(name, measured))
     rows.append(_utilization_row(name, measured, uses_gpu=uses_gpu))
     rows += _result_rows(name, measured, payload["full_dataset_metrics"])
-    return [*rows, *diagnosis_rows(results / "bottlenecks.json", name)]
+    if is_diagnosed:
+        rows += diagnosis_rows(results / "bottlenecks.json", name)
+    return rows
+
+
+def _exit_row(name: str, code: int | None) -> Row:
+    check = f"{name}: all its steps"
+    if code is None:
+        return common.not_here(check, STILL_RUNNING)
+    return common.checked(check, code == 0, expected="exit code 0", measured=f"exit code {code}")
 
 
 def _status_row(name: str, sweep: Sequence[Mapping[str, Any]]) -> Row:

@@ -59,6 +59,11 @@ class Evaluator:
             stored = [store.load(rows.start, rows.start + len(rows.texts)) for rows in chunks]
         return np.concatenate([chunk.predicted_ids for chunk in stored if chunk])
 
+    def close(self) -> None:
+        """End the thread that reads the GPU."""
+        if self.worker is not None:
+            self.worker.close()
+
     def _chunks(self, texts: list[str]) -> list[Rows]:
         size = self.config.evaluation.chunk_rows
         chunks = []
@@ -203,8 +208,17 @@ class Timings:
     labels: dict[str, LabelIds] = field(default_factory=dict)
 
 
-def time_rounds(running: dict[str, Classify], texts: list[str], num_rounds: int) -> Timings:
-    """Let everyone run in every round, in an order that is reversed each time."""
+def time_rounds(
+    running: dict[str, Classify],
+    texts: list[str],
+    num_rounds: int,
+    after_round: Callable[[Timings], object] = lambda timings: None,
+) -> Timings:
+    """Let everyone run in every round, in an order that is reversed each time.
+
+    Args:
+        after_round: receives what all rounds so far took.
+    """
     timings = Timings(seconds={name: [] for name in running})
     for number in range(num_rounds):
         names = list(running)
@@ -217,4 +231,5 @@ def time_rounds(running: dict[str, Classify], texts: list[str], num_rounds: int)
             timings.seconds[name].append(seconds)
             rate = len(texts) / seconds
             print(f"  round {number + 1}: {name:16} {rate:10,.1f} samples/s", flush=True)
+        after_round(timings)
     return timings

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.peers.contestants import Evaluator
+from utils.diagnosis.kernels import merge_intervals, merged_length
+from utils.diagnosis.trace_events import own_device_us
 from utils.evaluation.attention import evaluation_attention
 from utils.evaluation.batching import Batching
 from utils.evaluation.chunks import ChunkStore
@@ -20,6 +23,9 @@ from utils.evaluation.predictions import PendingPredictions
 from utils.evaluation.predictor import Predictor
 from utils.evaluation.tokens import tokenize
 from utils.model.costs import base_op_name, operator_category
+
+# Some 10,000 kernels of the 0.5B architecture; their host's events take seconds to read.
+MAX_TRACED_TEXTS = 1024
 
 
 @contextmanager
@@ -76,32 +82,48 @@ def phase_shares(evaluator: Evaluator, texts: list[str]) -> dict[str, float]:
     return {**shares, "waiting and the rest": 100 - sum(shares.values())}
 
 
-def operator_shares(
-    evaluator: Evaluator, texts: list[str]
-) -> tuple[dict[str, float], float | None]:
+def operator_shares(evaluator: Evaluator, texts: list[str]) -> dict[str, float]:
     """Percent of the forward pass by kind of operator, the largest first.
 
-    Returns:
-        The shares, and on CUDA the fraction of the time with a kernel running.
+    On CUDA that is the time of the kernels, of the first ``MAX_TRACED_TEXTS``.
     """
-    is_cuda = evaluator.loaded.device.type == "cuda"
-    activities = [ProfilerActivity.CPU]
-    if is_cuda:
-        activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities) as trace:
-        if is_cuda:
-            evaluator(texts)
-        else:
+    if evaluator.loaded.device.type == "cuda":
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
+            evaluator(texts[:MAX_TRACED_TEXTS])
+    else:
+        with profile(activities=[ProfilerActivity.CPU]) as trace:
             _predict_in_this_thread(evaluator, texts)
+    return shares_by_category(trace.events() or (), evaluator.loaded.device.type)
+
+
+def shares_by_category(events: Iterable[Any], device_type: str) -> dict[str, float]:
+    """Percent of the operators' own time by kind of operator, the largest first."""
     times: dict[str, float] = defaultdict(float)
-    for event in trace.key_averages():
-        if event.key.startswith("aten::"):
-            own_us = event.self_device_time_total if is_cuda else event.self_cpu_time_total
-            times[operator_category(base_op_name(event.key))] += own_us
-    total = sum(times.values())
+    for event in events:
+        if event.device_type != DeviceType.CPU or not event.name.startswith("aten::"):
+            continue
+        own_us = event.self_cpu_time_total
+        if device_type == "cuda":
+            own_us = own_device_us(event)
+        times[operator_category(base_op_name(event.name))] += own_us
+    # Without permission to read the device's counters the profiler sees no kernel.
+    total = sum(times.values()) or 1.0
     largest_first = sorted(times.items(), key=lambda item: -item[1])
-    shares = {kind: 100 * own_us / total for kind, own_us in largest_first}
-    return shares, _busy_fraction(trace) if is_cuda else None
+    return {kind: 100 * own_us / total for kind, own_us in largest_first}
+
+
+def device_busy_fraction(evaluator: Evaluator, texts: list[str]) -> float | None:
+    """The part of the evaluation's time in which a kernel ran; None where none was seen.
+
+    Recording the host's operators too would slow the host, and the device would wait for it.
+    """
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        evaluator(texts)
+    spans = []
+    for event in trace.events() or ():
+        if event.device_type == DeviceType.CUDA:
+            spans.append((event.time_range.start, event.time_range.end))
+    return busy_fraction(spans)
 
 
 def _predict_in_this_thread(evaluator: Evaluator, texts: list[str]) -> None:
@@ -119,17 +141,13 @@ def _predict_in_this_thread(evaluator: Evaluator, texts: list[str]) -> None:
     torch.set_num_threads(threads)
 
 
-def _busy_fraction(trace: Any) -> float:
-    """The part of the time between first and last kernel in which a kernel or a copy ran."""
-    spans = []
-    for event in trace.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
-            spans.append((event.time_range.start, event.time_range.end))
-    spans.sort()
-    first = spans[0][0]
-    covered = 0.0
-    reached = first
-    for start, end in spans:
-        covered += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return covered / (reached - first)
+def busy_fraction(spans: Sequence[tuple[float, float]]) -> float | None:
+    """The part of the time from the first begin to the last end that the spans cover.
+
+    Args:
+        spans: begin and end of each kernel and copy, in microseconds.
+    """
+    merged = merge_intervals(spans)
+    if not merged:
+        return None
+    return merged_length(merged) / (merged[-1][1] - merged[0][0])

@@ -62,6 +62,8 @@ def peer_rows(
     for name in names:
         if name in absent:
             rows.append(_absent_row(name, absent[name], bars.get(name)))
+        elif name not in timings.seconds:
+            rows.append(common.not_here(f"speed over {name}", "not run yet"))
         else:
             rows.append(_speed_row(name, timings, bars.get(name)))
             rows.append(_labels_row(name, timings, is_exact=dtype == "float32"))
@@ -109,7 +111,7 @@ def label_agreement(one: LabelIds, other: LabelIds) -> float:
     return float((one == other).mean())
 
 
-def limit_rows(timings: Timings, share: float, *, dtype: str, is_cuda: bool) -> list[Row]:
+def limit_row(share: float, *, dtype: str, is_cuda: bool) -> Row:
     """The speed as a fraction of the limit.
 
     Args:
@@ -118,15 +120,28 @@ def limit_rows(timings: Timings, share: float, *, dtype: str, is_cuda: bool) -> 
     """
     check = "share of the limit"
     bar = MIN_SHARE[dtype]
-    if is_cuda:
-        row = common.checked(check, share >= bar, expected=f">= {bar:.0%}", measured=f"{share:.1%}")
-    else:
-        row = common.reported(check, f"{share:.1%}", expected="reported")
-    if COMPILED not in timings.seconds:
-        return [row]
-    slower, _ = speedup(timings.seconds[COMPILED], timings.seconds[EVALUATOR])
-    compiled_share = f"{share / slower:.1%}"
-    return [row, common.reported(f"{check}, compiled", compiled_share, expected="reported")]
+    if not is_cuda:
+        return common.reported(check, f"{share:.1%}", expected="reported")
+    return common.checked(check, share >= bar, expected=f">= {bar:.0%}", measured=f"{share:.1%}")
+
+
+def compiled_rows(
+    timings: Timings, absent: dict[str, str], limit_s: float, *, dtype: str, is_cuda: bool
+) -> list[Row]:
+    """The speed, the labels and the share of the limit of ``evaluation.compile``.
+
+    Args:
+        timings: rounds of the evaluator, compiled and not.
+        absent: why it was not compiled.
+        limit_s: how long the texts take at the limit.
+    """
+    rows = peer_rows(timings, absent, [COMPILED], dtype=dtype, is_cuda=is_cuda)
+    if COMPILED in timings.seconds:
+        share = limit_s / median(timings.seconds[COMPILED])
+        rows.append(
+            common.reported("share of the limit, compiled", f"{share:.1%}", expected="reported")
+        )
+    return rows
 
 
 def tf32_rows(
@@ -142,7 +157,7 @@ def tf32_rows(
     torch.set_float32_matmul_precision("high")
     try:
         evaluator(texts)
-        ceiling = roofline.measure_ceilings(device, evaluator.loaded.model.dtype).matmul_flops_per_s
+        ceiling = roofline.measure_matmul_flops_per_s(device, evaluator.loaded.model.dtype)
         timings = time_rounds({EVALUATOR: evaluator}, texts, num_rounds)
     finally:
         torch.set_float32_matmul_precision("highest")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import evaluation_peers
-from benchmarks.common import MISS, PASS, REPORTED, Row, read_rows
+from benchmarks.common import MISS, NOT_HERE, PASS, REPORTED, Row, read_rows
 from benchmarks.peers import contestants, limit, time_spent, verdicts
 from benchmarks.peers.contestants import COMPILED, EVALUATOR, PEERS, PIPELINE, PLAIN, Timings
 from tests import support
@@ -92,12 +92,22 @@ def test_compiled_is_compared_with_plain(
 
 
 def test_the_share_of_the_limit_has_a_bar_on_cuda_alone() -> None:
-    timings = Timings(seconds={EVALUATOR: [2.0, 2.0], COMPILED: [1.0, 1.0]})
-    rows = by_name(verdicts.limit_rows(timings, 0.3, dtype="bfloat16", is_cuda=True))
-    assert rows["share of the limit"].status == MISS
+    assert verdicts.limit_row(0.3, dtype="bfloat16", is_cuda=True).status == MISS
+    assert verdicts.limit_row(0.32, dtype="bfloat16", is_cuda=True).status == PASS
+    assert verdicts.limit_row(0.3, dtype="float32", is_cuda=False).status == REPORTED
+
+
+def test_compilation_has_a_share_of_the_limit_of_its_own() -> None:
+    labels = {EVALUATOR: np.array([1]), COMPILED: np.array([1])}
+    timings = Timings(seconds={EVALUATOR: [2.0, 2.0], COMPILED: [1.0, 1.0]}, labels=labels)
+    rows = by_name(verdicts.compiled_rows(timings, {}, 0.6, dtype="bfloat16", is_cuda=True))
     assert rows["share of the limit, compiled"].measured == "60.0%"
-    rows = by_name(verdicts.limit_rows(timings, 0.3, dtype="float32", is_cuda=False))
-    assert rows["share of the limit"].status == REPORTED
+    assert rows[f"speed over {COMPILED}"].measured == "0.50 times (50%: 0.50 to 0.50)"
+    absent = Timings(seconds={EVALUATOR: [2.0, 2.0]}, labels=labels)
+    rows = by_name(
+        verdicts.compiled_rows(absent, {COMPILED: "no C++"}, 0.6, dtype="bfloat16", is_cuda=True)
+    )
+    assert [row.status for row in rows.values()] == [MISS]
 
 
 @pytest.mark.parametrize(("name", "status"), [(COMPILED, MISS), (PLAIN, REPORTED)])
@@ -123,9 +133,17 @@ def test_the_shares_of_the_profile_add_up(evaluator: contestants.Evaluator) -> N
     shares = time_spent.phase_shares(evaluator, list(support.TEXTS))
     assert sum(shares.values()) == pytest.approx(100)
     assert shares["forward"] > 0 and shares["write"] > 0
-    kinds, busy = time_spent.operator_shares(evaluator, list(support.TEXTS))
+    kinds = time_spent.operator_shares(evaluator, list(support.TEXTS))
     assert sum(kinds.values()) == pytest.approx(100)
-    assert busy is None
+
+
+def test_the_device_is_busy_while_any_kernel_runs() -> None:
+    # Two overlap, then a gap of 4 us of 20.
+    spans = [(0.0, 8.0), (4.0, 10.0), (14.0, 20.0)]
+    assert time_spent.busy_fraction(spans) == pytest.approx(0.8)
+    assert time_spent.busy_fraction([]) is None
+    assert evaluation_peers.busy_row(None).status == NOT_HERE
+    assert evaluation_peers.busy_row(0.8).status == MISS
 
 
 def test_devices_and_precisions_reach_the_config(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ It goes on after failures, keeps to its time, and counts nothing that did not ru
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
 import time
 from pathlib import Path
-from types import ModuleType
 
 import psutil
 import pytest
@@ -20,25 +21,24 @@ from benchmarks import (
     common,
     gpu_check,
     gpu_devices,
-    known_answers,
-    known_times,
-    measurement_peers,
-    overhead,
-    repeatability,
 )
-from benchmarks.common import MISS, NOT_HERE, PASS, REPORTED
-from benchmarks.gpu_parts import parts
+from benchmarks.common import MISS, NOT_HERE, PASS
+from benchmarks.gpu_parts import pipelines
 from benchmarks.gpu_parts import rows as part_rows
-from benchmarks.gpu_parts.parts import BATCH_SIZES, Part
+from benchmarks.gpu_parts.part import Part
 from utils.core.files import PROJECT_ROOT
+
+DTYPES = ("float32", "bfloat16")
 
 
 def part(name: str, code: str, seconds: float = 30, needs: Path | None = None) -> Part:
-    def rows(exit_code: int) -> list[common.Row]:
+    def rows(exit_code: int | None) -> list[common.Row]:
+        if exit_code is None:
+            return [common.not_here(name, "it runs")]
         return [common.checked(name, exit_code == 0, measured=f"exit code {exit_code}")]
 
     return Part(
-        name=name, command=[sys.executable, "-c", code], seconds=seconds, rows=rows, needs=needs
+        name=name, command=[sys.executable, "-c", code], work_s=seconds, rows=rows, needs=needs
     )
 
 
@@ -117,35 +117,94 @@ def test_a_benchmark_that_is_killed_keeps_its_rows(tmp_path: Path) -> None:
     assert [row.check for row in part_rows.benchmark_rows("x", file, -9)] == ["x: first"]
 
 
+HANGING_CHECK = """
+import sys
+from pathlib import Path
+from benchmarks import common, gpu_check
+from benchmarks.gpu_parts import part, rows
+
+script, out = sys.argv[1:3]
+
+def parts_of(group, work, is_dry_run):
+    file = work / "rows.json"
+    return [
+        part.Part(name="done", command=["true"], work_s=60,
+                  rows=lambda code: [common.checked("done", code == 0)]),
+        part.Part(name="hangs", command=[sys.executable, script, str(file)], work_s=60,
+                  rows=lambda code: rows.benchmark_rows("hangs", file, code)),
+    ]
+
+gpu_check.parts_of = parts_of
+gpu_check.SAVE_EVERY_S = 0.2
+gpu_check.end_on_signals()
+gpu_check.main(["quick", out])
+"""
+
+
+HANGING_PART = """
+import os, sys, time
+from pathlib import Path
+from benchmarks import common
+print(os.getpid(), flush=True)
+common.write_rows(Path(sys.argv[1]), [common.reported("first", 1.0)], "x")
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_check_that_is_killed_keeps_the_rows_of_the_running_part(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    script, out = tmp_path / "hanging.py", tmp_path / "out"
+    script.write_text(HANGING_PART)
+    out.mkdir()
+    (out / "pipeline-float32.tar.gz").write_text("of an earlier call")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+    command = [sys.executable, "-c", HANGING_CHECK, str(script), str(out)]
+    process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment)
+    table = out / "table.txt"
+    running = None
+    try:
+        deadline = time.monotonic() + 90
+        while not (table.exists() and "hangs: first" in table.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running = psutil.Process(int((out / "log.txt").read_text().split()[-1]))
+        process.send_signal(number)
+        process.wait(timeout=20)
+        if number == signal.SIGTERM:
+            assert ends_soon(running.pid), "what the check has started ends with it"
+    finally:
+        process.kill()
+        process.wait()
+        if running is not None and running.is_running():
+            running.kill()
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert [row["check"] for row in rows] == ["done", "hangs: first"]
+    assert sorted(file.name for file in out.iterdir()) == ["log.txt", "results.json", "table.txt"]
+
+
+def test_results_of_finished_steps_are_archived_while_a_pipeline_runs(tmp_path: Path) -> None:
+    folder, target = tmp_path / "float32", tmp_path / "out.tar.gz"
+    (folder / "profiler_traces").mkdir(parents=True)
+    (folder / "baseline_metrics.json").write_text("{}")
+    gpu_check.archive_finished_steps(folder, target)
+    with tarfile.open(target) as tar:
+        assert "float32/baseline_metrics.json" in tar.getnames()
+        assert "float32/profiler_traces" not in tar.getnames()
+    first_s = target.stat().st_mtime_ns
+    gpu_check.archive_finished_steps(folder, target)
+    assert target.stat().st_mtime_ns == first_s, "nothing new"
+    later_s = target.stat().st_mtime + 5
+    (folder / "bottlenecks.json").write_text("{}")
+    os.utime(folder / "bottlenecks.json", (later_s, later_s))
+    gpu_check.archive_finished_steps(folder, target)
+    with tarfile.open(target) as tar:
+        assert "float32/bottlenecks.json" in tar.getnames()
+
+
 def test_without_time_left_a_part_has_not_run(tmp_path: Path) -> None:
     assert statuses([part("late", "")], tmp_path, budget_s=1.0) == {"late": [NOT_HERE]}
-
-
-@pytest.mark.parametrize(("group", "limit_s"), [("quick", 240), ("figures", 540), ("speed", 540)])
-def test_the_parts_of_a_call_fit_into_its_time(tmp_path: Path, group: str, limit_s: float) -> None:
-    budget_s = parts.BUDGET_S[group]
-    assert budget_s <= limit_s - 15, "time for installing and packing is left"
-    group_parts = parts.parts_of(group, tmp_path, is_dry_run=False)
-    assert sum(part.seconds for part in group_parts) <= budget_s
-
-
-def names_of(group: str, work: Path) -> set[str]:
-    return {part.name for part in parts.parts_of(group, work, is_dry_run=False)}
-
-
-def test_every_check_is_in_one_of_the_calls(tmp_path: Path) -> None:
-    assert names_of("quick", tmp_path) == {"tests/gpu", "pipeline, float32", "pipeline, bfloat16"}
-    assert names_of("figures", tmp_path) >= {"known_times", "known_answers", "gpu_devices"}
-    assert names_of("speed", tmp_path) >= {"evaluation_peers", "overhead", "repeatability"}
-
-
-def test_only_the_long_float32_pipeline_tries_suggestions(tmp_path: Path) -> None:
-    verified = []
-    for group in ("quick", "figures"):
-        for item in parts.parts_of(group, tmp_path, is_dry_run=False):
-            if "--verify" in item.command:
-                verified.append((group, item.name))
-    assert verified == [("figures", "pipeline, float32")]
 
 
 def test_a_part_may_use_what_earlier_ones_have_left(tmp_path: Path) -> None:
@@ -158,76 +217,9 @@ def test_a_part_may_use_what_earlier_ones_have_left(tmp_path: Path) -> None:
     assert statuses(items, tmp_path, budget_s=40) == expected
 
 
-def test_the_demo_is_trained_once_and_tokenising_may_use_all_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What decides which embedded model is trained is the same for both peers."""
-    commands = {
-        part.name: part.command for part in parts.parts_of("speed", tmp_path, is_dry_run=False)
-    }
-    embedded = {
-        name: {word for word in words if word.startswith("embedded.")}
-        for name, words in commands.items()
-    }
-    same = set(parts.embedded_settings(tmp_path))
-    assert embedded["evaluation_peers"] == embedded["evaluation_peers, float32"] == same
-    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
-    code = "import os; raise SystemExit('TOKENIZERS_PARALLELISM' in os.environ)"
-    assert statuses([part("tokenises", code)], tmp_path, budget_s=60) == {"tokenises": [PASS]}
-
-
-def test_the_rows_of_a_benchmark_carry_its_name(tmp_path: Path) -> None:
-    file = tmp_path / "rows.json"
-    written = [common.reported("speed", 5.0, "rows/s"), common.not_here("energy", "no CUDA device")]
-    common.write_rows(file, written, "x.py")
-    rows = part_rows.benchmark_rows("x", file, 0)
-    assert [row.check for row in rows] == ["x: speed", "x: energy"]
-    assert [row.status for row in rows] == [REPORTED, NOT_HERE]
-
-
-def test_a_benchmark_that_wrote_no_rows_is_a_miss(tmp_path: Path) -> None:
-    rows = part_rows.benchmark_rows("x", tmp_path / "none.json", 0)
-    assert [row.status for row in rows] == [MISS]
-
-
-@pytest.mark.parametrize(
-    ("counts", "status"),
-    [
-        ((5, 0, 0), PASS),
-        ((5, 1, 0), MISS),
-        ((5, 0, 5), NOT_HERE),
-        ((5, 0, 3), PASS),
-        ((0, 0, 0), NOT_HERE),
-    ],
-)
-def test_skipped_tests_have_not_passed(
-    tmp_path: Path, counts: tuple[int, int, int], status: str
-) -> None:
-    report = tmp_path / "tests.xml"
-    total, failed, skipped = counts
-    report.write_text(
-        f'<testsuites><testsuite tests="{total}" failures="{failed}" errors="0" '
-        f'skipped="{skipped}"/></testsuites>'
-    )
-    assert [
-        row.status for row in part_rows.rows_of_tests(report, 0, tmp_path / "x.log", "tests/gpu")
-    ] == [status]
-
-
-def test_tests_that_were_killed_keep_what_they_had_shown(tmp_path: Path) -> None:
-    log = tmp_path / "tests_gpu.log"
-    log.write_text(
-        "tests/gpu/test_a.py::test_one PASSED      [ 33%]\n"
-        "tests/gpu/test_a.py::test_two[cuda 0] FAILED      [ 66%]\n"
-        "tests/gpu/test_a.py::test_three "
-    )
-    (row,) = part_rows.rows_of_tests(tmp_path / "none.xml", -9, log, "tests/gpu")
-    assert (row.status, row.measured) == (MISS, "exit code -9, 1 passed, 1 failed")
-
-
 def test_one_folder_with_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
-    for dtype in BATCH_SIZES:
+    for dtype in DTYPES:
         (work / dtype / "predictions").mkdir(parents=True)
         (work / dtype / "profiler_traces").mkdir()
         (work / dtype / "baseline_metrics.json").write_text("{}")
@@ -235,8 +227,9 @@ def test_one_folder_with_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (work / "x.log").write_bytes(b"a" * 10 * gpu_check.LOG_BYTES_A_PART)
     common.write_rows(work / "x.json", [common.reported("speed", 5.0)], "x.py")
     rows = [common.reported("speed", 5.0), common.not_here("energy", "no CUDA device")]
-    for dtype in BATCH_SIZES:
-        pipeline = parts.pipeline_part(work, dtype, 30, is_dry_run=False)
+    for dtype in DTYPES:
+        settings = pipelines.Pipeline(dtype=dtype, batch_sizes=(1, 8), num_runs=3, max_samples=100)
+        pipeline = pipelines.pipeline_part(work, settings, starts=3, work_s=30, is_dry_run=False)
         gpu_check.collect(out, work, [gpu_check.PartResult(part=pipeline, rows=rows)])
     files = sorted(file.name for file in out.iterdir())
     assert files == [
@@ -268,18 +261,6 @@ def test_only_wheels_that_are_missing_are_installed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [known_answers, known_times, overhead, measurement_peers, repeatability, gpu_devices]
-)
-def test_every_benchmark_has_help_with_an_example(
-    module: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        module.main(["--help"])
-    assert ended.value.code == 0
-    assert f"python benchmarks/{Path(module.__file__ or '').name}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
     ("beside", "alone", "num_listed", "expected"),
     [
         (["shared: 2"], [], 2, [PASS, PASS]),
@@ -306,3 +287,9 @@ def test_warnings_of_sharing_are_distinguished_from_others() -> None:
         ]
     }
     assert len(gpu_devices.shared_warnings(row)) == 1
+
+
+def test_tokenising_may_use_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    code = "import os; raise SystemExit('TOKENIZERS_PARALLELISM' in os.environ)"
+    assert statuses([part("tokenises", code)], tmp_path, budget_s=60) == {"tokenises": [PASS]}

@@ -234,3 +234,9 @@ def test_sweeps_run_in_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spread.measured == 0
     assert len(commands) == 3
     assert overall.status == PASS
+
+
+def test_expected_times_on_cuda_allow_for_the_copies_that_are_measured_beside_them() -> None:
+    record = SimpleNamespace(host_to_device_ms_mean=0.2, device_to_host_ms_mean=0.3)
+    assert known_times.copies_ms(record, torch.device("cuda", 0)) == pytest.approx(0.5)
+    assert known_times.copies_ms(record, torch.device("cpu")) == 0

@@ -49,6 +49,28 @@ def test_a_size_that_does_not_fit_is_left_out(
         diagnose(loaded, DiagnosisSettings.of(config))
 
 
+def test_every_batch_size_is_timed_before_the_first_is_traced(
+    tmp_path: Path, tiny_model: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CUDA a trace makes all later launches slower."""
+    order: list[tuple[str, int]] = []
+    measure = diagnosis.measure_batch_size
+
+    def measure_and_note(*args: Any) -> Any:
+        order.append(("timed", args[2]))
+        return measure(*args)
+
+    def observe_and_note(measured: Any) -> Any:
+        order.append(("traced", measured.evidence.batch_size))
+        return measured
+
+    monkeypatch.setattr(diagnosis, "measure_batch_size", measure_and_note)
+    monkeypatch.setattr(diagnosis, "observe_device", observe_and_note)
+    settings = "profiling.trace_steps=1", "profiling.batch_sizes=[1, 2]"
+    diagnose(loaded, DiagnosisSettings.of(support.small_config(tmp_path, tiny_model, *settings)))
+    assert order == [("timed", 1), ("timed", 2), ("traced", 1), ("traced", 2)]
+
+
 THROUGHPUT = "throughput_samples_per_sec_mean"
 
 

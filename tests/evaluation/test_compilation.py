@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from tests import support
+from utils.evaluation.attention import evaluation_attention
 from utils.evaluation.batching import Batching
 from utils.evaluation.compilation import compile_model, has_equal_layers
 from utils.evaluation.predictor import Predictor
@@ -132,3 +133,18 @@ def test_the_compiled_model_shares_the_weights_of_the_model() -> None:
     assert compiled is not model
     originals = {id(parameter) for parameter in model.parameters()}
     assert {id(parameter) for parameter in compiled.parameters()} == originals
+
+
+def test_the_evaluations_attention_on_cuda_does_not_make_programs_again() -> None:
+    """In float32 it replaces PyTorch's function for each chunk, which a compiler may notice."""
+    model = qwen2(2)
+    compiled = compile_model(model)
+    programs = []
+    with torch.inference_mode():
+        for num_rows, num_tokens in ((3, 7), (4, 9), (5, 11), (6, 8)):
+            with evaluation_attention(model, torch.device("cuda", 0)):
+                ids = torch.ones(num_rows, num_tokens, dtype=torch.int64)
+                compiled(input_ids=ids, attention_mask={"full_attention": None})
+            programs.append(counters["stats"]["unique_graphs"])
+    assert programs[0] > 0
+    assert programs == programs[:1] * 4

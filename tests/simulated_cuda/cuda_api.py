@@ -13,7 +13,6 @@ import torch
 from tests.simulated_cuda.machine import Machine, SimulationError, caller
 
 NAME = "NVIDIA Simulated GPU"
-CAPABILITY = (9, 0)
 
 
 def make_event_class(machine: Machine) -> type:
@@ -36,6 +35,8 @@ def make_event_class(machine: Machine) -> type:
 
         def record(self, stream: Any = None) -> None:
             self.gpu = machine.gpu(None if stream is None else stream.device)
+            if self.time_s is None:
+                machine.event_creations[f"event{caller()}"] += 1
             self.gpu.launched += 1
             self.operation = self.gpu.launched
             self.time_s = time.perf_counter()
@@ -43,6 +44,8 @@ def make_event_class(machine: Machine) -> type:
         def synchronize(self) -> None:
             assert self.time_s is not None, "the event was not recorded"
             machine.synchronisations[f"event{caller()}"] += 1
+            if not self.blocking:
+                machine.busy_waits[f"event{caller()}"] += 1
             self.gpu.completed = max(self.gpu.completed, self.operation)
 
         def wait(self, stream: Any = None) -> None:
@@ -169,8 +172,8 @@ def _property_functions(machine: Machine) -> dict[str, Callable[..., Any]]:
         return SimpleNamespace(
             name=NAME,
             total_memory=gpu.total_bytes,
-            major=CAPABILITY[0],
-            minor=CAPABILITY[1],
+            major=machine.capability[0],
+            minor=machine.capability[1],
             multi_processor_count=132,
             uuid=gpu.uuid,
             L2_cache_size=50 << 20,
@@ -186,9 +189,12 @@ def _property_functions(machine: Machine) -> dict[str, Callable[..., Any]]:
     return {
         "get_device_name": lambda device=None: NAME,
         "get_device_properties": properties,
-        "get_device_capability": lambda device=None: CAPABILITY,
+        "get_device_capability": lambda device=None: machine.capability,
         "get_arch_list": lambda: ["sm_90"],
-        "is_bf16_supported": lambda *_, **__: machine.has_bfloat16,
+        # PyTorch counts emulated bfloat16, which all GPUs have.
+        "is_bf16_supported": lambda including_emulation=True: (
+            including_emulation or machine.capability[0] >= 8
+        ),
         "clock_rate": lambda device=None: 1980,
     }
 

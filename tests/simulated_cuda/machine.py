@@ -84,15 +84,19 @@ class Machine:
             often: ``kind at file:line`` of the program.
         slow_copies: where an asynchronous copy from or to memory that is not pinned was asked for.
         synchronisations: explicit ones.
+        busy_waits: where the host waited for an event that keeps a core busy meanwhile.
+        event_creations: where an event was recorded first, which is when the driver creates it.
     """
 
     gpus: list[SimulatedGpu]
     waits: Counter[str] = field(default_factory=Counter)
     slow_copies: Counter[str] = field(default_factory=Counter)
     synchronisations: Counter[str] = field(default_factory=Counter)
+    busy_waits: Counter[str] = field(default_factory=Counter)
+    event_creations: Counter[str] = field(default_factory=Counter)
     compiled: list[str] = field(default_factory=list)
     current: int = 0
-    has_bfloat16: bool = True
+    capability: tuple[int, int] = (9, 0)
     counts_requests: bool = True
 
     def index_of(self, device: torch.device | str | int | None) -> int:
@@ -117,12 +121,12 @@ def make_machine(
     *,
     num_gpus: int = 1,
     memory_bytes: int = 16 * GIB,
-    has_bfloat16: bool = True,
+    capability: tuple[int, int] = (9, 0),
     counts_requests: bool = True,
 ) -> Machine:
     """A machine with equal GPUs."""
     gpus = [SimulatedGpu(index=index, total_bytes=memory_bytes) for index in range(num_gpus)]
-    return Machine(gpus=gpus, has_bfloat16=has_bfloat16, counts_requests=counts_requests)
+    return Machine(gpus=gpus, capability=capability, counts_requests=counts_requests)
 
 
 # The device of a tensor is that of its storage: views share it, and PyTorch keeps a storage's

@@ -44,6 +44,7 @@ class SimulatedNvml:
     """
 
     NVMLError = NVMLError
+    NVML_CLOCK_SM = 1
 
     def __init__(self, machine: Machine, faults: DriverFaults) -> None:
         self.calls = 0
@@ -135,6 +136,9 @@ class SimulatedNvml:
         if self._faults.hides_processes:
             return []
         return [SimpleNamespace(pid=1)]
+
+    # Without a version in its name it is the latest one.
+    _DeviceGetComputeRunningProcesses = _DeviceGetComputeRunningProcesses_v3
 
     def _DeviceGetSamples(  # noqa: N802
         self, gpu: Any, kind: int, since_us: int

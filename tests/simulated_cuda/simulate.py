@@ -32,14 +32,14 @@ class Simulation:
 
     Args:
         has_nvml: whether the package nvidia-ml-py is installed.
-        has_bfloat16: whether the GPU computes in bfloat16, as those since 2020 do.
+        capability: the compute capability; a GPU has bfloat16 and TF32 from 8.0 on.
         counts_requests: whether the allocator counts what tensors asked for, as PyTorch's own does.
     """
 
     num_gpus: int = 1
     memory_bytes: int = 16 * GIB
     has_nvml: bool = True
-    has_bfloat16: bool = True
+    capability: tuple[int, int] = (9, 0)
     counts_requests: bool = True
     faults: DriverFaults = field(default_factory=DriverFaults)
 
@@ -50,7 +50,9 @@ class Simulation:
     def from_json(cls, text: str) -> Simulation:
         values: dict[str, Any] = json.loads(text)
         faults = DriverFaults(**values.pop("faults"))
-        return cls(faults=faults, **values)
+        # JSON has no tuples.
+        major, minor = values.pop("capability")
+        return cls(faults=faults, capability=(major, minor), **values)
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def simulated_cuda(simulation: Simulation | None = None) -> Iterator[Machine]:
     machine = make_machine(
         num_gpus=simulation.num_gpus,
         memory_bytes=simulation.memory_bytes,
-        has_bfloat16=simulation.has_bfloat16,
+        capability=simulation.capability,
         counts_requests=simulation.counts_requests,
     )
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.simulated_cuda.simulate import simulated_cuda
+from tests.simulated_cuda.simulate import Simulation, simulated_cuda
 from utils.model.checks import product_precision
 
 CUDA = torch.device("cuda", 0)
@@ -65,8 +65,7 @@ def test_exact_products_are_not_looked_at() -> None:
         assert product_precision("float32", CPU) == "float32"
 
 
-def test_a_gpu_before_ampere_has_no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_before_ampere_has_no_tf32() -> None:
     torch.set_float32_matmul_precision("high")
-    with simulated_cuda():
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with simulated_cuda(Simulation(capability=(7, 5))):
         assert product_precision("float32", CUDA) == "float32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -23,9 +24,10 @@ from tests.simulated_cuda.machine import Machine, make_machine
 from tests.simulated_cuda.nvml import DriverFaults
 from tests.simulated_cuda.simulate import Simulation, simulated_cuda
 from utils.core.files import PROJECT_ROOT
-from utils.diagnosis import roofline
+from utils.diagnosis import roofline, tracing
 from utils.pipeline import cli, step_process
 from utils.pipeline.steps import Step
+from utils.sweep.batch_runner import BatchRunner
 from utils.system import gpu_readings
 from utils.system.gpu_monitor import GpuMonitor
 
@@ -38,7 +40,7 @@ RECORDER = LineRecorder()
 """Collects over all tests of this module, in one process, which lines for CUDA have run."""
 
 
-NUM_TESTS = 19
+NUM_TESTS = 20
 SMALL_BATCHES = ("evaluation.max_tokens_per_batch=64", "evaluation.compare_batching=false")
 """With these the evaluation takes less memory than a batch of all texts in the sweep."""
 NOT_SIMULATED = {
@@ -162,6 +164,9 @@ def test_the_pipeline_runs_whole_in_bfloat16(
     assert [row["batch_size"] for row in diagnosis["batch_sizes"]] == [1, 4]
     assert diagnosis["device"] == "cuda:0"
     assert diagnosis["unavailable"]["kernels"]
+    for row in diagnosis["batch_sizes"]:
+        reason = row["evidence"]["unavailable"]["device_busy_ms"]
+        assert reason == tracing.NO_KERNELS, "it was traced"
     assert {use["batch_size"] for use in diagnosis["attention"]} == {1, 4}
     report = (tmp_path / "results" / "baseline_summary_report.txt").read_text()
     for words in ("bfloat16", "NVIDIA", "Attention kernel"):
@@ -219,6 +224,16 @@ def test_the_evaluation_never_waits_for_the_device_within_a_batch(run_step: Step
     assert waits(many) == waits(few), "more batches, and no more waits"
     for machine in (few, many):
         assert not machine.slow_copies
+        assert not machine.busy_waits, "a thread that waits leaves its core to the tokenizer"
+
+
+def test_no_event_is_created_while_the_sweep_is_timed(run_step: Steps) -> None:
+    machine = run_step(BASELINE)
+    lines, first = inspect.getsourcelines(BatchRunner.run_timed)
+    timed = {f"event at sweep/batch_runner.py:{first + line}" for line in range(len(lines))}
+    created = {at for at in machine.event_creations if "sweep/batch_runner.py" in at}
+    assert created, "the sweep has events"
+    assert not created & timed
 
 
 def test_predictions_are_those_of_the_host(run_step: Steps, tmp_path: Path) -> None:
@@ -236,7 +251,7 @@ def test_predictions_are_those_of_the_host(run_step: Steps, tmp_path: Path) -> N
 def test_the_second_of_two_devices_is_used_alone_and_suggestions_are_verified_on_it(
     run_step: Steps, tmp_path: Path
 ) -> None:
-    older = Simulation(num_gpus=2, has_bfloat16=False, counts_requests=False)
+    older = Simulation(num_gpus=2, capability=(7, 5), counts_requests=False)
     machine = run_step(BASELINE, "model.device=cuda:1", simulation=older)
     assert metrics_of(tmp_path)["model_info"]["device"] == "cuda:1"
     profiled = run_step(PROFILING, "model.device=cuda:1", simulation=older, flags=("--verify",))
@@ -343,7 +358,9 @@ def test_a_driver_that_fails_costs_its_readings_alone(
 
 def test_compiling_the_evaluation_reaches_the_compiler(run_step: Steps) -> None:
     machine = run_step(BASELINE, "evaluation.compile=true")
-    assert machine.compiled
+    assert set(machine.compiled) == {"Qwen2DecoderLayer"}, "its layers share a program"
+    verified = run_step(PROFILING, flags=("--verify", "evaluation.compile=true"))
+    assert set(verified.compiled) == {"Qwen2DecoderLayer"}
 
 
 def test_every_line_that_only_cuda_runs_has_run(request: pytest.FixtureRequest) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -19,7 +20,7 @@ from utils.diagnosis.evidence import Evidence
 from utils.diagnosis.findings import Findings, PresentSettings
 from utils.diagnosis.forecast import Forecast, make_forecast
 from utils.diagnosis.headline import main_bottleneck_text, rank
-from utils.diagnosis.measurement import MeasuredSize, measure_batch_size
+from utils.diagnosis.measurement import MeasuredSize, measure_batch_size, observe_device
 from utils.diagnosis.saturation import find_saturation
 from utils.diagnosis.suggestions import rank_suggestions
 from utils.evaluation.budget_search import budgets_of
@@ -40,7 +41,7 @@ from utils.schema.warning_codes import WarningCode
 from utils.settings import EvaluationConfig
 from utils.sweep.noise import noise_text
 from utils.sweep.sample import draw_texts
-from utils.system.device import is_out_of_memory
+from utils.system.device import catch_out_of_memory
 from utils.system.process import use_tokenizer_threads_of_sweep
 
 SHOWN_FIRST = 3
@@ -154,14 +155,19 @@ def _measure_sizes(
     Raises:
         UserError: none does.
     """
-    measured = {}
+    timed = {}
     for size in console.progress(sizes, what="Profiling batch sizes", unit="size"):
-        try:
-            measured[size] = measure_batch_size(loaded, texts, size, max_length, ceilings)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            torch.cuda.empty_cache()
+        one = _unless_out_of_memory(
+            partial(measure_batch_size, loaded, texts, size, max_length, ceilings)
+        )
+        if one is not None:
+            timed[size] = one
+    # Traces make later launches slower, so they come after all that is timed.
+    measured = {}
+    for size, one in timed.items():
+        observed = _unless_out_of_memory(partial(observe_device, one))
+        if observed is not None:
+            measured[size] = observed
     if not measured:
         raise UserError(
             "No batch size fits into memory.",
@@ -169,6 +175,15 @@ def _measure_sizes(
             fix="--set profiling.batch_sizes=[1] or a smaller profiling.max_length",
         )
     return measured
+
+
+def _unless_out_of_memory(measure: Callable[[], MeasuredSize]) -> MeasuredSize | None:
+    result = None
+    with catch_out_of_memory() as memory:
+        result = measure()
+    if memory.reason is not None:
+        torch.cuda.empty_cache()
+    return result
 
 
 def conclude(

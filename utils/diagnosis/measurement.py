@@ -1,4 +1,8 @@
-"""The evidence of one batch size: timed untraced, counted, and on CUDA observed on the device."""
+"""The evidence of one batch size: timed untraced and counted, then on CUDA traced on the device.
+
+A trace leaves CUPTI attached to the process, which makes later launches of kernels slower (training
+by 10 to 20%, pytorch issue 144455). So all batch sizes are timed before the first one is traced.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pandas as pd
@@ -30,6 +34,7 @@ SECONDS_PER_SIZE = 4.0
 """Timing a size takes about so long at most: with large models fewer batches are taken."""
 PROBED_PART = 4
 """A quarter of the rows and of the tokens are timed too, which distinguishes their costs."""
+NOT_TRACED = "the device was not traced"
 DOUBLED_UP_TO_S = 0.25
 """A longer forward is not decided by the host's work to start operators: doubling shows nothing."""
 
@@ -75,7 +80,7 @@ class _Counts:
 def measure_batch_size(
     loaded: LoadedModel, texts: Sequence[str], size: int, max_length: int, ceilings: Ceilings
 ) -> MeasuredSize:
-    """Time (untraced), count and, on CUDA, observe the device at one batch size."""
+    """Time (untraced) and count one batch size; ``observe_device`` adds the device's busy time."""
     warnings: tuple[str, ...] = ()
     if len(texts) < size:
         warning = WarningCode.SAMPLE.warn(
@@ -90,6 +95,31 @@ def measure_batch_size(
     repeats = 1 if batch_s > SECONDS_PER_SIZE else TIMED_REPEATS
     evidence = _measure(workload, size, repeats, ceilings)
     return MeasuredSize(workload=workload, evidence=evidence, warnings=warnings)
+
+
+def observe_device(measured: MeasuredSize) -> MeasuredSize:
+    """The batch size with the time in which its device works; on the CPU as it is.
+
+    Call it when every batch size is timed: see the module.
+    """
+    workload = measured.workload
+    device = workload.loaded.device
+    if device.type == "cpu":
+        return measured
+    batches = [workload.inputs(index) for index in range(len(workload.batches))]
+    busy = tracing.measure_device_busy(
+        lambda step: workload.forward(batches[step % len(batches)]),
+        steps=len(batches),
+        device=device,
+    )
+    unavailable = dict(measured.evidence.unavailable)
+    del unavailable["device_busy_ms"]
+    if busy.reason is not None:
+        unavailable["device_busy_ms"] = busy.reason
+    evidence = measured.evidence.model_copy(
+        update={"device_busy_ms": busy.ms, "unavailable": unavailable}
+    )
+    return replace(measured, evidence=evidence)
 
 
 def time_phases(workload: Workload, repeats: int = TIMED_REPEATS) -> PhaseTimes:
@@ -129,7 +159,10 @@ def _measure(workload: Workload, size: int, repeats: int, ceilings: Ceilings) ->
     distances = [abs(ms - times.forward_ms) for ms in times.fastest_forwards_ms]
     typical = batches[distances.index(min(distances))]
     counts = _count(workload, batches, ceilings)
-    overhead = _measure_overhead(workload, batches, typical, min(times.fastest_forwards_ms))
+    growth = None
+    no_growth = _why_no_doubling(device, min(times.fastest_forwards_ms))
+    if no_growth is None:
+        growth = _growth_when_doubled(workload, typical)
     return Evidence(
         device=device.type,
         batch_size=size,
@@ -143,8 +176,8 @@ def _measure(workload: Workload, size: int, repeats: int, ceilings: Ceilings) ->
         dispatch_us=ceilings.dispatch_s * 1e6,
         flops=counts.flops,
         bytes_moved=counts.bytes_moved,
-        device_busy_ms=overhead.device_busy_ms,
-        doubling_growth=overhead.doubling_growth,
+        device_busy_ms=None,
+        doubling_growth=growth,
         padding_fraction=_padding_fraction(batches),
         unknown_operators=counts.unknown_operators,
         timed_forwards=(
@@ -153,40 +186,18 @@ def _measure(workload: Workload, size: int, repeats: int, ceilings: Ceilings) ->
         ),
         time_spread=times.spread,
         ceiling_spread=max(ceilings.matmul_spread_pct, ceilings.copy_spread_pct) / 100,
-        unavailable=overhead.unavailable,
+        unavailable=_unavailable(device, no_growth),
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _OverheadEvidence:
-    """What shows the host's work to start operators: on CUDA idle time, on the CPU growth."""
-
-    device_busy_ms: float | None
-    doubling_growth: float | None
-    unavailable: dict[str, str]
-
-
-def _measure_overhead(
-    workload: Workload, batches: Sequence[Inputs], typical: Inputs, fastest_ms: float
-) -> _OverheadEvidence:
-    device = workload.loaded.device
-    busy = tracing.measure_device_busy(
-        lambda step: workload.forward(batches[step % len(batches)]),
-        steps=len(batches),
-        device=device,
-    )
-    unavailable = {}
-    if busy.reason is not None:
-        unavailable["device_busy_ms"] = busy.reason
-    growth = None
-    no_doubling = _why_no_doubling(device, fastest_ms)
-    if no_doubling is None:
-        growth = _growth_when_doubled(workload, typical)
-    else:
-        unavailable["doubling_growth"] = no_doubling
-    return _OverheadEvidence(
-        device_busy_ms=busy.ms, doubling_growth=growth, unavailable=unavailable
-    )
+def _unavailable(device: torch.device, no_growth: str | None) -> dict[str, str]:
+    """Why what shows the host's work to start operators is not known."""
+    unavailable = {"device_busy_ms": NOT_TRACED}
+    if device.type == "cpu":
+        unavailable["device_busy_ms"] = tracing.NO_GPU
+    if no_growth is not None:
+        unavailable["doubling_growth"] = no_growth
+    return unavailable
 
 
 def _count(workload: Workload, batches: Sequence[Inputs], ceilings: Ceilings) -> _Counts:

@@ -18,6 +18,7 @@ import torch
 from utils.core.errors import UserError
 from utils.pipeline import console
 from utils.schema.ceilings import Ceilings, CopyRate, Machine, load_ceilings, save_ceilings
+from utils.system.device import has_ampere_precisions
 from utils.system.environment import read_environment
 from utils.system.timing import CallTimes, time_callable, time_calls
 
@@ -48,6 +49,7 @@ METHOD = (
 )
 NO_BFLOAT16 = "this GPU has no bfloat16"
 NO_TF32 = "TF32 is a precision of CUDA for float32 products"
+TOO_OLD_FOR_TF32 = "this GPU has no TF32"
 ALREADY_TF32 = "the matrix products use TF32 or less already"
 NOT_FLOAT32 = "the weights are not float32: there is no such change of precision"
 
@@ -149,6 +151,12 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
         )
 
 
+def measure_matmul_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
+    """The ceiling of matrix products alone, in FLOP/s: the other ceilings take much longer."""
+    with torch.inference_mode():
+        return _best_matmul(device, dtype).flops_per_s
+
+
 def _method(device: torch.device) -> str:
     """How the ceilings of this device are measured."""
     if device.type != "cuda":
@@ -165,7 +173,7 @@ def _why_no_bfloat16(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why bfloat16 is no precision to change to; None where it is."""
     if dtype != torch.float32:
         return NOT_FLOAT32
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if device.type == "cuda" and not has_ampere_precisions(device):
         return NO_BFLOAT16
     return None
 
@@ -174,6 +182,8 @@ def _why_no_tf32(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why TF32 is no precision to change to; None where it is."""
     if dtype != torch.float32 or device.type != "cuda":
         return NO_TF32
+    if not has_ampere_precisions(device):
+        return TOO_OLD_FOR_TF32
     if torch.get_float32_matmul_precision() != "highest":
         return ALREADY_TF32
     return None

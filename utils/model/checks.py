@@ -13,9 +13,8 @@ import torch
 
 from utils.data.cells import replace_surrogates
 from utils.model.encoding import InputFormat, accepted_inputs, compute_logits, encode_batch
+from utils.system.device import has_ampere_precisions
 
-TF32_CAPABILITY = (8, 0)
-"""Older GPUs compute float32 products in float32, whatever was allowed."""
 LOGIT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far two logits may differ, relative to their spread.
 
@@ -55,7 +54,7 @@ def product_precision(dtype: str, device: torch.device) -> str:
         return dtype
     if device.type == "cpu":
         return _cpu_product_precision()
-    if torch.cuda.get_device_capability(device) < TF32_CAPABILITY:
+    if not has_ampere_precisions(device):
         return dtype
     return "float16"
 

@@ -137,6 +137,15 @@ CAUSES = (
         serious=False,
     ),
     Cause(
+        code=WarningCode.TOKENIZER,
+        title="Other tokens than the model's tokenizer.json gives",
+        pattern=r".*become other tokens than the model's tokenizer.json",
+        short="texts become other tokens than the model's tokenizer.json gives",
+        fix="Find out which of the two the model was trained with; the warning says how to use the "
+        "file as it is.",
+        serious=True,
+    ),
+    Cause(
         code=WarningCode.DATA,
         title="The data set",
         pattern=r".*(lone surrogates|texts are empty or missing)",

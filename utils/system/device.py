@@ -20,6 +20,9 @@ MEMORY_ERRORS = (
 
 NOT_ON_CUDA = "the model is not on a CUDA device"
 """Why metrics of a GPU are missing."""
+AMPERE = (8, 0)
+"""The compute capability from which on a GPU has TF32 and bfloat16. Source: CUDA C++ Programming
+Guide, "Compute Capabilities"."""
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
@@ -54,6 +57,15 @@ def _missing_device(name: str, count: int) -> ModelError:
         where="model.device",
         fix=fix,
     )
+
+
+def has_ampere_precisions(device: torch.device) -> bool:
+    """Whether a CUDA device computes in TF32 and bfloat16 itself.
+
+    ``torch.cuda.is_bf16_supported`` is also true where bfloat16 is emulated, and asks the current
+    device.
+    """
+    return torch.cuda.get_device_capability(device) >= AMPERE
 
 
 def is_out_of_memory(error: BaseException) -> bool:
