@@ -197,7 +197,8 @@ CAUSES = (
         title="What other batches would save is not known",
         pattern=r"batches of too few different shapes",
         short="savings of other batches are not known",
-        fix="Run step 03 again on a quiet machine: python scripts/03_detailed_profiling.py",
+        fix="Run step 03 again on a quiet machine, with the same --config: "
+        "python scripts/03_detailed_profiling.py",
         serious=False,
     ),
     Cause(
