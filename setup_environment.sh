@@ -7,10 +7,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 usage="Usage: ./setup_environment.sh [--dev] [--plan]
   --dev    also install what tests, linters and type checks need
   --plan   say what would be done, and do nothing
-PYTHON=python3.12 ./setup_environment.sh takes that interpreter (3.10 to 3.13)."
+PYTHON=python3.12 ./setup_environment.sh takes that interpreter (3.10 to 3.13), also in later calls
+without PYTHON."
 
 venv=.venv
+chosen_python="$venv/.chosen-python" # the interpreter that PYTHON named when .venv was made
 workspace=/workspace # a pod's persistent volume; utils/pipeline/startup.py puts the hub's cache there
+image_cache=/runpod-volume # where RunPod's images put caches; see utils/pipeline/startup.py
 
 say() { printf '%s\n' "$*"; }
 
@@ -26,9 +29,10 @@ at_least() { # VERSION MAJOR MINOR
 }
 
 # Sets python, python_version, torch_version, torch_cuda: the first interpreter that is new enough,
-# but not too new.
+# but not too new. One that PYTHON named earlier comes first, so that "make demo" keeps it.
 choose_python() {
   local candidate seen="" candidates=(python3 python python3.13 python3.12 python3.11 python3.10)
+  [ ! -f "$chosen_python" ] || candidates=("$(cat "$chosen_python")" "${candidates[@]}")
   [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
   for candidate in "${candidates[@]}"; do
     command -v "$candidate" >/dev/null 2>&1 || continue
@@ -39,6 +43,10 @@ choose_python() {
   done
   refuse "Python 3.10 to 3.13 is needed:${seen:- ${PYTHON:-python3} is not there or does not run;}" \
     "install one, or name it: PYTHON=/path/to/python3.12 ./setup_environment.sh"
+}
+
+remember_python() {
+  [ -z "${PYTHON:-}" ] || say "$python" >"$chosen_python"
 }
 
 # Sets gpu: names and driver versions of the GPUs, or empty; driver: the driver's version, or empty
@@ -105,10 +113,19 @@ check_kept_build() {
 If PyTorch finds no GPU, use an image with an older CUDA."
 }
 
+# Sets cuda_libraries_line: empty, or how to leave out what a machine without a GPU does not need.
+# Only PyPI's builds for Linux on x86-64 bring the libraries: 3.7 GB with PyTorch 2.13.
+check_cuda_libraries() {
+  cuda_libraries_line=""
+  [ "$(uname -sm)" != "Linux x86_64" ] ||
+    cuda_libraries_line="From PyPI it brings about 4 GB of CUDA libraries. Without them: \
+PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu ./setup_environment.sh"
+}
+
 # Sets torch: machine (the machine's own build is kept), cuda (pip takes a build for the GPU),
 # pinned (no GPU).
 choose_torch() {
-  torch_range="" old_driver_line=""
+  torch_range="" old_driver_line="" cuda_libraries_line=""
   choose_oldest_torch
   if [ "$torch_cuda" != - ] && at_least "$torch_version" 2 "$oldest_torch"; then
     torch=machine torch_line="kept: $torch_version with CUDA $torch_cuda of $python; nothing of PyTorch is downloaded"
@@ -119,11 +136,23 @@ choose_torch() {
     torch_line+="${torch_range:+, earlier than ${torch_range#*<}}, with $torch_cuda_line"
   else
     torch=pinned torch_line="installed: the version in setup/constraints.txt, since no GPU is here"
+    check_cuda_libraries
   fi
 }
 
+# Whether a variable names a cache folder that is not just the default of RunPod's images.
+has_user_cache() {
+  local folder
+  for folder in "${HF_HOME:-}" "${HF_HUB_CACHE:-}" "${HUGGINGFACE_HUB_CACHE:-}" "${XDG_CACHE_HOME:-}"; do
+    [ -n "$folder" ] || continue
+    [[ $folder == "$image_cache"/* ]] || return 0
+    if mountpoint -q "$image_cache" 2>/dev/null; then return 0; fi
+  done
+  return 1
+}
+
 hub_cache_line() {
-  if [ -n "${HF_HOME:-}${HF_HUB_CACHE:-}${HUGGINGFACE_HUB_CACHE:-}${XDG_CACHE_HOME:-}" ]; then
+  if has_user_cache; then
     say "as your environment sets it"
   elif [ -d "$workspace" ] && [ -w "$workspace" ]; then
     say "$workspace/.cache/huggingface (persistent)"
@@ -215,6 +244,7 @@ choose_python
 look_for_gpu
 choose_torch
 if [ "$plan" = no ] && installed; then
+  remember_python
   mkdir -p data results
   say "The environment is up to date ($venv, Python $python_version)."
   exit 0
@@ -222,10 +252,12 @@ fi
 say "Python:    $python_version ($python)"
 say "GPU:       $gpu_line"
 say "PyTorch:   $torch_line"
+[ -z "$cuda_libraries_line" ] || say "           $cuda_libraries_line"
 [ -z "$old_driver_line" ] || say "Warning:   $old_driver_line"
 say "Hub cache: $(hub_cache_line)"
 [ "$plan" = no ] || exit 0
 make_venv
+remember_python
 install
 mkdir -p data results
 verify

@@ -152,19 +152,21 @@ def check_cuda(device: str) -> Iterator[Check]:
         "on this machine use --set model.device=cpu or configs/demo.yaml; on a GPU machine: "
         + INSTALL
     )
-    if torch.version.cuda is None:
-        yield Check("CUDA", state, f"torch {torch.__version__} is built without CUDA", fix)
-    elif not torch.cuda.is_available():
-        finding = (
-            f"torch {torch.__version__} is built for CUDA {torch.version.cuda} but sees no device"
-        )
-        yield Check(
-            "CUDA", state, finding, "look at nvidia-smi (driver, CUDA_VISIBLE_DEVICES); or " + fix
-        )
-    else:
+    if torch.version.cuda is not None and torch.cuda.is_available():
         if not needed:
             device = "cuda"
         yield _try_cuda(torch, device, fix)
+        return
+    finding = f"torch {torch.__version__} is built without CUDA"
+    if torch.version.cuda is not None:
+        finding = (
+            f"torch {torch.__version__} is built for CUDA {torch.version.cuda} but sees no device"
+        )
+        fix += "; if nvidia-smi shows a GPU, check its driver and CUDA_VISIBLE_DEVICES"
+    if device == "cpu":
+        yield Check("CUDA", OK, f"not needed, since model.device is cpu ({finding})")
+    else:
+        yield Check("CUDA", state, finding, fix)
 
 
 def _try_cuda(torch: Any, device: str, fix: str) -> Check:

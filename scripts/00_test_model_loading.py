@@ -51,6 +51,7 @@ def run(config: Config) -> None:
 
 def print_model(info: LoadedModelInfo) -> None:
     times = info.load_times
+    checks_s = times["total_s"] - times["tokenizer_s"] - times["weights_s"] - times["to_device_s"]
     console.block("MODEL SUMMARY", model_summary_lines(info))
     console.print_line(
         f"Weights: {info.weights}, {info.dtype} on {info.device}, {info.num_labels} labels"
@@ -58,7 +59,8 @@ def print_model(info: LoadedModelInfo) -> None:
     console.print_line(f"Revision: {info.revision or 'none, a local folder'}")
     console.print_line(
         f"Load time: {times['total_s']:.2f} s (tokenizer {times['tokenizer_s']:.2f} s, "
-        f"weights {times['weights_s']:.2f} s, to the device {times['to_device_s']:.2f} s)"
+        f"weights {times['weights_s']:.2f} s, to the device {times['to_device_s']:.2f} s, "
+        f"checks {checks_s:.2f} s)"
     )
 
 

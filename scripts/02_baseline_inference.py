@@ -46,7 +46,7 @@ def run(config: Config) -> None:
     check_max_length(config.profiling.max_length, loaded.model)
     console.block("MODEL SUMMARY", model_summary_lines(loaded.info))
     console.section("PROFILING MULTIPLE BATCH SIZES")
-    console.print_line(f"Road: {SWEEP_ROAD}, fixed batches in file order")
+    console.print_line(f"Method: {SWEEP_ROAD}, fixed batches in file order")
     sweep = measure_sweep(loaded, config, data_sha256)
     if sweep.latency_target is not None:
         console.print_line(f"\nLatency target: {latency_target_text(sweep.latency_target)}")

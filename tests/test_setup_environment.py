@@ -307,6 +307,33 @@ def test_the_variable_names_the_interpreter(machine: Machine) -> None:
     assert "nonesuch is not there" in done.stderr
 
 
+def test_an_interpreter_that_was_named_once_is_kept(machine: Machine) -> None:
+    machine.add("mine", STAND_IN)
+    machine.run(PYTHON="mine")
+    assert f"({machine.bin / 'mine'})" in machine.run("--plan").stdout
+    assert machine.run().stdout.startswith("The environment is up to date")
+    assert f"({machine.bin / 'python3'})" in machine.run("--plan", PYTHON="python3").stdout
+
+
+def test_an_interpreter_that_is_gone_is_replaced(machine: Machine) -> None:
+    machine.add("mine", STAND_IN)
+    machine.run(PYTHON="mine")
+    (machine.bin / "mine").unlink()
+    assert f"({machine.bin / 'python3'})" in machine.run("--plan").stdout
+
+
+def test_without_a_gpu_the_plan_says_how_to_leave_out_the_cuda_libraries(machine: Machine) -> None:
+    machine.add("uname", "#!/bin/sh\necho Linux x86_64\n")
+    assert "download.pytorch.org/whl/cpu" in machine.run("--plan").stdout
+    machine.add_gpu()
+    assert "download.pytorch.org/whl/cpu" not in machine.run("--plan").stdout
+
+
+def test_a_cache_that_an_image_names_is_not_taken_for_the_users(machine: Machine) -> None:
+    plan = machine.run("--plan", HF_HOME="/runpod-volume/.cache/huggingface/").stdout
+    assert "as your environment sets it" not in plan
+
+
 def test_a_users_own_cache_is_left_alone(machine: Machine) -> None:
     assert "as your environment sets it" in machine.run("--plan", HF_HOME="/somewhere").stdout
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from utils.core.rounding import Rounded, round_value, three_digits
+from utils.core.rounding import Rounded, round_mean_std, round_value, three_digits
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,16 @@ def test_without_an_interval_three_digits_are_shown(value: float, expected: str)
 def test_an_interval_without_width_is_not_shown() -> None:
     assert round_value(12.0, 12.0, 12.0) == Rounded(value="12.0")
     assert round_value(12.0, None, 13.0) == Rounded(value="12.0")
+
+
+def test_a_speed_with_a_wide_interval_is_not_shown_as_zero() -> None:
+    assert round_value(46.2, 0.0, 600.0) == Rounded(value="50", interval="0 to 600")
+    assert round_value(0.299, 0.01, 11.0) == Rounded(value="0.3", interval="0 to 11")
+    assert round_mean_std(46.2, 300.0) == ("50", "300")
+
+
+def test_a_difference_within_its_interval_is_shown_as_zero() -> None:
+    assert round_value(0.0003, -3.0, 3.0) == Rounded(value="0", interval="-3 to 3")
 
 
 def test_three_digits_have_no_exponent() -> None:

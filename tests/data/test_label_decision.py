@@ -248,6 +248,31 @@ def test_names_that_unicode_composes_otherwise_are_refused_with_the_complete_set
     assert setting_in(caught.value) == {"cafe\u0301": "caf\u00e9"}
 
 
+def test_words_for_a_missing_value_are_refused_with_the_setting_that_takes_them_so() -> None:
+    with pytest.raises(DataError, match="Probably no labels.*: 'nan', 'None'") as caught:
+        decide(["positive", "nan", "None", "NEUTRAL"])
+    setting = setting_in(caught.value)
+    assert setting == {"NEUTRAL": "neutral", "nan": "", "None": ""}
+    decision = decide(["positive", "nan", "None", "NEUTRAL"], label_map=setting)
+    assert decision.ids == {"positive": 0, "NEUTRAL": 1, "nan": MISSING_ID, "None": MISSING_ID}
+
+
+WITH_NUMBERS = ModelLabels(names=("1 star", "2 stars", "3 stars"), num_labels=3, source="id2label")
+
+
+def test_ids_that_the_numbers_in_names_contradict_are_refused_with_both_settings() -> None:
+    with pytest.raises(DataError, match="read in two ways") as caught:
+        decide(["1", "2"], WITH_NUMBERS)
+    assert "'1' would be the label '2 stars'" in caught.value.what
+    assert setting_in(caught.value) == {"1": "2 stars", "2": "3 stars"}
+    assert caught.value.fix is not None
+    assert '"1": "1 star", "2": "2 stars"' in caught.value.fix
+
+
+def test_ids_that_the_numbers_in_names_cannot_mean_are_ids() -> None:
+    assert decide(["0", "2"], WITH_NUMBERS).ids == {"0": 0, "2": 2}
+
+
 def test_a_suggestion_keeps_what_label_map_has() -> None:
     with pytest.raises(DataError) as caught:
         decide(["good", "NEUTRAL"], label_map={"good": "positive"})

@@ -4,6 +4,7 @@ user's is overwritten."""
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,19 @@ def test_the_data_set_of_the_configuration_is_taken(config: Config) -> None:
     )
     assert prepared.info.sha256 == sha256_file(config.data_file)
     assert prepared.info.label_mapping_confidence == "certain"
+
+
+def test_a_source_that_was_changed_since_step_01_is_warned_about(
+    config: Config, tmp_path: Path
+) -> None:
+    settings = DatasetSettings.of(config)
+    assert check_prepared_data(settings, MODEL).info.warnings == ()
+    later = settings.info_file.stat().st_mtime + 1
+    os.utime(tmp_path / "in.csv", (later, later))
+    [warning] = check_prepared_data(settings, MODEL).info.warnings
+    assert "in.csv was changed after step 01 read it" in warning
+    (tmp_path / "in.csv").unlink()
+    assert check_prepared_data(settings, MODEL).info.warnings == ()
 
 
 def test_the_same_file_by_another_name_is_the_same(config: Config, tmp_path: Path) -> None:

@@ -216,6 +216,17 @@ def test_two_columns_that_could_be_the_labels_are_warned_about_unless_one_is_nam
     assert named.warnings == ()
 
 
+def test_a_data_set_without_the_label_column_says_which_columns_it_has(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["a"], "joy": [0], "anger": [1]})
+    file = save(frame, tmp_path / "in.parquet")
+    source = support.read_configured_source(config_for(tmp_path, file))
+    assert "no column 'labels', only 'text', 'joy', 'anger'" in source.warnings[0]
+    without = support.read_configured_source(
+        config_for(tmp_path, file, "dataset.label_column=null")
+    )
+    assert without.warnings == ()
+
+
 def test_a_text_without_its_pair_is_not_warned_about(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": ["a"], "texta": ["b"], "label": ["c"]})
     source = support.read_configured_source(

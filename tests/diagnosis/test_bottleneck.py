@@ -81,6 +81,14 @@ def test_input_that_is_the_largest_part_of_a_batch_is_named_although_its_share_i
     assert "the largest part of a batch's time is preparing the input with 38%" in sentence
 
 
+@pytest.mark.parametrize("growth", [0.12, -0.12])
+def test_a_fixed_time_that_is_no_limit_is_not_called_the_largest_part(growth: float) -> None:
+    bottleneck = classify_bottleneck(make_evidence(doubling_growth=growth))
+    assert bottleneck.verdict == "no-dominant-limit"
+    expected = f"twice the work changes the 10 ms of the forward pass by {growth:+.1%}; up to 10%"
+    assert expected in bottleneck.sentence
+
+
 def test_padding_is_named_where_it_costs_time() -> None:
     sentence = classify_bottleneck(make_evidence(padding_fraction=0.6)).sentence
     assert "60% of its tokens are padding, which takes 59% of the forward pass" in sentence, (

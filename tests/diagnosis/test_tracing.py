@@ -274,6 +274,20 @@ def test_a_trace_that_is_always_truncated(tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
+def test_a_full_disk_leaves_nothing_of_the_profiler_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export_to_full_disk(_: Any, path: str) -> None:
+        # As the profiler does: no error, an empty file, and another one beside it.
+        Path(f"{path}.tmp").write_text("half a trace")
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", export_to_full_disk)
+    tracing.trace(
+        lambda _: torch.ones(3) + 1, steps=1, device=CPU, trace_file=tmp_path / "trace.json"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
+
+
 def test_record_kernel_events(monkeypatch: pytest.MonkeyPatch) -> None:
     events = tracing.record_kernel_events(lambda _: torch.ones(3) + 1, steps=2, device=CPU)
     names = [event.get("name", "") for event in events]

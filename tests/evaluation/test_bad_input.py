@@ -131,7 +131,7 @@ def test_a_row_count_that_changes_is_another_data_set(
     for count in (5, 6, 3):
         prepare(
             config,
-            source(TEXTS[:2] * 3, ("books",) * 6)
+            source(TEXTS[2:5] * 2, ("books",) * 6)
             if count == 6
             else source(TEXTS[2:7][:count], ("books",) * count),
         )

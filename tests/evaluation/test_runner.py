@@ -246,7 +246,7 @@ STORED_IDENTITY = {
     "model's files": None,
     "adapter": None,
     "base model's files": None,
-    "tokenizer": "b9251f058f68c9b0d9dd2f285fe990dda1d990b9e1824dc09919ac44065ad349",
+    "tokenizer": "0c0fab401919d88d636c297e3338b69ea9609a2a0f3750cd355da404789bea36",
     "device": "cpu",
     "data set": "a hash",
     "label names": "024d4e07b69f",

@@ -97,6 +97,20 @@ class TestAdapter:
         got = evaluate(loaded, builders.TEXTS, UNSPLIT)
         assert got.predicted_ids.tolist() == results_of(adapted, bert).argmax(-1).tolist()
 
+    def test_with_names_in_a_configuration_of_its_own(self, tmp_path: Path) -> None:
+        base = builders.build_bert(tmp_path / "base", id2label=None, label2id=None, num_labels=3)
+        settings = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
+        save_adapter(base, tmp_path / "adapter", settings)
+        config = config_of(tmp_path / "adapter")
+        assert model_labels(config).names is None
+        names = {"id2label": dict(enumerate(builders.LABELS))}
+        (tmp_path / "adapter" / "config.json").write_text(json.dumps(names))
+        assert model_labels(config).names == builders.LABELS
+        assert load_model(config).model.config.id2label == dict(enumerate(builders.LABELS))
+        names = {"id2label": {0: "of", 1: "another task"}}
+        (tmp_path / "adapter" / "config.json").write_text(json.dumps(names))
+        assert model_labels(config).names is None
+
     def test_with_a_resized_embedding(self, tmp_path: Path) -> None:
         base = builders.build_llama(tmp_path / "base", template="<s> $A", pad_token_id=0)
         torch.manual_seed(3)

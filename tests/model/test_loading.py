@@ -236,7 +236,12 @@ class TestPositions:
     def test_mpt_calls_them_otherwise(self, tmp_path: Path) -> None:
         tokenizer = small_tokenizers.bpe_tokenizer()
         config = tr.MptConfig(
-            d_model=32, n_heads=2, n_layers=1, vocab_size=len(tokenizer), max_seq_len=32
+            d_model=32,
+            n_heads=2,
+            n_layers=1,
+            vocab_size=len(tokenizer),
+            max_seq_len=32,
+            pad_token_id=0,
         )
         model = tr.MptForSequenceClassification(config).eval()
         check_max_length(32, model)

@@ -11,7 +11,12 @@ import pytest
 
 from utils.core.files import PROJECT_ROOT
 from utils.pipeline import startup
-from utils.pipeline.startup import USER_CACHE_VARIABLES, use_persistent_hub_cache
+from utils.pipeline.startup import (
+    IMAGE_CACHE,
+    USER_CACHE_VARIABLES,
+    quiet_libraries,
+    use_persistent_hub_cache,
+)
 
 
 def test_caches_lie_on_the_volume(tmp_path: Path) -> None:
@@ -37,12 +42,38 @@ def test_a_data_set_cache_of_the_users_own_is_kept(tmp_path: Path) -> None:
     assert variables["HF_DATASETS_CACHE"] == "/somewhere"
 
 
+def test_a_cache_that_an_image_puts_into_the_container_moves_to_the_volume(tmp_path: Path) -> None:
+    in_container = str(IMAGE_CACHE / ".cache" / "huggingface")
+    variables = {"HF_HOME": in_container, "HF_DATASETS_CACHE": f"{in_container}/datasets"}
+    folder = use_persistent_hub_cache(tmp_path, variables)
+    assert folder is not None
+    assert variables == {
+        "HF_HOME": in_container,
+        "HF_HUB_CACHE": str(folder / "hub"),
+        "HF_DATASETS_CACHE": str(folder / "datasets"),
+    }
+
+
+def test_a_cache_on_a_mounted_volume_of_an_image_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == IMAGE_CACHE)
+    variables = {"HF_HOME": str(IMAGE_CACHE / ".cache" / "huggingface")}
+    assert use_persistent_hub_cache(tmp_path, variables) is None
+
+
 def test_no_volume_changes_nothing(tmp_path: Path) -> None:
     variables: dict[str, str] = {}
     assert use_persistent_hub_cache(tmp_path / "none", variables) is None
     (tmp_path / "file").touch()
     assert use_persistent_hub_cache(tmp_path / "file", variables) is None
     assert variables == {}
+
+
+def test_a_variable_that_the_hubs_library_only_warns_of_is_removed() -> None:
+    variables = {"HF_HUB_ENABLE_HF_TRANSFER": "1"}
+    quiet_libraries(variables)
+    assert "HF_HUB_ENABLE_HF_TRANSFER" not in variables
 
 
 def test_a_volume_that_cannot_be_written_changes_nothing(

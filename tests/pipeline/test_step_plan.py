@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from utils.pipeline.step_plan import MAY_CHANGE, Decision, resume_text
-from utils.pipeline.steps import get_step
+from utils.pipeline.steps import NEVER_FINISHED, get_step
 
 
 def decision(number: str, *, is_due: bool, reason: str = "changed") -> Decision:
@@ -18,8 +18,20 @@ def test_steps_are_counted_by_what_happens_to_them() -> None:
         decision("04", is_due=True, reason=MAY_CHANGE),
     ]
     assert resume_text(plan) == (
-        "Resume: taking over 1 of 4 steps (01). To run, in place of earlier results: 02. "
+        "Resume: taking over 1 of 4 steps (01). To run again, in place of earlier results: 02. "
         "To run only if their input changes then: 03, 04."
+    )
+
+
+def test_a_step_that_has_not_finished_replaces_nothing() -> None:
+    plan = [
+        decision("01", is_due=False),
+        decision("02", is_due=True),
+        decision("03", is_due=True, reason=NEVER_FINISHED),
+    ]
+    assert resume_text(plan) == (
+        "Resume: taking over 1 of 3 steps (01). To run: 03. "
+        "To run again, in place of earlier results: 02."
     )
 
 

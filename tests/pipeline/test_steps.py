@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,25 @@ def test_a_changed_setting_runs_it_again_and_another_does_not(
     )
     changed = small_config(tmp_path, tiny_model, "output.detailed_metrics_file=other.csv")
     assert "setting output" in str(steps.stale_reason(REPORT, changed))
+
+
+@pytest.mark.parametrize(("number", "is_stale"), [("01", False), ("02", True), ("03", True)])
+def test_another_version_of_a_library_runs_what_measures_again(
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: str,
+    is_stale: bool,
+) -> None:
+    step = steps.get_step(number)
+    config = small_config(tmp_path, tiny_model)
+    steps.record_finished(step, config)
+    installed = metadata.version
+    monkeypatch.setattr(
+        metadata, "version", lambda name: "9.9" if name == "torch" else installed(name)
+    )
+    expected = "changed: library torch" if is_stale else None
+    assert steps.stale_reason(step, config) == expected
 
 
 def test_a_damaged_record_runs_it_again(finished: Config) -> None:

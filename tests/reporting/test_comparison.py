@@ -82,7 +82,22 @@ def test_the_text_says_what_differs_first_and_then_the_conclusion(full: Comparis
     assert "out of memory" in text
     assert re.search(r"accuracy -7 pp .*worse", text)
     assert re.search(r"throughput@8<-5% +passed", text)
-    assert re.search(r"accuracy<-0.5pp +violated", text)
+    assert re.search(r"accuracy<-0.5pp +violated +complete data set +-7 pp", text)
+    assert re.search(r"throughput@8<-5% +passed +batch size 8 +\+\d+ %", text)
+
+
+def test_a_long_value_keeps_the_end_that_distinguishes_it(tmp_path: Path) -> None:
+    folder = "/somewhere/deep/in/the/tree/of/a/project/"
+
+    def change(payload: Payload) -> None:
+        payload["model_info"]["name"] = f"{folder}second"
+
+    def rename(payload: Payload) -> None:
+        payload["model_info"]["name"] = f"{folder}first"
+
+    before = write_process(tmp_path, "before", change=rename)
+    text = render_text(compare(before, write_process(tmp_path, "after", change=change)))
+    assert re.search(r"…\S*/first +/\S+…\S*/second\n", text)
 
 
 @pytest.mark.parametrize("name", ["full", "hostile"])

@@ -29,7 +29,7 @@ from utils.reporting.report import read_flame_graph
 from utils.reporting.results import read_results
 
 # Python 3.10's csv module, which writes the data set of the test, cannot write it.
-NUL = "\0" if sys.version_info >= (3, 11) else " "
+NUL = "\0" if sys.version_info >= (3, 11) else "\x01"
 HOSTILE = (
     '<img src="https://evil.example/a.png" onerror="window.hacked=1">',
     "</script><script>window.hacked=1</script>",
@@ -212,8 +212,7 @@ def test_hostile_texts_do_nothing(browser: Browser, hostile_report: Path, window
         for hostile in (*HOSTILE[:5], HOSTILE[7], HOSTILE[8]):
             assert hostile in text
         assert "⟨U+202E⟩gnp.exe reversed ⟨U+2066⟩isolated" in text
-        shown_nul = "⟨U+0000⟩" if NUL == "\0" else NUL
-        assert f"controls {shown_nul} ⟨U+001B⟩[31m ⟨U+007F⟩" in text
+        assert f"controls ⟨U+{ord(NUL):04X}⟩ ⟨U+001B⟩[31m ⟨U+007F⟩" in text
         assert "x" * 100 in text
         assert page.locator("script").count() == 1
         assert page.locator("img, iframe, object").count() == 0

@@ -149,7 +149,9 @@ def stand_in_torch(monkeypatch: pytest.MonkeyPatch, machine: Cuda) -> None:
     ("machine", "device", "state", "finding"),
     [
         (Cuda(None), "cuda", script.FAILED, "built without CUDA"),
-        (Cuda(None), "cpu", script.WARNING, "built without CUDA"),
+        (Cuda(None), "cpu", script.OK, "not needed"),
+        (Cuda("12.8"), "cpu", script.OK, "not needed"),
+        (Cuda(None), "auto", script.WARNING, "built without CUDA"),
         (Cuda("12.8"), "cuda:0", script.FAILED, "sees no device"),
         (Cuda("12.8"), "auto", script.WARNING, "sees no device"),
         (Cuda("12.8", devices=2), "cuda", script.OK, "GPU 0, GPU 1"),

@@ -53,12 +53,15 @@ class ModelError(UserError):
 class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; has the exit code (130 or 143).
 
+    ``is_reported`` becomes true where a step in a process of its own has told the user.
+
     Not an ``Exception``, so that no handler of ordinary errors catches it.
     """
 
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+        self.is_reported = False
         super().__init__(signal_number)
 
 

@@ -32,7 +32,7 @@ def round_mean_std(mean: float, std: float) -> tuple[str, str]:
     if std <= 0:
         return round_value(mean).value, round_value(std).value
     place = _place_of(std / 2)
-    return _to_place(mean, place), _to_place(std, place)
+    return _to_place(mean, _place_to_show(mean, place)), _to_place(std, place)
 
 
 def round_interval(low: float, high: float) -> str:
@@ -45,7 +45,8 @@ def round_value(value: float, low: float | None = None, high: float | None = Non
     """Round to the place where the interval's half width has its first digit.
 
     A half width that begins with 1 keeps one more digit: rounding it would change it by up to half.
-    A value without an interval has three significant digits.
+    A value without an interval has three significant digits. A positive value whose interval has no
+    negative end, such as a speed, keeps its first digit however wide the interval is.
     """
     if low is None or high is None or high <= low:
         # Rounding may add a digit: 9.996 becomes 10.0.
@@ -53,7 +54,16 @@ def round_value(value: float, low: float | None = None, high: float | None = Non
         return Rounded(value=_to_place(value, first - DIGITS_WITHOUT_INTERVAL + 1))
     place = _place_of((high - low) / 4)
     interval = f"{_to_place(low, place)} to {_to_place(high, place)}"
+    if low >= 0:
+        return Rounded(value=_to_place(value, _place_to_show(value, place)), interval=interval)
     return Rounded(value=_to_place(value, place), interval=interval)
+
+
+def _place_to_show(value: float, place: int) -> int:
+    """The place to round to: ``place``, or a finer one where a positive value would become 0."""
+    if value <= 0 or round(value, -place) != 0:
+        return place
+    return _place_of(value)
 
 
 def _place_of(value: float) -> int:

@@ -117,6 +117,13 @@ def warn_about_other_columns(
 ) -> tuple[str, ...]:
     """Warnings if a column that is not read may be meant instead, or as well."""
     warnings = _warn_about_text_pair(names, columns.text)
+    is_label_missing = settings.label_column is not None and columns.label is None
+    # A single other column is a number of the row; several may be one for each label.
+    if is_label_missing and len(names) > 2:
+        warnings.append(
+            f"the data set has no column {settings.label_column!r}, only {_list(names)}: where one "
+            "of these has the labels, name it with --set dataset.label_column=NAME"
+        )
     for key, chosen in (("text_column", columns.text), ("label_column", columns.label)):
         configured = getattr(settings, key)
         # Whoever names a column knows the others.

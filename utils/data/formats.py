@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,7 +142,10 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError("There is no such data file.", where=path, fix=FIX_KIND) from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"The data file is not UTF-8: {error.reason}.", where=path, fix="save it as UTF-8"
+            f"The data file is not UTF-8: {error.reason}.",
+            where=path,
+            fix="save it as UTF-8; a file of Windows or Excel is converted with: "
+            f"iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(path.name)} > NEW",
         ) from error
     except (ValueError, OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
         raise DataError(

@@ -20,9 +20,11 @@ from utils.data.label_readings import (
     is_decimal,
     label_map_by_ids,
     match_names,
+    match_numbers_in_names,
     numbers_of,
 )
 from utils.data.label_refusals import (
+    NO_LABEL,
     OpenLabels,
     fix_for_other_count,
     ids_out_of_range,
@@ -39,8 +41,6 @@ from utils.data.labels import MISSING_ID, UNKNOWN_ID, LabelMapping, ModelLabels
 from utils.schema.warning_codes import WarningCode, with_code
 
 Confidence = Literal["certain", "assumed", "guessed", "none"]
-NO_LABEL = ""
-"""As a target of ``dataset.label_map``: rows with that label have no label."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,6 +190,9 @@ def _with_model_names(
         if ids:
             # Skipping the labels without a name would measure a wrong accuracy where they are ids.
             raise names_or_ids(labels, matches, numbers, mapping)
+        in_names = match_numbers_in_names(labels.rows, names)
+        if in_names is not None and any(in_names[n] != names[i] for n, i in numbers.items()):
+            raise names_or_ids(labels, in_names, numbers, mapping)
         return _numbers_are_ids(mapping, numbers)
     if skip_unknown and (ids or labels.are_scored):
         total = sum(unknown.values())

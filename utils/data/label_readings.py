@@ -90,6 +90,27 @@ def _value_of(text: str) -> int | str | None:
     return lowered if lowered in TRUTH_VALUES else None
 
 
+def match_numbers_in_names(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, str] | None:
+    """The name that contains each label's number, as ``2 stars`` contains that of 2.
+
+    None unless every name contains one number of its own, and every label is one of them.
+    """
+    by_number: dict[int, str] = {}
+    for name in names:
+        integers = re.findall(r"[0-9]{1,18}", name)
+        if len(integers) == 1:
+            by_number[int(integers[0])] = name
+    if len(by_number) < len(names):
+        return None
+    matches: dict[str, str] = {}
+    for label in labels:
+        number = integer_of(label)
+        if number not in by_number:
+            return None
+        matches[label] = by_number[number]
+    return matches
+
+
 def spelling_of(name: str) -> str:
     """The name without what spellings differ in.
 

@@ -22,6 +22,10 @@ MAX_SHOWN = 8
 PLACEHOLDER = "NAME"
 UNDECIDED_ID = "LABEL_?"
 """In templates what the user must decide; a template that is pasted unchanged is refused."""
+NO_LABEL = ""
+"""As a target of ``dataset.label_map``: rows with that label have no label."""
+WORDS_FOR_NOTHING = {"nan", "none", "null", "na", "n/a", "<na>", "nat"}
+"""What programs write where there is no value, in lower case."""
 WITHOUT_LABELS = "measure without accuracy: --set dataset.label_column=null"
 OTHER_MODEL = "use the model that was fine-tuned on this data set"
 
@@ -60,7 +64,10 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
         return ids_out_of_range(labels, ModelLabels(names=names, num_labels=len(names)))
     if nothing_agrees and all(is_decimal(label) for label in unknown):
         return scores(labels)
-    spelled = _same_but_forspelling_of(unknown, names)
+    spelled = _same_but_for_spelling(unknown, names)
+    for label in unknown:
+        if label.strip().casefold() in WORDS_FOR_NOTHING:
+            spelled[label] = NO_LABEL
     agreeing = len(labels.rows) - len(unknown)
     total = sum(unknown.values())
     absent = sorted(set(names) - set(labels.rows))
@@ -71,10 +78,7 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
         f"  only in the model: {list_labels(absent)}"
     )
     if len(spelled) == len(unknown):
-        what += (
-            "\n  They differ only in upper and lower case, spaces, underscores, hyphens, or in how "
-            "Unicode composes their letters."
-        )
+        what += f"\n  {_how_spelling_differs(spelled)}"
         fix = f"rename them: {label_map_flag({**labels.label_map, **spelled})}"
         return DataError(what, where="dataset.label_column", fix=fix)
     template = dict(labels.label_map)
@@ -94,41 +98,57 @@ def unknown_labels(labels: OpenLabels, unknown: Counter[str], mapping: LabelMapp
     return DataError(what, where="dataset.label_column", fix=fix)
 
 
+def _how_spelling_differs(spelled: Mapping[str, str]) -> str:
+    """How the unknown labels differ from the names, or from no label, that they stand for."""
+    sentences = []
+    if any(name != NO_LABEL for name in spelled.values()):
+        sentences.append(
+            "They differ only in upper and lower case, spaces, underscores, hyphens, or in how "
+            "Unicode composes their letters."
+        )
+    words = [label for label, name in spelled.items() if name == NO_LABEL]
+    if words:
+        sentences.append(f'Probably no labels, which is "" below: {list_labels(words)}.')
+    return " ".join(sentences)
+
+
 def names_or_ids(
     labels: OpenLabels,
     matches: Mapping[str, str],
     numbers: Mapping[str, int],
     mapping: LabelMapping,
 ) -> DataError:
-    """The error for numbers that are all ids of the model, and only some of them its names.
+    """The error for numbers that are ids of the model, and that its names may mean as well.
 
     Args:
-        matches: names by label if the labels are names; not all of them have one.
+        matches: names by label if the labels are names; some may have none.
         numbers: ids by label if the labels are ids.
     """
     names = mapping.names
     unknown = [label for label in labels.rows if label not in matches]
-    example = unknown[0]
+    example = next((label for label in numbers if label in unknown), next(iter(numbers)))
+    as_names_text = f"{len(matches)} of {len(labels.rows)} agree"
+    if unknown:
+        as_names_text += f"; the model has no label {list_labels(unknown)}"
     what = (
-        f"The model's label names are numbers ({list_labels(names)}), and the data set's labels "
+        f"The model's label names have numbers ({list_labels(names)}), and the data set's labels "
         "can be read in two ways:\n"
         f"  as label ids, 0 to {len(names) - 1}: all of them fit; {example!r} would be the label "
         f"{names[numbers[example]]!r}\n"
-        f"  as label names: {len(labels.rows) - len(unknown)} of {len(labels.rows)} agree; the "
-        f"model has no label {list_labels(unknown)}"
+        f"  as label names: {as_names_text}"
     )
     as_ids = {**labels.label_map, **label_map_by_ids(numbers, names)}
     as_names = dict(labels.label_map)
     for label in numbers:
         as_names[label_map_key(label)] = matches.get(label, PLACEHOLDER)
     fix = (
-        f"if they are ids: {label_map_flag(as_ids)}; or, if they are names, also give a name to "
-        f"those that have none: {label_map_flag(as_names)}; or {OTHER_MODEL}"
+        f"if they are ids: {label_map_flag(as_ids)}; or, if they are names, with a name for each: "
+        f"{label_map_flag(as_names)}; or {OTHER_MODEL}"
     )
     return DataError(what, where="dataset.label_column", fix=fix)
 
 
-def _same_but_forspelling_of(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, str]:
+def _same_but_for_spelling(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, str]:
     """The model's name of each label that differs from it in spelling only.
 
     These are differences that ``spelling_of`` leaves out, from exactly one name.

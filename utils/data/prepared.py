@@ -11,12 +11,14 @@ from pydantic import ValidationError
 
 from utils.core.errors import DataError
 from utils.core.files import PROJECT_ROOT, JsonObject, sha256_file
-from utils.core.paths import project_path
+from utils.core.paths import project_path, source_files
 from utils.data.dataset_settings import INFO_NAME, DatasetSettings
 from utils.data.files import origin_of
+from utils.data.formats import file_kind
 from utils.data.labels import STEP_01, LabelMapping, ModelLabels, read_mapping_file
 from utils.data.reader import count_rows, hash_data
 from utils.schema.dataset import DATASET_RECORD_VERSION, PreparedDatasetInfo
+from utils.schema.warning_codes import WarningCode
 
 ORIGINS_WITH_SPLITS = ("hub", "folder", "saved")
 MAX_SHOWN = 8
@@ -97,7 +99,32 @@ def check_prepared_data(settings: DatasetSettings, model_labels: ModelLabels) ->
             fix=f"make it again: {STEP_01}",
         )
     _check_mapping_unchanged(settings.label_mappings_file, info)
-    return PreparedData(mapping=mapping, info=info)
+    warnings = (*info.warnings, *_warn_about_newer_source(settings))
+    return PreparedData(mapping=mapping, info=info.model_copy(update={"warnings": warnings}))
+
+
+def _warn_about_newer_source(settings: DatasetSettings) -> tuple[str, ...]:
+    """A warning if a local source was changed after step 01 read it.
+
+    It is no error, because copying a project gives its files new times as well.
+    """
+    name = settings.dataset.hf_name
+    if origin_of(name) not in ("files", "folder", "saved"):
+        return ()
+    written = settings.info_file.stat().st_mtime_ns
+    newer = []
+    for file in source_files(name):
+        is_data = file_kind(file) is not None or file.suffix == ".arrow"
+        if is_data and file.stat().st_mtime_ns > written:
+            newer.append(file.name)
+    if not newer:
+        return ()
+    return (
+        WarningCode.DATA.warn(
+            f"{_names(newer)} was changed after step 01 read it, and the results are those of the "
+            f"data set as it was before: make it again with {STEP_01}"
+        ),
+    )
 
 
 def _read_matching_info(settings: DatasetSettings) -> PreparedDatasetInfo:

@@ -79,8 +79,6 @@ def classify_bottleneck(evidence: Evidence) -> Bottleneck:
         if rule.holds:
             return _bottleneck(evidence, evaluated, rule)
     nearest = max(rules, key=lambda rule: rule.nearness)
-    largest, largest_ms = max(_parts_ms(evidence).items(), key=lambda item: item[1])
-    share = largest_ms / evidence.total_ms
     return _bottleneck(
         evidence,
         evaluated,
@@ -88,9 +86,24 @@ def classify_bottleneck(evidence: Evidence) -> Bottleneck:
             nearest,
             verdict="no-dominant-limit",
             text=f"no rule holds; nearest: {nearest.text}",
-            reason=f"the largest part of a batch's time is {PARTS[largest]} with {share:.0%}",
+            reason=_reason_without_limit(evidence),
         ),
     )
+
+
+def _reason_without_limit(evidence: Evidence) -> str:
+    """The largest part of the time, which no rule calls a limit."""
+    largest, largest_ms = max(_parts_ms(evidence).items(), key=lambda item: item[1])
+    growth = evidence.doubling_growth
+    # The overhead is then what does not grow with the batch. By the rule of the doubled batch that
+    # is no limit, even if it is most of the time.
+    if largest == "overhead" and growth is not None and evidence.starting_ms < largest_ms:
+        return (
+            f"twice the work changes {_forward(evidence)} by {growth:+.1%}; up to"
+            f" {DOUBLING_GROWTH:.0%}, more or less, starting operators would be the limit"
+        )
+    share = largest_ms / evidence.total_ms
+    return f"the largest part of a batch's time is {PARTS[largest]} with {share:.0%}"
 
 
 def _parts_ms(evidence: Evidence) -> dict[str, float]:

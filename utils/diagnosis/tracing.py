@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from utils.core.files import atomic_path
+from utils.core.files import write_error
 from utils.diagnosis.kernels import Event, find_kernels, merged_length, spans
 from utils.diagnosis.trace_events import collapse, operator_times
 from utils.diagnosis.trace_file import parse_truncated_trace, write_trace
@@ -198,6 +198,20 @@ def _trace_once(
     )
 
 
+def _chrome_text(profiler: profile, parent: Path, *, errors: str) -> str:
+    """The text of the Chrome trace, which the profiler can only write to a file.
+
+    In a folder of its own, which is removed: on a full disk the profiler raises no error and leaves
+    its temporary file behind. The text is then truncated or empty.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix=".trace-") as folder:
+        file = Path(folder) / "trace.json"
+        file.touch()
+        profiler.export_chrome_trace(str(file))
+        return file.read_text(encoding="utf-8", errors=errors)
+
+
 def _export(
     profiler: profile, trace_file: Path, *, last: bool
 ) -> tuple[Sequence[Event], list[str]]:
@@ -207,9 +221,10 @@ def _export(
         Its events, none where it is incomplete; warnings.
     """
     warnings = []
-    with atomic_path(trace_file) as temporary:
-        profiler.export_chrome_trace(str(temporary))
-        text = temporary.read_text(encoding="utf-8", errors="replace" if last else "strict")
+    try:
+        text = _chrome_text(profiler, trace_file.parent, errors="replace" if last else "strict")
+    except OSError as error:
+        raise write_error(trace_file, error) from error
     events: Sequence[Event]
     try:
         chrome = json.loads(text)

@@ -37,10 +37,23 @@ def read_labels(source: ModelSource, *, trust_remote_code: bool) -> ModelLabels:
     raw_config = _read_raw_config(source.base, trust_remote_code)
     labels = parse_label_names(raw_config, source.base)
     head = read_head(source.adapter)
-    if head is not None and head.num_labels != labels.num_labels:
+    num_labels = labels.num_labels if head is None else head.num_labels
+    of_adapter = _names_of_adapter(source.adapter)
+    if of_adapter is not None and of_adapter.num_labels == num_labels:
+        return of_adapter
+    if num_labels != labels.num_labels:
         # The adapter has another head, so the base model's names are not its names.
-        return ModelLabels(names=None, num_labels=head.num_labels)
+        return ModelLabels(names=None, num_labels=num_labels)
     return labels
+
+
+def _names_of_adapter(folder: Path | None) -> ModelLabels | None:
+    """The label names of a ``config.json`` that some training programs save with an adapter."""
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    raw_config = read_json(folder / "config.json", made_by="the adapter's save_pretrained")
+    labels = parse_label_names(raw_config, folder)
+    return labels if labels.names is not None else None
 
 
 def _read_raw_config(base: ModelLocation, trust_remote_code: bool) -> JsonObject:

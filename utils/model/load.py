@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from utils.model.load_errors import out_of_memory_error, translate_load_errors
 from utils.model.location import ModelSource
 from utils.model.padding import configure_padding
 from utils.model.resolution import ModelResolver
+from utils.model.stored_tokenizer import find_stored_tokenizer
 from utils.model.summary import LoadedModelInfo, describe_model
 from utils.model.tokenizer import load_tokenizer
 from utils.model.weights import (
@@ -46,6 +48,7 @@ class LoadedModel:
 
     Args:
         inputs: how batches are made.
+        tokenizer_file: the ``tokenizer.json`` that is stored with the tokenizer; None without one.
     """
 
     model: Any
@@ -53,6 +56,7 @@ class LoadedModel:
     info: LoadedModelInfo
     device: torch.device
     inputs: InputFormat
+    tokenizer_file: Path | None = None
 
 
 def load_classifier(resolver: ModelResolver) -> LoadedModel:
@@ -79,7 +83,8 @@ def load_classifier(resolver: ModelResolver) -> LoadedModel:
     problem_type = check_task(architecture, labels, source.base)
 
     with _record_time(load_times, "tokenizer_s"):
-        tokenizer = load_tokenizer(resolver, source, embedding_rows(architecture))
+        tokenizer_location = resolver.resolve_tokenizer(source)
+        tokenizer = load_tokenizer(settings, tokenizer_location, embedding_rows(architecture))
     with _record_time(load_times, "weights_s"):
         weights = _make_weights(settings, source, labels, device)
     with _record_time(load_times, "to_device_s"):
@@ -94,14 +99,22 @@ def load_classifier(resolver: ModelResolver) -> LoadedModel:
     load_times["total_s"] = time.perf_counter() - started
     logger.info("loaded %s: %s", source.base, load_times)
     info = describe_model(source, settings, weights, problem_type, inputs, load_times)
-    return LoadedModel(model=model, tokenizer=tokenizer, info=info, device=device, inputs=inputs)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        tokenizer_file=find_stored_tokenizer(tokenizer_location),
+        info=info,
+        device=device,
+        inputs=inputs,
+    )
 
 
 def load_tokenizer_alone(resolver: ModelResolver) -> Any:
     """The tokenizer without the model's weights, checked against the size of the embedding."""
     source = resolver.resolve_model()
     architecture = read_architecture(resolver.settings, source.base)
-    return load_tokenizer(resolver, source, embedding_rows(architecture))
+    location = resolver.resolve_tokenizer(source)
+    return load_tokenizer(resolver.settings, location, embedding_rows(architecture))
 
 
 def read_model_labels(resolver: ModelResolver) -> ModelLabels:

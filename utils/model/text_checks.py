@@ -21,6 +21,7 @@ from utils.model.encoding import count_end_tokens
 from utils.model.load import LoadedModel
 from utils.model.load_errors import full_reason
 from utils.model.padding import FORWARD_ERRORS
+from utils.model.stored_tokenizer import warn_about_other_tokens
 from utils.model.tokenizer import check_texts
 from utils.schema.warning_codes import WarningCode
 
@@ -105,6 +106,7 @@ def check_on_texts(loaded: LoadedModel, texts: Sequence[str], max_length: int) -
         return ()
     warnings = (
         *check_texts(loaded.tokenizer, texts, loaded.inputs.vocab_size, loaded.info.name),
+        *_warn_about_stored_tokenizer(loaded, texts),
         *_warn_about_other_limit(loaded.tokenizer, texts, max_length),
     )
     chosen = choose_texts(texts_of_one_end_token(loaded, texts, max_length), CHECKED_TEXTS)
@@ -119,6 +121,12 @@ def check_on_texts(loaded: LoadedModel, texts: Sequence[str], max_length: int) -
             fix="lower profiling.max_length, or name a model whose inputs are texts alone",
         ) from error
     return warnings
+
+
+def _warn_about_stored_tokenizer(loaded: LoadedModel, texts: Sequence[str]) -> tuple[str, ...]:
+    if loaded.tokenizer_file is None:
+        return ()
+    return warn_about_other_tokens(loaded.tokenizer, loaded.tokenizer_file, texts)
 
 
 def _warn_about_other_limit(

@@ -16,9 +16,10 @@ from utils.core.errors import ModelError
 from utils.data.cells import replace_surrogates
 from utils.data.validation import count_tokens
 from utils.model.load_errors import translate_load_errors
-from utils.model.location import ModelSource
-from utils.model.resolution import OTHER_TOKENIZER, ModelResolver
+from utils.model.location import ModelLocation
+from utils.model.resolution import OTHER_TOKENIZER
 from utils.schema.warning_codes import WarningCode
+from utils.settings import ModelConfig
 
 MIN_VOCABULARY_SHARE = 0.5
 """A tokenizer that knows less than this share of the embedding's rows is another model's, or empty.
@@ -35,20 +36,18 @@ WARN_UNKNOWN_SHARE = 0.2
 
 
 def load_tokenizer(
-    resolver: ModelResolver, source: ModelSource, vocab_size: int | None = None
+    settings: ModelConfig, location: ModelLocation, vocab_size: int | None = None
 ) -> Any:
-    """Load the configured tokenizer, the adapter's, the model's, or the embedded one.
+    """Load the tokenizer of a location.
 
     Args:
+        location: what ``ModelResolver.resolve_tokenizer`` has found.
         vocab_size: rows of the model's embedding, to compare the tokenizer with; None skips that
             check.
 
     Raises:
-        ModelError: there are no tokenizer files, they cannot be read, or the vocabulary is far
-            smaller than the model's.
+        ModelError: the files cannot be read, or the vocabulary is far smaller than the model's.
     """
-    location = resolver.resolve_tokenizer(source)
-    settings = resolver.settings
     with translate_load_errors("tokenizer", location):
         tokenizer = AutoTokenizer.from_pretrained(
             location.name,

@@ -150,6 +150,8 @@ def _run(name: str, run: Main, args: argparse.Namespace, *, exclusive: bool) -> 
 
 def _report_interruption(error: BaseException) -> int:
     """Print the command that continues; the exit code."""
+    if isinstance(error, Interrupted) and error.is_reported:
+        return error.exit_code
     resume = hints.resume_command()
     console.print_error(f"Interrupted; everything finished so far is kept. Continue with: {resume}")
     if isinstance(error, Interrupted):

@@ -38,14 +38,17 @@ def library_version(name: str) -> str | None:
         return None
 
 
+def read_libraries() -> dict[str, str | None]:
+    """The versions of Python and of the libraries that decide results or speed."""
+    versions: dict[str, str | None] = {"Python": platform.python_version()}
+    for name in LIBRARIES:
+        versions[name] = library_version(name)
+    return versions
+
+
 def read_machine() -> dict[str, str | None]:
     """Host, Python, libraries and environment variables: processes that differ are no repeats."""
-    machine: dict[str, str | None] = {
-        "host": platform.node(),
-        "Python": platform.python_version(),
-    }
-    for name in LIBRARIES:
-        machine[name] = library_version(name)
+    machine: dict[str, str | None] = {"host": platform.node(), **read_libraries()}
     for name in VARIABLES:
         machine[name] = os.environ.get(name)
     return machine

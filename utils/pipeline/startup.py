@@ -20,6 +20,12 @@ from utils.core.errors import Interrupted
 
 WORKSPACE = Path("/workspace")
 """Where GPU clouds mount the volume that outlives a pod."""
+IMAGE_CACHE = Path("/runpod-volume")
+"""RunPod's images put all caches below this folder: a volume of its serverless workers, but on a
+pod a folder of the container, which is lost with it.
+
+Source: ``official-templates/base/Dockerfile`` of github.com/runpod/containers.
+"""
 USER_CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
 """With one of these the user has chosen the place of the hub's cache."""
 EXIT_CODE_OF_SIGINT = 130
@@ -86,13 +92,21 @@ def use_persistent_hub_cache(
     Returns:
         The folder of the caches; None if nothing changed.
     """
-    has_user_cache = any(variables.get(name) for name in USER_CACHE_VARIABLES)
+    has_user_cache = any(_is_users_choice(variables.get(name)) for name in USER_CACHE_VARIABLES)
     if has_user_cache or not workspace.is_dir() or not os.access(workspace, os.W_OK):
         return None
     folder = workspace / ".cache" / "huggingface"
     variables["HF_HUB_CACHE"] = str(folder / "hub")
-    variables.setdefault("HF_DATASETS_CACHE", str(folder / "datasets"))
+    if not _is_users_choice(variables.get("HF_DATASETS_CACHE")):
+        variables["HF_DATASETS_CACHE"] = str(folder / "datasets")
     return folder
+
+
+def _is_users_choice(folder: str | None) -> bool:
+    """Whether a cache folder is set, and not by an image to a place that does not last."""
+    if not folder:
+        return False
+    return IMAGE_CACHE not in Path(folder).parents or IMAGE_CACHE.is_mount()
 
 
 def quiet_libraries(variables: MutableMapping[str, str] = os.environ) -> None:
@@ -101,6 +115,8 @@ def quiet_libraries(variables: MutableMapping[str, str] = os.environ) -> None:
     variables.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # The profiler's tracing library reports its start and stop to the terminal.
     variables.setdefault("KINETO_LOG_LEVEL", "6")
+    # Set by RunPod's images; huggingface_hub uses it no longer and warns of it in each process.
+    variables.pop("HF_HUB_ENABLE_HF_TRANSFER", None)
     if sys.stderr is None or not sys.stderr.isatty():
         variables.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

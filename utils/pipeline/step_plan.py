@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.config_loader import Config
-from utils.pipeline.steps import STEPS, Step, stale_reason
+from utils.pipeline.steps import NEVER_FINISHED, STEPS, Step, stale_reason
 from utils.schema.diagnosis import load_diagnosis
 
 RUNNER = "run_week1.py"
@@ -93,12 +93,15 @@ def suggestions_tried(config: Config, settings: Sequence[str]) -> bool:
 def resume_text(plan: Sequence[Decision]) -> str:
     """How many steps are taken over, which run again, and which may."""
     kept = []
+    first = []
     due = []
     undecided = []
     for decision in plan:
         number = decision.step.number
         if decision.is_due and decision.reason == MAY_CHANGE:
             undecided.append(number)
+        elif decision.is_due and decision.reason == NEVER_FINISHED:
+            first.append(number)
         elif decision.is_due:
             due.append(number)
         elif not decision.is_skipped_by_flag:
@@ -106,8 +109,10 @@ def resume_text(plan: Sequence[Decision]) -> str:
     sentences = [f"Resume: taking over {len(kept)} of {len(plan)} steps"]
     if kept:
         sentences[0] += f" ({', '.join(kept)})"
+    if first:
+        sentences.append(f"To run: {', '.join(first)}")
     if due:
-        sentences.append(f"To run, in place of earlier results: {', '.join(due)}")
+        sentences.append(f"To run again, in place of earlier results: {', '.join(due)}")
     if undecided:
         sentences.append(f"To run only if their input changes then: {', '.join(undecided)}")
     return ". ".join(sentences) + "."

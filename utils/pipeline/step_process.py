@@ -15,6 +15,8 @@ from utils.pipeline.steps import Step
 
 logger = logging.getLogger(__name__)
 
+TERMINATED_CODE = 143
+"""Of a step that SIGTERM has interrupted and that has said so."""
 TERMINATE_TIMEOUT_S = 60.0
 """How long an interrupted step may take to save what it has finished."""
 
@@ -56,8 +58,11 @@ def run_step(step: Step, arguments: Sequence[str], *, shows_output: bool = True)
     )
     try:
         code = process.wait()
-    except (Interrupted, KeyboardInterrupt):
-        _terminate(process)
+    except (Interrupted, KeyboardInterrupt) as error:
+        code = _terminate(process)
+        if isinstance(error, Interrupted):
+            # A step that was still importing ends without a message.
+            error.is_reported = code == TERMINATED_CODE
         raise
     seconds = time.perf_counter() - started
     logger.info("step %s took %.2f s, exit code %d", step.number, seconds, code)
@@ -69,14 +74,14 @@ def run_step(step: Step, arguments: Sequence[str], *, shows_output: bool = True)
     return seconds
 
 
-def _terminate(process: subprocess.Popen[bytes]) -> None:
-    """End a step, with time to save its results.
+def _terminate(process: subprocess.Popen[bytes]) -> int:
+    """End a step, with time to save its results; its exit code.
 
     Always by SIGTERM: a step that is still importing would answer SIGINT with a traceback.
     """
     process.terminate()
     try:
-        process.wait(timeout=TERMINATE_TIMEOUT_S)
+        return process.wait(timeout=TERMINATE_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        return process.wait()

@@ -1,7 +1,8 @@
 """The steps, and whether the results of one are still valid.
 
 Results are valid while the settings, the code, the inputs and the outputs of their step are
-unchanged. Which code a step has follows from its imports (``code_files``).
+unchanged, and for a step that measures the libraries. Which code a step has follows from its
+imports (``code_files``).
 
 Functions here take the complete ``Config``, unlike those of the stages: a step names the settings
 that it depends on by their dotted keys, which may be of any section.
@@ -19,9 +20,11 @@ from utils.core.errors import UserError
 from utils.core.files import PROJECT_ROOT, JsonObject, read_json, sha256_tree, write_json
 from utils.core.paths import project_path, source_files
 from utils.pipeline.code_files import hash_code
+from utils.pipeline.machine import read_libraries
 from utils.settings import EMBEDDED
 
-RECORD_VERSION = 3
+RECORD_VERSION = 4
+NEVER_FINISHED = "it has not finished here before"
 MAX_NAMED_CHANGES = 3
 """So many changes are named in a reason; more are counted."""
 
@@ -34,6 +37,7 @@ class Step:
         settings: dotted keys or sections.
         inputs: files and folders that it reads.
         outputs: files and folders that it writes.
+        measures: whether its results depend on the versions of Python and the libraries.
     """
 
     number: str
@@ -43,6 +47,7 @@ class Step:
     settings: tuple[str, ...]
     inputs: Callable[[Config], tuple[Path, ...]]
     outputs: Callable[[Config], tuple[Path, ...]]
+    measures: bool = False
 
     @property
     def path(self) -> Path:
@@ -122,6 +127,7 @@ STEPS = (
         settings=("model", "dataset", "profiling", "evaluation", "output"),
         inputs=_data_and_model,
         outputs=_files("metrics", "detailed_metrics", "predictions_dir"),
+        measures=True,
     ),
     Step(
         number="03",
@@ -138,6 +144,7 @@ STEPS = (
         ),
         inputs=_results_read_by_step_03,
         outputs=_files("trace", "stacks", "operators", "layers", "bottlenecks", "ceilings"),
+        measures=True,
     ),
     Step(
         number="04",
@@ -182,7 +189,7 @@ def stale_reason(step: Step, config: Config) -> str | None:
     try:
         record = read_json(_record_file(step, config), made_by=step.command)
     except UserError:
-        return "it has not finished here before"
+        return NEVER_FINISHED
     if record.get("record_version") != RECORD_VERSION:
         return "its record is of another version"
     changes = _list_changes(record, _fingerprints(step, config))
@@ -226,11 +233,15 @@ def _record_file(step: Step, config: Config) -> Path:
 def _fingerprints(step: Step, config: Config) -> dict[str, JsonObject]:
     """All that decides whether a step's results are valid.
 
-    Settings as they are; code, inputs and outputs by their hashes.
+    Settings and versions of libraries as they are; code, inputs and outputs by their hashes.
     """
+    libraries: JsonObject = {}
+    if step.measures:
+        libraries = dict(read_libraries())
     return {
         "setting": {key: config.get(key) for key in step.settings},
         "code": hash_code(step.path, PROJECT_ROOT),
+        "library": libraries,
         "input": {str(path): sha256_tree(path) for path in step.inputs(config)},
         "output": {str(path): sha256_tree(path) for path in step.outputs(config)},
     }

@@ -197,7 +197,7 @@ def gate_table(gates: Sequence[Gate]) -> Table | None:
     rows = []
     for gate in gates:
         for check in _deciding_checks(gate):
-            rows.append((gate.condition, check.result, check.place, *_change_cells(check)))
+            rows.append((gate.condition, check.result, check.place, *_change_cells(gate, check)))
     if not rows:
         return None
     return Table(
@@ -215,11 +215,12 @@ def _deciding_checks(gate: Gate) -> Sequence[GateCheck]:
     return [check for check in gate.checks if check.result == gate.result]
 
 
-def _change_cells(check: GateCheck) -> tuple[str, str]:
-    """The change with its interval, in the unit of the gate."""
+def _change_cells(gate: Gate, check: GateCheck) -> tuple[str, str]:
+    """The change with its interval, in the unit of the gate: percent or percentage points."""
     if check.change is None:
         return DASH, DASH
-    return format_change(check.change, check.ci95), format_change_interval(check.ci95)
+    unit = "pp" if gate.condition.endswith("pp") else "%"
+    return format_change(check.change, check.ci95, unit), format_change_interval(check.ci95)
 
 
 def gate_notes(gates: Sequence[Gate]) -> list[str]:

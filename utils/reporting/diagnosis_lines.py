@@ -45,14 +45,14 @@ def _paragraph(name: str, text: str) -> list[str]:
 
 
 def _road_clause(setting: str | None) -> str:
-    """Which road a setting changes."""
+    """Which of the two measurements a setting changes."""
     if setting is None:
         return "; no setting does it"
     if setting.startswith("evaluation."):
         return f"; this changes the {EVALUATION_ROAD}"
     if setting.startswith("profiling.batch_sizes"):
         return f"; this changes the {SWEEP_ROAD}"
-    return "; this changes both roads"
+    return f"; this changes the {SWEEP_ROAD} and the {EVALUATION_ROAD}"
 
 
 def _gain_text(suggestion: Suggestion) -> str:

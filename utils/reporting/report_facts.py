@@ -52,7 +52,7 @@ def full_dataset_facts(results: Results) -> list[Fact]:
     tokens = format_number(evaluation.num_tokens)
     truncated = format_number(evaluation.num_truncated)
     facts = [
-        Fact("Road", f"{EVALUATION_ROAD}: {evaluation_meaning(evaluation)}"),
+        Fact("Method", f"{EVALUATION_ROAD}: {evaluation_meaning(evaluation)}"),
         Fact("Samples", format_number(evaluation.num_samples)),
         Fact("Batching", _batching_text(evaluation)),
         Fact("Accuracy", accuracy_with_context(results)),

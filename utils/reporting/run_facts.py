@@ -101,10 +101,15 @@ def _model_text(model: ModelInfo) -> str:
 
 def _load_time(model: ModelInfo) -> str:
     parts = []
+    rest_s = model.load_time_s
     for name, seconds in model.load_times.items():
         if name != "total_s":
             part = name.removesuffix("_s").replace("_", " ")
             parts.append(f"{part} {format_number(seconds, 's')}")
+            rest_s -= seconds
+    if parts:
+        # Reading the configuration, and texts alone and in a batch.
+        parts.append(f"checks {format_number(max(0.0, rest_s), 's')}")
     return f"{format_number(model.load_time_s, 's')} ({', '.join(parts) or 'parts unknown'})"
 
 

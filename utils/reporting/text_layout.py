@@ -108,11 +108,13 @@ def _table_width(widths: Sequence[int]) -> int:
 
 
 def _row_line(row: Sequence[str], widths: Sequence[int], num_text_columns: int) -> str:
-    """Text to the left, numbers to the right; a cell that is too long ends in an ellipsis."""
+    """Text to the left, numbers to the right; a cell that is too long loses its middle."""
     cells = []
     for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
         if len(cell) > width:
-            cell = cell[: width - 1] + "…"
+            # Both ends stay, because paths often differ in their last part.
+            num_last = (width - 1) // 2
+            cell = f"{cell[: width - 1 - num_last]}…{cell[len(cell) - num_last :]}"
         is_text = index < num_text_columns
         cells.append(cell.ljust(width) if is_text else cell.rjust(width))
     return GAP.join(cells).rstrip()

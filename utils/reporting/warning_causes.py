@@ -137,6 +137,15 @@ CAUSES = (
         serious=False,
     ),
     Cause(
+        code=WarningCode.TOKENIZER,
+        title="Other tokens than the model's tokenizer.json gives",
+        pattern=r".*become other tokens than the model's tokenizer.json",
+        short="texts become other tokens than the model's tokenizer.json gives",
+        fix="Find out which of the two the model was trained with; the warning says how to use the "
+        "file as it is.",
+        serious=True,
+    ),
+    Cause(
         code=WarningCode.DATA,
         title="The data set",
         pattern=r".*(lone surrogates|texts are empty or missing)",
@@ -188,7 +197,8 @@ CAUSES = (
         title="What other batches would save is not known",
         pattern=r"batches of too few different shapes",
         short="savings of other batches are not known",
-        fix="Run step 03 again on a quiet machine: python scripts/03_detailed_profiling.py",
+        fix="Run step 03 again on a quiet machine, with the same --config: "
+        "python scripts/03_detailed_profiling.py",
         serious=False,
     ),
     Cause(

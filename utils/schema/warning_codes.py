@@ -25,6 +25,7 @@ class WarningCode(str, Enum):
     LABELS = "labels"
     DATA = "data"
     TEXTS = "texts"
+    TOKENIZER = "tokenizer"
     MEMORY = "memory"
     SAMPLE = "sample"
     INTERVAL = "interval"

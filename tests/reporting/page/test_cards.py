@@ -67,7 +67,17 @@ def test_what_is_predicted_on_a_busy_machine_is_rough(make_results: MakeResults)
     assert noisy.diagnosis is not None
     untried = noisy.diagnosis.suggestions[2:]
     diagnosis = noisy.diagnosis.model_copy(update={"suggestions": untried})
-    assert "a rough estimate" in headline(replace(noisy, diagnosis=diagnosis))
+    text = headline(replace(noisy, diagnosis=diagnosis))
+    assert "Measure again first, because no time is stable; then try: " in text
+    assert "a rough estimate" in text
+
+
+def test_what_was_measured_to_be_faster_on_a_busy_machine_is_tried_first(
+    make_results: MakeResults,
+) -> None:
+    text = headline(with_rows(make_results(), stable=False))
+    assert "Try first: " in text
+    assert "Measure again first" not in text
 
 
 def test_low_confidence_marks_the_bottleneck(make_results: MakeResults) -> None:

@@ -41,7 +41,10 @@ OPERATORS = (
     "Own time of a batch in the traced run. The solid part is the time at the machine's ceilings, "
     "where it is known; the pale rest is what could be saved at most."
 )
-GPU_READINGS = "As NVML reads it: utilisation and power describe up to a second before."
+GPU_READINGS = (
+    "As NVML reads it: utilisation and power describe up to a second before. The dashed line is "
+    "the mean over time."
+)
 MEMORY_OF_BATCH = "What PyTorch has allocated beyond the weights while one traced batch runs."
 
 

@@ -65,7 +65,8 @@ def _limit_sentences(results: Results) -> list[str]:
     suggestion = first_suggestion(results)
     if suggestion is not None:
         start = "Try first"
-        if roads.is_noisy(results):
+        # What was measured in turn with the present settings holds all the same.
+        if roads.is_noisy(results) and not is_faster(suggestion):
             start = "Measure again first, because no time is stable; then try"
         sentences.append(f"{start}: {suggestion.advice} ({_gain(results, suggestion)}).")
     return sentences

@@ -68,7 +68,7 @@ def _roads_facts(results: Results) -> Facts:
         facts.append(Fact("Target", latency_target_text(results.metrics.latency_target)))
     elif target_ms is not None:
         facts.append(Fact("Target", f"{format_number(target_ms, 'ms')} a batch"))
-    return Facts(caption="The highest throughput on both roads", facts=tuple(facts))
+    return Facts(caption="The highest throughput of both methods", facts=tuple(facts))
 
 
 def _evaluation_text(results: Results) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from matplotlib.figure import Figure
 
@@ -57,12 +58,28 @@ def timeline_charts(results: Results) -> tuple[Chart, ...]:
 
 
 def _points(readings: Sequence[GpuReading], column: str) -> list[tuple[float, float]]:
+    """Seconds since the first reading of any column, with the value of this one."""
     points = []
     for row in readings:
         value: float | None = getattr(row, column)
         if value is not None:
-            points.append((row.time_s, value))
+            points.append((row.time_s - readings[0].time_s, value))
     return points
+
+
+def time_mean(points: Sequence[tuple[float, float]]) -> float:
+    """The mean over time of a curve through these points, which need not be equally far apart.
+
+    Args:
+        points: seconds with values, at least one, in the order of time.
+    """
+    area = 0.0
+    for (begin_s, first), (end_s, second) in pairwise(points):
+        area += (end_s - begin_s) * (first + second) / 2
+    duration_s = points[-1][0] - points[0][0]
+    if duration_s <= 0:
+        return sum(value for _, value in points) / len(points)
+    return area / duration_s
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
@@ -77,11 +94,11 @@ def _draw_reading(readings: Sequence[GpuReading], reading: Reading, tips: Tips) 
     shown = _thinned(points)
     axes.plot([time for time, _ in shown], [value for _, value in shown], color=MEASURED, lw=1.3)
     highest = max(value for _, value in points)
-    mean = sum(value for _, value in points) / len(points)
+    mean = time_mean(points)
     line = axes.axhline(mean, color=SOFT, linestyle="--")
-    tips.add(line, f"mean {format_number(mean, reading.unit)}")
+    tips.add(line, f"mean over time {format_number(mean, reading.unit)}")
     axes.set_ylim(0, highest * 1.1 or 1.0)
-    axes.set(xlabel="time (s)", ylabel=reading.unit)
+    axes.set(xlabel="time since the first reading (s)", ylabel=reading.unit)
     return figure
 
 
