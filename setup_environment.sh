@@ -118,8 +118,8 @@ If PyTorch finds no GPU, use an image with an older CUDA."
 check_cuda_libraries() {
   cuda_libraries_line=""
   [ "$(uname -sm)" != "Linux x86_64" ] ||
-    cuda_libraries_line="From PyPI it brings about 4 GB of CUDA libraries. Without them: \
-PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu ./setup_environment.sh"
+    cuda_libraries_line="From PyPI it brings about 4 GB of CUDA libraries. To leave them out: set \
+PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds"
 }
 
 # Sets torch: machine (the machine's own build is kept), cuda (pip takes a build for the GPU),
