@@ -63,7 +63,7 @@ def warn_about_other_tokens(tokenizer: Any, file: Path, texts: Sequence[str]) ->
         f"{num_other} of {len(compared)} texts become other tokens than the model's {FILE_NAME} "
         f"gives: transformers {transformers.__version__} replaces a part of it by that of the "
         f"model's kind ({type(tokenizer).__name__}). If the model was trained with the file as it "
-        f"is, its accuracy is higher than what is measured. To use the file: copy {FILE_NAME} and "
+        f"is, its own accuracy is not what is measured. To use the file: copy {FILE_NAME} and "
         "tokenizer_config.json into a folder of their own, write there "
         '"tokenizer_class": "PreTrainedTokenizerFast", and --set model.tokenizer=FOLDER'
     )
